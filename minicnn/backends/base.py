@@ -1,0 +1,206 @@
+"""THE contract: the primitives, and the fused operations composed of them.
+
+A fused operation's definition is its composition here.  A backend with a fused kernel overrides
+forward and backward of it together; calling the composition on that backend
+(``Backend.conv2d_relu_forward(backend, ...)``) is then the kernel's second oracle.
+
+A fused forward returns ``y, saved``.  ``saved`` is opaque to everyone but the matching backward; it
+is None when ``need_saved`` is false (evaluation).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from minicnn.backends.primitives import Array, Pair, Primitives
+
+
+class BackendUnavailable(RuntimeError):
+    """A backend was asked for by name and cannot be had; the message says why and what mends it."""
+
+
+class Conv(NamedTuple):
+    """The attributes of a convolution inside a fused operation."""
+
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    groups: int
+
+
+class Pool(NamedTuple):
+    """The attributes of a max-pool inside a fused operation."""
+
+    kernel_size: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    ceil_mode: bool
+
+
+Gradients = tuple[Array | None, Array | None, Array | None]
+
+
+class Backend(Primitives):
+    """The table of operations: op name -> method."""
+
+    # ---- convolution with what follows it ------------------------------------------------------
+
+    def conv2d_relu_forward(
+        self, x: Array, weight: Array, bias: Array | None, *, conv: Conv, need_saved: bool = True
+    ) -> tuple[Array, Any]:
+        """relu(conv2d(x))."""
+        y = self.relu_forward(self.conv2d_forward(x, weight, bias, **conv._asdict()))
+        return y, y if need_saved else None
+
+    def conv2d_relu_backward(
+        self, dy: Array, x: Array, weight: Array, saved: Any, *, conv: Conv,
+        need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
+    ) -> Gradients:  # fmt: skip
+        """Gradients (dx, dw, db) of conv2d_relu."""
+        return self.conv2d_backward(
+            self.relu_backward(dy, saved), x, weight, **conv._asdict(),
+            need_dx=need_dx, need_dw=need_dw, need_db=need_db,
+        )  # fmt: skip
+
+    def conv2d_max_pool2d_forward(
+        self, x: Array, weight: Array, bias: Array | None, *, conv: Conv, pool: Pool,
+        need_saved: bool = True,
+    ) -> tuple[Array, Any]:  # fmt: skip
+        """max_pool2d(conv2d(x))."""
+        full = self.conv2d_forward(x, weight, bias, **conv._asdict())
+        y, argmax = self.max_pool2d_forward(full, **pool._asdict(), need_argmax=need_saved)
+        return y, (argmax, tuple(full.shape)) if need_saved else None
+
+    def conv2d_max_pool2d_backward(
+        self, dy: Array, x: Array, weight: Array, saved: Any, *, conv: Conv, pool: Pool,
+        need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
+    ) -> Gradients:  # fmt: skip
+        """Gradients (dx, dw, db) of conv2d_max_pool2d."""
+        argmax, shape = saved
+        dfull = self.max_pool2d_backward(dy, argmax, input_shape=shape, **pool._asdict())
+        return self.conv2d_backward(
+            dfull, x, weight, **conv._asdict(), need_dx=need_dx, need_dw=need_dw, need_db=need_db
+        )
+
+    def conv2d_relu_max_pool2d_forward(
+        self, x: Array, weight: Array, bias: Array | None, *, conv: Conv, pool: Pool,
+        need_saved: bool = True,
+    ) -> tuple[Array, Any]:  # fmt: skip
+        """max_pool2d(relu(conv2d(x))).
+
+        Composed the other way round, ReLU after the pool, which is the same: the maximum commutes
+        with ReLU, and a window whose maximum is not positive passes no gradient either way.
+        """
+        pooled, saved = self.conv2d_max_pool2d_forward(
+            x, weight, bias, conv=conv, pool=pool, need_saved=need_saved
+        )
+        y = self.relu_forward(pooled)
+        return y, (y, saved) if need_saved else None
+
+    def conv2d_relu_max_pool2d_backward(
+        self, dy: Array, x: Array, weight: Array, saved: Any, *, conv: Conv, pool: Pool,
+        need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
+    ) -> Gradients:  # fmt: skip
+        """Gradients (dx, dw, db) of conv2d_relu_max_pool2d."""
+        y, winners = saved
+        return self.conv2d_max_pool2d_backward(
+            self.relu_backward(dy, y), x, weight, winners, conv=conv, pool=pool,
+            need_dx=need_dx, need_dw=need_dw, need_db=need_db,
+        )  # fmt: skip
+
+    # ---- dense -----------------------------------------------------------------------------------
+
+    def dense_relu_forward(
+        self, x: Array, weight: Array, bias: Array | None, *, need_saved: bool = True
+    ) -> tuple[Array, Any]:
+        """relu(dense(x))."""
+        y = self.relu_forward(self.dense_forward(x, weight, bias))
+        return y, y if need_saved else None
+
+    def dense_relu_backward(
+        self, dy: Array, x: Array, weight: Array, saved: Any, *,
+        need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
+    ) -> Gradients:  # fmt: skip
+        """Gradients (dx, dw, db) of dense_relu."""
+        return self.dense_backward(
+            self.relu_backward(dy, saved), x, weight,
+            need_dx=need_dx, need_dw=need_dw, need_db=need_db,
+        )  # fmt: skip
+
+    # ---- batch norm with what follows it ---------------------------------------------------------
+
+    def batch_norm2d_relu_forward(
+        self, x: Array, weight: Array | None, bias: Array | None,
+        running_mean: Array | None, running_var: Array | None, *,
+        training: bool, momentum: float, eps: float, need_saved: bool = True,
+    ) -> tuple[Array, Any]:  # fmt: skip
+        """relu(batch_norm2d(x))."""
+        z, mean, invstd = self.batch_norm2d_forward(
+            x, weight, bias, running_mean, running_var, training=training, momentum=momentum, eps=eps
+        )
+        y = self.relu_forward(z)
+        return y, (y, mean, invstd) if need_saved else None
+
+    def batch_norm2d_relu_backward(
+        self, dy: Array, x: Array, weight: Array | None, saved: Any, *, training: bool,
+        need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
+    ) -> Gradients:  # fmt: skip
+        """Gradients (dx, dw, db) of batch_norm2d_relu."""
+        y, mean, invstd = saved
+        return self.batch_norm2d_backward(
+            self.relu_backward(dy, y), x, weight, mean, invstd, training=training,
+            need_dx=need_dx, need_dw=need_dw, need_db=need_db,
+        )  # fmt: skip
+
+    def batch_norm2d_add_relu_forward(
+        self, x: Array, residual: Array, weight: Array | None, bias: Array | None,
+        running_mean: Array | None, running_var: Array | None, *,
+        training: bool, momentum: float, eps: float, need_saved: bool = True,
+    ) -> tuple[Array, Any]:  # fmt: skip
+        """relu(batch_norm2d(x) + residual)."""
+        z, mean, invstd = self.batch_norm2d_forward(
+            x, weight, bias, running_mean, running_var, training=training, momentum=momentum, eps=eps
+        )
+        y = self.relu_forward(self.add_forward(z, residual))
+        return y, (y, mean, invstd) if need_saved else None
+
+    def batch_norm2d_add_relu_backward(
+        self, dy: Array, x: Array, weight: Array | None, saved: Any, *, training: bool,
+        need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
+    ) -> tuple[Array | None, Array, Array | None, Array | None]:  # fmt: skip
+        """Gradients (dx, dresidual, dw, db) of batch_norm2d_add_relu."""
+        y, mean, invstd = saved
+        dz, dresidual = self.add_backward(self.relu_backward(dy, y))
+        dx, dw, db = self.batch_norm2d_backward(
+            dz, x, weight, mean, invstd, training=training,
+            need_dx=need_dx, need_dw=need_dw, need_db=need_db,
+        )  # fmt: skip
+        return dx, dresidual, dw, db
+
+    def batch_norm2d_relu_max_pool2d_forward(
+        self, x: Array, weight: Array | None, bias: Array | None,
+        running_mean: Array | None, running_var: Array | None, *,
+        training: bool, momentum: float, eps: float, pool: Pool, need_saved: bool = True,
+    ) -> tuple[Array, Any]:  # fmt: skip
+        """max_pool2d(relu(batch_norm2d(x)))."""
+        z, mean, invstd = self.batch_norm2d_forward(
+            x, weight, bias, running_mean, running_var, training=training, momentum=momentum, eps=eps
+        )
+        pooled, argmax = self.max_pool2d_forward(z, **pool._asdict(), need_argmax=need_saved)
+        y = self.relu_forward(pooled)
+        return y, (y, argmax, mean, invstd) if need_saved else None
+
+    def batch_norm2d_relu_max_pool2d_backward(
+        self, dy: Array, x: Array, weight: Array | None, saved: Any, *, training: bool, pool: Pool,
+        need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
+    ) -> Gradients:  # fmt: skip
+        """Gradients (dx, dw, db) of batch_norm2d_relu_max_pool2d."""
+        y, argmax, mean, invstd = saved
+        dz = self.max_pool2d_backward(
+            self.relu_backward(dy, y), argmax, input_shape=tuple(x.shape), **pool._asdict()
+        )
+        return self.batch_norm2d_backward(
+            dz, x, weight, mean, invstd, training=training,
+            need_dx=need_dx, need_dw=need_dw, need_db=need_db,
+        )  # fmt: skip

@@ -1,0 +1,224 @@
+"""Output sizes and argument checks of every operation.
+
+`csrc/shapes.h` has the same checks with the same words, so that an error reads the same on every
+backend: ``[op] argument: expected this, got that``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+Pair = tuple[int, int]
+Shape = tuple[int, ...]
+
+
+def fail(op: str, argument: str, expected: object, got: object) -> NoReturn:
+    """Raise the contract's ValueError."""
+    raise ValueError(f"[{op}] {argument}: expected {expected}, got {got}")
+
+
+def conv_output_size(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """Number of window positions along one axis of a convolution."""
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def pool_output_size(
+    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
+) -> int:
+    """Number of window positions along one axis of a pool.
+
+    In ceil mode a ragged last window counts, if it starts inside the input or its left padding.
+    """
+    span = size + 2 * padding - dilation * (kernel - 1) - 1
+    if not ceil_mode:
+        return span // stride + 1
+    out = -(-span // stride) + 1
+    return out - 1 if (out - 1) * stride >= size + padding else out
+
+
+# ---- building blocks ---------------------------------------------------------------------------
+
+
+def check_float(op: str, name: str, a: Any) -> None:
+    if a.dtype not in (np.float32, np.float64):
+        fail(op, name, "dtype float32 or float64", a.dtype)
+
+
+def check_like(op: str, name: str, a: Any, x: Any) -> None:
+    """a has the dtype of the operation's first array."""
+    if a.dtype != x.dtype:
+        fail(op, name, f"dtype {x.dtype}", a.dtype)
+
+
+def check_shape(op: str, name: str, a: Any, shape: Sequence[int]) -> None:
+    if tuple(a.shape) != tuple(shape):
+        fail(op, name, f"shape {tuple(shape)}", tuple(a.shape))
+
+
+def check_array(op: str, name: str, a: Any, shape: Sequence[int], x: Any) -> None:
+    """a has this shape and x's dtype."""
+    check_like(op, name, a, x)
+    check_shape(op, name, a, shape)
+
+
+def check_image(op: str, name: str, x: Any) -> None:
+    """x is (N,C,H,W), float, and only N may be 0."""
+    check_float(op, name, x)
+    if x.ndim != 4:
+        fail(op, name, "4 dimensions (N, C, H, W)", x.ndim)
+    if min(x.shape[1:]) < 1:
+        fail(op, name, "C, H and W of at least 1", f"shape {tuple(x.shape)}")
+
+
+def check_matrix(op: str, name: str, x: Any, letters: str) -> None:
+    check_float(op, name, x)
+    if x.ndim != 2:
+        fail(op, name, f"2 dimensions ({letters})", x.ndim)
+
+
+def check_pair(op: str, name: str, pair: Pair, least: int) -> None:
+    if len(pair) != 2 or min(pair) < least:
+        fail(op, name, f"two integers of at least {least}", tuple(pair))
+
+
+# ---- one function per operation ------------------------------------------------------------------
+
+
+def conv2d(
+    op: str, x: Any, weight: Any, bias: Any, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Pair:
+    """Check conv2d's arguments; returns (OH, OW)."""
+    check_image(op, "x", x)
+    check_like(op, "weight", weight, x)
+    if weight.ndim != 4:
+        fail(op, "weight", "4 dimensions (F, C/groups, KH, KW)", weight.ndim)
+    if min(weight.shape) < 1:
+        fail(op, "weight", "every dimension of at least 1", f"shape {tuple(weight.shape)}")
+    check_pair(op, "stride", stride, 1)
+    check_pair(op, "padding", padding, 0)
+    check_pair(op, "dilation", dilation, 1)
+    channels, filters = x.shape[1], weight.shape[0]
+    if groups < 1 or channels % groups or filters % groups:
+        fail(op, "groups", f"a divisor of C={channels} and F={filters}", groups)
+    if weight.shape[1] * groups != channels:
+        letter = "C" if groups == 1 else "C/groups"
+        fail(op, "weight", f"{letter}={channels // groups}", f"{letter}={weight.shape[1]}")
+    if bias is not None:
+        check_array(op, "bias", bias, (filters,), x)
+    return _conv_output(op, x.shape, weight.shape[2:], stride, padding, dilation)
+
+
+def _conv_output(
+    op: str, shape: Shape, kernel: Sequence[int], stride: Pair, padding: Pair, dilation: Pair
+) -> Pair:
+    sizes = []
+    for axis, letter in enumerate("HW"):
+        size = shape[2 + axis]
+        least = dilation[axis] * (kernel[axis] - 1) + 1 - 2 * padding[axis]
+        if size < least:
+            fail(op, "x", f"{letter} of at least {least}", f"{letter}={size}")
+        sizes.append(
+            conv_output_size(size, kernel[axis], stride[axis], padding[axis], dilation[axis])
+        )
+    return sizes[0], sizes[1]
+
+
+def pool2d(
+    op: str, shape: Shape, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
+) -> Pair:
+    """Check a pool's attributes for an input of this shape; returns (OH, OW)."""
+    check_pair(op, "kernel_size", kernel_size, 1)
+    check_pair(op, "stride", stride, 1)
+    check_pair(op, "padding", padding, 0)
+    check_pair(op, "dilation", dilation, 1)
+    if 2 * padding[0] > kernel_size[0] or 2 * padding[1] > kernel_size[1]:
+        fail(op, "padding", f"at most half of kernel_size {tuple(kernel_size)}", tuple(padding))
+    sizes = []
+    for axis, letter in enumerate("HW"):
+        size, kernel, pad, dil = shape[2 + axis], kernel_size[axis], padding[axis], dilation[axis]
+        out = pool_output_size(size, kernel, stride[axis], pad, dil, ceil_mode)
+        if out < 1:
+            least = dil * (kernel - 1) + 1 - 2 * pad
+            fail(op, "x", f"{letter} of at least {least}", f"{letter}={size}")
+        sizes.append(out)
+    return sizes[0], sizes[1]
+
+
+def dense(op: str, x: Any, weight: Any, bias: Any) -> None:
+    check_matrix(op, "x", x, "N, in")
+    check_like(op, "weight", weight, x)
+    check_matrix(op, "weight", weight, "out, in")
+    if weight.shape[1] != x.shape[1]:
+        fail(op, "weight", f"in={x.shape[1]}", f"in={weight.shape[1]}")
+    if bias is not None:
+        check_array(op, "bias", bias, (weight.shape[0],), x)
+
+
+def batch_norm2d(
+    op: str, x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, training: bool
+) -> None:
+    check_image(op, "x", x)
+    named = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
+    for name, a in named.items():
+        if a is not None:
+            check_array(op, name, a, (x.shape[1],), x)
+        elif name.startswith("running") and not training:
+            fail(op, name, f"shape {(x.shape[1],)} in evaluation", "None")
+    if training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+        fail(op, "x", "more than 1 value per channel in training", f"shape {tuple(x.shape)}")
+
+
+def softmax_cross_entropy(
+    op: str, name: str, logits: Any, labels: Any, label_smoothing: float, class_weight: Any
+) -> None:
+    """``name`` is what the (N,K) array is called: logits forward, probs backward."""
+    check_matrix(op, name, logits, "N, K")
+    n, k = logits.shape
+    if k < 1:
+        fail(op, name, "K of at least 1", f"shape {tuple(logits.shape)}")
+    if labels.dtype == np.int64:
+        check_shape(op, "labels", labels, (n,))
+        wrong = labels[(labels < 0) | (labels >= k)]
+        if wrong.size:
+            fail(op, "labels", f"values from 0 to {k - 1}", int(wrong[0]))
+    elif labels.dtype == logits.dtype:
+        check_shape(op, "labels", labels, (n, k))
+    else:
+        fail(op, "labels", f"dtype int64 or {logits.dtype}", labels.dtype)
+    if not 0.0 <= label_smoothing <= 1.0:
+        fail(op, "label_smoothing", "a number from 0 to 1", label_smoothing)
+    if class_weight is not None:
+        check_array(op, "class_weight", class_weight, (k,), logits)
+
+
+def dropout(op: str, name: str, x: Any, keep_mask: Any, p: float) -> None:
+    check_float(op, name, x)
+    if keep_mask.dtype != np.bool_:
+        fail(op, "keep_mask", "dtype bool", keep_mask.dtype)
+    check_shape(op, "keep_mask", keep_mask, x.shape)
+    if not 0.0 <= p <= 1.0:
+        fail(op, "p", "a number from 0 to 1", p)
+
+
+def concat(op: str, xs: Sequence[Any]) -> None:
+    if not xs:
+        fail(op, "xs", "at least 1 array", 0)
+    check_image(op, "xs[0]", xs[0])
+    n, _, h, w = xs[0].shape
+    for i, x in enumerate(xs[1:], 1):
+        check_image(op, f"xs[{i}]", x)
+        check_like(op, f"xs[{i}]", x, xs[0])
+        if (x.shape[0], *x.shape[2:]) != (n, h, w):
+            fail(op, f"xs[{i}]", f"N, H, W = {(n, h, w)}", (x.shape[0], *x.shape[2:]))
+
+
+def optimizer(op: str, params: Sequence[Any], **others: Sequence[Any]) -> None:
+    """Every list has the parameters' length, shapes and dtypes."""
+    for name, arrays in others.items():
+        if len(arrays) != len(params):
+            fail(op, name, f"{len(params)} arrays", len(arrays))
+        for i, (a, p) in enumerate(zip(arrays, params, strict=True)):
+            check_array(op, f"{name}[{i}]", a, p.shape, p)

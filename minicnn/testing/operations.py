@@ -1,0 +1,353 @@
+"""How to run each operation on a backend, and the same operation in torch.
+
+Inputs are a dict of arrays by argument name, attributes a dict of keyword arguments.  Running one on
+a backend gives its outputs by name, the differentiable one first, and a function from the upstream
+gradient to the gradients by input name.  The torch function gives the same outputs as tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from minicnn.backends.base import Backend, Conv, Pool
+
+Arrays = Mapping[str, Any]
+Attrs = Mapping[str, Any]
+Outputs = dict[str, Any]
+Backward = Callable[..., dict[str, Any]]
+
+
+class Operation(NamedTuple):
+    """One operation of the contract, seen by the tests."""
+
+    run: Callable[[Backend, Arrays, Attrs], tuple[Outputs, Backward]]
+    torch: Callable[[Any, Arrays, Attrs], Outputs]
+    terms: Callable[[Arrays, Attrs], int]
+    """The longest sum in forward or backward; the tolerance grows with its root."""
+    optional_gradients: tuple[str, ...] = ()
+    """Inputs whose gradient can be switched off, by need_dx, need_dw and need_db."""
+    before_kink: Callable[[Any, Arrays, Attrs], Any] | None = None
+    """What a fused operation feeds its ReLU or max-pool; nearly tied values there have no one gradient."""
+
+
+NEED = {"x": "need_dx", "weight": "need_dw", "bias": "need_db"}
+PARAMETRIC = tuple(NEED)
+
+
+def _named(gradients: Any, *names: str) -> dict[str, Any]:
+    return dict(zip(names, gradients, strict=True))
+
+
+# ---- operations with parameters ------------------------------------------------------------------
+
+
+def _conv2d(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
+    x, weight = t["x"], t["weight"]
+    y = b.conv2d_forward(x, weight, t["bias"], **a)
+    return {"y": y}, lambda dy, **need: _named(b.conv2d_backward(dy, x, weight, **a, **need), *PARAMETRIC)
+
+
+def _torch_conv2d(torch: Any, t: Arrays, a: Attrs) -> Outputs:
+    return {"y": torch.nn.functional.conv2d(t["x"], t["weight"], t["bias"], **a)}
+
+
+def _conv2d_terms(t: Arrays, a: Attrs) -> int:
+    filters, _, kh, kw = t["weight"].shape
+    positions = t["x"].size // t["x"].shape[1]
+    return int(max(t["weight"][0].size, filters * kh * kw, positions))
+
+
+def _dense(b: Backend, t: Arrays, _: Attrs) -> tuple[Outputs, Backward]:
+    x, weight = t["x"], t["weight"]
+    y = b.dense_forward(x, weight, t["bias"])
+    return {"y": y}, lambda dy, **need: _named(b.dense_backward(dy, x, weight, **need), *PARAMETRIC)
+
+
+def _torch_dense(torch: Any, t: Arrays, _: Attrs) -> Outputs:
+    return {"y": torch.nn.functional.linear(t["x"], t["weight"], t["bias"])}
+
+
+def _dense_terms(t: Arrays, _: Attrs) -> int:
+    return int(max(*t["weight"].shape, t["x"].shape[0]))
+
+
+RUNNING = ("running_mean", "running_var")
+"""The only inputs of an operation that it may change."""
+
+
+def _batch_norm2d(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
+    x, weight = t["x"], t["weight"]
+    running = {name: t[name] for name in RUNNING}
+    y, mean, invstd = b.batch_norm2d_forward(x, weight, t["bias"], **running, **a)
+
+    def backward(dy: Any, **need: bool) -> dict[str, Any]:
+        gradients = b.batch_norm2d_backward(dy, x, weight, mean, invstd, training=a["training"], **need)
+        return _named(gradients, *PARAMETRIC)
+
+    return {"y": y, "mean": mean, "invstd": invstd, **running}, backward
+
+
+def _torch_batch_norm2d(torch: Any, t: Arrays, a: Attrs) -> Outputs:
+    running = {name: None if t[name] is None else t[name].detach().clone() for name in RUNNING}
+    y = torch.nn.functional.batch_norm(t["x"], **running, weight=t["weight"], bias=t["bias"], **a)
+    if a["training"]:
+        var, mean = torch.var_mean(t["x"], (0, 2, 3), correction=0)
+    else:
+        mean, var = t["running_mean"], t["running_var"]
+    return {"y": y, "mean": mean, "invstd": torch.rsqrt(var + a["eps"]), **running}
+
+
+def _batch_norm2d_terms(t: Arrays, _: Attrs) -> int:
+    return int(max(1, t["x"].size // t["x"].shape[1]))
+
+
+# ---- pools -----------------------------------------------------------------------------------------
+
+
+def _max_pool2d(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
+    y, argmax = b.max_pool2d_forward(t["x"], **a)
+    shape = tuple(t["x"].shape)
+    return {"y": y}, lambda dy: {"x": b.max_pool2d_backward(dy, argmax, input_shape=shape, **a)}
+
+
+def _torch_max_pool2d(torch: Any, t: Arrays, a: Attrs) -> Outputs:
+    return {"y": torch.nn.functional.max_pool2d(t["x"], **a)}
+
+
+def _avg_pool2d(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
+    y = b.avg_pool2d_forward(t["x"], **a)
+    shape = tuple(t["x"].shape)
+    return {"y": y}, lambda dy: {"x": b.avg_pool2d_backward(dy, input_shape=shape, **a)}
+
+
+def _torch_avg_pool2d(torch: Any, t: Arrays, a: Attrs) -> Outputs:
+    return {"y": torch.nn.functional.avg_pool2d(t["x"], **a)}
+
+
+def _window_terms(_: Arrays, a: Attrs) -> int:
+    return math.prod(a["kernel_size"])
+
+
+def _adaptive_avg_pool2d(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
+    y = b.adaptive_avg_pool2d_forward(t["x"], **a)
+    shape = tuple(t["x"].shape)
+    return {"y": y}, lambda dy: {"x": b.adaptive_avg_pool2d_backward(dy, input_shape=shape)}
+
+
+def _torch_adaptive_avg_pool2d(torch: Any, t: Arrays, a: Attrs) -> Outputs:
+    return {"y": torch.nn.functional.adaptive_avg_pool2d(t["x"], **a)}
+
+
+def _adaptive_terms(t: Arrays, a: Attrs) -> int:
+    return max(math.prod(t["x"].shape[2:]), math.prod(a["output_size"]))
+
+
+# ---- element by element, and joining ---------------------------------------------------------------
+
+
+def _relu(b: Backend, t: Arrays, _: Attrs) -> tuple[Outputs, Backward]:
+    y = b.relu_forward(t["x"])
+    return {"y": y}, lambda dy: {"x": b.relu_backward(dy, y)}
+
+
+def _torch_relu(torch: Any, t: Arrays, _: Attrs) -> Outputs:
+    return {"y": torch.nn.functional.relu(t["x"])}
+
+
+def _dropout(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
+    y = b.dropout_forward(t["x"], t["keep_mask"], **a)
+    return {"y": y}, lambda dy: {"x": b.dropout_backward(dy, t["keep_mask"], **a)}
+
+
+def _torch_dropout(_: Any, t: Arrays, a: Attrs) -> Outputs:
+    factor = 0.0 if a["p"] == 1 else 1 / (1 - a["p"])
+    return {"y": t["x"] * t["keep_mask"] * factor}
+
+
+def _add(b: Backend, t: Arrays, _: Attrs) -> tuple[Outputs, Backward]:
+    return {"y": b.add_forward(t["a"], t["b"])}, lambda dy: _named(b.add_backward(dy), "a", "b")
+
+
+def _torch_add(_: Any, t: Arrays, __: Attrs) -> Outputs:
+    return {"y": t["a"] + t["b"]}
+
+
+def _concat(b: Backend, t: Arrays, _: Attrs) -> tuple[Outputs, Backward]:
+    sizes = [x.shape[1] for x in t.values()]
+    y = b.concat_forward(list(t.values()))
+    return {"y": y}, lambda dy: _named(b.concat_backward(dy, sizes=sizes), *t)
+
+
+def _torch_concat(torch: Any, t: Arrays, _: Attrs) -> Outputs:
+    return {"y": torch.cat(list(t.values()), 1)}
+
+
+def _flatten(b: Backend, t: Arrays, _: Attrs) -> tuple[Outputs, Backward]:
+    shape = tuple(t["x"].shape)
+    return {"y": b.flatten_forward(t["x"])}, lambda dy: {"x": b.flatten_backward(dy, input_shape=shape)}
+
+
+def _torch_flatten(_: Any, t: Arrays, __: Attrs) -> Outputs:
+    return {"y": t["x"].flatten(1)}
+
+
+def _one_term(_: Arrays, __: Attrs) -> int:
+    return 1
+
+
+# ---- softmax and the loss --------------------------------------------------------------------------
+
+
+def _softmax(b: Backend, t: Arrays, _: Attrs) -> tuple[Outputs, Backward]:
+    p = b.softmax_forward(t["x"])
+    return {"p": p}, lambda dy: {"x": b.softmax_backward(dy, p)}
+
+
+def _torch_softmax(torch: Any, t: Arrays, _: Attrs) -> Outputs:
+    return {"p": torch.softmax(t["x"], 1)}
+
+
+def _softmax_cross_entropy(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
+    labels, weight = t["labels"], t["class_weight"]
+    loss, probs = b.softmax_cross_entropy_forward(t["logits"], labels, class_weight=weight, **a)
+
+    def backward(_: Any) -> dict[str, Any]:
+        return {"logits": b.softmax_cross_entropy_backward(probs, labels, class_weight=weight, **a)}
+
+    return {"loss": loss, "probs": probs}, backward
+
+
+def _torch_softmax_cross_entropy(torch: Any, t: Arrays, a: Attrs) -> Outputs:
+    logits, labels = t["logits"], t["labels"]
+    loss = torch.nn.functional.cross_entropy(logits, labels, weight=t["class_weight"], **a)
+    return {"loss": loss, "probs": torch.softmax(logits, 1)}
+
+
+def _loss_terms(t: Arrays, _: Attrs) -> int:
+    return max(t["logits"].shape)
+
+
+# ---- fused operations: a smooth part, then ReLU and max-pool ---------------------------------------
+
+
+def _conv_attrs(a: Attrs) -> dict[str, Any]:
+    return {name: a[name] for name in Conv._fields}
+
+
+def _pool_attrs(a: Attrs) -> dict[str, Any]:
+    """The attributes of the pool, given as one dict beside those of what comes before it."""
+    return {"pool": Pool(**a["pool"])} if "pool" in a else {}
+
+
+def _fused_conv2d(name: str) -> Callable[[Backend, Arrays, Attrs], tuple[Outputs, Backward]]:
+    def run(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
+        x, weight = t["x"], t["weight"]
+        attrs = {"conv": Conv(**_conv_attrs(a)), **_pool_attrs(a)}
+        y, saved = getattr(b, f"{name}_forward")(x, weight, t["bias"], **attrs)
+
+        def backward(dy: Any, **need: bool) -> dict[str, Any]:
+            gradients = getattr(b, f"{name}_backward")(dy, x, weight, saved, **attrs, **need)
+            return _named(gradients, *PARAMETRIC)
+
+        return {"y": y}, backward
+
+    return run
+
+
+def _dense_relu(b: Backend, t: Arrays, _: Attrs) -> tuple[Outputs, Backward]:
+    x, weight = t["x"], t["weight"]
+    y, saved = b.dense_relu_forward(x, weight, t["bias"])
+    return {"y": y}, lambda dy, **need: _named(
+        b.dense_relu_backward(dy, x, weight, saved, **need), *PARAMETRIC
+    )
+
+
+def _fused_batch_norm2d(name: str) -> Callable[[Backend, Arrays, Attrs], tuple[Outputs, Backward]]:
+    def run(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
+        x, weight = t["x"], t["weight"]
+        running = {name: t[name] for name in RUNNING}
+        residual = {"residual": t["residual"]} if "residual" in t else {}
+        pool = _pool_attrs(a)
+        norm = {name: a[name] for name in ("training", "momentum", "eps")}
+        forward = getattr(b, f"{name}_forward")
+        y, saved = forward(x, **residual, weight=weight, bias=t["bias"], **running, **norm, **pool)
+
+        def backward(dy: Any, **need: bool) -> dict[str, Any]:
+            training = a["training"]
+            gradients = getattr(b, f"{name}_backward")(
+                dy, x, weight, saved, training=training, **pool, **need
+            )
+            return _named(gradients, "x", *residual, "weight", "bias")
+
+        return {"y": y, **running}, backward
+
+    return run
+
+
+def _smooth_conv2d(torch: Any, t: Arrays, a: Attrs) -> Outputs:
+    return _torch_conv2d(torch, t, _conv_attrs(a))
+
+
+def _smooth_batch_norm2d(torch: Any, t: Arrays, a: Attrs) -> Outputs:
+    norm = {name: a[name] for name in ("training", "momentum", "eps")}
+    outputs = _torch_batch_norm2d(torch, t, norm)
+    z = outputs["y"] + t["residual"] if "residual" in t else outputs["y"]
+    return {"y": z, **{name: outputs[name] for name in RUNNING}}
+
+
+def _fused(
+    run: Callable[[Backend, Arrays, Attrs], tuple[Outputs, Backward]],
+    smooth: Callable[[Any, Arrays, Attrs], Outputs],
+    terms: Callable[[Arrays, Attrs], int],
+    *,
+    relu: bool = True,
+) -> Operation:
+    def in_torch(torch: Any, t: Arrays, a: Attrs) -> Outputs:
+        outputs = smooth(torch, t, a)
+        z = torch.relu(outputs["y"]) if relu else outputs["y"]
+        if "pool" in a:
+            z = torch.nn.functional.max_pool2d(z, **a["pool"])
+        return {**outputs, "y": z}
+
+    def before_kink(torch: Any, t: Arrays, a: Attrs) -> Any:
+        return smooth(torch, t, a)["y"]
+
+    return Operation(run, in_torch, terms, PARAMETRIC, before_kink)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "conv2d": Operation(_conv2d, _torch_conv2d, _conv2d_terms, PARAMETRIC),
+    "max_pool2d": Operation(_max_pool2d, _torch_max_pool2d, _window_terms),
+    "avg_pool2d": Operation(_avg_pool2d, _torch_avg_pool2d, _window_terms),
+    "adaptive_avg_pool2d": Operation(_adaptive_avg_pool2d, _torch_adaptive_avg_pool2d, _adaptive_terms),
+    "relu": Operation(_relu, _torch_relu, _one_term),
+    "dense": Operation(_dense, _torch_dense, _dense_terms, PARAMETRIC),
+    "batch_norm2d": Operation(_batch_norm2d, _torch_batch_norm2d, _batch_norm2d_terms, PARAMETRIC),
+    "dropout": Operation(_dropout, _torch_dropout, _one_term),
+    "softmax": Operation(_softmax, _torch_softmax, lambda t, _: int(t["x"].shape[1])),
+    "softmax_cross_entropy": Operation(
+        _softmax_cross_entropy, _torch_softmax_cross_entropy, _loss_terms
+    ),
+    "add": Operation(_add, _torch_add, _one_term),
+    "concat": Operation(_concat, _torch_concat, _one_term),
+    "flatten": Operation(_flatten, _torch_flatten, _one_term),
+    "conv2d_relu": _fused(_fused_conv2d("conv2d_relu"), _smooth_conv2d, _conv2d_terms),
+    "conv2d_max_pool2d": _fused(
+        _fused_conv2d("conv2d_max_pool2d"), _smooth_conv2d, _conv2d_terms, relu=False
+    ),
+    "conv2d_relu_max_pool2d": _fused(
+        _fused_conv2d("conv2d_relu_max_pool2d"), _smooth_conv2d, _conv2d_terms
+    ),
+    "dense_relu": _fused(_dense_relu, _torch_dense, _dense_terms),
+    "batch_norm2d_relu": _fused(
+        _fused_batch_norm2d("batch_norm2d_relu"), _smooth_batch_norm2d, _batch_norm2d_terms
+    ),
+    "batch_norm2d_add_relu": _fused(
+        _fused_batch_norm2d("batch_norm2d_add_relu"), _smooth_batch_norm2d, _batch_norm2d_terms
+    ),
+    "batch_norm2d_relu_max_pool2d": _fused(
+        _fused_batch_norm2d("batch_norm2d_relu_max_pool2d"), _smooth_batch_norm2d, _batch_norm2d_terms
+    ),
+}

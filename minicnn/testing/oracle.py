@@ -1,0 +1,139 @@
+"""One case, drawn, run on a backend and run in torch's float64 autograd."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from minicnn.backends.base import Backend
+from minicnn.testing.cases import Case
+from minicnn.testing.operations import NEED, OPERATIONS
+from minicnn.testing.tolerance import tolerance
+
+KINK_GAP = 1e-4
+"""Least distance from a kink, relative to the largest value: far above float32's rounding."""
+
+
+class Problem(NamedTuple):
+    """A case's inputs and upstream gradient, in one dtype."""
+
+    case: Case
+    inputs: dict[str, np.ndarray | None]
+    dy: np.ndarray
+    tolerance: float
+
+
+class Results(NamedTuple):
+    """Outputs by name, the differentiable one first, and gradients by input name."""
+
+    outputs: dict[str, np.ndarray | None]
+    gradients: dict[str, np.ndarray | None]
+
+
+def draw(case: Case, dtype: Any) -> Problem:
+    """The case's inputs and upstream gradient, always the same for a case and a dtype.
+
+    For a fused operation inputs are drawn again until no value lies so near a kink of its ReLU or
+    max-pool that rounding could decide it; integer-valued cases keep their exact ties.
+    """
+    operation = OPERATIONS[case.op]
+    for attempt in range(100):
+        rng = np.random.default_rng([attempt, zlib.crc32(f"{case.op}/{case.id}".encode())])
+        inputs = {name: _cast(a, dtype) for name, a in case.make_inputs(rng).items()}
+        if case.exact or _distance_from_kinks(case, inputs) > KINK_GAP:
+            break
+    else:
+        raise AssertionError(f"{case}: no draw keeps clear of the kinks; make the case smaller")
+    shape = _output_shape(case, inputs)
+    values = rng.integers(-3, 4, shape) if case.exact else rng.standard_normal(shape)
+    dy = np.asarray(values, dtype) if shape else np.ones((), dtype)
+    terms = 0 if case.exact else operation.terms(inputs, case.attrs)
+    return Problem(case, inputs, dy, tolerance(dtype, terms))
+
+
+def _cast(a: np.ndarray | None, dtype: Any) -> np.ndarray | None:
+    return a.astype(dtype) if a is not None and a.dtype.kind == "f" else a
+
+
+def _tensors(torch: Any, inputs: dict[str, np.ndarray | None]) -> dict[str, Any]:
+    def tensor(a: np.ndarray) -> Any:
+        if a.dtype.kind != "f":
+            return torch.from_numpy(a.copy())
+        return torch.from_numpy(a.astype(np.float64)).requires_grad_()
+
+    return {name: None if a is None else tensor(a) for name, a in inputs.items()}
+
+
+def _output_shape(case: Case, inputs: dict[str, np.ndarray | None]) -> tuple[int, ...]:
+    import torch
+
+    with torch.no_grad():
+        outputs = OPERATIONS[case.op].torch(torch, _tensors(torch, inputs), case.attrs)
+    return tuple(next(iter(outputs.values())).shape)
+
+
+def _distance_from_kinks(case: Case, inputs: dict[str, np.ndarray | None]) -> float:
+    before_kink = OPERATIONS[case.op].before_kink
+    if before_kink is None:
+        return np.inf
+    import torch
+
+    with torch.no_grad():
+        z = before_kink(torch, _tensors(torch, inputs), case.attrs).numpy()
+    if z.size == 0:
+        return np.inf
+    nearest = np.abs(z).min() if case.op != "conv2d_max_pool2d" else np.inf
+    if "pool" in case.attrs:
+        nearest = min(nearest, _winning_margin(z, case.attrs["pool"]))
+    return float(nearest / np.abs(z).max())
+
+
+def _winning_margin(z: np.ndarray, pool: dict[str, Any]) -> float:
+    """The least lead of a window's largest value over its second."""
+    (kh, kw), (sh, sw), (dh, dw) = pool["kernel_size"], pool["stride"], pool["dilation"]
+    pads = [(0, 0), (0, 0), *((p, p + s) for p, s in zip(pool["padding"], (sh, sw), strict=True))]
+    padded = np.pad(z, pads, constant_values=-np.inf)
+    windows = sliding_window_view(padded, (dh * (kh - 1) + 1, dw * (kw - 1) + 1), (2, 3))
+    cells = windows[:, :, ::sh, ::sw, ::dh, ::dw].reshape(-1, kh * kw)
+    first_two = np.sort(cells, axis=1)[:, -2:]
+    real = first_two[np.isfinite(first_two).all(axis=1)]
+    return float((real[:, 1] - real[:, 0]).min(initial=np.inf)) if kh * kw > 1 else np.inf
+
+
+def run_backend(backend: Backend, problem: Problem, **need: bool) -> Results:
+    """The case on a backend.  ``need`` are need_dx, need_dw, need_db of its backward."""
+    case = problem.case
+    arrays = {name: None if a is None else backend.asarray(a) for name, a in problem.inputs.items()}
+    outputs, backward = OPERATIONS[case.op].run(backend, arrays, case.attrs)
+    gradients = backward(backend.asarray(problem.dy), **need)
+
+    def host(a: Any) -> np.ndarray | None:
+        return None if a is None else backend.to_numpy(a)
+
+    return Results(
+        {name: host(a) for name, a in outputs.items()},
+        {name: host(a) for name, a in gradients.items()},
+    )
+
+
+def run_torch(problem: Problem) -> Results:
+    """The case in torch, in float64, differentiated by autograd."""
+    import torch
+
+    case = problem.case
+    tensors = _tensors(torch, problem.inputs)
+    outputs = OPERATIONS[case.op].torch(torch, tensors, case.attrs)
+    y = next(iter(outputs.values()))
+    y.backward(torch.from_numpy(problem.dy.astype(np.float64)))
+    gradients = {name: t.grad.numpy() for name, t in tensors.items() if t is not None and t.grad is not None}
+    return Results(
+        {name: None if o is None else o.detach().numpy() for name, o in outputs.items()}, gradients
+    )
+
+
+def without(name: str) -> dict[str, bool]:
+    """The keyword that switches off the gradient of input ``name``."""
+    return {NEED[name]: False}
