@@ -1,0 +1,91 @@
+"""Batch normalisation of images.
+
+For each channel, over its M = N*H*W values, with xhat = (x - mean) * invstd:
+
+    y = weight * xhat + bias,      invstd = 1/sqrt(var + eps)
+
+Training takes mean and var = sum (x - mean)^2 / M from the batch, evaluation from the running
+statistics.  Backward, writing g = dL/dy:
+
+    dbias = sum g            dweight = sum g * xhat
+    evaluation:  dx = weight * invstd * g
+    training:    dx = weight * invstd * (g - dbias/M - xhat * dweight/M)
+
+The last line follows because mean and var depend on every x: d mean/dx = 1/M, d var/dx = 2(x - mean)/M.
+Source: Ioffe and Szegedy 2015, arXiv:1502.03167.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minicnn import shapes
+
+_AXES = (0, 1, 2)  # of the channels-last view
+
+
+def batch_norm2d_forward(
+    x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None,
+    running_mean: np.ndarray | None, running_var: np.ndarray | None, *,
+    training: bool, momentum: float, eps: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """y (N,C,H,W), mean (C,), invstd (C,); moves the running statistics in training."""
+    shapes.batch_norm2d("batch_norm2d", x, weight, bias, running_mean, running_var, training)
+    images = x.transpose(0, 2, 3, 1)
+    if training:
+        mean, var = _moments(images)
+        _move(running_mean, mean, momentum)
+        count = images.size // images.shape[3]
+        _move(running_var, var * x.dtype.type(count / max(count - 1, 1)), momentum)
+    else:
+        assert running_mean is not None  # checked above
+        assert running_var is not None
+        mean, var = running_mean.copy(), running_var
+    invstd = 1 / np.sqrt(var + x.dtype.type(eps))
+    y = images - mean
+    y *= invstd if weight is None else invstd * weight
+    if bias is not None:
+        y += bias
+    return y.transpose(0, 3, 1, 2), mean, invstd
+
+
+def batch_norm2d_backward(
+    dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None, mean: np.ndarray, invstd: np.ndarray, *,
+    training: bool, need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:  # fmt: skip
+    """(dx, dw, db) for an upstream gradient dy (N,C,H,W); dw and db are None without a weight."""
+    op = "batch_norm2d_backward"
+    shapes.batch_norm2d(op, x, weight, None, mean, invstd, training)
+    shapes.check_array(op, "dy", dy, x.shape, x)
+    upstream = dy.transpose(0, 2, 3, 1)
+    xhat = (x.transpose(0, 2, 3, 1) - mean) * invstd
+    db = upstream.sum(axis=_AXES)
+    dw = np.einsum("nhwc,nhwc->c", upstream, xhat)
+    dx = None
+    if need_dx:
+        dx = upstream.copy()
+        if training and dx.size:
+            count = x.dtype.type(dx.size // dx.shape[3])
+            dx -= db / count
+            xhat *= dw / count
+            dx -= xhat
+        dx *= invstd if weight is None else invstd * weight
+        dx = dx.transpose(0, 3, 1, 2)
+    affine = weight is not None
+    return dx, dw if affine and need_dw else None, db if affine and need_db else None
+
+
+def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and biased variance of each channel of (N,H,W,C); NaN for an empty batch."""
+    count = images.dtype.type(images.size // images.shape[3])
+    with np.errstate(invalid="ignore"):
+        mean = images.sum(axis=_AXES) / count
+        centred = images - mean
+        return mean, np.einsum("nhwc,nhwc->c", centred, centred) / count
+
+
+def _move(running: np.ndarray | None, value: np.ndarray, momentum: float) -> None:
+    """running = (1 - momentum) * running + momentum * value, in place."""
+    if running is not None:
+        running *= 1 - momentum
+        running += momentum * value

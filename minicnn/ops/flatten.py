@@ -1,0 +1,22 @@
+"""Images as rows: y[n, (c*H + h)*W + w] = x[n,c,h,w]; backward is the same move the other way."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minicnn import shapes
+
+
+def flatten_forward(x: np.ndarray) -> np.ndarray:
+    """(N,C,H,W) -> (N, C*H*W)."""
+    shapes.check_image("flatten", "x", x)
+    n, c, h, w = x.shape
+    return np.ascontiguousarray(x).reshape(n, c * h * w)
+
+
+def flatten_backward(dy: np.ndarray, *, input_shape: tuple[int, ...]) -> np.ndarray:
+    """dy (N, C*H*W) in the input's shape."""
+    shapes.check_matrix("flatten_backward", "dy", dy, "N, C*H*W")
+    n, c, h, w = input_shape
+    shapes.check_shape("flatten_backward", "dy", dy, (n, c * h * w))
+    return dy.reshape(input_shape)

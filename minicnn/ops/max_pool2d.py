@@ -1,0 +1,71 @@
+"""2-D max-pooling.
+
+    y[n,c,i,j] = max over window cells (u,v) of x[n,c, i*sh + u*dh - ph, j*sw + v*dw - pw]
+
+The gradient of a maximum is 1 for the cell that won and 0 for the others, so backward adds each dy
+to its winner's place.  ``argmax`` holds the winner's number u*KW + v.  The first of equal cells wins;
+padding is below every number and never wins; a NaN beats every number and the last NaN wins.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minicnn import shapes
+from minicnn.ops.im2col import Pair, Window, pad_images
+
+
+def max_pool2d_forward(
+    x: np.ndarray, *, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair,
+    ceil_mode: bool, need_argmax: bool = True,
+) -> tuple[np.ndarray, np.ndarray | None]:  # fmt: skip
+    """y (N,C,OH,OW) of x (N,C,H,W), and the winners' numbers in the same shape, or None."""
+    shapes.check_image("max_pool2d", "x", x)
+    output = shapes.pool2d("max_pool2d", x.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    window = Window(kernel_size, stride, padding, dilation, output)
+    padded = pad_images(x.transpose(0, 2, 3, 1), window, -np.inf)
+    cells = [padded[:, rows, columns] for _, _, rows, columns in window.cells()]
+    y = cells[0].copy()
+    argmax = _first_cells(window, x.shape, y.shape) if need_argmax else None
+    for number, cell in enumerate(cells[1:], 1):
+        if argmax is not None:
+            np.copyto(argmax, number, where=cell > y)
+        np.maximum(y, cell, out=y)
+    if argmax is not None and np.isnan(y).any():
+        for number, cell in enumerate(cells):
+            np.copyto(argmax, number, where=np.isnan(cell))
+    return y.transpose(0, 3, 1, 2), None if argmax is None else argmax.transpose(0, 3, 1, 2)
+
+
+def max_pool2d_backward(
+    dy: np.ndarray, argmax: np.ndarray, *, input_shape: tuple[int, ...], kernel_size: Pair,
+    stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool,
+) -> np.ndarray:  # fmt: skip
+    """dx (N,C,H,W) for an upstream gradient dy (N,C,OH,OW)."""
+    op = "max_pool2d_backward"
+    shapes.check_image(op, "dy", dy)
+    output = shapes.pool2d(op, input_shape, kernel_size, stride, padding, dilation, ceil_mode)
+    shapes.check_shape(op, "dy", dy, (*input_shape[:2], *output))
+    shapes.check_shape(op, "argmax", argmax, dy.shape)
+    window = Window(kernel_size, stride, padding, dilation, output)
+    n, c, h, w = input_shape
+    dx = np.zeros((n, window.padded(h, 0), window.padded(w, 1), c), dy.dtype)
+    upstream, winners = dy.transpose(0, 2, 3, 1), argmax.transpose(0, 2, 3, 1)
+    for number, (_, _, rows, columns) in enumerate(window.cells()):
+        cell = dx[:, rows, columns]
+        np.add(cell, upstream, out=cell, where=winners == number)
+    ph, pw = padding
+    return dx[:, ph : ph + h, pw : pw + w].transpose(0, 3, 1, 2)
+
+
+def _first_cells(window: Window, input_shape: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """For every window the number of its first cell that is not padding, as (N,OH,OW,C)."""
+    first = []
+    for axis in range(2):
+        start = np.arange(window.output[axis]) * window.stride[axis] - window.padding[axis]
+        first.append(np.maximum(0, -(start // window.dilation[axis])))
+    kh, kw = window.kernel
+    dtype = np.uint8 if kh * kw <= 255 else np.int64
+    argmax = np.empty(shape, dtype)
+    argmax[:] = (first[0][:, None] * kw + first[1])[:, :, None]
+    return argmax

@@ -1,0 +1,25 @@
+"""Rectified linear unit.
+
+    y = max(x, 0)            dy/dx = 1 where x > 0, else 0 (at 0 too, as torch has it)
+
+NaN stays NaN forward; backward passes dy where y is NaN, because only y <= 0 stops it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minicnn import shapes
+
+
+def relu_forward(x: np.ndarray) -> np.ndarray:
+    """y in x's shape, which is any."""
+    shapes.check_float("relu", "x", x)
+    return np.maximum(x, x.dtype.type(0))
+
+
+def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """dx for an upstream gradient dy; y is the forward's output."""
+    shapes.check_float("relu_backward", "dy", dy)
+    shapes.check_array("relu_backward", "y", y, dy.shape, dy)
+    return np.where(y <= 0, dy.dtype.type(0), dy)

@@ -1,0 +1,36 @@
+"""Softmax over the classes.
+
+    p[n,k] = exp(x[n,k] - m[n]) / sum over j of exp(x[n,j] - m[n]),   m[n] = max over k of x[n,k]
+
+Taking the maximum off changes nothing in the ratio and keeps exp from overflowing.
+Its Jacobian is dp[k]/dx[j] = p[k]*(delta[k,j] - p[j]), hence dx = p * (dy - sum over k of dy*p).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minicnn import shapes
+
+
+def softmax_forward(x: np.ndarray) -> np.ndarray:
+    """Probabilities (N,K) of x (N,K)."""
+    shapes.check_matrix("softmax", "x", x, "N, K")
+    return softmax(x)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    """softmax_forward without the checks."""
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN, as in torch
+        p = x - x.max(axis=1, keepdims=True, initial=-np.inf)
+    np.exp(p, out=p)
+    p /= p.sum(axis=1, keepdims=True)
+    return p
+
+
+def softmax_backward(dy: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """dx (N,K) for an upstream gradient dy and the forward's p."""
+    shapes.check_matrix("softmax_backward", "dy", dy, "N, K")
+    shapes.check_array("softmax_backward", "p", p, dy.shape, dy)
+    dx: np.ndarray = p * (dy - (dy * p).sum(axis=1, keepdims=True))
+    return dx
