@@ -1,0 +1,25 @@
+"""Files that are read only if they are the published ones."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from minicnn.data.errors import DataError
+
+
+def read_verified(path: Path, md5: str) -> bytes:
+    """The file's bytes, if their MD5 sum is this.
+
+    Raises:  DataError naming the file
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    got = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    if got != md5:
+        raise DataError(
+            f"{path}: truncated or corrupt: expected MD5 {md5}, got {got}; delete it and get it again"
+        )
+    return data

@@ -1,0 +1,128 @@
+"""Datasets by name."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn.data.errors import DataError
+from minicnn.data.folder import read_folder
+from minicnn.data.idx import read_idx_pair
+from minicnn.data.images import Images, Size, resize_images
+from minicnn.data.split import balanced_subset
+from minicnn.data.torchvision_sets import FASHION_MNIST_CLASSES, SOURCES, Splits, read_torchvision_set
+
+SAMPLE = "fashion-mnist-sample"
+FOLDER = "folder:"
+DEFAULT_DATA_DIR = Path("data")
+_SAMPLE_DIR = Path(__file__).parent / "sample"
+_IMAGES_AT_ONCE = 1024  # the sums' temporaries stay small
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Train and test images, decoded and in memory.
+
+    mean, std:    float64 (C,), of the train pixels in [0, 1]; std is 1 for a channel that never changes
+    fingerprint:  hexadecimal digest of all pixels, labels and class names; equal only for equal data
+    """
+
+    name: str
+    train: Images
+    test: Images
+    class_names: list[str]
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    fingerprint: str
+
+
+def names() -> list[str]:
+    """Names that ``load`` takes; besides these, ``folder:DIR``."""
+    return [SAMPLE, *SOURCES]
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    image_size: Size | None = None,
+    limit_train: int | None = None,
+    limit_test: int | None = None,
+    seed: int = 0,
+    download: bool = True,
+) -> Dataset:
+    """Read a whole dataset into memory.
+
+    Args:    name one of names(), or folder:DIR, one folder of images a class
+             data_dir where torchvision's datasets are and go, in its layout or as the bare files
+             (default: ./data)
+             image_size resizes every image to a square of this side, or to (H, W)
+             limit_train, limit_test keep this many images, the classes as equal in number as they
+             can be, chosen by ``seed``
+             seed also splits folder:DIR
+             download lets torchvision, where installed, download what is not in data_dir
+    Raises:  DataError, one sentence that names the file or what to put where
+    """
+    if name.startswith(FOLDER):
+        root = Path(name.removeprefix(FOLDER)).expanduser()
+        train, test, class_names = read_folder(
+            root, image_size=image_size, limit_train=limit_train, limit_test=limit_test, seed=seed
+        )
+    else:
+        train, test, class_names = _read_named(name, data_dir, download)
+        train = _prepared(train, limit_train, image_size, seed)
+        test = _prepared(test, limit_test, image_size, seed)
+    mean, std = _mean_and_std(train.x)
+    return Dataset(name, train, test, class_names, mean, std, _fingerprint(train, test, class_names))
+
+
+def _read_named(name: str, data_dir: str | Path | None, download: bool) -> Splits:
+    if name == SAMPLE:
+        train, test = (
+            read_idx_pair(*sample_files(split), len(FASHION_MNIST_CLASSES)) for split in ("train", "t10k")
+        )
+        return train, test, list(FASHION_MNIST_CLASSES)
+    if name not in SOURCES:
+        raise DataError(f"dataset: expected {', '.join(names())} or folder:DIR, got {name!r}")
+    folder = DEFAULT_DATA_DIR if data_dir is None else Path(data_dir).expanduser()
+    return read_torchvision_set(name, folder, download=download)
+
+
+def sample_files(split: str) -> tuple[Path, Path]:
+    """The bundled sample's images and labels; split is train or t10k."""
+    return _SAMPLE_DIR / f"{split}-images-idx3-ubyte.gz", _SAMPLE_DIR / f"{split}-labels-idx1-ubyte.gz"
+
+
+def _prepared(images: Images, limit: int | None, size: Size | None, seed: int) -> Images:
+    if limit is not None:
+        images = images.subset(balanced_subset(images.y, limit, seed))
+    if size is not None:
+        images = Images(resize_images(images.x, size), images.y)
+    return images
+
+
+def _mean_and_std(x: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Per channel, from exact integer sums."""
+    total = np.zeros(x.shape[1], np.uint64)
+    squares = np.zeros(x.shape[1], np.uint64)
+    for start in range(0, len(x), _IMAGES_AT_ONCE):
+        part = x[start : start + _IMAGES_AT_ONCE]
+        total += part.sum((0, 2, 3), dtype=np.uint64)
+        squares += np.square(part, dtype=np.uint16).sum((0, 2, 3), dtype=np.uint64)
+    count = x.size // x.shape[1]
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    return mean / 255, np.where(std > 0, std, 255.0) / 255
+
+
+def _fingerprint(train: Images, test: Images, class_names: list[str]) -> str:
+    digest = hashlib.sha256(repr(class_names).encode())
+    for images in (train, test):
+        digest.update(repr(images.x.shape).encode())
+        digest.update(np.ascontiguousarray(images.x).data)
+        digest.update(images.y.astype("<i8").data)
+    return digest.hexdigest()

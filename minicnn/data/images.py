@@ -1,0 +1,118 @@
+"""Images as uint8 arrays: how a file is decoded, for training and for prediction alike."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from minicnn.data.errors import DataError
+
+Size = int | tuple[int, int]
+"""A square's side, or (H, W)."""
+
+_GREY_MODES = ("1", "L", "LA")
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Labelled images: x uint8 (N,C,H,W), y int64 (N,). ``len`` is N."""
+
+    x: NDArray[np.uint8]
+    y: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.x.ndim != 4 or self.x.dtype != np.uint8:
+            raise ValueError(f"x: expected uint8 (N,C,H,W), got {self.x.dtype} {self.x.shape}")
+        if self.y.shape != (len(self.x),) or self.y.dtype != np.int64:
+            raise ValueError(f"y: expected int64 ({len(self.x)},), got {self.y.dtype} {self.y.shape}")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def subset(self, indices: NDArray[np.int64]) -> Images:
+        return Images(self.x[indices], self.y[indices])
+
+
+def height_width(size: Size) -> tuple[int, int]:
+    """(H, W) of a Size; both at least 1."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f"image size: expected at least 1, got {size}")
+    return height, width
+
+
+def read_image(path: str | Path, *, channels: int | None, size: Size | None) -> NDArray[np.uint8]:
+    """Decode one image file into uint8 (C,H,W).
+
+    Turned upright by its EXIF orientation; 16-bit grey keeps its high byte; transparency is laid over
+    white. Then converted to ``channels`` and stretched to ``size`` (bilinear, antialiased).
+
+    Args:    channels 1 (grey) | 3 (RGB) | None: 1 if the file is grey, else 3
+             size side of a square | (H, W) | None: the file's own
+    Raises:  DataError naming the file if it is missing or no intact image
+    """
+    if channels not in (None, 1, 3):
+        raise ValueError(f"channels: expected 1, 3 or None, got {channels}")
+    image = _open(Path(path))
+    if channels is not None:
+        image = image.convert("L" if channels == 1 else "RGB")
+    if size is not None:
+        image = _resize(image, size)
+    pixels = np.asarray(image)
+    return pixels[None].copy() if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def resize_images(x: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """(N,C,H,W) stretched to ``size`` exactly as read_image does it."""
+    height, width = height_width(size)
+    if x.shape[2:] == (height, width):
+        return x
+    out = np.empty((*x.shape[:2], height, width), np.uint8)
+    for n, c in np.ndindex(*x.shape[:2]):
+        out[n, c] = _resize(Image.fromarray(x[n, c]), size)
+    return out
+
+
+def _resize(image: Image.Image, size: Size) -> Image.Image:
+    height, width = height_width(size)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _open(path: Path) -> Image.Image:
+    """The decoded file in mode L or RGB."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of oddities that do no harm, and only warns of bombs that do.
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                ImageOps.exif_transpose(image, in_place=True)
+                return _grey_or_rgb(image)
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: expected an image, got a file that Pillow cannot identify") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as an image: {error.strerror or error}") from error
+    except Exception as error:  # Pillow's decoders raise whatever a corrupt file leads them to.
+        raise DataError(f"{path}: cannot be read as an image: {error}") from error
+
+
+def _grey_or_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("expected 8 or 16 bits a channel, got floating-point pixels")
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).clip(0, 0xFFFF) >> 8).astype(np.uint8))
+    grey = image.mode in _GREY_MODES
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        colour = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    else:
+        colour = image.convert("L" if grey else "RGB")
+    if image.mode == "P":
+        red, green, blue = colour.split()
+        grey = red.tobytes() == green.tobytes() == blue.tobytes()
+    return colour.convert("L") if grey else colour

@@ -1,0 +1,173 @@
+"""torchvision's datasets by name, read from torchvision's layout on disk without torch or torchvision.
+
+What is not there, torchvision downloads and verifies, if it is installed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib
+import socket
+import string
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from minicnn.data import cifar, svhn
+from minicnn.data.errors import DataError
+from minicnn.data.idx import read_idx_pair
+from minicnn.data.images import Images
+
+_SECONDS_WITHOUT_DATA = 30.0
+
+Splits = tuple[Images, Images, list[str]]
+"""Train images, test images and class names."""
+
+
+class Source(NamedTuple):
+    """A dataset's place on disk, its reader, and its name and arguments in torchvision."""
+
+    folder: str  # where torchvision keeps the files, below its root
+    files: tuple[str, ...]
+    read: Callable[[Path], Splits]
+    torchvision_class: str
+    downloads: tuple[dict[str, str], ...] = ({},)
+
+
+def read_torchvision_set(name: str, data_dir: Path, *, download: bool) -> Splits:
+    """Train images, test images and class names of one of SOURCES.
+
+    The files lie where torchvision keeps them below ``data_dir``, or in ``data_dir`` itself.
+
+    Raises:  DataError naming the file, or saying which files to put where
+    """
+    source = SOURCES[name]
+    found = _find(source, data_dir)
+    if found is None:
+        if not download:
+            raise DataError(f"{name}: not found in {data_dir}; {_remedy(source, data_dir)}")
+        _download(name, source, data_dir)
+        found = _find(source, data_dir)
+        if found is None:
+            raise DataError(f"{name}: the download left files out; {_remedy(source, data_dir)}")
+    return source.read(found)
+
+
+def _find(source: Source, data_dir: Path) -> Path | None:
+    """The folder that has every file."""
+    for folder in (data_dir / source.folder, data_dir):
+        if all(_gzipped_or_not(folder / file).is_file() for file in source.files):
+            return folder
+    return None
+
+
+def _gzipped_or_not(path: Path) -> Path:
+    return path if path.is_file() else path.with_name(path.name + ".gz")
+
+
+def _remedy(source: Source, data_dir: Path) -> str:
+    gzipped = " (or the same with .gz)" if source.files[0].endswith("ubyte") else ""
+    files = ", ".join(source.files)
+    place = data_dir / source.folder
+    return f"to use it offline, put {files}{gzipped} into {place} or name their folder with --data-dir"
+
+
+def _download(name: str, source: Source, data_dir: Path) -> None:
+    try:
+        dataset = getattr(importlib.import_module("torchvision.datasets"), source.torchvision_class)
+    except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
+        raise DataError(
+            f"{name}: not found in {data_dir}, and torchvision, which would download it, cannot be "
+            f"imported ({error}): pip install torchvision; {_remedy(source, data_dir)}"
+        ) from error
+    try:
+        with _network_timeout(_SECONDS_WITHOUT_DATA):
+            for arguments in source.downloads:
+                dataset(str(data_dir), download=True, **arguments)
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{name}: cannot be downloaded ({reason}); {_remedy(source, data_dir)}") from error
+
+
+@contextmanager
+def _network_timeout(seconds: float) -> Iterator[None]:
+    """torchvision sets none of its own and would wait for a silent server for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _read_idx_set(
+    folder: Path, *, prefixes: tuple[str, str], class_names: tuple[str, ...], transposed: bool = False
+) -> Splits:
+    splits = []
+    for prefix in prefixes:
+        images, labels = (_gzipped_or_not(folder / file) for file in _idx_files(prefix))
+        split = read_idx_pair(images, labels, len(class_names))
+        if transposed:
+            split = Images(np.ascontiguousarray(split.x.transpose(0, 1, 3, 2)), split.y)
+        splits.append(split)
+    return splits[0], splits[1], list(class_names)
+
+
+def _idx_files(prefix: str) -> tuple[str, str]:
+    return f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
+
+
+def _idx_source(
+    torchvision_class: str,
+    class_names: tuple[str, ...],
+    *,
+    prefixes: tuple[str, str] = ("train", "t10k"),
+    downloads: tuple[dict[str, str], ...] = ({},),
+    transposed: bool = False,
+) -> Source:
+    files = tuple(file for prefix in prefixes for file in _idx_files(prefix))
+    read = partial(_read_idx_set, prefixes=prefixes, class_names=class_names, transposed=transposed)
+    return Source(f"{torchvision_class}/raw", files, read, torchvision_class, downloads)
+
+
+def _cifar_source(torchvision_class: str, layout: cifar.Layout) -> Source:
+    files = (*layout.train, *layout.test, *layout.meta)
+    return Source(layout.folder, files, partial(cifar.read_cifar, layout=layout), torchvision_class)
+
+
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+_KMNIST_CLASSES = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+# EMNIST's balanced split counts a lower-case letter as its capital where the two look alike.
+_EMNIST_CLASSES = tuple(string.digits + string.ascii_uppercase + "abdefghnqrt")
+
+SOURCES: dict[str, Source] = {
+    "mnist": _idx_source("MNIST", tuple(string.digits)),
+    "fashion-mnist": _idx_source("FashionMNIST", FASHION_MNIST_CLASSES),
+    "kmnist": _idx_source("KMNIST", _KMNIST_CLASSES),
+    # EMNIST's files hold each image transposed; here they are turned upright, as a photograph would be.
+    "emnist": _idx_source(
+        "EMNIST",
+        _EMNIST_CLASSES,
+        prefixes=("emnist-balanced-train", "emnist-balanced-test"),
+        downloads=({"split": "balanced"},),
+        transposed=True,
+    ),
+    "cifar10": _cifar_source("CIFAR10", cifar.CIFAR10),
+    "cifar100": _cifar_source("CIFAR100", cifar.CIFAR100),
+    "svhn": Source("", tuple(svhn.MD5), svhn.read_svhn, "SVHN", ({"split": "train"}, {"split": "test"})),
+}
