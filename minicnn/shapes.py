@@ -120,9 +120,7 @@ def _conv_output(
         least = dilation[axis] * (kernel[axis] - 1) + 1 - 2 * padding[axis]
         if size < least:
             fail(op, "x", f"{letter} of at least {least}", f"{letter}={size}")
-        sizes.append(
-            conv_output_size(size, kernel[axis], stride[axis], padding[axis], dilation[axis])
-        )
+        sizes.append(conv_output_size(size, kernel[axis], stride[axis], padding[axis], dilation[axis]))
     return sizes[0], sizes[1]
 
 

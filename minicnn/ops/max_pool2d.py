@@ -26,10 +26,11 @@ def max_pool2d_forward(
     padded = pad_images(x.transpose(0, 2, 3, 1), window, -np.inf)
     cells = [padded[:, rows, columns] for _, _, rows, columns in window.cells()]
     y = cells[0].copy()
-    argmax = _first_cells(window, x.shape, y.shape) if need_argmax else None
+    argmax = _first_cells(window, y.shape) if need_argmax else None
     for number, cell in enumerate(cells[1:], 1):
         if argmax is not None:
-            np.copyto(argmax, number, where=cell > y)
+            # the last cell to beat all before it has the largest number of those that did
+            np.maximum(argmax, (cell > y) * argmax.dtype.type(number), out=argmax)
         np.maximum(y, cell, out=y)
     if argmax is not None and np.isnan(y).any():
         for number, cell in enumerate(cells):
@@ -51,14 +52,14 @@ def max_pool2d_backward(
     n, c, h, w = input_shape
     dx = np.zeros((n, window.padded(h, 0), window.padded(w, 1), c), dy.dtype)
     upstream, winners = dy.transpose(0, 2, 3, 1), argmax.transpose(0, 2, 3, 1)
+    nothing = dy.dtype.type(0)
     for number, (_, _, rows, columns) in enumerate(window.cells()):
-        cell = dx[:, rows, columns]
-        np.add(cell, upstream, out=cell, where=winners == number)
+        dx[:, rows, columns] += np.where(winners == number, upstream, nothing)
     ph, pw = padding
     return dx[:, ph : ph + h, pw : pw + w].transpose(0, 3, 1, 2)
 
 
-def _first_cells(window: Window, input_shape: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+def _first_cells(window: Window, shape: tuple[int, ...]) -> np.ndarray:
     """For every window the number of its first cell that is not padding, as (N,OH,OW,C)."""
     first = []
     for axis in range(2):

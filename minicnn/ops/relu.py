@@ -15,7 +15,8 @@ from minicnn import shapes
 def relu_forward(x: np.ndarray) -> np.ndarray:
     """y in x's shape, which is any."""
     shapes.check_float("relu", "x", x)
-    return np.maximum(x, x.dtype.type(0))
+    y: np.ndarray = np.maximum(x, x.dtype.type(0))
+    return y
 
 
 def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ def softmax_forward(x: np.ndarray) -> np.ndarray:
 def softmax(x: np.ndarray) -> np.ndarray:
     """softmax_forward without the checks."""
     with np.errstate(invalid="ignore"):  # inf - inf is NaN, as in torch
-        p = x - x.max(axis=1, keepdims=True, initial=-np.inf)
+        p: np.ndarray = x - x.max(axis=1, keepdims=True, initial=-np.inf)
     np.exp(p, out=p)
     p /= p.sum(axis=1, keepdims=True)
     return p

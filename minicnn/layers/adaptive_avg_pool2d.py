@@ -1,0 +1,29 @@
+"""Average pooling to a given size.  Torch: nn.AdaptiveAvgPool2d."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minicnn.backends import Array, Pair
+from minicnn.layers.layer import Layer, Shape, pair
+
+
+class AdaptiveAvgPool2d(Layer):
+    """(N,C,H,W) -> (N,C,OH,OW) for the ``output_size`` (OH,OW), whatever H and W are."""
+
+    def __init__(self, output_size: int | Pair) -> None:
+        super().__init__()
+        self.output_size = pair(output_size)
+
+    def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
+        y = self.backend.adaptive_avg_pool2d_forward(x, output_size=self.output_size)
+        return y, tuple(x.shape) if training else None
+
+    def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
+        return self.backend.adaptive_avg_pool2d_backward(dy, input_shape=saved) if need_dx else None
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return (input_shape[0], *self.output_size)
+
+    def __repr__(self) -> str:
+        return f"AdaptiveAvgPool2d({self.output_size})"

@@ -1,0 +1,78 @@
+"""Batch-normalisation layer.  Torch: nn.BatchNorm2d."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minicnn import shapes
+from minicnn.backends import Array
+from minicnn.layers.layer import Generators, Layer, Shape
+
+
+class BatchNorm2d(Layer):
+    """(N,C,H,W) -> the same shape; weight and bias (C,), or neither if not ``affine``.
+
+    ``momentum`` moves the running statistics towards the batch's; None averages all batches.
+    """
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True
+    ) -> None:
+        super().__init__()
+        self.num_features, self.eps, self.momentum, self.affine = num_features, eps, momentum, affine
+
+    def initial_params(self, generator: Generators) -> dict[str, np.ndarray]:  # noqa: ARG002 - nothing is drawn
+        if not self.affine:
+            return {}
+        return {"weight": np.ones(self.num_features), "bias": np.zeros(self.num_features)}
+
+    def initial_buffers(self) -> dict[str, np.ndarray]:
+        return {
+            "running_mean": np.zeros(self.num_features),
+            "running_var": np.ones(self.num_features),
+            "num_batches_tracked": np.array(0, np.int64),
+        }
+
+    def arguments(self, training: bool) -> tuple[tuple[Array, ...], dict[str, Any]]:
+        """What the backend's batch norms take after x; counts the batch in training."""
+        momentum = self.momentum
+        if training:
+            self.buffers["num_batches_tracked"] += 1
+            if momentum is None:
+                momentum = 1.0 / int(self.buffers["num_batches_tracked"])
+        arrays = (
+            self.params.get("weight"), self.params.get("bias"),
+            self.buffers["running_mean"], self.buffers["running_var"],
+        )  # fmt: skip
+        return arrays, {"training": training, "momentum": momentum or 0.0, "eps": self.eps}
+
+    def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
+        backend = self.backend
+        arrays, attributes = self.arguments(training)
+        y, mean, invstd = backend.batch_norm2d_forward(x, *arrays, **attributes)
+        return y, (x, mean, invstd) if training else None
+
+    def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
+        x, mean, invstd = saved
+        dx, dw, db = self.backend.batch_norm2d_backward(
+            dy, x, self.params.get("weight"), mean, invstd, training=True, need_dx=need_dx
+        )
+        self.set_grads(dw, db)
+        return dx
+
+    def set_grads(self, dw: Array | None, db: Array | None) -> None:
+        """Keep the gradients of a backward pass."""
+        self.grads = {"weight": dw, "bias": db} if self.affine else {}
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if len(input_shape) != 3 or input_shape[0] != self.num_features:
+            shapes.fail("BatchNorm2d", "input_shape", f"(C={self.num_features}, H, W)", input_shape)
+        return input_shape
+
+    def __repr__(self) -> str:
+        options = "" if self.momentum == 0.1 else f", momentum={self.momentum}"
+        options += "" if self.eps == 1e-5 else f", eps={self.eps:g}"
+        options += "" if self.affine else ", affine=False"
+        return f"BatchNorm2d({self.num_features}{options})"

@@ -1,0 +1,84 @@
+"""2-D convolution layer.  Torch: nn.Conv2d."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minicnn import init, shapes
+from minicnn.backends import Array, Conv, Pair
+from minicnn.layers.layer import Generators, Layer, Shape, pair
+
+
+class Conv2d(Layer):
+    """(N,in_channels,H,W) -> (N,out_channels,OH,OW); weight (F,C/groups,KH,KW), bias (F,)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int | Pair, stride: int | Pair = 1,
+        padding: int | Pair = 0, dilation: int | Pair = 1, groups: int = 1, bias: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            sizes = f"in_channels={in_channels} and out_channels={out_channels}"
+            shapes.fail("Conv2d", "groups", f"a divisor of {sizes}", groups)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.bias = pair(kernel_size), bias
+        self.conv = Conv(pair(stride), pair(padding), pair(dilation), groups)
+
+    def initial_params(self, generator: Generators) -> dict[str, np.ndarray]:
+        shape = (self.out_channels, self.in_channels // self.conv.groups, *self.kernel_size)
+        params = {"weight": init.torch_default_weight(generator("weight"), shape)}
+        if self.bias:
+            params["bias"] = init.torch_default_bias(generator("bias"), shape)
+        return params
+
+    def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
+        y = self.backend.conv2d_forward(
+            x, self.params["weight"], self.params.get("bias"), **self.conv._asdict()
+        )
+        return y, x if training else None
+
+    def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
+        dx, dw, db = self.backend.conv2d_backward(
+            dy, saved, self.params["weight"], **self.conv._asdict(), need_dx=need_dx, need_db=self.bias
+        )
+        self.set_grads(dw, db)
+        return dx
+
+    def set_grads(self, dw: Array, db: Array | None) -> None:
+        """Keep the gradients of a backward pass."""
+        self.grads = {"weight": dw, "bias": db} if self.bias else {"weight": dw}
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if len(input_shape) != 3 or input_shape[0] != self.in_channels:
+            shapes.fail("Conv2d", "input_shape", f"(C={self.in_channels}, H, W)", input_shape)
+        stride, padding, dilation, _ = self.conv
+        sizes = []
+        for axis, letter in enumerate("HW"):
+            size, kernel = input_shape[1 + axis], self.kernel_size[axis]
+            out = shapes.conv_output_size(size, kernel, stride[axis], padding[axis], dilation[axis])
+            if out < 1:
+                shapes.fail("Conv2d", "input_shape", f"{letter} large enough for {self}", input_shape)
+            sizes.append(out)
+        return (self.out_channels, *sizes)
+
+    def multiply_adds(self, input_shape: Shape) -> int:
+        patch = self.in_channels // self.conv.groups * math.prod(self.kernel_size)
+        return math.prod(self.output_shape(input_shape)) * patch
+
+    def __repr__(self) -> str:
+        parts = [f"{self.in_channels}, {self.out_channels}, {_short(self.kernel_size)}"]
+        for (name, value), default in zip(
+            self.conv._asdict().items(), Conv((1, 1), (0, 0), (1, 1), 1), strict=True
+        ):
+            if value != default:
+                parts.append(f"{name}={_short(value)}")
+        if not self.bias:
+            parts.append("bias=False")
+        return f"Conv2d({', '.join(parts)})"
+
+
+def _short(value: int | Pair) -> int | Pair:
+    return value[0] if isinstance(value, tuple) and value[0] == value[1] else value

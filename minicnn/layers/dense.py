@@ -1,0 +1,52 @@
+"""Fully connected layer.  Torch: nn.Linear."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minicnn import init, shapes
+from minicnn.backends import Array
+from minicnn.layers.layer import Generators, Layer, Shape
+
+
+class Dense(Layer):
+    """(N,in_features) -> (N,out_features); weight (out,in), bias (out,)."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.bias = in_features, out_features, bias
+
+    def initial_params(self, generator: Generators) -> dict[str, np.ndarray]:
+        shape = (self.out_features, self.in_features)
+        params = {"weight": init.torch_default_weight(generator("weight"), shape)}
+        if self.bias:
+            params["bias"] = init.torch_default_bias(generator("bias"), shape)
+        return params
+
+    def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
+        y = self.backend.dense_forward(x, self.params["weight"], self.params.get("bias"))
+        return y, x if training else None
+
+    def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
+        dx, dw, db = self.backend.dense_backward(
+            dy, saved, self.params["weight"], need_dx=need_dx, need_db=self.bias
+        )
+        self.set_grads(dw, db)
+        return dx
+
+    def set_grads(self, dw: Array, db: Array | None) -> None:
+        """Keep the gradients of a backward pass."""
+        self.grads = {"weight": dw, "bias": db} if self.bias else {"weight": dw}
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if input_shape != (self.in_features,):
+            shapes.fail("Dense", "input_shape", f"({self.in_features},)", input_shape)
+        return (self.out_features,)
+
+    def multiply_adds(self, input_shape: Shape) -> int:
+        return self.output_shape(input_shape)[0] * self.in_features
+
+    def __repr__(self) -> str:
+        return f"Dense({self.in_features}, {self.out_features}{'' if self.bias else ', bias=False'})"

@@ -1,0 +1,203 @@
+"""The base of all layers: parameters, gradients, buffers, and how they get their backend.
+
+A layer is bound once, by the outermost container, the Trainer or predict: binding draws its
+parameters and moves them to a backend.  Until then it is a description without arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from minicnn.backends import Array, Backend, Pair, get_backend
+
+Shape = tuple[int, ...]
+Generators = Callable[[str], np.random.Generator]
+"""The seeded generator of a parameter, by its name within the layer."""
+
+
+def pair(value: int | Pair) -> Pair:
+    """3 -> (3, 3), as torch.nn's arguments."""
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+class Layer:
+    """Parameters and child layers; forward and backward are functions of their arguments.
+
+    params, grads and buffers map torch.nn's names to arrays of the backend; ``backward`` overwrites
+    ``grads``.  Nothing of a forward pass is kept in the layer: ``saved`` carries it to backward.
+    """
+
+    def __init__(self) -> None:
+        self.params: dict[str, Array] = {}
+        self.grads: dict[str, Array] = {}
+        self.buffers: dict[str, Array] = {}
+        self.bound_backend: Backend | None = None
+        self.dtype = "float32"
+
+    # ---- what a layer defines --------------------------------------------------------------------
+
+    def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
+        """(y, saved); ``saved`` is what backward needs, None in evaluation."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
+        """dx (None if not needed) for an upstream gradient dy; sets ``grads``."""
+        raise NotImplementedError(f"{type(self).__name__} does not define backward")
+
+    def initial_params(self, generator: Generators) -> dict[str, np.ndarray]:  # noqa: ARG002 - for overriders
+        """First values of the parameters, drawn each from a generator of its own."""
+        return {}
+
+    def initial_buffers(self) -> dict[str, np.ndarray]:
+        """First values of the buffers, which are state without a gradient."""
+        return {}
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Shape of y for one sample, (C,H,W) or (features,)."""
+        return input_shape
+
+    def multiply_adds(self, input_shape: Shape) -> int:  # noqa: ARG002 - for overriders
+        """Multiply-adds of a forward pass of one sample of this shape."""
+        return 0
+
+    def named_children(self) -> list[tuple[str, Layer]]:
+        """Child layers with their names; the name "" adds nothing to the children's own names."""
+        return []
+
+    # ---- binding -----------------------------------------------------------------------------------
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that holds the arrays; an unbound layer is bound to "auto" first."""
+        if self.bound_backend is None:
+            self.bind("auto")
+        assert self.bound_backend is not None
+        return self.bound_backend
+
+    def bind(self, backend: str | Backend, *, seed: int = 0, dtype: str = "float32") -> None:
+        """Draw the parameters and put them on this backend, children included.
+
+        Each parameter has a generator seeded by ``seed`` and its own full name, so that a change
+        elsewhere in the model moves none of its values.
+        """
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"[{type(self).__name__}] dtype: expected float32 or float64, got {dtype}")
+        table = get_backend(backend) if isinstance(backend, str) else backend
+        for name, layer in self.named_layers():
+            layer._bind_own(table, f"{name}." if name else "", seed, dtype)
+
+    def _bind_own(self, backend: Backend, prefix: str, seed: int, dtype: str) -> None:
+        def generator(name: str) -> np.random.Generator:
+            return np.random.default_rng([seed, crc32(f"{prefix}{name}".encode())])
+
+        self.bound_backend, self.dtype = backend, dtype
+        params, buffers = self.initial_params(generator), self.initial_buffers()
+        self.params = {name: backend.asarray(a.astype(dtype)) for name, a in params.items()}
+        self.buffers = {name: backend.asarray(_cast_float(a, dtype)) for name, a in buffers.items()}
+        self.grads = {}
+
+    # ---- names ---------------------------------------------------------------------------------------
+
+    def named_layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+        """This layer and all below it with full names, parents first; its own name is ``prefix``."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_layers(_join(prefix, name))
+
+    def named_parameters(self) -> dict[str, Array]:
+        """Full dotted name -> parameter, the backend's own arrays."""
+        return self._named(lambda layer: layer.params)
+
+    def named_gradients(self) -> dict[str, Array]:
+        """Full dotted name -> gradient of the last backward pass."""
+        return self._named(lambda layer: layer.grads)
+
+    def named_buffers(self) -> dict[str, Array]:
+        """Full dotted name -> buffer."""
+        return self._named(lambda layer: layer.buffers)
+
+    def _named(self, arrays: Callable[[Layer], dict[str, Array]]) -> dict[str, Array]:
+        return {
+            _join(prefix, name): array
+            for prefix, layer in self.named_layers()
+            for name, array in arrays(layer).items()
+        }
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of all parameters and buffers under torch.nn's names."""
+        backend = self.backend
+        arrays = self.named_parameters() | self.named_buffers()
+        ordered = {}
+        for prefix, layer in self.named_layers():
+            for name in [*layer.params, *layer.buffers]:
+                key = _join(prefix, name)
+                ordered[key] = np.array(backend.to_numpy(arrays[key]), order="C")
+        return ordered
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Copy in a state dict, minicnn's or torch's; nothing changes unless all of it fits.
+
+        Raises ValueError naming missing and unexpected keys, or the key whose shape differs.
+        """
+        backend, mine = self.backend, self.state_dict()
+        missing, unexpected = mine.keys() - state.keys(), state.keys() - mine.keys()
+        if missing or unexpected:
+            parts = [f"missing {sorted(missing)}"] * bool(missing)
+            parts += [f"unexpected {sorted(unexpected)}"] * bool(unexpected)
+            raise ValueError(f"[load_state_dict] keys: {', '.join(parts)}")
+        fitted = {key: _fit(key, state[key], mine[key]) for key in mine}
+        for prefix, layer in self.named_layers():
+            for own in (layer.params, layer.buffers):
+                for name in own:
+                    own[name] = backend.asarray(fitted[_join(prefix, name)])
+
+    def generator_state(self) -> dict[str, Any]:
+        """State of the layers' random generators by full name; JSON can hold it."""
+        return {
+            name: layer.generator.bit_generator.state
+            for name, layer in self.named_layers()
+            if isinstance(layer, RandomLayer)
+        }
+
+    def set_generator_state(self, states: dict[str, Any]) -> None:
+        """The inverse of `generator_state`."""
+        layers = {n: layer for n, layer in self.named_layers() if isinstance(layer, RandomLayer)}
+        if layers.keys() != states.keys():
+            raise ValueError(
+                f"[set_generator_state] layers: expected {sorted(layers)}, got {sorted(states)}"
+            )
+        for name, layer in layers.items():
+            layer.generator.bit_generator.state = states[name]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class RandomLayer(Layer):
+    """A layer that draws random numbers in training, from its own seeded generator on the host."""
+
+    generator: np.random.Generator
+
+    def initial_params(self, generator: Generators) -> dict[str, np.ndarray]:
+        self.generator = generator("generator")
+        return {}
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix and name else prefix or name
+
+
+def _cast_float(a: np.ndarray, dtype: str) -> np.ndarray:
+    return a.astype(dtype) if a.dtype.kind == "f" else a
+
+
+def _fit(key: str, value: Any, mine: np.ndarray) -> np.ndarray:
+    """A copy of value, an array or a torch tensor, with the shape and dtype of ``mine``."""
+    detached = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+    if detached.shape != mine.shape:
+        raise ValueError(f"[load_state_dict] {key}: expected shape {mine.shape}, got {detached.shape}")
+    return np.array(detached, dtype=mine.dtype, order="C")

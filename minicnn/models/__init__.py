@@ -1,0 +1,34 @@
+"""The models, one file each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from minicnn.backends import Backend
+from minicnn.layers.sequential import Sequential
+from minicnn.models.lenet5 import lenet5
+from minicnn.models.simple_cnn import simple_cnn
+
+__all__ = ["create", "lenet5", "names", "simple_cnn"]
+
+_BUILDERS: dict[str, Callable[[int, int, int], Sequential]] = {"lenet5": lenet5, "simple_cnn": simple_cnn}
+
+
+def names() -> list[str]:
+    """The models that `create` knows."""
+    return list(_BUILDERS)
+
+
+def create(
+    name: str, *, in_channels: int, num_classes: int, image_size: int,
+    backend: str | Backend = "auto", seed: int = 0, dtype: str = "float32",
+) -> Sequential:  # fmt: skip
+    """A model for square images (N,in_channels,image_size,image_size) and ``num_classes`` classes."""
+    if name not in _BUILDERS:
+        raise ValueError(f"[models] name: expected one of {', '.join(_BUILDERS)}, got {name}")
+    for argument, value in (("in_channels", in_channels), ("num_classes", num_classes)):
+        if value < 1:
+            raise ValueError(f"[{name}] {argument}: expected at least 1, got {value}")
+    model = _BUILDERS[name](in_channels, num_classes, image_size)
+    model.bind(backend, seed=seed, dtype=dtype)
+    return model

@@ -1,0 +1,168 @@
+"""Optimizers: hyperparameters and state; the arithmetic is the backend's `*_step` operations.
+
+Each equals torch.optim's optimizer of the same name, step by step.  ``lr`` may be changed between
+steps.  State arrays live on the model's backend and are made at the first step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minicnn.backends import Array, Backend
+from minicnn.layers.layer import Layer
+
+States = dict[str, dict[str, Array]]
+
+
+class Optimizer:
+    """What all optimizers share: the step count and per-parameter state arrays."""
+
+    slots: tuple[str, ...]
+    """Names of the state arrays that every parameter has, each starting at zero."""
+
+    def __init__(self, lr: float) -> None:
+        if lr < 0:
+            raise ValueError(f"[{type(self).__name__}] lr: expected a number of at least 0, got {lr}")
+        self.lr = lr
+        self.steps = 0
+        self.states: States = {}
+
+    def step(self, model: Layer) -> None:
+        """Change the model's parameters by its gradients, in place."""
+        params, grads = model.named_parameters(), model.named_gradients()
+        if params.keys() != grads.keys():
+            missing = sorted(params.keys() - grads.keys())
+            raise ValueError(f"[{type(self).__name__}] gradients: expected one per parameter, no {missing}")
+        self._make_states(model)
+        self.steps += 1
+        slots = [[self.states[slot][name] for name in params] for slot in self.slots]
+        self._update(model.backend, list(params.values()), [grads[name] for name in params], *slots)
+
+    def _update(
+        self, backend: Backend, params: list[Array], grads: list[Array], *slots: list[Array]
+    ) -> None:
+        raise NotImplementedError(f"{type(self).__name__} does not define _update")
+
+    def _make_states(self, model: Layer) -> None:
+        if not self.states:
+            backend = model.backend
+            for slot in self.slots:
+                self.states[slot] = {
+                    name: backend.asarray(np.zeros(tuple(a.shape), model.dtype))
+                    for name, a in model.named_parameters().items()
+                }
+
+    def state_dict(self, model: Layer) -> dict[str, np.ndarray]:
+        """Copies of the state arrays, named slot.parameter; empty before the first step."""
+        return {
+            f"{slot}.{name}": np.array(model.backend.to_numpy(a), order="C")
+            for slot, arrays in self.states.items()
+            for name, a in arrays.items()
+        }
+
+    def load_state_dict(self, state: dict[str, np.ndarray], model: Layer, steps: int) -> None:
+        """Take over the state arrays of `state_dict` after ``steps`` steps of this model."""
+        self.states, self.steps = {}, steps
+        if not state and steps == 0:
+            return
+        self._make_states(model)
+        expected = self.state_dict(model)
+        if state.keys() != expected.keys():
+            differing = sorted(state.keys() ^ expected.keys())
+            raise ValueError(f"[{type(self).__name__}] state: missing or unexpected {differing}")
+        for slot, arrays in self.states.items():
+            for name in arrays:
+                key = f"{slot}.{name}"
+                if state[key].shape != expected[key].shape:
+                    shapes = f"expected shape {expected[key].shape}, got {state[key].shape}"
+                    raise ValueError(f"[{type(self).__name__}] {key}: {shapes}")
+                arrays[name] = model.backend.asarray(np.array(state[key], dtype=model.dtype))
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent.  Torch: optim.SGD with dampening 0."""
+
+    slots = ("momentum_buffer",)
+
+    def __init__(
+        self, lr: float = 1e-2, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False
+    ) -> None:
+        super().__init__(lr)
+        if nesterov and momentum <= 0:
+            raise ValueError(f"[SGD] momentum: expected more than 0 with nesterov, got {momentum}")
+        self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
+
+    def _update(
+        self, backend: Backend, params: list[Array], grads: list[Array], *slots: list[Array]
+    ) -> None:
+        backend.sgd_step(
+            params, grads, *slots, lr=self.lr, momentum=self.momentum,
+            weight_decay=self.weight_decay, nesterov=self.nesterov,
+        )  # fmt: skip
+
+
+class Adam(Optimizer):
+    """Adam, weight decay added to the gradient.  Torch: optim.Adam."""
+
+    slots = ("exp_avg", "exp_avg_sq")
+    decoupled = False
+
+    def __init__(
+        self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__(lr)
+        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+
+    def _update(
+        self, backend: Backend, params: list[Array], grads: list[Array], *slots: list[Array]
+    ) -> None:
+        backend.adam_step(
+            params, grads, *slots, lr=self.lr, beta1=self.betas[0], beta2=self.betas[1], eps=self.eps,
+            weight_decay=self.weight_decay, decoupled=self.decoupled, step=self.steps,
+        )  # fmt: skip
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay.  Torch: optim.AdamW."""
+
+    decoupled = True
+
+    def __init__(
+        self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:  # fmt: skip
+        super().__init__(lr, betas, eps, weight_decay)
+
+
+class RMSprop(Optimizer):
+    """RMSprop, not centred.  Torch: optim.RMSprop."""
+
+    slots = ("square_avg", "momentum_buffer")
+
+    def __init__(
+        self, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0,
+        momentum: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__(lr)
+        self.alpha, self.eps, self.weight_decay, self.momentum = alpha, eps, weight_decay, momentum
+
+    def _update(
+        self, backend: Backend, params: list[Array], grads: list[Array], *slots: list[Array]
+    ) -> None:
+        backend.rmsprop_step(
+            params, grads, *slots, lr=self.lr, alpha=self.alpha, eps=self.eps,
+            weight_decay=self.weight_decay, momentum=self.momentum,
+        )  # fmt: skip
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}
+
+
+def create(name: str, lr: float, **options: Any) -> Optimizer:
+    """The optimizer of this name: sgd, adam, adamw or rmsprop."""
+    if name not in OPTIMIZERS:
+        raise ValueError(f"[optim] name: expected one of {', '.join(OPTIMIZERS)}, got {name}")
+    return OPTIMIZERS[name](lr, **options)

@@ -1,0 +1,87 @@
+"""Learning-rate schedules: pure functions of the step number, so a resumed run needs no state.
+
+``create(...)`` gives a function from the step (0 for the first) to the learning rate of that step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+Schedule = Callable[[int], float]
+
+
+def constant(lr: float) -> Schedule:
+    """The same rate at every step."""
+    return lambda _: lr
+
+
+def step(lr: float, *, every: int, gamma: float = 0.1) -> Schedule:
+    """lr * gamma^(k // every).  Torch: StepLR."""
+    if every < 1:
+        raise ValueError(f"[step] every: expected at least 1 step, got {every}")
+    return lambda k: lr * gamma ** (k // every)
+
+
+def cosine(lr: float, total_steps: int, *, final: float = 0.0) -> Schedule:
+    """Half a cosine from lr down to ``final``.  Torch: CosineAnnealingLR.
+
+    Source: Loshchilov and Hutter 2016, arXiv:1608.03983.
+    """
+    return lambda k: final + (lr - final) * (1 + math.cos(math.pi * min(k, total_steps) / total_steps)) / 2
+
+
+def onecycle(
+    lr: float, total_steps: int, *, warmup: float = 0.3, start_factor: float = 25.0, end_factor: float = 1e4
+) -> Schedule:
+    """Up from lr/start_factor to lr in the first ``warmup`` share of the steps, then down.
+
+    Both ways along half a cosine, ending at lr/(start_factor*end_factor).  Torch: OneCycleLR with
+    cycle_momentum=False.  Source: Smith and Topin 2017, arXiv:1708.07120.
+    """
+    start, end = lr / start_factor, lr / (start_factor * end_factor)
+    peak = warmup * total_steps - 1
+
+    def rate(k: int) -> float:
+        if k <= peak:
+            return _cosine_between(start, lr, k / peak if peak > 0 else 1.0)
+        return _cosine_between(lr, end, min(1.0, (k - peak) / max(total_steps - 1 - peak, 1e-12)))
+
+    return rate
+
+
+def with_warmup(schedule: Schedule, steps: int) -> Schedule:
+    """The same schedule with a linear rise over its first ``steps`` steps."""
+    return lambda k: schedule(k) * min(1.0, (k + 1) / (steps + 1)) if steps else schedule(k)
+
+
+NAMES = ("constant", "step", "cosine", "onecycle")
+
+
+def create(
+    name: str, *, lr: float, total_steps: int, warmup: float | None = None, every: int | None = None,
+    gamma: float = 0.1,
+) -> Schedule:  # fmt: skip
+    """The schedule of this name for a run of ``total_steps`` steps with greatest rate ``lr``.
+
+    ``warmup`` is the share of the steps in which the rate rises: 0.3 by default for onecycle, 0 for
+    the others.  ``every`` (default: a third of the steps) and ``gamma`` are those of `step`.
+    """
+    if total_steps < 1:
+        raise ValueError(f"[schedule] total_steps: expected at least 1, got {total_steps}")
+    if warmup is not None and not 0 <= warmup < 1:
+        raise ValueError(f"[schedule] warmup: expected a share from 0 to below 1, got {warmup}")
+    if name == "onecycle":
+        return onecycle(lr, total_steps, warmup=0.3 if warmup is None else warmup)
+    rising = round((warmup or 0) * total_steps)
+    if name == "constant":
+        return with_warmup(constant(lr), rising)
+    if name == "step":
+        return with_warmup(step(lr, every=every or math.ceil(total_steps / 3), gamma=gamma), rising)
+    if name == "cosine":
+        return with_warmup(cosine(lr, total_steps), rising)
+    raise ValueError(f"[schedule] name: expected one of {', '.join(NAMES)}, got {name}")
+
+
+def _cosine_between(start: float, end: float, share: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))

@@ -1,0 +1,83 @@
+"""The table that a printed model shows."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+
+from minicnn.fusion import fused_names
+from minicnn.layers.container import Container
+from minicnn.layers.layer import Layer, Shape
+from minicnn.layers.parallel import Parallel
+from minicnn.layers.residual import Residual
+from minicnn.layers.sequential import Sequential
+
+
+def summary(model: Sequential, input_shape: Shape | None) -> str:
+    """Layers, output shapes, parameters and multiply-adds; see `Sequential.summary`."""
+    from rich.console import Console
+    from rich.table import Table
+
+    marks = fused_names(model)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("name")
+    table.add_column("layer", overflow="fold")
+    for heading in ("output", "parameters", "multiply-adds"):
+        table.add_column(heading, justify="right")
+    if marks:
+        table.add_column("runs as")
+    for name, depth, layer, shape_in in _walk(model, 0, input_shape):
+        known = shape_in is not None
+        leaf = not isinstance(layer, Container)
+        row = [
+            "  " * depth + name,
+            repr(layer) if not isinstance(layer, Sequential) else "Sequential",
+            "x".join(map(str, layer.output_shape(shape_in))) if shape_in is not None else "?",
+            f"{count_parameters(layer):,}" if leaf else "",
+            f"{layer.multiply_adds(shape_in):,}"
+            if leaf and shape_in is not None
+            else "?" * (leaf and not known),
+        ]
+        table.add_row(*row, *([marks.get(id(layer), "")] if marks else []))
+    total = f"{count_parameters(model):,} parameters"
+    if input_shape is not None:
+        total += (
+            f", {model.multiply_adds(input_shape):,} multiply-adds for {'x'.join(map(str, input_shape))}"
+        )
+    out = io.StringIO()
+    console = Console(file=out, width=120, color_system=None)
+    console.print(table)
+    console.print(total)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def count_parameters(layer: Layer) -> int:
+    """Number of trainable values in a layer and its children, bound or not."""
+    import numpy as np
+
+    def generator(_: str) -> np.random.Generator:
+        return np.random.default_rng(0)
+
+    return sum(
+        math.prod(a.shape)
+        for _, child in layer.named_layers()
+        for a in (child.params or child.initial_params(generator)).values()
+    )
+
+
+def _walk(
+    layer: Container, depth: int, shape: Shape | None
+) -> Iterator[tuple[str, int, Layer, Shape | None]]:
+    """Every layer below with its name, depth and input shape."""
+    for name, child in layer.named_children():
+        if isinstance(layer, Residual) and child is layer.activation:
+            inner = layer.body.output_shape(shape) if shape is not None else None
+            yield name, depth, child, inner
+            continue
+        if name:
+            yield name, depth, child, shape
+        if isinstance(child, Container):
+            yield from _walk(child, depth + bool(name), shape)
+        if shape is not None and not isinstance(layer, (Parallel, Residual)):
+            shape = child.output_shape(shape)

@@ -1,0 +1,205 @@
+"""The same model as a torch.nn module, and back: the oracle, the peer, and the way on to PyTorch.
+
+Importing this module imports torch.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minicnn import layers
+from minicnn.backends import Backend
+from minicnn.layers.layer import Layer
+
+
+class Residual(nn.Module):
+    """activation(body(x) + shortcut(x)); the body's children keep their own names."""
+
+    def __init__(
+        self, body: OrderedDict[str, nn.Module], shortcut_name: str | None, activation: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.body_names = [*body]
+        self.shortcut_name = shortcut_name
+        for name, module in body.items():
+            self.add_module(name, module)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for name in self.body_names:
+            y = self.get_submodule(name)(y)
+        y = y + (self.get_submodule(self.shortcut_name)(x) if self.shortcut_name else x)
+        return y if self.activation is None else self.activation(y)
+
+
+class Parallel(nn.Module):
+    """torch.cat of the branches' outputs along the channels."""
+
+    def __init__(self, branches: OrderedDict[str, nn.Module]) -> None:
+        super().__init__()
+        self.names = [*branches]
+        for name, module in branches.items():
+            self.add_module(name, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.get_submodule(name)(x) for name in self.names], 1)
+
+
+def to_torch(model: Layer) -> nn.Module:
+    """The model as torch.nn modules with the same names, weights and dtype, in training mode."""
+    module = _module(model)
+    state = {name: torch.from_numpy(a) for name, a in model.state_dict().items()}
+    module.to(getattr(torch, model.dtype)).load_state_dict(state)
+    return module
+
+
+def from_torch(
+    module: nn.Module, *, backend: str | Backend = "auto", input_shape: tuple[int, ...] | None = None
+) -> layers.Sequential:
+    """A torch.nn.Sequential of known layers as a minicnn model with the same weights.
+
+    Raises ValueError naming a layer that minicnn does not have, or an option it does not support.
+    """
+    if not isinstance(module, nn.Sequential):
+        raise ValueError(f"[from_torch] module: expected nn.Sequential, got {type(module).__name__}")
+    model = _layer(module)
+    assert isinstance(model, layers.Sequential)
+    if input_shape is not None:
+        model.output_shape(input_shape)
+        model.input_shape = input_shape
+    dtype = next((p.dtype for p in module.parameters()), torch.float32)
+    model.bind(backend, dtype=str(dtype).removeprefix("torch."))
+    model.load_state_dict(module.state_dict())
+    return model
+
+
+def _module(layer: Layer) -> nn.Module:
+    match layer:
+        case layers.Sequential():
+            return nn.Sequential(_modules(layer))
+        case layers.Residual():
+            return _residual_module(layer)
+        case layers.Parallel():
+            return Parallel(_modules(layer))
+        case layers.Conv2d():
+            return nn.Conv2d(
+                layer.in_channels,
+                layer.out_channels,
+                layer.kernel_size,
+                **layer.conv._asdict(),
+                bias=layer.bias,
+            )
+        case layers.MaxPool2d():
+            kernel, stride, padding, dilation, ceil_mode = layer.pool
+            return nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=ceil_mode)
+        case layers.AvgPool2d():
+            kernel, stride, padding, _, ceil_mode = layer.pool
+            return nn.AvgPool2d(kernel, stride, padding, ceil_mode, layer.count_include_pad)
+        case layers.AdaptiveAvgPool2d():
+            return nn.AdaptiveAvgPool2d(layer.output_size)
+        case layers.BatchNorm2d():
+            return nn.BatchNorm2d(layer.num_features, layer.eps, layer.momentum, layer.affine)
+        case layers.Dense():
+            return nn.Linear(layer.in_features, layer.out_features, layer.bias)
+        case layers.Dropout():
+            return nn.Dropout(layer.p)
+        case layers.ReLU():
+            return nn.ReLU()
+        case layers.Flatten():
+            return nn.Flatten()
+        case layers.Softmax():
+            return nn.Softmax(1)
+    raise ValueError(f"[to_torch] layer: expected one of minicnn's, got {type(layer).__name__}")
+
+
+def _modules(container: layers.Container) -> OrderedDict[str, nn.Module]:
+    return OrderedDict((name, _module(child)) for name, child in container.named_children())
+
+
+def _residual_module(residual: layers.Residual) -> Residual:
+    modules = _modules(residual.body)
+    shortcut_name = None
+    for name, child in residual.named_children():
+        if child is residual.shortcut:
+            shortcut_name = name
+            modules[name] = _module(child)
+    module = Residual(modules, shortcut_name, None if residual.activation is None else nn.ReLU())
+    module.body_names = [*residual.body.children]
+    return module
+
+
+def _layer(module: nn.Module) -> Layer:
+    match module:
+        case nn.Sequential():
+            return layers.Sequential({name: _layer(child) for name, child in module.named_children()})
+        case Residual():
+            return _residual_layer(module)
+        case Parallel():
+            return layers.Parallel({name: _layer(module.get_submodule(name)) for name in module.names})
+        case nn.Conv2d():
+            return _conv2d_layer(module)
+        case nn.MaxPool2d():
+            _refuse(module, "return_indices", module.return_indices)
+            return layers.MaxPool2d(
+                _ints(module.kernel_size), _ints(module.stride), _ints(module.padding),
+                _ints(module.dilation), module.ceil_mode,
+            )  # fmt: skip
+        case nn.AvgPool2d():
+            _refuse(module, "divisor_override", module.divisor_override)
+            return layers.AvgPool2d(
+                _ints(module.kernel_size), _ints(module.stride), _ints(module.padding),
+                module.ceil_mode, module.count_include_pad,
+            )  # fmt: skip
+        case nn.AdaptiveAvgPool2d():
+            return layers.AdaptiveAvgPool2d(_ints(module.output_size))
+        case nn.BatchNorm2d():
+            _refuse(module, "track_running_stats=False", not module.track_running_stats)
+            return layers.BatchNorm2d(module.num_features, module.eps, module.momentum, module.affine)
+        case nn.Linear():
+            return layers.Dense(module.in_features, module.out_features, module.bias is not None)
+        case nn.Dropout():
+            return layers.Dropout(module.p)
+        case nn.ReLU():
+            return layers.ReLU()
+        case nn.Flatten():
+            _refuse(module, "dims other than (1, -1)", (module.start_dim, module.end_dim) != (1, -1))
+            return layers.Flatten()
+        case nn.Softmax():
+            _refuse(module, f"dim={module.dim}", module.dim != 1)
+            return layers.Softmax()
+    raise ValueError(f"[from_torch] module: expected one that minicnn has, got {type(module).__name__}")
+
+
+def _conv2d_layer(module: nn.Conv2d) -> layers.Conv2d:
+    _refuse(module, f"padding_mode={module.padding_mode!r}", module.padding_mode != "zeros")
+    padding = module.padding
+    if isinstance(padding, str):
+        spans = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+        _refuse(module, "padding='same' of an even span", padding == "same" and any(s % 2 for s in spans))
+        padding = (spans[0] // 2, spans[1] // 2) if padding == "same" else (0, 0)
+    return layers.Conv2d(
+        module.in_channels, module.out_channels, _ints(module.kernel_size), _ints(module.stride),
+        _ints(padding), _ints(module.dilation), module.groups, module.bias is not None,
+    )  # fmt: skip
+
+
+def _residual_layer(module: Residual) -> layers.Residual:
+    body = {name: _layer(module.get_submodule(name)) for name in module.body_names}
+    shortcut = _layer(module.get_submodule(module.shortcut_name)) if module.shortcut_name else None
+    activation = None if module.activation is None else layers.ReLU()
+    name = module.shortcut_name or "downsample"
+    return layers.Residual(layers.Sequential(body), shortcut, shortcut_name=name, activation=activation)
+
+
+def _refuse(module: nn.Module, option: str, wrong: Any) -> None:
+    if wrong:
+        raise ValueError(f"[from_torch] {type(module).__name__}: {option} is not supported")
+
+
+def _ints(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))

@@ -1,0 +1,95 @@
+"""One training step: batch -> forward -> loss -> backward -> optimizer.
+
+The Trainer knows nothing of files, epochs or progress bars; `minicnn.train` has those.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minicnn.backends import Array
+from minicnn.fusion import fuse as fuse_plan
+from minicnn.fusion import unfuse
+from minicnn.layers.sequential import Sequential
+from minicnn.optim import Optimizer
+from minicnn.schedules import Schedule
+
+
+class Trainer:
+    """Trains a model with softmax cross-entropy.
+
+    Args:
+        schedule: step number (from 0) -> learning rate; None keeps the optimizer's ``lr``.
+        clip_norm: gradients are scaled down to this Euclidean norm where theirs is greater.
+        label_smoothing, class_weight: as torch's F.cross_entropy; class_weight is an array (K,).
+        fuse: run neighbouring layers as fused operations.
+
+    After `step`, ``correct`` is the number of right predictions in that batch.
+    """
+
+    def __init__(
+        self, model: Sequential, optimizer: Optimizer, *, schedule: Schedule | None = None,
+        clip_norm: float | None = None, label_smoothing: float = 0.0,
+        class_weight: np.ndarray | None = None, fuse: bool = True,
+    ) -> None:  # fmt: skip
+        if clip_norm is not None and clip_norm <= 0:
+            raise ValueError(f"[Trainer] clip_norm: expected a number above 0, got {clip_norm}")
+        self.model, self.optimizer = model, optimizer
+        self.backend = model.backend
+        self.schedule, self.clip_norm, self.label_smoothing = schedule, clip_norm, label_smoothing
+        self.class_weight = None
+        if class_weight is not None:
+            self.class_weight = self.backend.asarray(np.asarray(class_weight, model.dtype))
+        self.correct = 0
+        (fuse_plan if fuse else unfuse)(model)
+
+    def step(self, x: np.ndarray | Array, y: np.ndarray | Array) -> float:
+        """One optimizer step on a batch x (N,C,H,W), y int64 (N,) or probabilities (N,K).
+
+        Both may be host arrays or the backend's own.  Returns the mean loss before the step.
+        """
+        loss = self.compute_gradients(x, y)
+        self.reduce_gradients(self.model.named_gradients())
+        if self.clip_norm is not None:
+            self._clip(self.clip_norm)
+        if self.schedule is not None:
+            self.optimizer.lr = self.schedule(self.optimizer.steps)
+        self.optimizer.step(self.model)
+        return loss
+
+    def compute_gradients(self, x: np.ndarray | Array, y: np.ndarray | Array) -> float:
+        """Forward, loss and backward: sets the model's gradients and ``correct``."""
+        backend, model = self.backend, self.model
+        inputs, labels = self._on_backend(x), self._on_backend(y)
+        logits, saved = model.forward(inputs, True)
+        options: dict[str, Any] = {
+            "label_smoothing": self.label_smoothing,
+            "class_weight": self.class_weight,
+        }
+        loss, probs = backend.softmax_cross_entropy_forward(logits, labels, **options)
+        dlogits = backend.softmax_cross_entropy_backward(probs, labels, **options)
+        model.backward(dlogits, saved, need_dx=False)
+        self.correct = self._count_correct(backend.to_numpy(probs), backend.to_numpy(labels))
+        return float(loss)
+
+    def reduce_gradients(self, grads: dict[str, Array]) -> None:
+        """A hook between backward and the optimizer: data-parallel training sums gradients here."""
+
+    def _clip(self, limit: float) -> None:
+        """Torch: nn.utils.clip_grad_norm_."""
+        grads = list(self.model.named_gradients().values())
+        factor = limit / (self.backend.global_norm(grads) + 1e-6)
+        if factor < 1:
+            self.backend.scale(grads, factor)
+
+    def _on_backend(self, a: np.ndarray | Array) -> Array:
+        return self.backend.asarray(a) if isinstance(a, np.ndarray) else a
+
+    @staticmethod
+    def _count_correct(probs: np.ndarray, labels: np.ndarray) -> int:
+        if not len(probs):
+            return 0
+        target = labels if labels.ndim == 1 else labels.argmax(axis=1)
+        return int((probs.argmax(axis=1) == target).sum())
