@@ -1,0 +1,39 @@
+"""House rules that no linter has: files stay short, and an operation is found under its own name.
+
+    python scripts/check_sources.py        prints what breaks a rule, exit status 1
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+LONGEST = 400
+ENDINGS = (".py", ".cpp", ".h", ".cu", ".cuh")
+
+
+def sources() -> list[Path]:
+    """The source files that git tracks."""
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True).stdout
+    return [Path(name) for name in listed.splitlines() if name.endswith(ENDINGS) and Path(name).exists()]
+
+
+def complaints(files: list[Path]) -> list[str]:
+    """One sentence for each rule that is broken."""
+    found = []
+    for path in files:
+        lines = len(path.read_text().splitlines())
+        if lines > LONGEST:
+            found.append(f"{path}: {lines} lines, expected at most {LONGEST}")
+    kernels = {p.stem for p in files if p.parent.name in ("cpu", "cuda") and p.stem != "module"}
+    for op in sorted(p.stem for p in files if p.parent == Path("minicnn/ops") and p.stem != "__init__"):
+        if op not in kernels | {"im2col"} and any(p.parent.name == "cpu" for p in files):
+            found.append(f"minicnn/ops/{op}.py: no kernel file {op}.* under csrc")
+    return found
+
+
+if __name__ == "__main__":
+    problems = complaints(sources())
+    print("\n".join(problems) or "sources: every file short, every operation findable")
+    sys.exit(bool(problems))
