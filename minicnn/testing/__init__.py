@@ -7,7 +7,7 @@ run an operation on a backend and in torch; `tolerance` says how far the two may
 from minicnn.testing.cases import CASES, Case
 from minicnn.testing.operations import OPERATIONS, Operation
 from minicnn.testing.oracle import Problem, Results, draw, run_backend, run_torch
-from minicnn.testing.tolerance import tolerance
+from minicnn.testing.tolerance import assert_close, tolerance
 
 __all__ = [
     "CASES",
@@ -16,6 +16,7 @@ __all__ = [
     "Operation",
     "Problem",
     "Results",
+    "assert_close",
     "draw",
     "run_backend",
     "run_torch",

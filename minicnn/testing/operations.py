@@ -7,7 +7,6 @@ gradient to the gradients by input name.  The torch function gives the same outp
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -53,7 +52,7 @@ def _torch_conv2d(torch: Any, t: Arrays, a: Attrs) -> Outputs:
     return {"y": torch.nn.functional.conv2d(t["x"], t["weight"], t["bias"], **a)}
 
 
-def _conv2d_terms(t: Arrays, a: Attrs) -> int:
+def _conv2d_terms(t: Arrays, _: Attrs) -> int:
     filters, _, kh, kw = t["weight"].shape
     positions = t["x"].size // t["x"].shape[1]
     return int(max(t["weight"][0].size, filters * kh * kw, positions))
@@ -127,7 +126,8 @@ def _torch_avg_pool2d(torch: Any, t: Arrays, a: Attrs) -> Outputs:
 
 
 def _window_terms(_: Arrays, a: Attrs) -> int:
-    return math.prod(a["kernel_size"])
+    kh, kw = a["kernel_size"]
+    return int(kh * kw)
 
 
 def _adaptive_avg_pool2d(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
@@ -141,7 +141,8 @@ def _torch_adaptive_avg_pool2d(torch: Any, t: Arrays, a: Attrs) -> Outputs:
 
 
 def _adaptive_terms(t: Arrays, a: Attrs) -> int:
-    return max(math.prod(t["x"].shape[2:]), math.prod(a["output_size"]))
+    (h, w), (oh, ow) = t["x"].shape[2:], a["output_size"]
+    return int(max(h * w, oh * ow))
 
 
 # ---- element by element, and joining ---------------------------------------------------------------
@@ -193,8 +194,12 @@ def _torch_flatten(_: Any, t: Arrays, __: Attrs) -> Outputs:
     return {"y": t["x"].flatten(1)}
 
 
-def _one_term(_: Arrays, __: Attrs) -> int:
+def _rounded_once(_: Arrays, __: Attrs) -> int:
     return 1
+
+
+def _moved_only(_: Arrays, __: Attrs) -> int:
+    return 0
 
 
 # ---- softmax and the loss --------------------------------------------------------------------------
@@ -220,13 +225,14 @@ def _softmax_cross_entropy(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Ba
 
 
 def _torch_softmax_cross_entropy(torch: Any, t: Arrays, a: Attrs) -> Outputs:
-    logits, labels = t["logits"], t["labels"]
-    loss = torch.nn.functional.cross_entropy(logits, labels, weight=t["class_weight"], **a)
+    logits = t["logits"]
+    weight = None if t["class_weight"] is None else t["class_weight"].detach()
+    loss = torch.nn.functional.cross_entropy(logits, t["labels"], weight=weight, **a)
     return {"loss": loss, "probs": torch.softmax(logits, 1)}
 
 
 def _loss_terms(t: Arrays, _: Attrs) -> int:
-    return max(t["logits"].shape)
+    return int(max(t["logits"].shape))
 
 
 # ---- fused operations: a smooth part, then ReLU and max-pool ---------------------------------------
@@ -241,14 +247,14 @@ def _pool_attrs(a: Attrs) -> dict[str, Any]:
     return {"pool": Pool(**a["pool"])} if "pool" in a else {}
 
 
-def _fused_conv2d(name: str) -> Callable[[Backend, Arrays, Attrs], tuple[Outputs, Backward]]:
+def _fused_conv2d(op: str) -> Callable[[Backend, Arrays, Attrs], tuple[Outputs, Backward]]:
     def run(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
         x, weight = t["x"], t["weight"]
         attrs = {"conv": Conv(**_conv_attrs(a)), **_pool_attrs(a)}
-        y, saved = getattr(b, f"{name}_forward")(x, weight, t["bias"], **attrs)
+        y, saved = getattr(b, f"{op}_forward")(x, weight, t["bias"], **attrs)
 
         def backward(dy: Any, **need: bool) -> dict[str, Any]:
-            gradients = getattr(b, f"{name}_backward")(dy, x, weight, saved, **attrs, **need)
+            gradients = getattr(b, f"{op}_backward")(dy, x, weight, saved, **attrs, **need)
             return _named(gradients, *PARAMETRIC)
 
         return {"y": y}, backward
@@ -264,19 +270,19 @@ def _dense_relu(b: Backend, t: Arrays, _: Attrs) -> tuple[Outputs, Backward]:
     )
 
 
-def _fused_batch_norm2d(name: str) -> Callable[[Backend, Arrays, Attrs], tuple[Outputs, Backward]]:
+def _fused_batch_norm2d(op: str) -> Callable[[Backend, Arrays, Attrs], tuple[Outputs, Backward]]:
     def run(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
         x, weight = t["x"], t["weight"]
         running = {name: t[name] for name in RUNNING}
         residual = {"residual": t["residual"]} if "residual" in t else {}
         pool = _pool_attrs(a)
         norm = {name: a[name] for name in ("training", "momentum", "eps")}
-        forward = getattr(b, f"{name}_forward")
+        forward = getattr(b, f"{op}_forward")
         y, saved = forward(x, **residual, weight=weight, bias=t["bias"], **running, **norm, **pool)
 
         def backward(dy: Any, **need: bool) -> dict[str, Any]:
             training = a["training"]
-            gradients = getattr(b, f"{name}_backward")(
+            gradients = getattr(b, f"{op}_backward")(
                 dy, x, weight, saved, training=training, **pool, **need
             )
             return _named(gradients, "x", *residual, "weight", "bias")
@@ -322,17 +328,15 @@ OPERATIONS: dict[str, Operation] = {
     "max_pool2d": Operation(_max_pool2d, _torch_max_pool2d, _window_terms),
     "avg_pool2d": Operation(_avg_pool2d, _torch_avg_pool2d, _window_terms),
     "adaptive_avg_pool2d": Operation(_adaptive_avg_pool2d, _torch_adaptive_avg_pool2d, _adaptive_terms),
-    "relu": Operation(_relu, _torch_relu, _one_term),
+    "relu": Operation(_relu, _torch_relu, _moved_only),
     "dense": Operation(_dense, _torch_dense, _dense_terms, PARAMETRIC),
     "batch_norm2d": Operation(_batch_norm2d, _torch_batch_norm2d, _batch_norm2d_terms, PARAMETRIC),
-    "dropout": Operation(_dropout, _torch_dropout, _one_term),
+    "dropout": Operation(_dropout, _torch_dropout, _rounded_once),
     "softmax": Operation(_softmax, _torch_softmax, lambda t, _: int(t["x"].shape[1])),
-    "softmax_cross_entropy": Operation(
-        _softmax_cross_entropy, _torch_softmax_cross_entropy, _loss_terms
-    ),
-    "add": Operation(_add, _torch_add, _one_term),
-    "concat": Operation(_concat, _torch_concat, _one_term),
-    "flatten": Operation(_flatten, _torch_flatten, _one_term),
+    "softmax_cross_entropy": Operation(_softmax_cross_entropy, _torch_softmax_cross_entropy, _loss_terms),
+    "add": Operation(_add, _torch_add, _rounded_once),
+    "concat": Operation(_concat, _torch_concat, _moved_only),
+    "flatten": Operation(_flatten, _torch_flatten, _moved_only),
     "conv2d_relu": _fused(_fused_conv2d("conv2d_relu"), _smooth_conv2d, _conv2d_terms),
     "conv2d_max_pool2d": _fused(
         _fused_conv2d("conv2d_max_pool2d"), _smooth_conv2d, _conv2d_terms, relu=False

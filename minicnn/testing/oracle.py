@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from minicnn.backends.base import Backend
 from minicnn.testing.cases import Case
-from minicnn.testing.operations import NEED, OPERATIONS
+from minicnn.testing.operations import OPERATIONS, RUNNING
 from minicnn.testing.tolerance import tolerance
 
 KINK_GAP = 1e-4
@@ -103,10 +103,21 @@ def _winning_margin(z: np.ndarray, pool: dict[str, Any]) -> float:
     return float((real[:, 1] - real[:, 0]).min(initial=np.inf)) if kh * kw > 1 else np.inf
 
 
+def to_backend(backend: Backend, inputs: dict[str, np.ndarray | None]) -> dict[str, Any]:
+    """The backend's arrays; running statistics are copied first, because operations change them."""
+
+    def array(name: str, a: np.ndarray | None) -> Any:
+        if a is None:
+            return None
+        return backend.asarray(a.copy() if name in RUNNING else a)
+
+    return {name: array(name, a) for name, a in inputs.items()}
+
+
 def run_backend(backend: Backend, problem: Problem, **need: bool) -> Results:
     """The case on a backend.  ``need`` are need_dx, need_dw, need_db of its backward."""
     case = problem.case
-    arrays = {name: None if a is None else backend.asarray(a) for name, a in problem.inputs.items()}
+    arrays = to_backend(backend, problem.inputs)
     outputs, backward = OPERATIONS[case.op].run(backend, arrays, case.attrs)
     gradients = backward(backend.asarray(problem.dy), **need)
 
@@ -128,12 +139,9 @@ def run_torch(problem: Problem) -> Results:
     outputs = OPERATIONS[case.op].torch(torch, tensors, case.attrs)
     y = next(iter(outputs.values()))
     y.backward(torch.from_numpy(problem.dy.astype(np.float64)))
-    gradients = {name: t.grad.numpy() for name, t in tensors.items() if t is not None and t.grad is not None}
+    gradients = {
+        name: t.grad.numpy() for name, t in tensors.items() if t is not None and t.grad is not None
+    }
     return Results(
         {name: None if o is None else o.detach().numpy() for name, o in outputs.items()}, gradients
     )
-
-
-def without(name: str) -> dict[str, bool]:
-    """The keyword that switches off the gradient of input ``name``."""
-    return {NEED[name]: False}

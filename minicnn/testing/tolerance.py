@@ -21,3 +21,17 @@ def tolerance(dtype: Any, terms: int) -> float:
     In float64 this is far below 1e-10 for every case of the table.
     """
     return SAFETY * float(np.finfo(dtype).eps) * math.sqrt(terms)
+
+
+def assert_close(actual: np.ndarray | None, expected: np.ndarray | None, allowed: float) -> None:
+    """Same shape, NaN and infinities in the same places, and every element within ``allowed``.
+
+    ``allowed`` is relative to the largest finite element expected.  The two may both be None.
+    """
+    if actual is None or expected is None:
+        assert actual is None, f"expected None, got an array of shape {np.shape(actual)}"
+        assert expected is None, f"expected an array of shape {np.shape(expected)}, got None"
+        return
+    assert actual.shape == expected.shape
+    finite = np.abs(expected[np.isfinite(expected)])
+    np.testing.assert_allclose(actual, expected, rtol=allowed, atol=allowed * finite.max(initial=0))

@@ -1,0 +1,38 @@
+"""Which backends the tests run on.
+
+By default: every backend that this machine can have.  ``MINICNN_TEST_BACKENDS=numpy,cpp`` names them
+instead, and one that is named and missing then fails its tests.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from minicnn.backends import Backend, BackendUnavailable, available_backends, get_backend
+
+LISTED = [name for name in os.environ.get("MINICNN_TEST_BACKENDS", "").split(",") if name]
+BACKENDS = LISTED or [name for name, reason in available_backends().items() if reason is None]
+
+
+@pytest.fixture(params=BACKENDS, scope="session")
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Every backend under test."""
+    try:
+        return get_backend(request.param)
+    except BackendUnavailable as reason:
+        pytest.fail(f"MINICNN_TEST_BACKENDS lists {request.param}: {reason}")
+
+
+@pytest.fixture(params=["float32", "float64"], scope="session")
+def dtype(request: pytest.FixtureRequest) -> np.dtype:
+    """Both dtypes of the contract."""
+    return np.dtype(request.param)
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """A generator seeded by the test's own name."""
+    return np.random.default_rng(list(request.node.name.encode()))
