@@ -1,6 +1,6 @@
 """A training step of the NumPy backend beside PyTorch eager and a NumPy CNN as usually written.
 
-    python benchmarks/numpy_steps.py        writes benchmarks/results/numpy_steps.json
+python benchmarks/numpy_steps.py        writes benchmarks/results/numpy_steps.json
 """
 
 from __future__ import annotations
@@ -53,8 +53,13 @@ def main() -> None:
     for name in ("lenet5", "simple_cnn"):
         times = time_in_turn(sides(name, np.random.default_rng(0)), seconds=4.0)
         ours = times["minicnn numpy"]
-        ratios = {f"{peer} / minicnn": round(times[peer] / ours, 2) for peer in times if times[peer] != ours}
-        result["nets"][name] = {"milliseconds": {k: round(v, 2) for k, v in times.items()}, "ratios": ratios}
+        ratios = {
+            f"{peer} / minicnn": round(times[peer] / ours, 2) for peer in times if times[peer] != ours
+        }
+        result["nets"][name] = {
+            "milliseconds": {k: round(v, 2) for k, v in times.items()},
+            "ratios": ratios,
+        }
         print(name, result["nets"][name])
     save("numpy_steps", result)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from minicnn.backends import Backend
+from minicnn.backends import Backend, Pair
+from minicnn.layers.layer import pair
 from minicnn.layers.sequential import Sequential
 from minicnn.models.lenet5 import lenet5
 from minicnn.models.simple_cnn import simple_cnn
 
 __all__ = ["create", "lenet5", "names", "simple_cnn"]
 
-_BUILDERS: dict[str, Callable[[int, int, int], Sequential]] = {"lenet5": lenet5, "simple_cnn": simple_cnn}
+_BUILDERS: dict[str, Callable[[int, int, Pair], Sequential]] = {"lenet5": lenet5, "simple_cnn": simple_cnn}
 
 
 def names() -> list[str]:
@@ -20,15 +21,18 @@ def names() -> list[str]:
 
 
 def create(
-    name: str, *, in_channels: int, num_classes: int, image_size: int,
+    name: str, *, in_channels: int, num_classes: int, image_size: int | Pair,
     backend: str | Backend = "auto", seed: int = 0, dtype: str = "float32",
 ) -> Sequential:  # fmt: skip
-    """A model for square images (N,in_channels,image_size,image_size) and ``num_classes`` classes."""
+    """A model for images (N,in_channels,H,W) and ``num_classes`` classes.
+
+    ``image_size`` is (H, W), or one number where they are equal.
+    """
     if name not in _BUILDERS:
         raise ValueError(f"[models] name: expected one of {', '.join(_BUILDERS)}, got {name}")
     for argument, value in (("in_channels", in_channels), ("num_classes", num_classes)):
         if value < 1:
             raise ValueError(f"[{name}] {argument}: expected at least 1, got {value}")
-    model = _BUILDERS[name](in_channels, num_classes, image_size)
+    model = _BUILDERS[name](in_channels, num_classes, pair(image_size))
     model.bind(backend, seed=seed, dtype=dtype)
     return model

@@ -1,0 +1,76 @@
+"""Whole training steps and inference: a group per model, batch and phase, a row per backend and peer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nets import build
+
+from minicnn import Backend, Trainer, optim
+from minicnn.fusion import fuse
+from minicnn.torch_reference import to_torch
+
+NETS = {"lenet5": 128, "simple_cnn": 128, "vgg_like": 64}
+PEERS = {"torch": torch.contiguous_format, "torch-channels-last": torch.channels_last}
+
+
+def batch(name: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    shape = (3, 32, 32) if name == "vgg_like" else (1, 28, 28)
+    return rng.random((n, *shape), np.float32), rng.integers(0, 10, n)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_step(benchmark: Any, backend: Backend, name: str) -> None:
+    x, y = batch(name, NETS[name])
+    model = build(name, backend.name)
+    expected = torch.nn.functional.cross_entropy(to_torch(model)(torch.from_numpy(x)), torch.from_numpy(y))
+    trainer = Trainer(model, optim.SGD(0.05, 0.9))
+    assert trainer.step(x, y) == pytest.approx(expected.item(), rel=1e-4)
+    benchmark.group = f"{name}-{NETS[name]}-step"
+    benchmark.pedantic(lambda: trainer.step(x, y), rounds=8, warmup_rounds=2)
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("peer", PEERS)
+def test_torch_step(benchmark: Any, name: str, peer: str) -> None:
+    x, y = map(torch.from_numpy, batch(name, NETS[name]))
+    x = x.contiguous(memory_format=PEERS[peer])
+    module = to_torch(build(name, "numpy")).to(memory_format=PEERS[peer])
+    optimizer = torch.optim.SGD(module.parameters(), 0.05, 0.9)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(module(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    benchmark.group = f"{name}-{NETS[name]}-step"
+    assert np.isfinite(benchmark.pedantic(step, rounds=8, warmup_rounds=2))
+
+
+@pytest.mark.parametrize(("name", "n"), [*NETS.items(), ("lenet5", 1)])
+def test_inference(benchmark: Any, backend: Backend, name: str, n: int) -> None:
+    x, _ = batch(name, n)
+    model = build(name, backend.name)
+    fuse(model)
+    benchmark.group = f"{name}-{n}-inference"
+    logits = benchmark.pedantic(lambda: model.predict(x), rounds=20, warmup_rounds=3)
+    with torch.no_grad():
+        expected = to_torch(model)(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "n"), [*NETS.items(), ("lenet5", 1)])
+@pytest.mark.parametrize("peer", PEERS)
+def test_torch_inference(benchmark: Any, name: str, n: int, peer: str) -> None:
+    x = torch.from_numpy(batch(name, n)[0]).contiguous(memory_format=PEERS[peer])
+    module = to_torch(build(name, "numpy")).eval().to(memory_format=PEERS[peer])
+    benchmark.group = f"{name}-{n}-inference"
+    with torch.no_grad():
+        logits = benchmark.pedantic(lambda: module(x), rounds=20, warmup_rounds=3)
+    assert logits.shape == (n, 10)

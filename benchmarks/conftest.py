@@ -1,0 +1,31 @@
+"""Backends as benchmark rows, fixed threads, and the machine in every result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from paired import machine
+
+import minicnn
+
+THREADS = 2
+BACKENDS = [name for name, reason in minicnn.available_backends().items() if reason is None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _threads() -> None:
+    import torch
+
+    minicnn.set_num_threads(THREADS)
+    torch.set_num_threads(THREADS)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Any:
+    """Each backend that can be had."""
+    return minicnn.get_backend(request.param)
+
+
+def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, Any]) -> None:  # noqa: ARG001
+    machine_info["minicnn"] = machine(THREADS)
