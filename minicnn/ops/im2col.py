@@ -25,6 +25,9 @@ Pair = tuple[int, int]
 CHUNK_BYTES = 2**20
 """Patches handled at a time: they should stay in the second-level cache until they are used."""
 
+SHORT_RUN = 16
+"""Fewer channels than this are copied along the image's rows instead."""
+
 
 class Window(NamedTuple):
     """How a KH x KW window moves over an H x W image."""
@@ -68,27 +71,48 @@ def pad_images(x: np.ndarray, window: Window, value: float = 0.0) -> np.ndarray:
 def im2col(x: np.ndarray, window: Window, groups: int = 1) -> np.ndarray:
     """cols (G, N*OH*OW, KH*KW*C/G) of images x (N,H,W,C)."""
     n, _, _, c = x.shape
-    oh, ow = window.output
-    kh, kw = window.kernel
-    padded = pad_images(x, window)
-    cols = np.empty((groups, n, oh, ow, kh, kw, c // groups), x.dtype)
+    cols, patches = _empty_cols(n, c // groups, window, groups, x.dtype)
+    padded = _by_group(pad_images(x, window), groups)
     for u, v, rows, columns in window.cells():
-        patch = padded[:, rows, columns].reshape(n, oh, ow, groups, c // groups)
-        cols[:, :, :, :, u, v] = np.moveaxis(patch, 3, 0)
-    return cols.reshape(groups, n * oh * ow, kh * kw * (c // groups))
+        patches[:, :, :, :, u, v] = padded[:, :, rows, columns]
+    return cols
 
 
 def col2im(cols: np.ndarray, shape: tuple[int, ...], window: Window) -> np.ndarray:
     """The images (N,H,W,C) of this shape to which every patch has been added back."""
     n, h, w, c = shape
     groups = len(cols)
-    oh, ow = window.output
-    patches = cols.reshape(groups, n, oh, ow, *window.kernel, c // groups)
-    padded = np.zeros((n, window.padded(h, 0), window.padded(w, 1), groups, c // groups), cols.dtype)
+    patches = cols.reshape(groups, n, *window.output, *window.kernel, c // groups)
+    padded = np.zeros((n, window.padded(h, 0), window.padded(w, 1), c), cols.dtype)
+    grouped = _by_group(padded, groups)
     for u, v, rows, columns in window.cells():
-        padded[:, rows, columns] += np.moveaxis(patches[:, :, :, :, u, v], 0, 3)
+        grouped[:, :, rows, columns] += patches[:, :, :, :, u, v]
     ph, pw = window.padding
-    return padded[:, ph : ph + h, pw : pw + w].reshape(n, h, w, c)
+    return padded[:, ph : ph + h, pw : pw + w]
+
+
+def _empty_cols(
+    n: int, c: int, window: Window, groups: int, dtype: np.dtype[np.generic]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Unfilled cols, and the same memory seen as (G,n,OH,OW,KH,KW,c).
+
+    Filling copies runs of c values.  Where that is few, cols is transposed in memory, so that the runs
+    are along OW instead; a matrix product takes either order.
+    """
+    (oh, ow), (kh, kw) = window.output, window.kernel
+    shape = (groups, n * oh * ow, kh * kw * c)
+    if c >= SHORT_RUN:
+        cols = np.empty(shape, dtype)
+        return cols, cols.reshape(groups, n, oh, ow, kh, kw, c)
+    cols = np.empty((groups, shape[2], shape[1]), dtype)
+    patches = cols.reshape(groups, kh, kw, c, n, oh, ow).transpose(0, 4, 5, 6, 1, 2, 3)
+    return cols.swapaxes(1, 2), patches
+
+
+def _by_group(images: np.ndarray, groups: int) -> np.ndarray:
+    """(N,H,W,C) seen as (G,N,H,W,C/G)."""
+    n, h, w, c = images.shape
+    return images.reshape(n, h, w, groups, c // groups).transpose(3, 0, 1, 2, 4)
 
 
 def image_chunks(images: int, bytes_per_image: int) -> Iterator[slice]:
