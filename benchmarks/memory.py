@@ -1,0 +1,87 @@
+"""Peak memory of a training step, minicnn's and PyTorch's, each in a process of its own.
+
+    python benchmarks/memory.py        writes benchmarks/results/memory.json
+
+The figure is the growth of the process's peak resident memory from before the first step until after
+five steps; libraries and the net itself are loaded before.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from typing import Any
+
+SIDES = ("minicnn", "torch eager", "torch channels-last")
+
+
+def peak() -> float:
+    """Peak resident memory of this process so far in MB (Linux counts it in kB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(side: str, name: str, n: int) -> float:
+    """MB that five training steps of this side add."""
+    import numpy as np
+    import torch
+    from cpp_steps import batch
+
+    torch.set_num_threads(2)
+    step = single_side(side, name, *batch(name, n))
+    before = peak()
+    losses = [step() for _ in range(5)]
+    assert np.isfinite(losses).all()
+    return peak() - before
+
+
+def single_side(side: str, name: str, x: Any, y: Any) -> Any:
+    """The training step of one side alone."""
+    import torch
+    from cpp_steps import LR, MOMENTUM, like
+    from nets import build
+
+    from minicnn import Trainer, optim
+    from minicnn.torch_reference import to_torch
+
+    if side == "minicnn":
+        trainer = Trainer(build(name, "cpp"), optim.SGD(LR, MOMENTUM))
+        return lambda: trainer.step(x, y)
+    module = to_torch(build(name, "cpp"))
+    if side == "torch channels-last":
+        module = module.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(module.parameters(), LR, MOMENTUM)
+    tx, ty = like(x, side), torch.from_numpy(y)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(module(tx), ty)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def main() -> None:
+    if len(sys.argv) == 4:
+        print(json.dumps(measure(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
+        return
+    from cpp_steps import NETS
+    from paired import machine, save
+
+    result: dict[str, Any] = {"machine": machine(2), "peak growth, MB": {}}
+    for name, sizes in NETS.items():
+        row = {}
+        for side in SIDES:
+            command = [sys.executable, __file__, side, name, str(sizes[0])]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            row[side] = round(json.loads(done.stdout.splitlines()[-1]), 1)
+        result["peak growth, MB"][f"{name}, batch {sizes[0]}"] = row
+        print(name, row, flush=True)
+    save("memory", result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""How much faster 2 threads are than 1, in turn in one process: steps and inference of the cpp backend.
+
+python benchmarks/threads.py        writes benchmarks/results/threads.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cpp_steps import NETS, batch
+from nets import build
+from paired import machine, save, time_in_turn
+
+import minicnn
+from minicnn import Trainer, optim
+
+
+def with_threads(count: int, call: Callable[[], Any]) -> Callable[[], Any]:
+    def run() -> Any:
+        minicnn.set_num_threads(count)
+        return call()
+
+    return run
+
+
+def calls(name: str, n: int) -> dict[str, Callable[[], Any]]:
+    """A training step and inference on one batch."""
+    x, y = batch(name, n)
+    model = build(name, "cpp")
+    trainer = Trainer(model, optim.SGD(0.01, 0.9))
+    return {"training": lambda: trainer.step(x, y), "inference": lambda: model.predict(x)}
+
+
+def main() -> None:
+    result: dict[str, Any] = {"machine": machine(2), "1 thread / 2 threads": {}}
+    for name, sizes in NETS.items():
+        for phase, call in calls(name, sizes[0]).items():
+            times = time_in_turn({"one": with_threads(1, call), "two": with_threads(2, call)})
+            key = f"{name}, batch {sizes[0]}, {phase}"
+            result["1 thread / 2 threads"][key] = round(times["one"] / times["two"], 2)
+            print(key, result["1 thread / 2 threads"][key], flush=True)
+    save("threads", result)
+
+
+if __name__ == "__main__":
+    main()
