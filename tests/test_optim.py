@@ -1,0 +1,196 @@
+"""Each optimizer equals torch.optim's over many steps; clipping equals clip_grad_norm_."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from minicnn import Trainer, optim
+from minicnn.backends import Backend
+from minicnn.layers import Conv2d, Dense, Flatten, Sequential
+
+STEPS = 20
+
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("SGD", {"lr": 0.1}),
+    ("SGD", {"lr": 0.1, "weight_decay": 0.01}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    ("SGD", {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.1, "nesterov": True}),
+    ("Adam", {"lr": 0.01}),
+    ("Adam", {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3}),
+    ("Adam", {"lr": 0.01, "weight_decay": 0.1}),
+    ("AdamW", {"lr": 0.01}),
+    ("AdamW", {"lr": 0.1, "betas": (0.5, 0.99), "weight_decay": 0.3}),
+    ("AdamW", {"lr": 0.01, "weight_decay": 0.0}),
+    ("RMSprop", {"lr": 0.01}),
+    ("RMSprop", {"lr": 0.01, "alpha": 0.9, "eps": 1e-4}),
+    ("RMSprop", {"lr": 0.01, "weight_decay": 0.1}),
+    ("RMSprop", {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1}),
+]
+
+
+def name_of(option: Any) -> str:
+    return option if isinstance(option, str) else ",".join(f"{k}={v}" for k, v in option.items())
+
+
+def small_model(backend: Backend, dtype: str = "float64") -> Sequential:
+    return Sequential(
+        Conv2d(1, 2, 3), Flatten(), Dense(8, 3), backend=backend, dtype=dtype, input_shape=(1, 4, 4)
+    )
+
+
+def set_gradients(model: Sequential, backend: Backend, gradients: dict[str, np.ndarray]) -> None:
+    for prefix, layer in model.named_layers():
+        layer.grads = {name: backend.asarray(gradients[f"{prefix}.{name}"].copy()) for name in layer.params}
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=name_of)
+def test_equals_torch_step_by_step(
+    backend: Backend, name: str, options: dict[str, Any], rng: np.random.Generator
+) -> None:
+    model = small_model(backend)
+    twins = {key: torch.tensor(a, requires_grad=True) for key, a in model.state_dict().items()}
+    mine, theirs = (
+        getattr(optim, name)(**options),
+        getattr(torch.optim, name)(list(twins.values()), **options),
+    )
+    for step in range(STEPS):
+        gradients = {key: rng.standard_normal(tuple(t.shape)) for key, t in twins.items()}
+        if step == 7:  # a gradient of exactly zero is a step like any other
+            gradients = {key: np.zeros_like(g) for key, g in gradients.items()}
+        for key, t in twins.items():
+            t.grad = torch.from_numpy(gradients[key].copy())
+        set_gradients(model, backend, gradients)
+        if step == 10:  # the learning rate may change between steps
+            mine.lr = options["lr"] / 3
+            theirs.param_groups[0]["lr"] = options["lr"] / 3
+        mine.step(model)
+        theirs.step()
+        for key, a in model.state_dict().items():
+            np.testing.assert_allclose(a, twins[key].detach(), rtol=1e-12, atol=1e-13, err_msg=key)
+    assert mine.steps == STEPS
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=name_of)
+def test_float32_stays_float32(
+    backend: Backend, name: str, options: dict[str, Any], rng: np.random.Generator
+) -> None:
+    model = small_model(backend, "float32")
+    optimizer = getattr(optim, name)(**options)
+    gradients = {
+        key: rng.standard_normal(a.shape).astype(np.float32) for key, a in model.state_dict().items()
+    }
+    set_gradients(model, backend, gradients)
+    optimizer.step(model)
+    found = {**model.state_dict(), **optimizer.state_dict(model)}
+    assert {a.dtype for a in found.values()} == {np.dtype("float32")}
+    for key, a in model.named_gradients().items():  # gradients are not the step's to change
+        np.testing.assert_array_equal(backend.to_numpy(a), gradients[key])
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=name_of)
+def test_state_continues_bit_for_bit(
+    backend: Backend, name: str, options: dict[str, Any], rng: np.random.Generator
+) -> None:
+    straight, resumed = small_model(backend, "float32"), small_model(backend, "float32")
+    first, second = getattr(optim, name)(**options), getattr(optim, name)(**options)
+    gradients = [
+        {key: rng.standard_normal(a.shape).astype(np.float32) for key, a in straight.state_dict().items()}
+        for _ in range(6)
+    ]
+    for step, g in enumerate(gradients):
+        set_gradients(straight, backend, g)
+        first.step(straight)
+        if step == 2:
+            resumed.load_state_dict(straight.state_dict())
+            second.load_state_dict(first.state_dict(straight), resumed, first.steps)
+    for g in gradients[3:]:
+        set_gradients(resumed, backend, g)
+        second.step(resumed)
+    assert second.steps == first.steps
+    for key, a in straight.state_dict().items():
+        assert resumed.state_dict()[key].tobytes() == a.tobytes(), key
+
+
+def test_state_dict_copies(backend: Backend) -> None:
+    model = small_model(backend)
+    optimizer = optim.SGD(lr=0.1, momentum=0.9)
+    set_gradients(model, backend, {key: np.ones(a.shape) for key, a in model.state_dict().items()})
+    optimizer.step(model)
+    state = optimizer.state_dict(model)
+    before = {key: a.copy() for key, a in state.items()}
+    optimizer.step(model)
+    other = optim.SGD(lr=0.1, momentum=0.9)
+    other.load_state_dict(state, model, 1)
+    other.step(model)
+    for key, a in state.items():
+        np.testing.assert_array_equal(a, before[key])
+
+
+@pytest.mark.parametrize("limit", [0.5, 3.0, 1e6])
+def test_clipping_equals_torch(backend: Backend, limit: float, rng: np.random.Generator) -> None:
+    model = small_model(backend)
+    gradients = {key: rng.standard_normal(a.shape) for key, a in model.state_dict().items()}
+    twins = [torch.zeros(g.shape, dtype=torch.float64, requires_grad=True) for g in gradients.values()]
+    for t, g in zip(twins, gradients.values(), strict=True):
+        t.grad = torch.from_numpy(g.copy())
+    torch.nn.utils.clip_grad_norm_(twins, limit)
+    before = model.state_dict()
+    trainer = Trainer(model, optim.SGD(lr=1.0), clip_norm=limit)
+    trainer.compute_gradients = lambda *_: set_gradients(model, backend, gradients) or 0.0
+    trainer.step(np.zeros((1, 1, 4, 4)), np.zeros(1, np.int64))
+    for t, (key, a) in zip(twins, model.state_dict().items(), strict=True):
+        np.testing.assert_allclose(before[key] - a, t.grad, rtol=1e-12, atol=1e-15, err_msg=key)
+
+
+def test_global_norm_scale_and_average(backend: Backend, dtype: np.dtype, rng: np.random.Generator) -> None:
+    hosts = [rng.standard_normal(shape).astype(dtype) for shape in ((3, 4), (5,), (2, 3, 3, 3), (0,))]
+    arrays = [backend.asarray(a.copy()) for a in hosts]
+    rounding = 8 * np.finfo(dtype).eps
+    norm = backend.global_norm(arrays)
+    assert isinstance(norm, float)
+    flat = np.concatenate([a.ravel() for a in hosts]).astype(np.float64)
+    np.testing.assert_allclose(norm, np.linalg.norm(flat), rtol=rounding)
+    averages = [backend.asarray(np.ones_like(a)) for a in hosts]
+    backend.ema_update(averages, arrays, decay=0.75)
+    backend.scale(arrays, 0.5)
+    for host, array, average in zip(hosts, arrays, averages, strict=True):
+        np.testing.assert_allclose(backend.to_numpy(array), host * dtype.type(0.5), rtol=rounding)
+        expected = 0.75 + 0.25 * host.astype(np.float64)
+        np.testing.assert_allclose(backend.to_numpy(average), expected, rtol=rounding, atol=rounding)
+
+
+def test_norm_of_nothing_is_zero(backend: Backend) -> None:
+    assert backend.global_norm([]) == 0.0
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
+def test_created_by_name(name: str) -> None:
+    optimizer = optim.create(name, 0.25, weight_decay=0.5)
+    assert type(optimizer).__name__.lower() == name
+    assert (optimizer.lr, optimizer.weight_decay, optimizer.steps) == (0.25, 0.5, 0)
+
+
+def test_wrong_settings_are_named() -> None:
+    with pytest.raises(ValueError, match=r"^\[optim\] name: expected one of sgd, .*, got lion$"):
+        optim.create("lion", 0.1)
+    with pytest.raises(ValueError, match=r"^\[Adam\] lr: expected a number of at least 0, got -1$"):
+        optim.Adam(lr=-1)
+    with pytest.raises(ValueError, match=r"^\[SGD\] momentum: expected more than 0 with nesterov, got 0"):
+        optim.SGD(lr=0.1, nesterov=True)
+
+
+def test_step_without_gradients_is_refused(backend: Backend) -> None:
+    with pytest.raises(ValueError, match=r"^\[SGD\] gradients: expected one per parameter"):
+        optim.SGD(lr=0.1).step(small_model(backend))
+
+
+def test_state_of_another_model_is_refused(backend: Backend) -> None:
+    model = small_model(backend)
+    with pytest.raises(ValueError, match=r"^\[SGD\] state: missing or unexpected"):
+        optim.SGD(lr=0.1).load_state_dict({"momentum_buffer.x": np.zeros(3)}, model, 1)
