@@ -1,0 +1,143 @@
+"""Checkpoints: one safetensors file with the tensors, and everything else as JSON in its metadata.
+
+Nothing is pickled, so a file from a stranger can do no harm, and any safetensors reader opens it.
+The tensors are ``model.<name>`` (parameters and buffers, named as in ``state_dict``) and
+``optimizer.<name>``.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minicnn.files import write_atomically
+
+FORMAT = 1
+Tensors = dict[str, np.ndarray]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, torn, foreign, or of another model; the message names the file."""
+
+
+@dataclass
+class Checkpoint:
+    """All that a run needs to go on, or a model to be used, as if nothing had happened."""
+
+    config: dict[str, Any]
+    """The run's settings, `Config` as a dict."""
+    class_names: list[str]
+    image_shape: tuple[int, int, int]
+    """(C, H, W)."""
+    mean: list[float]
+    """(C,) per channel, of training pixels in [0, 1]."""
+    std: list[float]
+    fingerprint: str
+    """Of the dataset."""
+    epoch: int = 0
+    """Whole epochs done."""
+    batch: int = 0
+    """Batches done of the epoch under way."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Of the epoch under way: loss (times images), correct, images, seconds."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One entry for each epoch done: the lines of metrics.jsonl."""
+    best_accuracy: float = -1.0
+    """Of the test set, after any epoch so far; -1 before the first."""
+    optimizer_steps: int = 0
+    generators: dict[str, Any] = field(default_factory=dict)
+    """States of the dropout generators.  Shuffling needs none: it follows from seed and epoch."""
+    model: Tensors = field(default_factory=dict)
+    optimizer: Tensors = field(default_factory=dict)
+
+
+_TENSORS = ("model", "optimizer")
+
+
+def save(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically.  Raises OSError (full disk, ...): the old file stays."""
+    from safetensors.numpy import save as to_bytes
+
+    tensors = {
+        f"{group}.{name}": np.asarray(array, order="C")
+        for group in _TENSORS
+        for name, array in getattr(checkpoint, group).items()
+    }
+    state = {key: value for key, value in asdict(checkpoint).items() if key not in _TENSORS}
+    text = json.dumps(state)
+    metadata = {"minicnn": text, "minicnn_format": str(FORMAT), "minicnn_crc32": _checksum(tensors, text)}
+    write_atomically(path, to_bytes(tensors, metadata))
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a checkpoint whole and check it.
+
+    Raises: CheckpointError naming the file and what is wrong with it
+    """
+    tensors, metadata = _read(Path(path))
+    if "minicnn" not in metadata:
+        raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of minicnn")
+    if metadata.get("minicnn_format") != str(FORMAT):
+        got = metadata.get("minicnn_format")
+        raise CheckpointError(f"{path}: expected checkpoint format {FORMAT}, got {got}")
+    if metadata.get("minicnn_crc32") != _checksum(tensors, metadata["minicnn"]):
+        raise CheckpointError(f"{path} is damaged: its checksum does not match its content")
+    try:
+        state = json.loads(metadata["minicnn"])
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: its metadata is not JSON: {error}") from None
+    expected = {f.name for f in fields(Checkpoint)} - set(_TENSORS)
+    if not isinstance(state, dict) or set(state) != expected:
+        keys = sorted(state) if isinstance(state, dict) else type(state).__name__
+        raise CheckpointError(f"{path}: expected metadata {sorted(expected)}, got {keys}")
+    state["image_shape"] = tuple(state["image_shape"])
+    return Checkpoint(**state, model=_group(tensors, "model."), optimizer=_group(tensors, "optimizer."))
+
+
+def check_tensors(path: str | Path, got: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> None:
+    """The tensors of a file are those of a model: same names, shapes and dtypes.
+
+    Raises: CheckpointError naming the file, the first tensor that differs, and how
+    """
+    for name, wanted in expected.items():
+        if name not in got:
+            raise CheckpointError(f"{path}: expected tensor {name}, which is not there")
+        there, want = got[name], f"{wanted.dtype} {tuple(wanted.shape)}"
+        if (there.shape, there.dtype) != (tuple(wanted.shape), wanted.dtype):
+            raise CheckpointError(f"{path}: {name}: expected {want}, got {there.dtype} {there.shape}")
+    if unexpected := sorted(set(got) - set(expected)):
+        raise CheckpointError(f"{path}: unexpected tensor {unexpected[0]}: this model has no such")
+
+
+def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder: expected a file such as {path}/best.safetensors")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is torn, or not a safetensors file: {error}") from None
+
+
+def _group(tensors: Tensors, prefix: str) -> Tensors:
+    return {name.removeprefix(prefix): a for name, a in tensors.items() if name.startswith(prefix)}
+
+
+def _checksum(tensors: Tensors, text: str) -> str:
+    crc = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        crc = zlib.crc32(tensors[name].tobytes(), zlib.crc32(name.encode(), crc))
+    return f"{crc:08x}"

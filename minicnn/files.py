@@ -1,0 +1,87 @@
+"""Writing files so that a kill, a full disk or a second process never leaves half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write a file aside in the same folder, sync it, rename it over ``path``, sync the folder.
+
+    Whatever happens, ``path`` holds either the old content or all of the new.
+
+    Raises: OSError naming the file and the reason (disk full, read-only folder); the old file stays.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise OSError(f"cannot write {path}: {error.strerror}") from error
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """`write_atomically` of an indented JSON document."""
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def write_json_lines(path: str | Path, values: list[dict[str, Any]]) -> None:
+    """`write_atomically` of one JSON object a line."""
+    write_atomically(path, "".join(json.dumps(value) + "\n" for value in values).encode())
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents; OSError naming it and the reason if that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot make the folder {path}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process; the kernel lets go of it even after SIGKILL.
+
+    Raises: OSError if another process holds it, or if the folder cannot be written to.
+    """
+    if sys.platform == "win32":  # has no flock
+        yield
+        return
+    import fcntl
+
+    path = folder / ".lock"
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise OSError(f"cannot write to {folder}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(
+                f"{folder} is in use by another run: wait until it ends, or choose another --out"
+            ) from None
+        yield
+
+
+def _sync_folder(folder: Path) -> None:
+    if sys.platform == "win32":  # folders cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,161 @@
+"""The pictures of a run, as PNG files: curves, confusion matrix, worst mistakes, filters.
+
+Each function draws one figure and writes it atomically.  matplotlib is imported when the first is
+drawn, and its pyplot state is left alone.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minicnn.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TRAIN, TEST = "#4477aa", "#cc6633"
+LONGEST_NAME = 18
+
+
+def curves(path: Path, history: list[dict[str, Any]], title: str) -> None:
+    """Loss and accuracy, training and test, against the epoch."""
+    figure = _figure(10, 4.2)
+    epochs = [entry["epoch"] for entry in history]
+    for axes, key, label, scale in zip(
+        figure.subplots(1, 2), ("loss", "accuracy"), ("Loss (cross-entropy)", "Accuracy (%)"), (1, 100),
+        strict=True,
+    ):  # fmt: skip
+        for part, colour in (("train", TRAIN), ("test", TEST)):
+            values = [scale * entry[f"{part}_{key}"] for entry in history]
+            name = f"{part} (while learning)" if part == "train" else part
+            axes.plot(epochs, values, marker="o", markersize=4, color=colour, label=name)
+        axes.set(xlabel="Epoch", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        axes.grid(alpha=0.3)
+        axes.legend()
+        _open_frame(axes)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def confusion(path: Path, report: dict[str, Any]) -> None:
+    """The confusion matrix, each row in per cent of its true class."""
+    counts = np.array(report["confusion_matrix"])
+    share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    names = [shorten(name) for name in report["class_names"]]
+    k = len(names)
+    side = min(max(4.8, 2.4 + 0.55 * k), 16)
+    figure = _figure(side + 1, side)
+    axes = figure.subplots()
+    picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    font = float(np.clip(38 * side / k, 4, 10))  # points; a cell is about 54 * side / k high
+    turn: dict[str, Any] = {"rotation": 90}
+    if k <= 30:
+        turn = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(k), names, fontsize=font, **turn)
+    axes.set_yticks(range(k), names, fontsize=font)
+    axes.set(xlabel="Predicted class", ylabel="True class")
+    axes.set_title(f"{100 * report['accuracy']:.2f} % of {report['images']:,} images right")
+    if k <= 30:
+        _write_cells(axes, share, font)
+    bar = figure.colorbar(picture, ax=axes, shrink=0.8, aspect=30)
+    bar.set_label("Share of the true class (%)")
+    _save(figure, path)
+
+
+def mistakes(
+    path: Path, images: np.ndarray, labels: np.ndarray, worst: list[tuple[int, int, float]],
+    class_names: list[str],
+) -> None:  # fmt: skip
+    """The most confident mistakes.
+
+    Args: images (N,C,H,W) uint8 with C 1 or 3, labels (N,), worst as `metrics.worst_mistakes` gives it
+    """
+    columns = min(6, max(len(worst), 1))
+    rows = max(1, math.ceil(len(worst) / columns))
+    figure = _figure(max(1.75 * columns, 4), 2.25 * rows + 0.5)
+    grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, (row, predicted, confidence) in zip(grid, worst, strict=False):
+        _show(axes, images[row])
+        axes.set_title(
+            f"true: {shorten(class_names[labels[row]])}\n"
+            f"said: {shorten(class_names[predicted])}\n{100 * confidence:.1f} % sure",
+            fontsize=8,
+        )  # fmt: skip
+    figure.suptitle("The most confident mistakes" if worst else "No mistakes")
+    _save(figure, path)
+
+
+def filters(path: Path, weight: np.ndarray, name: str) -> None:
+    """The filters of a convolution (F,C,KH,KW): in colour if C is 3, else the mean over C."""
+    count = min(len(weight), 64)
+    columns = min(8, count)
+    rows = math.ceil(count / columns)
+    shown = weight[:count].astype(np.float64)
+    colour = weight.shape[1] == 3
+    limit = float(np.abs(shown if colour else shown.mean(axis=1)).max()) or 1.0
+    figure = _figure(max(1.0 * columns + 1, 5), 1.0 * rows + 0.8)
+    grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    picture = None
+    for axes, one in zip(grid, shown, strict=False):
+        if colour:
+            axes.imshow((one.transpose(1, 2, 0) / limit + 1) / 2)
+        else:
+            picture = axes.imshow(one.mean(axis=0), cmap="RdBu_r", vmin=-limit, vmax=limit)
+    for axes in grid:
+        axes.set_axis_off()
+    if picture is not None:
+        bar = figure.colorbar(picture, ax=list(grid), shrink=0.8)
+        bar.set_label("weight" if weight.shape[1] == 1 else f"mean weight over {weight.shape[1]} channels")
+    of = f"{count} of {len(weight)}" if count < len(weight) else f"the {count}"
+    grey = "; grey is 0" if colour else ""
+    figure.suptitle(f"First layer, {name}: {of} filters, {weight.shape[2]}×{weight.shape[3]}{grey}")
+    _save(figure, path)
+
+
+def shorten(name: str) -> str:
+    """A class name cut to what fits beside a picture."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+
+
+def _save(figure: Figure, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    data = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(data, format="png", dpi=130)
+    write_atomically(path, data.getvalue())
+
+
+def _open_frame(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _write_cells(axes: Axes, share: np.ndarray, font: float) -> None:
+    for (i, j), value in np.ndenumerate(share):
+        if value:
+            colour = "white" if value > 50 else "black"
+            text = f"{value:.0f}" if value >= 0.5 else "<1"
+            axes.text(j, i, text, ha="center", va="center", fontsize=font, color=colour)
+
+
+def _show(axes: Axes, image: np.ndarray) -> None:
+    if image.shape[0] == 3:
+        axes.imshow(image.transpose(1, 2, 0))
+    else:
+        axes.imshow(image[0], cmap="gray", vmin=0, vmax=255)

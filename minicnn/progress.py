@@ -1,0 +1,65 @@
+"""What a run shows while it works: a bar in a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def duration(seconds: float) -> str:
+    """1.5 s, 12 s, 3 min 05 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 10:
+        return f"{seconds:.1f} s"
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+class Progress:
+    """Progress of one epoch, as a context manager."""
+
+    def __init__(self, console: Console, title: str, total: int, done: int = 0) -> None:
+        self._console, self._title, self._total = console, title, total
+        self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+        self._bar: Bar | None = None
+        if console.is_terminal:
+            self._bar = Bar(
+                TextColumn(title), BarColumn(bar_width=24), MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"), console=console, transient=True,
+            )  # fmt: skip
+            self._task = self._bar.add_task(title, total=total, completed=done, text="")
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def update(
+        self, done: int, *, loss: float, accuracy: float, images_per_second: float, seconds_left: float
+    ) -> None:
+        """Show where the epoch stands; ``seconds_left`` is the whole run's."""
+        text = (
+            f"loss {loss:.4f}  accuracy {100 * accuracy:.2f} %  {images_per_second:,.0f} images/s  "
+            f"{duration(seconds_left)} left"
+        )
+        if self._bar:
+            self._bar.update(self._task, completed=done, text=text)
+        elif time.monotonic() >= self._next_line:
+            self._console.print(f"{self._title}  {done}/{self._total}  {text}")
+            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES

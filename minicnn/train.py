@@ -1,0 +1,226 @@
+"""``python -m minicnn.train``: train a model on a dataset, with checkpoints, metrics and plots."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from minicnn import cli, data, models, schedules
+from minicnn import run as runs
+from minicnn.checkpoint import load
+from minicnn.config import RATES, Config
+from minicnn.experiment import Experiment
+from minicnn.files import folder_lock, make_folder
+from minicnn.progress import duration
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train as the arguments say.  Raises what `cli.run` turns into one line."""
+    args = parse(argv)
+    console = cli.make_console()
+    out = args.out or Path("runs") / _folder_name(args.model, args.dataset)
+    saved = _saved_config(out, args, console)
+    if saved:
+        given = vars(_parser(all_defaults=False).parse_args(argv))
+        args = argparse.Namespace(**vars(args) | saved | given)
+    args.backend = cli.choose_backend(args, console)
+    config = Config.resolve(vars(args))
+    if saved:
+        config.check_resumes(saved)
+    experiment = _experiment(config, console)
+    if args.dry_run:
+        _dry_run(experiment, console)
+        return
+    make_folder(out)
+    with folder_lock(out):
+        run = runs.Run(out, experiment, console)
+        if saved:
+            run.resume()
+        else:
+            run.start(overwrite=args.overwrite)
+        console.print(f"folder: {out}")
+        run.train()
+        run.finish()
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """All arguments, with defaults for those not given."""
+    return _parser().parse_args(argv)
+
+
+def _saved_config(out: Path, args: argparse.Namespace, console: Console) -> dict[str, Any] | None:
+    """The settings of the run to resume; None if a new one begins."""
+    if args.resume and (out / runs.CHECKPOINT).exists():
+        return load(out / runs.CHECKPOINT).config
+    if args.resume:
+        console.print(f"{out} holds no checkpoint yet: starting from the beginning")
+    elif not (args.overwrite or args.dry_run):
+        runs.refuse_existing(out)
+    return None
+
+
+def _experiment(config: Config, console: Console) -> Experiment:
+    dataset = data.load(
+        config.dataset, data_dir=config.data_dir, image_size=config.image_size, seed=config.seed,
+        limit_train=config.limit_train, limit_test=config.limit_test,
+    )  # fmt: skip
+    shape = "×".join(map(str, dataset.train.x.shape[1:]))
+    console.print(
+        f"data: {dataset.name}, {len(dataset.train):,} training and {len(dataset.test):,} test images, "
+        f"{shape}, {len(dataset.class_names)} classes"
+    )
+    experiment = Experiment(config, dataset)
+    parameters = sum(
+        a.numel() if hasattr(a, "numel") else a.size for a in experiment.model.named_parameters().values()
+    )
+    console.print(f"model: {config.model}, {parameters:,} parameters")
+    return experiment
+
+
+def _dry_run(experiment: Experiment, console: Console) -> None:
+    """Two training steps, of which the second is timed: the first one warms up."""
+    console.print(experiment.model.summary(experiment.image_shape))
+    before = 0.0
+    for step, _ in enumerate(experiment.steps(), 1):
+        seconds = experiment.sums["seconds"] - before
+        before = experiment.sums["seconds"]
+        if step == 2:
+            break
+    console.print(f"loss of the first batches: {experiment.sums['loss'] / experiment.sums['images']:.4f}")
+    estimate = duration(seconds * len(experiment.batches))
+    console.print(f"one epoch would take about {estimate} of training; nothing was written")
+
+
+def _folder_name(model: str, dataset: str) -> str:
+    return f"{model}-{re.sub(r'[^A-Za-z0-9.]+', '-', dataset).strip('-.')}"
+
+
+def _parser(*, all_defaults: bool = True) -> argparse.ArgumentParser:
+    """The parser; without ``all_defaults`` it returns only what was given on the command line."""
+    parser = cli.Parser(
+        "train",
+        "[options]",
+        "Train an image classifier. Without any option: simple_cnn on the bundled sample of Fashion-MNIST, "
+        "which takes a few minutes at most and needs no network.",
+    )
+    _add_what(parser.add_argument_group("what to train, and on what"))
+    _add_how(parser.add_argument_group("how to train"))
+    _add_rates(parser.add_argument_group("how to learn"))
+    _add_where(parser.add_argument_group("where results go"))
+    if not all_defaults:
+        for action in parser._actions:
+            action.default = argparse.SUPPRESS
+    return parser
+
+
+def _add_what(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--model", choices=models.names(), default="simple_cnn", help="the network")
+    group.add_argument(
+        "--dataset", default="fashion-mnist-sample", metavar="NAME",
+        help=f"{', '.join(data.names())}, or folder:DIR with one folder of images a class",
+    )  # fmt: skip
+    group.add_argument(
+        "--data-dir", metavar="DIR", help="where datasets lie, and are downloaded to (default: ./data)"
+    )
+    group.add_argument(
+        "--image-size", type=cli.whole_number(1), metavar="N",
+        help="scale images to N by N pixels (default: as they are)",
+    )  # fmt: skip
+    for part in ("train", "test"):
+        group.add_argument(
+            f"--limit-{part}", type=cli.whole_number(1), metavar="N",
+            help=f"use only N {part} images (default: all)",
+        )  # fmt: skip
+
+
+def _add_how(group: argparse._ArgumentGroup) -> None:
+    cli.add_backend(group)
+    group.add_argument(
+        "--epochs", type=cli.whole_number(1), default=3, metavar="N", help="passes over the data"
+    )
+    group.add_argument(
+        "--batch-size", type=cli.whole_number(1), default=128, metavar="N", help="images in a step"
+    )
+    group.add_argument(
+        "--seed", type=cli.whole_number(0), default=0, metavar="N",
+        help="for first weights, shuffling and dropout: the same seed gives the same run",
+    )  # fmt: skip
+    group.add_argument(
+        "--no-fuse",
+        action="store_true",
+        help="run each layer by itself, not fused with its neighbours",
+    )
+    group.add_argument(
+        "--dry-run", action="store_true", help="load, print the model, time two steps, write nothing"
+    )
+
+
+def _add_rates(group: argparse._ArgumentGroup) -> None:
+    rates = ", ".join(f"{rate:g} for {name}" for name, rate in RATES.items())
+    group.add_argument(
+        "--optimizer", choices=tuple(RATES), default="adam", help="how weights follow gradients"
+    )
+    group.add_argument(
+        "--lr", type=cli.number(0, above=True), metavar="X",
+        help=f"learning rate; the highest one, if the schedule varies it (default: {rates})",
+    )  # fmt: skip
+    group.add_argument(
+        "--schedule", choices=schedules.NAMES, default="onecycle",
+        help="how the learning rate changes over the run",
+    )  # fmt: skip
+    group.add_argument(
+        "--warmup",
+        type=cli.number(0, 1),
+        metavar="X",
+        help="share of the run in which the learning rate rises (default: 0.3 for onecycle, else 0)",
+    )
+    group.add_argument(
+        "--momentum",
+        type=cli.number(0, 1),
+        metavar="X",
+        help="for sgd (default: 0.9) and rmsprop (default: 0)",
+    )
+    group.add_argument("--nesterov", action="store_true", help="Nesterov's momentum, for sgd")
+    group.add_argument(
+        "--weight-decay",
+        type=cli.number(0),
+        metavar="X",
+        help="pull weights to 0 (default: 0.01 for adamw, else 0)",
+    )
+    group.add_argument(
+        "--clip-norm",
+        type=cli.number(0, above=True),
+        metavar="X",
+        help="scale gradients down to this norm (default: off)",
+    )
+    group.add_argument(
+        "--label-smoothing",
+        type=cli.number(0, 1),
+        default=0.0,
+        metavar="X",
+        help="share of a label spread over all classes",
+    )
+
+
+def _add_where(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the run (default: runs/MODEL-DATASET)"
+    )
+    existing = group.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--resume", action="store_true",
+        help="go on with the run in --out; its own settings hold, and need not be given again",
+    )  # fmt: skip
+    existing.add_argument("--overwrite", action="store_true", help="delete the run in --out first")
+    group.add_argument(
+        "--save-every", type=cli.number(0), default=60.0, metavar="SECONDS",
+        help="checkpoint this often within an epoch; there is always one at its end",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.run(main)
