@@ -50,10 +50,11 @@ void conv2d_pool_forward(const T* x, const T* weight, const T* bias, T* y, std::
 
 // Gradients of conv2d_pool_forward; dy is (N, pool.OH, pool.OW, F).  dx, dw, db may each be nullptr.
 template <typename T>
-void conv2d_pool_backward(const T* dy, const std::uint8_t* winner, const T* x, const T* weight, T* dx, T* dw,
-                          T* db, const ConvParams& p, const PoolParams& pool);
+void conv2d_pool_backward(const T* dy, const std::uint8_t* winner, const T* x, const T* weight, T* dx,
+                          T* dw, T* db, const ConvParams& p, const PoolParams& pool);
 
-// y = x @ weight.T + bias, then ReLU if `relu`: x (N,in), weight (out,in), bias (out) or nullptr, y (N,out).
+// y = x @ weight.T + bias, then ReLU if `relu`: x (N,in), weight (out,in), bias (out) or nullptr, y
+// (N,out).
 template <typename T>
 void dense_forward(const T* x, const T* weight, const T* bias, T* y, std::int64_t N, std::int64_t in,
                    std::int64_t out, bool relu);

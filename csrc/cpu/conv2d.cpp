@@ -1,0 +1,95 @@
+// Convolution forward and backward, and convolution + max-pool forward: each a correlation, or one
+// for each phase of the stride, through the engine in correlation.h.
+// Fused: bias, ReLU and max-pool into the forward pass, the ReLU mask into the backward pass.
+#include <numeric>
+
+#include "conv2d_weight.h"
+#include "correlation.h"
+
+namespace minicnn {
+namespace {
+
+template <typename T>
+Correlation<T> forward_correlation(const T* x, const T* weight, const T* bias, const ConvParams& p) {
+    const int64_t Cg = p.C / p.groups, Fg = p.F / p.groups;
+    const auto filters = pack_filters<T>(p.groups, Fg, p.KH, p.KW, Cg, bias,
+                                         [&](int64_t g, int64_t f, int64_t u, int64_t v, int64_t c) {
+                                             return weight[(((g * Fg + f) * p.KH + u) * p.KW + v) * Cg + c];
+                                         });
+    const Taps h{-p.pad_h, p.dil_h, p.KH, p.stride_h}, w{-p.pad_w, p.dil_w, p.KW, p.stride_w};
+    return {x, nullptr, p.N, p.H, p.W, p.C, h, w, p.OH, p.OW, p.F, p.groups, filters};
+}
+
+// The taps that reach the inputs phase, phase + stride, ...: every `every`-th from `start`, read at taps.
+struct Phase {
+    int64_t start, every;
+    Taps taps;
+};
+
+Phase phase_of(int64_t phase, int64_t stride, int64_t dilation, int64_t padding, int64_t kernel) {
+    const int64_t every = stride / std::gcd(stride, dilation);
+    for (int64_t u = 0; u < std::min(every, kernel); ++u) {
+        const int64_t from = phase + padding - u * dilation;
+        if (from % stride != 0) continue;
+        return {u, every, {from / stride, -every * dilation / stride, (kernel - u + every - 1) / every, 1}};
+    }
+    return {0, 1, {0, 0, 0, 1}};
+}
+
+template <typename T>
+void backward_data(const T* dy, const T* relu_y, const T* weight, T* dx, const ConvParams& p) {
+    const int64_t Cg = p.C / p.groups, Fg = p.F / p.groups;
+    for (int64_t i = 0; i < std::min(p.stride_h, p.H); ++i) {
+        const Phase ph = phase_of(i, p.stride_h, p.dil_h, p.pad_h, p.KH);
+        for (int64_t j = 0; j < std::min(p.stride_w, p.W); ++j) {
+            const Phase pw = phase_of(j, p.stride_w, p.dil_w, p.pad_w, p.KW);
+            auto weight_at = [&](int64_t g, int64_t c, int64_t u, int64_t v, int64_t f) {
+                const int64_t row = ph.start + u * ph.every, col = pw.start + v * pw.every;
+                return weight[(((g * Fg + f) * p.KH + row) * p.KW + col) * Cg + c];
+            };
+            const auto filters =
+                pack_filters<T>(p.groups, Cg, ph.taps.count, pw.taps.count, Fg, nullptr, weight_at);
+            const int64_t rows = (p.H - i + p.stride_h - 1) / p.stride_h,
+                          cols = (p.W - j + p.stride_w - 1) / p.stride_w;
+            const Correlation<T> c{dy,      relu_y, p.N,  p.OH, p.OW,     p.F,    ph.taps,
+                                   pw.taps, rows,   cols, p.C,  p.groups, filters};
+            correlate(c, PlainOutput<T>{dx + (i * p.W + j) * p.C, p.H * p.W * p.C, p.stride_h * p.W * p.C,
+                                        p.stride_w * p.C, false});
+        }
+    }
+}
+
+}  // namespace
+
+template <typename T>
+void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu) {
+    const PlainOutput<T> out{y, p.OH * p.OW * p.F, p.OW * p.F, p.F, relu};
+    correlate(forward_correlation(x, weight, bias, p), out);
+}
+
+template <typename T>
+void conv2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, T* dx, T* dw, T* db,
+                     const ConvParams& p) {
+    if (dx) backward_data(dy, relu_y, weight, dx, p);
+    if (dw || db) backward_weight(dy, relu_y, x, dw, db, p);
+}
+
+bool conv2d_pool_supported(const ConvParams&, const PoolParams& pool) {
+    return pool.KH * pool.KW <= relu_off;
+}
+
+template <typename T>
+void conv2d_pool_forward(const T* x, const T* weight, const T* bias, T* y, uint8_t* winner,
+                         const ConvParams& p, const PoolParams& pool, bool relu) {
+    correlate_pooled(forward_correlation(x, weight, bias, p), pool, y, winner, relu);
+}
+
+#define INSTANTIATE(T)                                                                                    \
+    template void conv2d_forward(const T*, const T*, const T*, T*, const ConvParams&, bool);              \
+    template void conv2d_backward(const T*, const T*, const T*, const T*, T*, T*, T*, const ConvParams&); \
+    template void conv2d_pool_forward(const T*, const T*, const T*, T*, uint8_t*, const ConvParams&,      \
+                                      const PoolParams&, bool);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace minicnn

@@ -1,0 +1,247 @@
+// Runs a correlation band by band: a band of output rows reads its part of the source from a padded
+// copy in scratch (or directly, where nothing is padded or masked) and goes through the register tiles.
+// Fused: zero padding and ReLU mask into the copy; bias, ReLU and max-pool into the tiles.
+#include "correlation.h"
+
+#include <limits>
+
+namespace minicnn {
+
+template <typename T>
+void copy_window(const T* image, const T* mask, int64_t H, int64_t W, int64_t C, int64_t h0, int64_t h1,
+                 int64_t w0, int64_t w1, T* out) {
+    const int64_t width = (w1 - w0) * C, from = std::clamp<int64_t>(-w0, 0, w1 - w0) * C;
+    const int64_t to = std::max(std::clamp<int64_t>(W - w0, 0, w1 - w0) * C, from);
+    for (int64_t h = h0; h < h1; ++h, out += width) {
+        if (h < 0 || h >= H) {
+            std::fill(out, out + width, T(0));
+            continue;
+        }
+        const T* row = image + (h * W + w0) * C;
+        std::fill(out, out + from, T(0));
+        if (mask) {
+            const T* m = mask + (h * W + w0) * C;
+            for (int64_t i = from; i < to; ++i) out[i] = m[i] <= 0 ? T(0) : row[i];
+        } else {
+            std::copy(row + from, row + to, out + from);
+        }
+        std::fill(out + to, out + width, T(0));
+    }
+}
+
+Bands::Bands(int64_t N, int64_t all_rows, int64_t source_bytes_per_row, double flops_per_row) {
+    constexpr int64_t band_bytes = 256 << 10, wanted_tasks = 32;
+    constexpr double worthwhile_flops = 1e6;
+    const int64_t by_size = std::max<int64_t>(1, band_bytes / std::max<int64_t>(1, source_bytes_per_row));
+    const int64_t by_tasks = std::max<int64_t>(1, all_rows * N / wanted_tasks);
+    const int64_t by_work = static_cast<int64_t>(std::min(1e9, 1 + worthwhile_flops / flops_per_row));
+    rows = std::clamp<int64_t>(std::min(by_size, std::max(by_tasks, by_work)), 1,
+                               std::max<int64_t>(1, all_rows));
+    per_image = (all_rows + rows - 1) / rows;
+    rows = per_image ? (all_rows + per_image - 1) / per_image : 1;
+    per_image = (all_rows + rows - 1) / rows;
+}
+
+int64_t grain_for(double flops_per_task) {
+    constexpr double worthwhile_flops = 5e5;
+    return static_cast<int64_t>(std::min(1e12, 1 + worthwhile_flops / std::max(1.0, flops_per_task)));
+}
+
+namespace {
+
+// What is the same for every band of a call: how sources are reached, and how far each tap is from the
+// first.
+template <typename T>
+class Runner {
+  public:
+    explicit Runner(const Correlation<T>& c) : c_(c) {
+        inside_ = !c.mask && c.h.begin(0) >= 0 && c.h.end(c.rows - 1) <= c.H && c.w.begin(0) >= 0 &&
+                  c.w.end(c.cols - 1) <= c.W;
+        w0_ = inside_ ? 0 : c.w.begin(0);
+        width_ = inside_ ? c.W : c.w.end(c.cols - 1) - w0_;
+        int64_t* offset = scratch<int64_t>(Slot::shared_offsets, c.filters.depth);
+        offset_ = offset;
+        for (int64_t u = 0; u < c.h.count; ++u) {
+            for (int64_t v = 0; v < c.w.count; ++v) {
+                const int64_t row = c.h.first + u * c.h.step - c.h.lowest(),
+                              col = c.w.first + v * c.w.step - w0_;
+                for (int64_t i = 0; i < c.C / c.groups; ++i) *offset++ = (row * width_ + col) * c.C + i;
+            }
+        }
+    }
+
+    int64_t source_bytes_per_row() const {
+        return c_.h.stride * width_ * c_.C * static_cast<int64_t>(sizeof(T));
+    }
+    double flops_per_row() const { return 2.0 * c_.filters.depth * c_.F * c_.cols; }
+
+    // Where output row r0 of image n finds the first row of its source.
+    const T* source(int64_t n, int64_t r0, int64_t r1) const {
+        const T* image = c_.source + n * c_.H * c_.W * c_.C;
+        const int64_t h0 = c_.h.begin(r0), h1 = c_.h.end(r1 - 1);
+        if (inside_) return image + h0 * width_ * c_.C;
+        T* copy = scratch<T>(Slot::image, (h1 - h0) * width_ * c_.C);
+        const T* mask = c_.mask ? c_.mask + n * c_.H * c_.W * c_.C : nullptr;
+        copy_window(image, mask, c_.H, c_.W, c_.C, h0, h1, w0_, w0_ + width_, copy);
+        return copy;
+    }
+
+    // Calls f(group, lane, width, input) for each block of output channels; input is that of output (r0,
+    // 0).
+    template <typename F>
+    void for_each_block(const T* source, const F& f) const {
+        const int64_t channels = c_.F / c_.groups, pixel = c_.w.stride * c_.C;
+        for (int64_t g = 0; g < c_.groups; ++g) {
+            for (int64_t lane = 0; lane < channels;) {
+                const BlockWidth width = block_width<T>(channels - lane);
+                const TileInput<T> in{source + g * (c_.C / c_.groups),
+                                      c_.h.stride * width_ * c_.C,
+                                      pixel,
+                                      offset_,
+                                      c_.filters.depth,
+                                      c_.filters.block(g, lane),
+                                      block_lanes<T>(width),
+                                      c_.filters.block_bias(g, lane)};
+                f(g * channels + lane, std::min<int64_t>(block_lanes<T>(width), channels - lane), width,
+                  in);
+                lane += block_lanes<T>(width);
+            }
+        }
+    }
+
+  private:
+    const Correlation<T>& c_;
+    bool inside_;
+    int64_t w0_, width_;
+    const int64_t* offset_;
+};
+
+template <typename T>
+void plain_rows(const Runner<T>& run, const T* source, int64_t rows, int64_t cols, T* y, int64_t row_stride,
+                int64_t col_stride, bool relu) {
+    run.for_each_block(source, [&](int64_t channel, int64_t count, BlockWidth width, TileInput<T> in) {
+        const auto& kernels = tile_kernels<T>(width).plain;
+        const T* a = in.a;
+        for (int64_t i = 0; i < rows; ++i) {
+            for_each_tile<T>(kernels, cols, plain_cols(width == two_vectors ? 2 : 1), 1,
+                             [&](TileKernel<T> kernel, int64_t j) {
+                                 in.a = a + i * in.row_stride + j * in.col_stride;
+                                 T* to = y + i * row_stride + j * col_stride + channel;
+                                 kernel(in, {to, 0, col_stride, static_cast<int>(count), relu, nullptr});
+                             });
+        }
+    });
+}
+
+template <typename T>
+void pooled_rows(const Runner<T>& run, const T* source, int64_t rows, int64_t cols, int64_t F, T* y,
+                 uint8_t* winner, bool relu) {
+    run.for_each_block(source, [&](int64_t channel, int64_t count, BlockWidth width, TileInput<T> in) {
+        const auto& kernels = tile_kernels<T>(width).pooled;
+        const T* a = in.a;
+        for (int64_t i = 0; i < rows; ++i) {
+            for_each_tile<T>(kernels, 2 * cols, pooled_cols(width == two_vectors ? 2 : 1), 2,
+                             [&](TileKernel<T> kernel, int64_t j) {
+                                 in.a = a + 2 * i * in.row_stride + j * in.col_stride;
+                                 const int64_t at = (i * cols + j / 2) * F + channel;
+                                 kernel(in, {y + at, 0, F, static_cast<int>(count), relu,
+                                             winner ? winner + at : nullptr});
+                             });
+        }
+    });
+}
+
+// Max-pool of one pooled row over a map of which rows [h0, h1) are at hand.
+template <typename T>
+void pool_row(const T* map, int64_t h0, const Correlation<T>& c, const PoolParams& pool, int64_t ph, T* y,
+              uint8_t* winner, bool relu) {
+    for (int64_t pw = 0; pw < pool.OW; ++pw) {
+        for (int64_t f = 0; f < c.F; ++f) {
+            T best = -std::numeric_limits<T>::infinity();
+            int place = -1;
+            for (int64_t u = 0; u < pool.KH; ++u) {
+                const int64_t h = ph * pool.stride_h - pool.pad_h + u * pool.dil_h;
+                if (h < 0 || h >= c.rows) continue;
+                for (int64_t v = 0; v < pool.KW; ++v) {
+                    const int64_t w = pw * pool.stride_w - pool.pad_w + v * pool.dil_w;
+                    if (w < 0 || w >= c.cols) continue;
+                    const T value = map[((h - h0) * c.cols + w) * c.F + f];
+                    if (place < 0 || value > best || value != value) {
+                        best = value, place = static_cast<int>(u * pool.KW + v);
+                    }
+                }
+            }
+            const bool off = place < 0 || (relu && best <= 0);
+            y[pw * c.F + f] = relu && best <= 0 ? T(0) : best;
+            if (winner) winner[pw * c.F + f] = off ? relu_off : static_cast<uint8_t>(place);
+        }
+    }
+}
+
+bool is_two_by_two(const PoolParams& pool, int64_t rows, int64_t cols) {
+    return pool.KH == 2 && pool.KW == 2 && pool.stride_h == 2 && pool.stride_w == 2 && pool.pad_h == 0 &&
+           pool.pad_w == 0 && pool.dil_h == 1 && pool.dil_w == 1 && 2 * pool.OH <= rows &&
+           2 * pool.OW <= cols;
+}
+
+}  // namespace
+
+template <typename T>
+void correlate(const Correlation<T>& c, const PlainOutput<T>& out) {
+    if (c.N * c.rows * c.cols == 0) return;
+    const Runner<T> run(c);
+    const Bands bands(c.N, c.rows, run.source_bytes_per_row(), run.flops_per_row());
+    parallel_for(0, c.N * bands.per_image, grain_for(bands.rows * run.flops_per_row()),
+                 [&](int64_t first, int64_t last) {
+                     for (int64_t task = first; task < last; ++task) {
+                         const int64_t n = task / bands.per_image, r0 = task % bands.per_image * bands.rows;
+                         const int64_t r1 = std::min(r0 + bands.rows, c.rows);
+                         plain_rows(run, run.source(n, r0, r1), r1 - r0, c.cols,
+                                    out.y + n * out.image_stride + r0 * out.row_stride, out.row_stride,
+                                    out.col_stride, out.relu);
+                     }
+                 });
+}
+
+template <typename T>
+void correlate_pooled(const Correlation<T>& c, const PoolParams& pool, T* y, uint8_t* winner, bool relu) {
+    if (c.N * pool.OH * pool.OW == 0) return;
+    const Runner<T> run(c);
+    const bool in_tile = is_two_by_two(pool, c.rows, c.cols);
+    const Bands bands(c.N, pool.OH, pool.stride_h * run.source_bytes_per_row(),
+                      pool.stride_h * run.flops_per_row());
+    const double flops = bands.rows * pool.stride_h * run.flops_per_row();
+    parallel_for(0, c.N * bands.per_image, grain_for(flops), [&](int64_t first, int64_t last) {
+        for (int64_t task = first; task < last; ++task) {
+            const int64_t n = task / bands.per_image, r0 = task % bands.per_image * bands.rows;
+            const int64_t r1 = std::min(r0 + bands.rows, pool.OH), at = (n * pool.OH + r0) * pool.OW * c.F;
+            uint8_t* band_winner = winner ? winner + at : nullptr;
+            if (in_tile) {
+                const T* source = run.source(n, 2 * r0, 2 * r1);
+                pooled_rows(run, source, r1 - r0, pool.OW, c.F, y + at, band_winner, relu);
+                continue;
+            }
+            const int64_t reach = (pool.KH - 1) * pool.dil_h + 1;
+            const int64_t h0 = std::clamp<int64_t>(r0 * pool.stride_h - pool.pad_h, 0, c.rows - 1);
+            const int64_t h1 =
+                std::clamp<int64_t>((r1 - 1) * pool.stride_h - pool.pad_h + reach, h0 + 1, c.rows);
+            T* map = scratch<T>(Slot::map, (h1 - h0) * c.cols * c.F);
+            plain_rows(run, run.source(n, h0, h1), h1 - h0, c.cols, map, c.cols * c.F, c.F, false);
+            for (int64_t r = r0; r < r1; ++r) {
+                const int64_t row = (r - r0) * pool.OW * c.F;
+                pool_row(map, h0, c, pool, r, y + at + row, band_winner ? band_winner + row : nullptr,
+                         relu);
+            }
+        }
+    });
+}
+
+#define INSTANTIATE(T)                                                                                  \
+    template void copy_window(const T*, const T*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, \
+                              int64_t, T*);                                                             \
+    template void correlate(const Correlation<T>&, const PlainOutput<T>&);                              \
+    template void correlate_pooled(const Correlation<T>&, const PoolParams&, T*, uint8_t*, bool);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace minicnn

@@ -1,0 +1,112 @@
+// Matrix products: b is packed in blocks of columns (or read in place where its rows are contiguous),
+// and blocks times groups of rows go through the register tiles.
+// Fused: bias and ReLU.
+#include "gemm.h"
+
+namespace minicnn {
+namespace {
+
+// Packs columns [j, j + count) of b, zero up to `width` lanes.
+template <typename T>
+void pack_columns(const Gemm<T>& m, int64_t j, int64_t count, int width, T* to) {
+    const T* from = m.b + j * m.b_col;
+    for (int64_t k = 0; k < m.depth; ++k, to += width, from += m.b_depth) {
+        for (int64_t l = 0; l < count; ++l) to[l] = from[l * m.b_col];
+        for (int64_t l = count; l < width; ++l) to[l] = T(0);
+    }
+}
+
+}  // namespace
+
+template <typename T>
+void gemm(const Gemm<T>& m) {
+    if (m.rows * m.cols == 0) return;
+    constexpr int wide = block_lanes<T>(two_vectors);
+    const int64_t blocks = (m.cols + wide - 1) / wide, padded = padded_lanes<T>(m.cols);
+    int64_t* offset = scratch<int64_t>(Slot::shared_offsets, m.depth);
+    for (int64_t k = 0; k < m.depth; ++k) offset[k] = k * m.a_depth;
+    T* packed = scratch<T>(Slot::shared_weights, padded * (m.depth + 1));
+    T* bias = packed + padded * m.depth;
+    for (int64_t j = 0; j < padded; ++j) bias[j] = m.bias && j < m.cols ? m.bias[j] : T(0);
+
+    // Blocks read in place: contiguous rows, whole vectors.
+    auto in_place = [&](int64_t j) {
+        return m.b_col == 1 && m.cols - j >= block_lanes<T>(block_width<T>(m.cols - j));
+    };
+    parallel_for(
+        0, blocks, std::max<int64_t>(1, 65536 / (wide * m.depth + 1)), [&](int64_t first, int64_t last) {
+            for (int64_t j = first * wide; j < std::min(last * wide, m.cols); j += wide) {
+                const int width = block_lanes<T>(block_width<T>(m.cols - j));
+                if (!in_place(j))
+                    pack_columns(m, j, std::min<int64_t>(width, m.cols - j), width, packed + j * m.depth);
+            }
+        });
+
+    // A task is one block times a group of rows.
+    const int64_t groups =
+        std::max<int64_t>(1, std::min<int64_t>((m.rows + 27) / 28, (64 + blocks - 1) / blocks));
+    const double flops = 2.0 * static_cast<double>(m.rows) * wide * m.depth / static_cast<double>(groups);
+    parallel_for(0, blocks * groups, grain_for(flops), [&](int64_t first, int64_t last) {
+        for (int64_t task = first; task < last; ++task) {
+            const int64_t j = task / groups * wide, group = task % groups;
+            const int64_t i0 = m.rows * group / groups, i1 = m.rows * (group + 1) / groups;
+            const BlockWidth width = block_width<T>(m.cols - j);
+            const bool direct = in_place(j);
+            TileInput<T> in{nullptr,
+                            0,
+                            m.a_row,
+                            offset,
+                            m.depth,
+                            direct ? m.b + j : packed + j * m.depth,
+                            direct ? m.b_depth : block_lanes<T>(width),
+                            bias + j};
+            const int count = static_cast<int>(std::min<int64_t>(block_lanes<T>(width), m.cols - j));
+            for_each_tile<T>(
+                tile_kernels<T>(width).plain, i1 - i0, plain_cols(width == two_vectors ? 2 : 1), 1,
+                [&](TileKernel<T> kernel, int64_t i) {
+                    in.a = m.a + (i0 + i) * m.a_row;
+                    kernel(in, {m.c + (i0 + i) * m.cols + j, 0, m.cols, count, m.relu, nullptr});
+                });
+        }
+    });
+}
+
+template <typename T>
+void dot_products(const T* a, const T* b, const T* bias, T* c, int64_t rows, int64_t cols, int64_t depth,
+                  bool relu) {
+    constexpr int L = lanes<T>, outputs = 4;
+    const int64_t blocks = (cols + outputs - 1) / outputs;
+    parallel_for(0, rows * blocks, grain_for(8.0 * outputs * depth), [&](int64_t first, int64_t last) {
+        for (int64_t task = first; task < last; ++task) {
+            const int64_t i = task / blocks, j = task % blocks * outputs;
+            const T *x = a + i * depth, *w[outputs];
+            for (int o = 0; o < outputs; ++o) w[o] = b + std::min(j + o, cols - 1) * depth;
+            Vec<T, L> acc[outputs]{};
+            int64_t k = 0;
+            for (; k + L <= depth; k += L) {
+                const Vec<T, L> xv = load<L>(x + k);
+                unroll<outputs>([&](auto o)
+                                    __attribute__((always_inline)) { acc[o] += xv * load<L>(w[o] + k); });
+            }
+            for (int o = 0; o < outputs && j + o < cols; ++o) {
+                T sum = bias ? bias[j + o] : T(0);
+                for (int64_t rest = k; rest < depth; ++rest) sum += x[rest] * w[o][rest];
+                T lane[L];
+                store(lane, acc[o]);
+                for (int half = L / 2; half > 0; half /= 2) {
+                    for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
+                }
+                sum += lane[0];
+                c[i * cols + j + o] = relu && sum <= 0 ? T(0) : sum;
+            }
+        }
+    });
+}
+
+#define INSTANTIATE(T)                  \
+    template void gemm(const Gemm<T>&); \
+    template void dot_products(const T*, const T*, const T*, T*, int64_t, int64_t, int64_t, bool);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace minicnn

@@ -1,0 +1,84 @@
+// Portable SIMD: GCC/Clang vector extensions of the widest register the target has, with loads,
+// stores, ReLU and compile-time loops.  No instruction set's intrinsics: the same source compiles
+// for AVX-512, AVX2, SSE2 and NEON.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#define MINICNN_INLINE inline __attribute__((always_inline))
+
+namespace minicnn {
+
+#if defined(__AVX512F__)
+constexpr int vector_bytes = 64, vector_registers = 32;
+#elif defined(__AVX__)
+constexpr int vector_bytes = 32, vector_registers = 16;
+#elif defined(__aarch64__)
+constexpr int vector_bytes = 16, vector_registers = 32;
+#else
+constexpr int vector_bytes = 16, vector_registers = 16;
+#endif
+
+// Lanes of the widest vector of T.
+template <typename T>
+constexpr int lanes = vector_bytes / static_cast<int>(sizeof(T));
+
+template <typename T, int L>
+struct VecType {
+    typedef T type __attribute__((vector_size(L * sizeof(T))));
+};
+
+template <typename T, int L>
+using Vec = typename VecType<T, L>::type;
+
+template <int L, typename T>
+MINICNN_INLINE Vec<T, L> load(const T* p) {
+    Vec<T, L> v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <typename V, typename T>
+MINICNN_INLINE void store(T* p, const V& v) {
+    std::memcpy(p, &v, sizeof v);
+}
+
+// Stores the first `count` lanes, 0 < count <= L.
+template <int L, typename T>
+MINICNN_INLINE void store_part(T* p, const Vec<T, L>& v, int count) {
+    if (count == L) return store(p, v);
+    T lane[L];
+    std::memcpy(lane, &v, sizeof v);
+    int i = 0;
+    if constexpr (L > 8) {
+        if (count & 8) std::memcpy(p, lane, 8 * sizeof(T)), i = 8;
+    }
+    if constexpr (L > 4) {
+        if (count & 4) std::memcpy(p + i, lane + i, 4 * sizeof(T)), i += 4;
+    }
+    if constexpr (L > 2) {
+        if (count & 2) std::memcpy(p + i, lane + i, 2 * sizeof(T)), i += 2;
+    }
+    if (count & 1) p[i] = lane[i];
+}
+
+// ReLU that keeps NaN.
+template <typename V>
+MINICNN_INLINE V relu(V v) {
+    return v <= 0 ? V{} : v;
+}
+
+template <typename F, int... I>
+MINICNN_INLINE void unroll(F&& f, std::integer_sequence<int, I...>) {
+    (f(std::integral_constant<int, I>{}), ...);
+}
+
+// f(0) ... f(N-1) with compile-time indices, so that arrays indexed by them live in registers.
+template <int N, typename F>
+MINICNN_INLINE void unroll(F&& f) {
+    unroll(f, std::make_integer_sequence<int, N>{});
+}
+
+}  // namespace minicnn

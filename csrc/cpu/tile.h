@@ -1,0 +1,158 @@
+// The register tile of the convolution engine and of GEMM: a few output pixels times a block of
+// output channels, accumulated in registers over the whole depth.
+// Fused: bias, ReLU, and 2x2 max-pooling with its winners, all before the tile leaves the registers.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+#include "../conv_ops.h"
+#include "simd.h"
+
+namespace minicnn {
+
+// sum(row, col, lane) = bias[lane] + sum over k of a[row*row_stride + col*col_stride + offset[k]] * b[k*ldb
+// + lane]
+template <typename T>
+struct TileInput {
+    const T* a;
+    std::int64_t row_stride, col_stride;
+    const std::int64_t* offset;
+    std::int64_t depth;
+    const T* b;
+    std::int64_t ldb;
+    const T* bias;  // a whole block; never nullptr
+};
+
+// y[row*row_stride + col*col_stride + lane] for the first `channels` lanes; a pooled tile has one row.
+template <typename T>
+struct TileOutput {
+    T* y;
+    std::int64_t row_stride, col_stride;
+    int channels;
+    bool relu;
+    std::uint8_t* winner;  // pooled tiles; laid out as y, or nullptr
+};
+
+template <typename T>
+using TileKernel = void (*)(const TileInput<T>&, const TileOutput<T>&);
+
+// A block of output channels is 2 vectors, 1 vector, or half a vector wide.
+enum BlockWidth { two_vectors, one_vector, half_vector };
+
+template <typename T>
+constexpr int block_lanes(BlockWidth width) {
+    return width == two_vectors ? 2 * lanes<T> : width == one_vector ? lanes<T> : lanes<T> / 2;
+}
+
+// The block that suits `channels` remaining output channels.
+template <typename T>
+BlockWidth block_width(std::int64_t channels) {
+    if (channels > lanes<T>) return two_vectors;
+    return vector_bytes >= 32 && channels <= lanes<T> / 2 ? half_vector : one_vector;
+}
+
+template <int L, int NV, int ROWS, int COLS, typename T>
+MINICNN_INLINE void accumulate(const TileInput<T>& in, Vec<T, L> (&acc)[ROWS * COLS][NV]) {
+    unroll<ROWS * COLS>([&](auto i) __attribute__((always_inline)) {
+        unroll<NV>([&](auto v) __attribute__((always_inline)) { acc[i][v] = load<L>(in.bias + v * L); });
+    });
+    const std::int64_t row_stride = in.row_stride, col_stride = in.col_stride, ldb = in.ldb;
+    const std::int64_t* offset = in.offset;
+    const T* b = in.b;
+    for (const std::int64_t* end = offset + in.depth; offset != end; ++offset, b += ldb) {
+        Vec<T, L> bv[NV];
+        unroll<NV>([&](auto v) __attribute__((always_inline)) { bv[v] = load<L>(b + v * L); });
+        const T* a = in.a + *offset;
+        unroll<ROWS>([&](auto r) __attribute__((always_inline)) {
+            const T* p = a + r * row_stride;
+            unroll<COLS>([&](auto c) __attribute__((always_inline)) {
+                const T x = *p;
+                unroll<NV>([&](auto v)
+                               __attribute__((always_inline)) { acc[r * COLS + c][v] += bv[v] * x; });
+                p += col_stride;
+            });
+        });
+    }
+}
+
+template <int L, int NV, int ROWS, int COLS, typename T>
+void plain_tile(const TileInput<T>& in, const TileOutput<T>& out) {
+    Vec<T, L> acc[ROWS * COLS][NV];
+    accumulate<L, NV, ROWS, COLS>(in, acc);
+    unroll<ROWS * COLS>([&](auto i) __attribute__((always_inline)) {
+        T* y = out.y + i / COLS * out.row_stride + i % COLS * out.col_stride;
+        unroll<NV>([&](auto v) __attribute__((always_inline)) {
+            if (v * L >= out.channels) return;
+            const Vec<T, L> value = out.relu ? relu(acc[i][v]) : acc[i][v];
+            store_part<L>(y + v * L, value, std::min(L, out.channels - v * L));
+        });
+    });
+}
+
+// Keeps the larger of `best` and v; the first of equals, the last of NaN.
+template <typename V, typename I>
+MINICNN_INLINE void take_larger(V& best, I& place, V v, int v_place) {
+    const auto wins = (v > best) | (v != v);
+    best = wins ? v : best;
+    place = wins ? I{} + v_place : place;
+}
+
+template <int L, typename T>
+MINICNN_INLINE void store_winner(std::uint8_t* winner, decltype(Vec<T, L>{} < Vec<T, L>{}) place,
+                                 int count) {
+    store_part<L>(winner, __builtin_convertvector(place, Vec<std::uint8_t, L>), count);
+}
+
+// 2x2 max-pool of a tile of two rows.
+template <int L, int NV, int COLS, typename T>
+void pooled_tile(const TileInput<T>& in, const TileOutput<T>& out) {
+    using Place = decltype(Vec<T, L>{} < Vec<T, L>{});
+    Vec<T, L> acc[2 * COLS][NV];
+    accumulate<L, NV, 2, COLS>(in, acc);
+    unroll<COLS / 2>([&](auto c) __attribute__((always_inline)) {
+        unroll<NV>([&](auto v) __attribute__((always_inline)) {
+            if (v * L >= out.channels) return;
+            Vec<T, L> best = acc[2 * c][v];
+            Place place{};
+            take_larger(best, place, acc[2 * c + 1][v], 1);
+            take_larger(best, place, acc[COLS + 2 * c][v], 2);
+            take_larger(best, place, acc[COLS + 2 * c + 1][v], 3);
+            const int count = std::min(L, out.channels - v * L);
+            if (out.winner) {
+                if (out.relu) place = best <= 0 ? Place{} + relu_off : place;
+                store_winner<L, T>(out.winner + c * out.col_stride + v * L, place, count);
+            }
+            store_part<L>(out.y + c * out.col_stride + v * L, out.relu ? relu(best) : best, count);
+        });
+    });
+}
+
+// Most columns of a tile whose accumulators, operands and one temporary fit the registers.
+constexpr int plain_cols(int vectors) { return vector_registers >= 32 ? 14 : vectors == 2 ? 6 : 12; }
+constexpr int pooled_cols(int vectors) {
+    return vector_registers >= 32 ? (vectors == 2 ? 6 : 14) : (vectors == 2 ? 2 : 6);
+}
+
+template <typename T>
+struct TileKernels {
+    std::array<TileKernel<T>, 14> plain{}, pooled{};  // [columns - 1]; nullptr where there is none
+};
+
+// The kernels of one block width.
+template <typename T>
+const TileKernels<T>& tile_kernels(BlockWidth width);
+
+// The columns [0, cols) of one row in tiles of nearly equal width, each a multiple of `unit`.
+template <typename T, typename F>
+void for_each_tile(const std::array<TileKernel<T>, 14>& kernels, std::int64_t cols, std::int64_t most,
+                   std::int64_t unit, const F& f) {
+    const std::int64_t units = cols / unit, tiles = (units * unit + most - 1) / most;
+    for (std::int64_t t = 0; t < tiles; ++t) {
+        const std::int64_t from = units * t / tiles, to = units * (t + 1) / tiles;
+        f(kernels[(to - from) * unit - 1], from * unit);
+    }
+}
+
+}  // namespace minicnn
