@@ -52,6 +52,10 @@ def options() -> dict[str, object]:
     from torch.utils.cpp_extension import BuildExtension, CppExtension
 
     class BuildStamped(BuildExtension):
+        def finalize_options(self) -> None:
+            super().finalize_options()
+            self.force = True  # ninja knows better than distutils what is up to date
+
         def build_extension(self, ext: object) -> None:
             about = build.description()
             super().build_extension(ext)

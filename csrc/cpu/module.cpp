@@ -47,4 +47,4 @@ void run_on_threads(int count, void (*body)(void*), void* context) {
 
 }  // namespace minicnn
 
-PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) { minicnn::bind(module); }
+PYBIND11_MODULE(_cpu, module) { minicnn::bind(module); }

@@ -32,6 +32,8 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent.parent
 INSTALL_TORCH = 'pip install "minicnn[torch]"'
+INSTALL_COMPILER = "apt install g++ (or name yours in CXX)"
+INSTALL_NINJA = "pip install ninja"
 
 _MARK = b"\nminicnn-build:"
 _CPU_FEATURE = re.compile(
@@ -114,9 +116,9 @@ def missing() -> str | None:
     if find_module()[0] is not None:
         return None
     if compiler() is None:
-        return "no C++ compiler; install one with: apt install g++ (or name yours in CXX)"
+        return f"no C++ compiler; install one with: {INSTALL_COMPILER}"
     if ninja() is None:
-        return "ninja is not installed; install it with: pip install ninja"
+        return f"ninja is not installed; install it with: {INSTALL_NINJA}"
     return None
 
 
@@ -265,15 +267,15 @@ def _build() -> Path:
         if not target.exists():  # or another process has built it while this one waited
             folder = target.parent / "build"
             about = description()
-            _compile(folder)
-            stamp(folder / "_cpu.so", about)
-            (folder / "_cpu.so").replace(target)
+            built = _compile(folder)
+            stamp(built, about)
+            built.replace(target)
             shutil.rmtree(folder)
     return target
 
 
-def _compile(folder: Path) -> None:
-    """Build folder/_cpu.so, telling on stderr how far it is."""
+def _compile(folder: Path) -> Path:
+    """Build a module file in the folder, telling on stderr how far it is."""
     from torch.utils import cpp_extension
 
     shutil.rmtree(folder, ignore_errors=True)  # what a killed build left
@@ -288,7 +290,7 @@ def _compile(folder: Path) -> None:
         with _environment(
             PATH=f"{os.environ.get('PATH', '')}{os.pathsep}{_ninja_folder()}", MAX_JOBS=_jobs()
         ):
-            cpp_extension.load(
+            built = cpp_extension.load(
                 name="_cpu",
                 sources=[str(path) for path in files],
                 extra_cflags=compile_flags(),
@@ -297,12 +299,18 @@ def _compile(folder: Path) -> None:
                 with_cuda=False,
                 is_python_module=False,
             )
-    except Exception as error:
-        raise BuildError(f"the cpp backend does not compile:\n{error}") from error
+    except RuntimeError as error:
+        log = folder.parent / "build.log"
+        log.write_text(str(error))
+        lines = [line for line in str(error).splitlines() if "error" in line.lower()]
+        raise BuildError(
+            "\n".join(["the cpp backend does not compile:", *lines[1:9], f"all of it: {log}"])
+        ) from None
     finally:
         done.set()
         teller.join()
     _say(f"built the cpp backend in {time.monotonic() - start:.0f} s")
+    return Path(built)
 
 
 def _ninja_folder() -> Path:
