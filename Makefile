@@ -41,7 +41,7 @@ $(VENV)/installed-dev: $(VENV)/installed-torch
 # ---- what people call --------------------------------------------------------------------------------
 
 train: $(INSTALLED)
-	$(BIN)/python -m minicnn.train --backend $(BACKEND) --out runs/make-train --overwrite
+	$(BIN)/python -m minicnn.train --backend $(BACKEND) --epochs 6 --out runs/make-train --overwrite
 
 test: lint
 	$(BIN)/pytest -n 2
