@@ -1,0 +1,176 @@
+// Depthwise convolution with channels in the vector lanes: each pixel sums its taps, padding is skipped.
+// Fused: bias and ReLU into the forward pass, the ReLU mask into the backward pass.
+#include "depthwise.h"
+
+#include "batch_split.h"
+#include "correlation.h"
+
+namespace minicnn {
+namespace {
+
+// Filters (C,KH,KW) as [tap][channel], so that channels are contiguous.
+template <typename T>
+const T* taps_first(const T* weight, const ConvParams& p) {
+    const int64_t taps = p.KH * p.KW;
+    T* out = scratch<T>(Slot::shared_weights, taps * p.C);
+    for (int64_t c = 0; c < p.C; ++c) {
+        for (int64_t t = 0; t < taps; ++t) out[t * p.C + c] = weight[c * taps + t];
+    }
+    return out;
+}
+
+// dy where the ReLU was on.
+template <int L, typename T>
+MINICNN_INLINE Vec<T, L> masked(const T* dy, const T* relu_y, int64_t at) {
+    const Vec<T, L> v = load<L>(dy + at);
+    if (!relu_y) return v;
+    return load<L>(relu_y + at) <= 0 ? Vec<T, L>{} : v;
+}
+
+template <typename T>
+T masked_one(const T* dy, const T* relu_y, int64_t at) {
+    return relu_y && relu_y[at] <= 0 ? T(0) : dy[at];
+}
+
+// Calls f(tap, index of the source's pixel) for each tap of output (i, j) that lies inside the image.
+template <typename F>
+MINICNN_INLINE void for_each_tap(const ConvParams& p, int64_t i, int64_t j, const F& f) {
+    for (int64_t u = 0; u < p.KH; ++u) {
+        const int64_t h = i * p.stride_h + u * p.dil_h - p.pad_h;
+        if (h < 0 || h >= p.H) continue;
+        for (int64_t v = 0; v < p.KW; ++v) {
+            const int64_t w = j * p.stride_w + v * p.dil_w - p.pad_w;
+            if (w >= 0 && w < p.W) f(u * p.KW + v, h * p.W + w);
+        }
+    }
+}
+
+// Calls f(tap, index of dy's pixel) for each output that reads input (h, w).
+template <typename F>
+MINICNN_INLINE void for_each_reader(const ConvParams& p, int64_t h, int64_t w, const F& f) {
+    for (int64_t u = 0; u < p.KH; ++u) {
+        const int64_t i = h + p.pad_h - u * p.dil_h;
+        if (i < 0 || i % p.stride_h || i / p.stride_h >= p.OH) continue;
+        for (int64_t v = 0; v < p.KW; ++v) {
+            const int64_t j = w + p.pad_w - v * p.dil_w;
+            if (j < 0 || j % p.stride_w || j / p.stride_w >= p.OW) continue;
+            f(u * p.KW + v, i / p.stride_h * p.OW + j / p.stride_w);
+        }
+    }
+}
+
+double flops_per_row(const ConvParams& p) { return 2.0 * p.OW * p.C * p.KH * p.KW; }
+
+}  // namespace
+
+template <typename T>
+void depthwise_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool on) {
+    constexpr int L = lanes<T>;
+    const T* taps = taps_first(weight, p);
+    parallel_for(0, p.N * p.OH, grain_for(flops_per_row(p)), [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; ++row) {
+            const T* image = x + row / p.OH * p.H * p.W * p.C;
+            for (int64_t j = 0; j < p.OW; ++j) {
+                T* out = y + (row * p.OW + j) * p.C;
+                int64_t c = 0;
+                for (; c + L <= p.C; c += L) {
+                    Vec<T, L> sum = bias ? load<L>(bias + c) : Vec<T, L>{};
+                    for_each_tap(p, row % p.OH, j, [&](int64_t tap, int64_t pixel) {
+                        sum += load<L>(image + pixel * p.C + c) * load<L>(taps + tap * p.C + c);
+                    });
+                    store(out + c, on ? relu(sum) : sum);
+                }
+                for (; c < p.C; ++c) {
+                    T sum = bias ? bias[c] : T(0);
+                    for_each_tap(p, row % p.OH, j, [&](int64_t tap, int64_t pixel) {
+                        sum += image[pixel * p.C + c] * taps[tap * p.C + c];
+                    });
+                    out[c] = on && sum <= 0 ? T(0) : sum;
+                }
+            }
+        }
+    });
+}
+
+template <typename T>
+void depthwise_backward_data(const T* dy, const T* relu_y, const T* weight, T* dx, const ConvParams& p) {
+    constexpr int L = lanes<T>;
+    const T* taps = taps_first(weight, p);
+    parallel_for(0, p.N * p.H, grain_for(flops_per_row(p)), [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; ++row) {
+            const int64_t image = row / p.H * p.OH * p.OW;
+            for (int64_t w = 0; w < p.W; ++w) {
+                T* out = dx + (row * p.W + w) * p.C;
+                int64_t c = 0;
+                for (; c + L <= p.C; c += L) {
+                    Vec<T, L> sum{};
+                    for_each_reader(p, row % p.H, w, [&](int64_t tap, int64_t pixel) {
+                        sum += masked<L>(dy, relu_y, (image + pixel) * p.C + c) *
+                               load<L>(taps + tap * p.C + c);
+                    });
+                    store(out + c, sum);
+                }
+                for (; c < p.C; ++c) {
+                    T sum = 0;
+                    for_each_reader(p, row % p.H, w, [&](int64_t tap, int64_t pixel) {
+                        sum += masked_one(dy, relu_y, (image + pixel) * p.C + c) * taps[tap * p.C + c];
+                    });
+                    out[c] = sum;
+                }
+            }
+        }
+    });
+}
+
+template <typename T>
+void depthwise_backward_weight(const T* dy, const T* relu_y, const T* x, T* dw, const ConvParams& p) {
+    constexpr int L = lanes<T>;
+    const int64_t size = p.KH * p.KW * p.C;
+    const BatchSplit split(p.N * p.OH, 1, size * static_cast<int64_t>(sizeof(T)));
+    T* partials = scratch<T>(Slot::shared_partials, split.chunks * size);
+    const double flops =
+        flops_per_row(p) * static_cast<double>(split.units) / static_cast<double>(split.chunks);
+    parallel_for(0, split.chunks, grain_for(flops), [&](int64_t first, int64_t last) {
+        for (int64_t chunk = first; chunk < last; ++chunk) {
+            T* sums = partials + chunk * size;
+            std::fill_n(sums, size, T(0));
+            for (int64_t row = split.first_unit(chunk); row < split.first_unit(chunk + 1); ++row) {
+                const T* image = x + row / p.OH * p.H * p.W * p.C;
+                for (int64_t j = 0; j < p.OW; ++j) {
+                    const int64_t at = (row * p.OW + j) * p.C;
+                    int64_t c = 0;
+                    for (; c + L <= p.C; c += L) {
+                        const Vec<T, L> d = masked<L>(dy, relu_y, at + c);
+                        for_each_tap(p, row % p.OH, j, [&](int64_t tap, int64_t pixel) {
+                            T* sum = sums + tap * p.C + c;
+                            store(sum, load<L>(sum) + d * load<L>(image + pixel * p.C + c));
+                        });
+                    }
+                    for (; c < p.C; ++c) {
+                        const T d = masked_one(dy, relu_y, at + c);
+                        for_each_tap(p, row % p.OH, j, [&](int64_t tap, int64_t pixel) {
+                            sums[tap * p.C + c] += d * image[pixel * p.C + c];
+                        });
+                    }
+                }
+            }
+        }
+    });
+    for (int64_t c = 0; c < p.C; ++c) {
+        for (int64_t t = 0; t < p.KH * p.KW; ++t) {
+            T sum = partials[t * p.C + c];
+            for (int64_t chunk = 1; chunk < split.chunks; ++chunk)
+                sum += partials[chunk * size + t * p.C + c];
+            dw[c * p.KH * p.KW + t] = sum;
+        }
+    }
+}
+
+#define INSTANTIATE(T)                                                                          \
+    template void depthwise_forward(const T*, const T*, const T*, T*, const ConvParams&, bool); \
+    template void depthwise_backward_data(const T*, const T*, const T*, T*, const ConvParams&); \
+    template void depthwise_backward_weight(const T*, const T*, const T*, T*, const ConvParams&);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace minicnn
