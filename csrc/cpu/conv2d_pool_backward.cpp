@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "batch_split.h"
+#include "conv2d_weight.h"
 #include "conv2d_winograd.h"
 #include "correlation.h"
 #include "sparse_sum.h"
@@ -125,6 +126,8 @@ class SparseWeight {
     }
 
   private:
+    static constexpr int together = 8;  // filters listed in one pass over the winners
+
     // The rows of x that a band reads again for each filter should stay in the first-level cache.
     static int64_t band_rows(const Geometry<T>& g) {
         constexpr int64_t cache_bytes = 24 << 10;
@@ -139,21 +142,34 @@ class SparseWeight {
         const int64_t f0 = split_.first_block(part), f1 = split_.first_block(part + 1);
         std::fill(partial(chunk) + f0 * filter_size(), partial(chunk) + f1 * filter_size(), T(0));
         std::fill(bias_partial(chunk) + f0, bias_partial(chunk) + f1, T(0));
-        Entry<T>* list = scratch<Entry<T>>(Slot::lists, rows_ * g_.pool.OW + 1);
+        Entry<T>* lists = scratch<Entry<T>>(Slot::lists, together * rows_ * g_.pool.OW + 1);
         for (int64_t unit = split_.first_unit(chunk); unit < split_.first_unit(chunk + 1); ++unit) {
             const int64_t n = unit / per_image_, r0 = unit % per_image_ * rows_;
             const int64_t r1 = std::min(r0 + rows_, g_.pool.OH), h0 = g_.conv_rows(r0, r1).first;
             add_bias(n, r0, r1, f0, f1, bias_partial(chunk));
             if (!need_dw) continue;
             const T* x = x_band(n, r0, r1);
-            for (int64_t f = f0; f < f1; ++f) {
-                const int64_t count = list_winners(n, r0, r1, h0, f, list);
-                for (const auto& piece : g_.all_pieces) {
-                    const T* source = x + f / g_.Fg * g_.Cg + piece.in_image;
-                    T* sum = partial(chunk) + f * filter_size() + piece.in_filter;
-                    piece.kernel(list, count,
-                                 {source, g_.image_run_stride(), sum, g_.pieces.padded, piece.tail});
-                }
+            int64_t f = f0;
+            for (; f + together <= f1; f += together) {
+                add_filters<together>(n, r0, r1, h0, f, x, lists, partial(chunk));
+            }
+            for (; f < f1; ++f) add_filters<1>(n, r0, r1, h0, f, x, lists, partial(chunk));
+        }
+    }
+
+    // Adds a band to the sums of filters f ... f + M - 1.
+    template <int M>
+    void add_filters(int64_t n, int64_t r0, int64_t r1, int64_t h0, int64_t f, const T* x, Entry<T>* lists,
+                     T* sums) const {
+        const int64_t capacity = rows_ * g_.pool.OW;
+        int64_t counts[M] = {};
+        list_winners<M>(n, r0, r1, h0, f, lists, counts);
+        for (int i = 0; i < M; ++i) {
+            for (const auto& piece : g_.all_pieces) {
+                const T* source = x + (f + i) / g_.Fg * g_.Cg + piece.in_image;
+                T* sum = sums + (f + i) * filter_size() + piece.in_filter;
+                piece.kernel(lists + i * capacity, counts[i],
+                             {source, g_.image_run_stride(), sum, g_.pieces.padded, piece.tail});
             }
         }
     }
@@ -194,22 +210,26 @@ class SparseWeight {
         return copy;
     }
 
-    // A filter's gradients that are not zero, and where in the band the winner's patch of x lies.
-    int64_t list_winners(int64_t n, int64_t r0, int64_t r1, int64_t h0, int64_t f, Entry<T>* list) const {
-        int64_t count = 0;
+    // For each of M filters, its gradients that are not zero and where in the band the winner's patch of x
+    // lies.
+    template <int M>
+    void list_winners(int64_t n, int64_t r0, int64_t r1, int64_t h0, int64_t f, Entry<T>* lists,
+                      int64_t (&counts)[M]) const {
+        const int64_t capacity = rows_ * g_.pool.OW;
         for (int64_t r = r0; r < r1; ++r) {
-            const int64_t at = (n * g_.pool.OH + r) * g_.pool.OW * g_.p.F + f;
-            const uint8_t* winner = winner_ + at;
-            const T* dy = dy_ + at;
+            int64_t at = (n * g_.pool.OH + r) * g_.pool.OW * g_.p.F + f;
             int32_t patch = static_cast<int32_t>(g_.patch(r, 0, h0));
-            for (int64_t c = 0; c < g_.pool.OW; ++c, winner += g_.p.F, dy += g_.p.F, patch += patch_step_) {
-                const uint8_t place = *winner;
-                const T value = *dy;
-                list[count] = {value, patch + cells_[place]};
-                count += (place != relu_off) & (value != 0);
+            for (int64_t c = 0; c < g_.pool.OW; ++c, at += g_.p.F, patch += patch_step_) {
+                uint8_t place[M];
+                T value[M];
+                std::memcpy(place, winner_ + at, sizeof place);
+                std::memcpy(value, dy_ + at, sizeof value);
+                unroll<M>([&](auto i) __attribute__((always_inline)) {
+                    lists[i * capacity + counts[i]] = {value[i], patch + cells_[place[i]]};
+                    counts[i] += (place[i] != relu_off) & (value[i] != 0);
+                });
             }
         }
-        return count;
     }
 
     void add_chunks(int64_t f, T* dw, T* db) const {
@@ -255,7 +275,7 @@ class SparseData {
 
     void run(T* dx) const {
         const ConvParams& p = g_.p;
-        const Bands bands(p.N, p.H, g_.row_stride() * static_cast<int64_t>(sizeof(T)),
+        const Bands bands(p.N, p.H, 1, g_.row_stride() * static_cast<int64_t>(sizeof(T)),
                           g_.flops() / static_cast<double>(std::max<int64_t>(1, p.N * p.H)));
         const double flops = g_.flops() / static_cast<double>(std::max<int64_t>(1, p.N * bands.per_image));
         parallel_for(0, p.N * bands.per_image, grain_for(flops), [&](int64_t first, int64_t last) {
@@ -362,6 +382,10 @@ void conv2d_pool_backward(const T* dy, const uint8_t* winner, const T* x, const 
     if (is_two_by_two(pool, p.OH, p.OW)) {
         if (dx && data_winograd(dy, nullptr, winner, weight, dx, p, sparse_data_share)) dx = nullptr;
         if (dw && weight_winograd(dy, nullptr, winner, x, dw, p, sparse_weight_share)) dw = nullptr;
+        if (dw && p.KH * p.KW * p.C / p.groups <= 32 && p.F / p.groups >= lanes<T>) {
+            unpooled_backward_weight(dy, winner, x, dw, p);
+            dw = nullptr;
+        }
     }
     if (dx) SparseData<T>(geometry, dy, winner, weight).run(dx);
     if (dw || db) SparseWeight<T>(geometry, dy, winner, x).run(dw, db);
