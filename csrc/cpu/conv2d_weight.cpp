@@ -55,6 +55,17 @@ template <typename T>
 void sum_pixels(const T* dy, const T* mask, T* sum, int64_t first, int64_t last, int64_t F) {
     constexpr int L = lanes<T>;
     int64_t f = 0;
+    constexpr int together = 4;  // vectors, so that long stretches of memory are read
+    for (; f + together * L <= F; f += together * L) {
+        Vec<T, L> acc[together]{};
+        for (int64_t at = first * F + f; at < last * F; at += F) {
+            unroll<together>([&](auto v) __attribute__((always_inline)) {
+                const Vec<T, L> value = load<L>(dy + at + v * L);
+                acc[v] += mask ? (load<L>(mask + at + v * L) <= 0 ? Vec<T, L>{} : value) : value;
+            });
+        }
+        for (int v = 0; v < together; ++v) store(sum + f + v * L, acc[v]);
+    }
     for (; f + L <= F; f += L) {
         Vec<T, L> acc{};
         for (int64_t at = first * F + f; at < last * F; at += F) {

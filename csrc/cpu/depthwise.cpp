@@ -32,29 +32,42 @@ T masked_one(const T* dy, const T* relu_y, int64_t at) {
     return relu_y && relu_y[at] <= 0 ? T(0) : dy[at];
 }
 
+// The t in [0, count) for which start + t*step, step > 0, lies in [0, limit).
+struct Range {
+    int64_t first, last;
+    Range(int64_t start, int64_t step, int64_t count, int64_t limit)
+        : first(start < 0 ? steps(-start, step) : 0),
+          last(limit > start ? std::min(count, steps(limit - start, step)) : 0) {}
+    static int64_t steps(int64_t distance, int64_t step) {
+        return step == 1 ? distance : (distance + step - 1) / step;
+    }
+};
+
 // Calls f(tap, index of the source's pixel) for each tap of output (i, j) that lies inside the image.
 template <typename F>
 MINICNN_INLINE void for_each_tap(const ConvParams& p, int64_t i, int64_t j, const F& f) {
-    for (int64_t u = 0; u < p.KH; ++u) {
-        const int64_t h = i * p.stride_h + u * p.dil_h - p.pad_h;
-        if (h < 0 || h >= p.H) continue;
-        for (int64_t v = 0; v < p.KW; ++v) {
-            const int64_t w = j * p.stride_w + v * p.dil_w - p.pad_w;
-            if (w >= 0 && w < p.W) f(u * p.KW + v, h * p.W + w);
-        }
+    const int64_t h = i * p.stride_h - p.pad_h, w = j * p.stride_w - p.pad_w;
+    const Range us(h, p.dil_h, p.KH, p.H), vs(w, p.dil_w, p.KW, p.W);
+    for (int64_t u = us.first; u < us.last; ++u) {
+        const int64_t row = (h + u * p.dil_h) * p.W + w;
+        for (int64_t v = vs.first; v < vs.last; ++v) f(u * p.KW + v, row + v * p.dil_w);
     }
 }
 
-// Calls f(tap, index of dy's pixel) for each output that reads input (h, w).
+// Calls f(tap, index of dy's pixel) for each output that reads input (h, w); taps are counted from the
+// last.
 template <typename F>
 MINICNN_INLINE void for_each_reader(const ConvParams& p, int64_t h, int64_t w, const F& f) {
-    for (int64_t u = 0; u < p.KH; ++u) {
-        const int64_t i = h + p.pad_h - u * p.dil_h;
-        if (i < 0 || i % p.stride_h || i / p.stride_h >= p.OH) continue;
-        for (int64_t v = 0; v < p.KW; ++v) {
-            const int64_t j = w + p.pad_w - v * p.dil_w;
-            if (j < 0 || j % p.stride_w || j / p.stride_w >= p.OW) continue;
-            f(u * p.KW + v, i / p.stride_h * p.OW + j / p.stride_w);
+    const int64_t i0 = h + p.pad_h - (p.KH - 1) * p.dil_h, j0 = w + p.pad_w - (p.KW - 1) * p.dil_w;
+    const Range us(i0, p.dil_h, p.KH, p.OH * p.stride_h), vs(j0, p.dil_w, p.KW, p.OW * p.stride_w);
+    for (int64_t u = us.first; u < us.last; ++u) {
+        const int64_t i = i0 + u * p.dil_h;
+        if (p.stride_h > 1 && i % p.stride_h) continue;
+        const int64_t row = (p.stride_h > 1 ? i / p.stride_h : i) * p.OW, taps = (p.KH - u) * p.KW - 1;
+        for (int64_t v = vs.first; v < vs.last; ++v) {
+            const int64_t j = j0 + v * p.dil_w;
+            if (p.stride_w > 1 && j % p.stride_w) continue;
+            f(taps - v, row + (p.stride_w > 1 ? j / p.stride_w : j));
         }
     }
 }
