@@ -226,7 +226,7 @@ class SparseWeight {
                 std::memcpy(value, dy_ + at, sizeof value);
                 unroll<M>([&](auto i) __attribute__((always_inline)) {
                     lists[i * capacity + counts[i]] = {value[i], patch + cells_[place[i]]};
-                    counts[i] += (place[i] != relu_off) & (value[i] != 0);
+                    counts[i] += int{place[i] != relu_off} & int{value[i] != 0};
                 });
             }
         }
