@@ -43,16 +43,20 @@ struct Range {
     }
 };
 
-// An image and the pixel of zeros that stands for its padding, which counts: 0 * NaN is NaN.
+constexpr int together =
+    4;  // pixels of a row that are summed at once, so that a tap is loaded once for all
+
+// An image and the zeros that stand for its padding (for `together` pixels), which counts: 0 * NaN is NaN.
 template <typename T>
 struct Source {
     const T *image, *zeros;
 };
 
 template <typename T>
-const T* zero_pixel(const ConvParams& p) {
-    T* zeros = scratch<T>(Slot::shared_map, p.C);
-    std::fill_n(zeros, p.C, T(0));
+const T* zero_pixels(const ConvParams& p) {
+    const int64_t size = ((together - 1) * p.stride_w + 1) * p.C;
+    T* zeros = scratch<T>(Slot::shared_map, size);
+    std::fill_n(zeros, size, T(0));
     return zeros;
 }
 
@@ -93,6 +97,28 @@ MINICNN_INLINE void for_each_reader(const ConvParams& p, int64_t h, int64_t w, c
     }
 }
 
+// Calls f(constant of the number of pixels, first pixel) over a row of `count` pixels: those of
+// [first, last), whose taps all lie inside the image, together, the others one by one.
+template <typename F>
+MINICNN_INLINE void for_each_pixels(int64_t count, int64_t first, int64_t last, const F& f) {
+    for (int64_t j = 0; j < count;) {
+        if (j >= first && j + together <= last) {
+            f(std::integral_constant<int, together>{}, j);
+            j += together;
+        } else {
+            f(std::integral_constant<int, 1>{}, j++);
+        }
+    }
+}
+
+// The same over a row of outputs.
+template <typename F>
+MINICNN_INLINE void for_each_outputs(const ConvParams& p, const F& f) {
+    const int64_t room = p.W + p.pad_w - (p.KW - 1) * p.dil_w;
+    for_each_pixels(p.OW, Range::steps(p.pad_w, p.stride_w),
+                    Range::steps(std::max<int64_t>(0, room), p.stride_w), f);
+}
+
 double flops_per_row(const ConvParams& p) { return 2.0 * p.OW * p.C * p.KH * p.KW; }
 
 }  // namespace
@@ -100,28 +126,35 @@ double flops_per_row(const ConvParams& p) { return 2.0 * p.OW * p.C * p.KH * p.K
 template <typename T>
 void depthwise_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool on) {
     constexpr int L = lanes<T>;
-    const T *taps = taps_first(weight, p), *zeros = zero_pixel<T>(p);
+    const T *taps = taps_first(weight, p), *zeros = zero_pixels<T>(p);
     parallel_for(0, p.N * p.OH, grain_for(flops_per_row(p)), [&](int64_t first, int64_t last) {
         for (int64_t row = first; row < last; ++row) {
             const Source<T> source{x + row / p.OH * p.H * p.W * p.C, zeros};
-            for (int64_t j = 0; j < p.OW; ++j) {
+            for_each_outputs(p, [&](auto pixels, int64_t j) {
+                constexpr int P = pixels;
                 T* out = y + (row * p.OW + j) * p.C;
                 int64_t c = 0;
                 for (; c + L <= p.C; c += L) {
-                    Vec<T, L> sum = bias ? load<L>(bias + c) : Vec<T, L>{};
+                    Vec<T, L> sum[P];
+                    for (Vec<T, L>& s : sum) s = bias ? load<L>(bias + c) : Vec<T, L>{};
                     for_each_tap(p, row % p.OH, j, source, [&](int64_t tap, const T* pixel) {
-                        sum += load<L>(pixel + c) * load<L>(taps + tap * p.C + c);
+                        const Vec<T, L> w = load<L>(taps + tap * p.C + c);
+                        unroll<P>([&](auto q) __attribute__((always_inline)) {
+                            sum[q] += load<L>(pixel + q * p.stride_w * p.C + c) * w;
+                        });
                     });
-                    store(out + c, on ? relu(sum) : sum);
+                    for (int q = 0; q < P; ++q) store(out + q * p.C + c, on ? relu(sum[q]) : sum[q]);
                 }
                 for (; c < p.C; ++c) {
-                    T sum = bias ? bias[c] : T(0);
-                    for_each_tap(p, row % p.OH, j, source, [&](int64_t tap, const T* pixel) {
-                        sum += pixel[c] * taps[tap * p.C + c];
-                    });
-                    out[c] = on && sum <= 0 ? T(0) : sum;
+                    for (int q = 0; q < P; ++q) {
+                        T sum = bias ? bias[c] : T(0);
+                        for_each_tap(p, row % p.OH, j + q, source, [&](int64_t tap, const T* pixel) {
+                            sum += pixel[c] * taps[tap * p.C + c];
+                        });
+                        out[q * p.C + c] = on && sum <= 0 ? T(0) : sum;
+                    }
                 }
-            }
+            });
         }
     });
 }
@@ -133,25 +166,31 @@ void depthwise_backward_data(const T* dy, const T* relu_y, const T* weight, T* d
     parallel_for(0, p.N * p.H, grain_for(flops_per_row(p)), [&](int64_t first, int64_t last) {
         for (int64_t row = first; row < last; ++row) {
             const int64_t image = row / p.H * p.OH * p.OW;
-            for (int64_t w = 0; w < p.W; ++w) {
+            const int64_t inside = p.stride_w == 1 ? p.OW - p.pad_w : 0;
+            for_each_pixels(p.W, (p.KW - 1) * p.dil_w - p.pad_w, inside, [&](auto pixels, int64_t w) {
+                constexpr int P = pixels;
                 T* out = dx + (row * p.W + w) * p.C;
                 int64_t c = 0;
                 for (; c + L <= p.C; c += L) {
-                    Vec<T, L> sum{};
+                    Vec<T, L> sum[P] = {};
                     for_each_reader(p, row % p.H, w, [&](int64_t tap, int64_t pixel) {
-                        sum += masked<L>(dy, relu_y, (image + pixel) * p.C + c) *
-                               load<L>(taps + tap * p.C + c);
+                        const Vec<T, L> t = load<L>(taps + tap * p.C + c);
+                        unroll<P>([&](auto q) __attribute__((always_inline)) {
+                            sum[q] += masked<L>(dy, relu_y, (image + pixel + q) * p.C + c) * t;
+                        });
                     });
-                    store(out + c, sum);
+                    for (int q = 0; q < P; ++q) store(out + q * p.C + c, sum[q]);
                 }
                 for (; c < p.C; ++c) {
-                    T sum = 0;
-                    for_each_reader(p, row % p.H, w, [&](int64_t tap, int64_t pixel) {
-                        sum += masked_one(dy, relu_y, (image + pixel) * p.C + c) * taps[tap * p.C + c];
-                    });
-                    out[c] = sum;
+                    for (int q = 0; q < P; ++q) {
+                        T sum = 0;
+                        for_each_reader(p, row % p.H, w + q, [&](int64_t tap, int64_t pixel) {
+                            sum += masked_one(dy, relu_y, (image + pixel) * p.C + c) * taps[tap * p.C + c];
+                        });
+                        out[q * p.C + c] = sum;
+                    }
                 }
-            }
+            });
         }
     });
 }
@@ -162,7 +201,7 @@ void depthwise_backward_weight(const T* dy, const T* relu_y, const T* x, T* dw, 
     const int64_t size = p.KH * p.KW * p.C;
     const BatchSplit split(p.N * p.OH, 1, size * static_cast<int64_t>(sizeof(T)));
     T* partials = scratch<T>(Slot::shared_partials, split.chunks * size);
-    const T* zeros = zero_pixel<T>(p);
+    const T* zeros = zero_pixels<T>(p);
     const double flops =
         flops_per_row(p) * static_cast<double>(split.units) / static_cast<double>(split.chunks);
     parallel_for(0, split.chunks, grain_for(flops), [&](int64_t first, int64_t last) {
@@ -171,23 +210,31 @@ void depthwise_backward_weight(const T* dy, const T* relu_y, const T* x, T* dw, 
             std::fill_n(sums, size, T(0));
             for (int64_t row = split.first_unit(chunk); row < split.first_unit(chunk + 1); ++row) {
                 const Source<T> source{x + row / p.OH * p.H * p.W * p.C, zeros};
-                for (int64_t j = 0; j < p.OW; ++j) {
+                for_each_outputs(p, [&](auto pixels, int64_t j) {
+                    constexpr int P = pixels;
                     const int64_t at = (row * p.OW + j) * p.C;
                     int64_t c = 0;
                     for (; c + L <= p.C; c += L) {
-                        const Vec<T, L> d = masked<L>(dy, relu_y, at + c);
+                        Vec<T, L> d[P];
+                        for (int q = 0; q < P; ++q) d[q] = masked<L>(dy, relu_y, at + q * p.C + c);
                         for_each_tap(p, row % p.OH, j, source, [&](int64_t tap, const T* pixel) {
-                            T* sum = sums + tap * p.C + c;
-                            store(sum, load<L>(sum) + d * load<L>(pixel + c));
+                            T* to = sums + tap * p.C + c;
+                            Vec<T, L> sum = load<L>(to);
+                            unroll<P>([&](auto q) __attribute__((always_inline)) {
+                                sum += d[q] * load<L>(pixel + q * p.stride_w * p.C + c);
+                            });
+                            store(to, sum);
                         });
                     }
                     for (; c < p.C; ++c) {
-                        const T d = masked_one(dy, relu_y, at + c);
-                        for_each_tap(p, row % p.OH, j, source, [&](int64_t tap, const T* pixel) {
-                            sums[tap * p.C + c] += d * pixel[c];
-                        });
+                        for (int q = 0; q < P; ++q) {
+                            const T d = masked_one(dy, relu_y, at + q * p.C + c);
+                            for_each_tap(p, row % p.OH, j + q, source, [&](int64_t tap, const T* pixel) {
+                                sums[tap * p.C + c] += d * pixel[c];
+                            });
+                        }
                     }
-                }
+                });
             }
         }
     });
