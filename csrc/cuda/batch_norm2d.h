@@ -1,6 +1,8 @@
 // What the batch norm kernels share: the moments of a channel, its affine map, and the sums of backward.
 #pragma once
 
+#include <cmath>
+
 #include "reduce.h"
 
 namespace minicnn::cuda {
@@ -47,7 +49,7 @@ struct KeepStatistics {
     T *mean, *invstd, *running_mean, *running_var;
     double momentum, eps;
     __device__ void operator()(int c, const Moments<T>& m) const {
-        const T unknown = std::numeric_limits<T>::quiet_NaN();
+        const T unknown = T(NAN);
         const T average = m.count > 0 ? m.mean : unknown;
         const double variance = m.count > 0 ? double(m.squares) / m.count : double(unknown);
         mean[c] = average;

@@ -55,6 +55,11 @@ __device__ __forceinline__ std::int64_t divide(std::int64_t a, std::int64_t b) {
 }
 
 template <typename T>
+__device__ __forceinline__ bool is_finite(T x) {
+    return x - x == T(0);
+}
+
+template <typename T>
 __device__ __forceinline__ T relu(T x) {
     return x <= T(0) ? T(0) : x;  // NaN stays
 }

@@ -1,7 +1,7 @@
 // Max-pool over values that a functor gives, and the gradient of a pixel that windows may have won.
 #pragma once
 
-#include <limits>
+#include <cmath>
 
 #include "windows.h"
 
@@ -24,7 +24,7 @@ struct MaxPool {
         Vector<T, V> best;
         std::int64_t winner[V];
         for (int k = 0; k < V; ++k) {
-            best.v[k] = -std::numeric_limits<T>::infinity();
+            best.v[k] = -T(INFINITY);
             winner[k] = rows.first * p.KW + columns.first;
         }
         for (std::int64_t u = rows.first; u < rows.last; ++u) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cmath>
-#include <limits>
 
 #include "reduce.h"
 
@@ -25,7 +24,7 @@ struct RowSum {
 template <typename T>
 __device__ RowSum<T> softmax_row(const T* x, T* p, std::int64_t K) {
     const int lane = threadIdx.x % warp_lanes;
-    T maximum = -std::numeric_limits<T>::infinity();
+    T maximum = -T(INFINITY);
     for (std::int64_t k = lane; k < K; k += warp_lanes) maximum = x[k] > maximum ? x[k] : maximum;
     maximum = warp_max(maximum);
     T sum = 0;
