@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+
 from minicnn.backends.base import Backend, BackendUnavailable, Conv, Pool
 from minicnn.backends.primitives import Array, Pair
 
 __all__ = [
-    "Array", "Backend", "BackendUnavailable", "Conv", "Pair", "Pool", "available_backends", "get_backend",
+    "Array", "Backend", "BackendUnavailable", "Conv", "Pair", "Pool", "available_backends", "choice",
+    "get_backend",
 ]  # fmt: skip
+
+_log = logging.getLogger(__name__)
 
 
 def get_backend(name: str) -> Backend:
-    """The backend of this name: "auto", "numpy", "cpp" or "cuda"."""
-    from minicnn.backends.numpy_backend import NumpyBackend
+    """The backend of this name: "numpy" or "cpp", or "auto" for the fastest that can be had.
 
-    if name in ("auto", "numpy"):
-        return NumpyBackend()
-    raise BackendUnavailable(f"{name}: not available")
+    Raises: BackendUnavailable with the reason and its mend; nothing else is taken instead
+    """
+    if name == "auto":
+        name, why = choice()
+        _log.info("auto: %s (%s)", name, why)
+    return _make(name)
+
+
+def choice() -> tuple[str, str]:
+    """What "auto" takes here, and why."""
+    reason = available_backends()["cpp"]
+    if reason is None:
+        return "cpp", "compiled kernels can be had"
+    return "numpy", f"no cpp: {reason}"
 
 
 def available_backends() -> dict[str, str | None]:
-    """Backend name -> None if it can be had, else the reason why not."""
-    return {"numpy": None}
+    """Backend name -> None if it can be had, else the reason why not.  Builds and imports nothing."""
+    from minicnn.backends import build
+
+    return {"numpy": None, "cpp": build.missing()}
+
+
+@cache
+def _make(name: str) -> Backend:
+    if name == "numpy":
+        from minicnn.backends.numpy_backend import NumpyBackend
+
+        return NumpyBackend()
+    if name == "cpp":
+        from minicnn.backends.cpp_backend import CppBackend
+
+        return CppBackend()
+    raise BackendUnavailable(f"{name}: no such backend; there are {', '.join(available_backends())}")

@@ -1,0 +1,120 @@
+// Arguments as Python passes them.  Their casters accept anything, so that a wrong argument meets the
+// contract's own check and words, in the contract's order, and never pybind11's overload error.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "torch_headers.h"
+
+namespace minicnn {
+
+namespace py = pybind11;
+
+// Something that should be an array, or None.
+struct Array {
+    PyObject* object = nullptr;
+    bool given() const { return object != Py_None; }
+};
+
+// Something that should be a sequence of arrays.
+struct Arrays {
+    py::object items;  // a list or tuple, or empty if it was no sequence
+    std::int64_t size() const { return PySequence_Fast_GET_SIZE(items.ptr()); }
+    Array operator[](std::int64_t i) const { return {PySequence_Fast_GET_ITEM(items.ptr(), i)}; }
+};
+
+// Something that should be a sequence of integers: a pair, or a shape.
+struct Ints {
+    PyObject* source = nullptr;
+    c10::SmallVector<std::int64_t, 5> values;
+    bool valid = false;
+    std::int64_t operator[](std::size_t i) const { return values[i]; }
+};
+
+// The name of an argument, or of one array of a list.
+struct Name {
+    const char* text;
+    std::int64_t index = -1;
+    Name(const char* name) : text(name) {}
+    Name(const char* name, std::int64_t i) : text(name), index(i) {}
+    std::string str() const { return index < 0 ? text : text + ("[" + std::to_string(index) + "]"); }
+};
+
+// The one error of the contract; pybind11 makes it a ValueError.
+[[noreturn]] inline void fail(const char* op, Name name, const std::string& expected,
+                              const std::string& got) {
+    throw std::invalid_argument("[" + std::string(op) + "] " + name.str() + ": expected " + expected +
+                                ", got " + got);
+}
+
+// As Python prints a tuple.
+inline std::string repr(c10::IntArrayRef values) {
+    std::string text = "(";
+    for (std::size_t i = 0; i < values.size(); ++i) text += (i ? ", " : "") + std::to_string(values[i]);
+    return text + (values.size() == 1 ? ",)" : ")");
+}
+
+inline std::string repr(const Ints& ints) {
+    py::object tuple = py::reinterpret_steal<py::object>(PySequence_Tuple(ints.source));
+    if (!tuple) PyErr_Clear();
+    return py::repr(tuple ? py::handle(tuple) : py::handle(ints.source));
+}
+
+inline std::string repr(double value) { return py::repr(py::float_(value)); }
+
+inline bool read_ints(PyObject* source, Ints& ints) {
+    py::object items = py::reinterpret_steal<py::object>(PySequence_Fast(source, ""));
+    if (!items) {
+        PyErr_Clear();
+        return false;
+    }
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.ptr()); ++i) {
+        PyObject* item = PySequence_Fast_GET_ITEM(items.ptr(), i);
+        // PyNumber_Index refuses floats, takes NumPy's integers
+        py::object integer = py::reinterpret_steal<py::object>(PyNumber_Index(item));
+        const long long value = integer ? PyLong_AsLongLong(integer.ptr()) : -1;
+        if (value == -1 && PyErr_Occurred()) {
+            PyErr_Clear();
+            return false;
+        }
+        ints.values.push_back(value);
+    }
+    return true;
+}
+
+}  // namespace minicnn
+
+namespace pybind11::detail {
+
+template <>
+struct type_caster<minicnn::Array> {
+    PYBIND11_TYPE_CASTER(minicnn::Array, const_name("array"));
+    bool load(handle source, bool) {
+        value.object = source.ptr();
+        return true;
+    }
+};
+
+template <>
+struct type_caster<minicnn::Arrays> {
+    PYBIND11_TYPE_CASTER(minicnn::Arrays, const_name("list of arrays"));
+    bool load(handle source, bool) {
+        value.items = reinterpret_steal<object>(PySequence_Fast(source.ptr(), ""));
+        if (!value.items) PyErr_Clear();
+        return static_cast<bool>(value.items);
+    }
+};
+
+template <>
+struct type_caster<minicnn::Ints> {
+    PYBIND11_TYPE_CASTER(minicnn::Ints, const_name("sequence of integers"));
+    bool load(handle source, bool) {
+        value.source = source.ptr();
+        value.valid = minicnn::read_ints(source.ptr(), value);
+        return true;
+    }
+};
+
+}  // namespace pybind11::detail

@@ -1,0 +1,16 @@
+// Dropout with a mask drawn by the caller.
+
+#include "elementwise.h"
+
+namespace minicnn {
+
+// A product, not a choice: a dropped infinity or NaN stays NaN, as in torch.
+template <typename T>
+void dropout(const T* x, const bool* keep, T factor, T* y, std::int64_t size) {
+    elementwise(size, [=](std::int64_t i) { y[i] = x[i] * (keep[i] ? factor : T(0)); });
+}
+
+template void dropout(const float*, const bool*, float, float*, std::int64_t);
+template void dropout(const double*, const bool*, double, double*, std::int64_t);
+
+}  // namespace minicnn

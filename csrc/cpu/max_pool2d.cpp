@@ -1,0 +1,33 @@
+// Max-pooling, which notes the place of each winner; backward gathers, so that no two threads write one
+// element.
+
+#include "max_pool2d.h"
+
+namespace minicnn {
+
+template <typename T, typename Index>
+void max_pool2d_forward(const T* x, T* y, Index* argmax, const ImageShape& s, const PoolParams& p) {
+    max_pool([x](std::int64_t offset, std::int64_t c) { return x[offset + c]; }, [](T*) {}, y, argmax, s,
+             p);
+}
+
+template <typename T, typename Index>
+void max_pool2d_backward(const T* dy, const Index* argmax, T* dx, const ImageShape& s,
+                         const PoolParams& p) {
+    parallel_for(0, s.N * s.H, items_per_piece(s.W * s.C), [&](std::int64_t first, std::int64_t last) {
+        for (std::int64_t row = first; row < last; ++row) {
+            max_pool_dx_row([dy](std::int64_t i) { return dy[i]; }, argmax, dx + row * s.W * s.C, row / s.H,
+                            row % s.H, s, p);
+        }
+    });
+}
+
+#define INSTANTIATE(T, Index)                                                                     \
+    template void max_pool2d_forward(const T*, T*, Index*, const ImageShape&, const PoolParams&); \
+    template void max_pool2d_backward(const T*, const Index*, T*, const ImageShape&, const PoolParams&)
+INSTANTIATE(float, std::uint8_t);
+INSTANTIATE(float, std::int64_t);
+INSTANTIATE(double, std::uint8_t);
+INSTANTIATE(double, std::int64_t);
+
+}  // namespace minicnn

@@ -1,0 +1,127 @@
+// The windows of a max-pool, for the kernels that have one: which cell wins, and which windows a pixel won.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+#include <type_traits>
+
+#include "elementwise.h"
+
+namespace minicnn {
+
+// The cells [first, last) of a window along one axis that lie in the image; `start` is cell 0's place.
+struct Cells {
+    std::int64_t start, first, last;
+};
+
+inline Cells cells_inside(std::int64_t out, std::int64_t stride, std::int64_t pad, std::int64_t dilation,
+                          std::int64_t kernel, std::int64_t size) {
+    const std::int64_t start = out * stride - pad;
+    const std::int64_t first = start < 0 ? (-start + dilation - 1) / dilation : 0;
+    const std::int64_t last = start < size ? std::min(kernel, (size - 1 - start) / dilation + 1) : 0;
+    return {start, first, last};
+}
+
+// Channels handled together: their running maxima and winners stay in registers or the first cache.
+constexpr std::int64_t channel_block = 64;
+
+// The first of equal cells wins, the last of several NaN; y is -inf over a window without cells.
+// value(offset, c): the value at channel c of the pixel that begins at this offset.
+template <bool with_winner, typename T, typename Index, typename Value>
+void max_of_window(const Value& value, T* y, Index* argmax, const ImageShape& s, const PoolParams& p,
+                   std::int64_t image, const Cells& rows, const Cells& columns) {
+    // the winner in a lane as wide as the value, so that one mask serves both
+    using Lane = std::conditional_t<sizeof(Index) == 8 || sizeof(T) == 8, std::int64_t, std::int32_t>;
+    T best[channel_block];
+    Lane winner[channel_block];
+    for (std::int64_t c0 = 0; c0 < s.C; c0 += channel_block) {
+        const std::int64_t block = std::min(channel_block, s.C - c0);
+        for (std::int64_t c = 0; c < block; ++c) {
+            best[c] = -std::numeric_limits<T>::infinity();
+            winner[c] = Lane(rows.first * p.KW + columns.first);
+        }
+        for (std::int64_t u = rows.first; u < rows.last; ++u) {
+            const std::int64_t row = image + (rows.start + u * p.dil_h) * s.W;
+            for (std::int64_t v = columns.first; v < columns.last; ++v) {
+                const std::int64_t offset = (row + columns.start + v * p.dil_w) * s.C;
+                const Lane number = Lane(u * p.KW + v);
+#pragma GCC ivdep
+                for (std::int64_t c = 0; c < block; ++c) {
+                    const T x = value(offset, c0 + c);
+                    const bool wins = (x > best[c]) | (x != x);
+                    best[c] = wins ? x : best[c];
+                    if constexpr (with_winner) winner[c] = wins ? number : winner[c];
+                }
+            }
+        }
+        for (std::int64_t c = 0; c < block; ++c) {
+            y[c0 + c] = best[c];
+            if constexpr (with_winner) argmax[c0 + c] = Index(winner[c]);
+        }
+    }
+}
+
+// max_pool2d of the image whose values `value` gives; each pooled pixel is then finished by finish(y).
+template <typename T, typename Index, typename Value, typename Finish>
+void max_pool(const Value& value, const Finish& finish, T* y, Index* argmax, const ImageShape& s,
+              const PoolParams& p) {
+    const std::int64_t grain = items_per_piece(p.OW * s.C * std::min(p.KH * p.KW, s.H * s.W));
+    parallel_for(0, s.N * p.OH, grain, [&](std::int64_t first, std::int64_t last) {
+        for (std::int64_t item = first; item < last; ++item) {
+            const std::int64_t image = item / p.OH * s.H * s.W;
+            const Cells rows = cells_inside(item % p.OH, p.stride_h, p.pad_h, p.dil_h, p.KH, s.H);
+            for (std::int64_t ow = 0; ow < p.OW; ++ow) {
+                const Cells columns = cells_inside(ow, p.stride_w, p.pad_w, p.dil_w, p.KW, s.W);
+                const std::int64_t at = (item * p.OW + ow) * s.C;
+                if (argmax) {
+                    max_of_window<true>(value, y + at, argmax + at, s, p, image, rows, columns);
+                } else {
+                    max_of_window<false>(value, y + at, argmax, s, p, image, rows, columns);
+                }
+                finish(y + at);
+            }
+        }
+    });
+}
+
+// The windows [first, last) along one axis that a place lies in if every cell counted; a window does not
+// contain the place where dilation jumps over it.
+struct Windows {
+    std::int64_t first, last;
+};
+
+inline Windows windows_around(std::int64_t at, std::int64_t stride, std::int64_t pad, std::int64_t dilation,
+                              std::int64_t kernel, std::int64_t out) {
+    const std::int64_t reach = dilation * (kernel - 1), place = at + pad;
+    const std::int64_t first = place > reach ? (place - reach + stride - 1) / stride : 0;
+    return {first, std::min(out, place / stride + 1)};
+}
+
+// Row h of image n of max_pool2d's dx: every pixel collects the gradients of the windows that it won, in
+// the order of the windows from the last to the first.  gradient(i) is the pooled gradient at element i.
+template <typename T, typename Index, typename Gradient>
+void max_pool_dx_row(const Gradient& gradient, const Index* argmax, T* dx, std::int64_t n, std::int64_t h,
+                     const ImageShape& s, const PoolParams& p) {
+    std::fill(dx, dx + s.W * s.C, T(0));
+    const Windows rows = windows_around(h, p.stride_h, p.pad_h, p.dil_h, p.KH, p.OH);
+    for (std::int64_t w = 0; w < s.W; ++w) {
+        const Windows columns = windows_around(w, p.stride_w, p.pad_w, p.dil_w, p.KW, p.OW);
+        T* pixel = dx + w * s.C;
+        for (std::int64_t oh = rows.last - 1; oh >= rows.first; --oh) {
+            const std::int64_t u = h + p.pad_h - oh * p.stride_h;
+            if (p.dil_h != 1 && u % p.dil_h) continue;
+            for (std::int64_t ow = columns.last - 1; ow >= columns.first; --ow) {
+                const std::int64_t v = w + p.pad_w - ow * p.stride_w;
+                if (p.dil_w != 1 && v % p.dil_w) continue;
+                const std::int64_t at = ((n * p.OH + oh) * p.OW + ow) * s.C;
+                const Index number = Index(u / p.dil_h * p.KW + v / p.dil_w);
+#pragma GCC ivdep
+                for (std::int64_t c = 0; c < s.C; ++c) {
+                    pixel[c] += argmax[at + c] == number ? gradient(at + c) : T(0);
+                }
+            }
+        }
+    }
+}
+
+}  // namespace minicnn

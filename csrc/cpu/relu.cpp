@@ -1,0 +1,22 @@
+// ReLU, whose gradient is dy where y > 0 (or is NaN).
+
+#include "elementwise.h"
+
+namespace minicnn {
+
+template <typename T>
+void relu_forward(const T* x, T* y, std::int64_t size) {
+    elementwise(size, [=](std::int64_t i) { y[i] = x[i] < 0 ? T(0) : x[i]; });
+}
+
+template <typename T>
+void relu_backward(const T* dy, const T* y, T* dx, std::int64_t size) {
+    elementwise(size, [=](std::int64_t i) { dx[i] = y[i] <= 0 ? T(0) : dy[i]; });
+}
+
+template void relu_forward(const float*, float*, std::int64_t);
+template void relu_forward(const double*, double*, std::int64_t);
+template void relu_backward(const float*, const float*, float*, std::int64_t);
+template void relu_backward(const double*, const double*, double*, std::int64_t);
+
+}  // namespace minicnn

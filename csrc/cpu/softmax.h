@@ -1,0 +1,36 @@
+// The softmax of one row, which the loss fuses with what follows.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "elementwise.h"
+
+namespace minicnn {
+
+// An exponential is worth some ten elementwise operations.
+inline std::int64_t rows_per_piece(std::int64_t K) { return items_per_piece(10 * K); }
+
+// The row's maximum, and the sum of exp(x - maximum).
+template <typename T>
+struct RowSum {
+    T maximum, sum;
+};
+
+// p = exp(x - max x) / sum.  Where x has a NaN or +inf, or is all -inf, everything becomes NaN, as in
+// torch.
+template <typename T>
+RowSum<T> softmax_row(const T* x, T* p, std::int64_t K) {
+    T maximum = -std::numeric_limits<T>::infinity();
+    for (std::int64_t k = 0; k < K; ++k) maximum = std::max(maximum, x[k]);
+    T sum = 0;
+    for (std::int64_t k = 0; k < K; ++k) {
+        p[k] = std::exp(x[k] - maximum);
+        sum += p[k];
+    }
+    for (std::int64_t k = 0; k < K; ++k) p[k] /= sum;
+    return {maximum, sum};
+}
+
+}  // namespace minicnn

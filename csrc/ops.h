@@ -1,0 +1,177 @@
+// The kernels of every operation but convolution and dense layers (conv_ops.h), for float and double:
+// functions of raw pointers to whole arrays and a few sizes.  cpu/*.cpp and cuda/*.cu both define them.
+//
+// Images are channels-last in memory, (N,H,W,C).  Outputs are overwritten and never overlap inputs;
+// pointers said to be optional may be nullptr.  Arrays may be empty.
+#pragma once
+
+#include <cstdint>
+
+#include "conv_ops.h"
+
+namespace minicnn {
+
+struct ImageShape {
+    std::int64_t N, C, H, W;
+};
+
+// ---- pooling: x (N,H,W,C), y (N,OH,OW,C) -------------------------------------------------------
+
+// argmax (as y, optional) is the winner's place in its window, u*KW + v; a byte if KH*KW <= 255.
+template <typename T, typename Index>
+void max_pool2d_forward(const T* x, T* y, Index* argmax, const ImageShape& shape, const PoolParams& pool);
+template <typename T, typename Index>
+void max_pool2d_backward(const T* dy, const Index* argmax, T* dx, const ImageShape& shape,
+                         const PoolParams& pool);
+
+// The dilation of `pool` is 1.
+template <typename T>
+void avg_pool2d_forward(const T* x, T* y, const ImageShape& shape, const PoolParams& pool,
+                        bool count_include_pad);
+template <typename T>
+void avg_pool2d_backward(const T* dy, T* dx, const ImageShape& shape, const PoolParams& pool,
+                         bool count_include_pad);
+
+template <typename T>
+void adaptive_avg_pool2d_forward(const T* x, T* y, const ImageShape& shape, std::int64_t OH,
+                                 std::int64_t OW);
+template <typename T>
+void adaptive_avg_pool2d_backward(const T* dy, T* dx, const ImageShape& shape, std::int64_t OH,
+                                  std::int64_t OW);
+
+// ---- batch norm: x and y (N,H,W,C); weight, bias, mean, invstd (C) -----------------------------
+
+struct BatchNormParams {
+    double momentum, eps;
+    bool training;
+};
+
+// y = weight * (x - mean) * invstd + bias, then + residual (optional, as x), then ReLU if `relu`.
+// weight, bias and, in training, the running statistics are optional; mean and invstd are outputs.
+template <typename T>
+void batch_norm2d_forward(const T* x, const T* weight, const T* bias, T* running_mean, T* running_var,
+                          const T* residual, T* y, T* mean, T* invstd, const ImageShape& shape,
+                          const BatchNormParams& p, bool relu);
+
+// Gradients of the above.  relu_y is the output if there was a ReLU, else nullptr; dx, dresidual, dw and db
+// are optional.
+template <typename T>
+void batch_norm2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, const T* mean,
+                           const T* invstd, T* dx, T* dresidual, T* dw, T* db, const ImageShape& shape,
+                           bool training);
+
+// y = max_pool2d(relu(batch_norm2d(x))); y and argmax (optional) are (N,OH,OW,C).
+template <typename T, typename Index>
+void batch_norm2d_pool_forward(const T* x, const T* weight, const T* bias, T* running_mean, T* running_var,
+                               T* y, Index* argmax, T* mean, T* invstd, const ImageShape& shape,
+                               const BatchNormParams& p, const PoolParams& pool);
+template <typename T, typename Index>
+void batch_norm2d_pool_backward(const T* dy, const T* y, const Index* argmax, const T* x, const T* weight,
+                                const T* mean, const T* invstd, T* dx, T* dw, T* db,
+                                const ImageShape& shape, bool training, const PoolParams& pool);
+
+// ---- elementwise -------------------------------------------------------------------------------
+
+template <typename T>
+void relu_forward(const T* x, T* y, std::int64_t size);
+template <typename T>
+void relu_backward(const T* dy, const T* y, T* dx, std::int64_t size);
+
+template <typename T>
+void add_forward(const T* a, const T* b, T* y, std::int64_t size);
+
+// y = keep ? factor * x : 0 * x: forward and, on dy, backward.
+template <typename T>
+void dropout(const T* x, const bool* keep, T factor, T* y, std::int64_t size);
+
+// ---- softmax and the loss: x, p, logits, probs (N,K) -------------------------------------------
+
+template <typename T>
+void softmax_forward(const T* x, T* p, std::int64_t N, std::int64_t K);
+template <typename T>
+void softmax_backward(const T* dy, const T* p, T* dx, std::int64_t N, std::int64_t K);
+
+// The targets are either `classes` (N) or `probabilities` (N,K), the other is nullptr; class_weight (K) is
+// optional.
+template <typename T>
+struct Targets {
+    const std::int64_t* classes;
+    const T* probabilities;
+    const T* class_weight;
+    double label_smoothing;
+};
+
+template <typename T>
+void softmax_cross_entropy_forward(const T* logits, const Targets<T>& targets, T* loss, T* probs,
+                                   std::int64_t N, std::int64_t K);
+template <typename T>
+void softmax_cross_entropy_backward(const T* probs, const Targets<T>& targets, T* dlogits, std::int64_t N,
+                                    std::int64_t K);
+
+// ---- joining and reshaping ---------------------------------------------------------------------
+
+// Some of the channels of an image, as an array of its own.
+template <typename T>
+struct Piece {
+    T* data;
+    std::int64_t channels;
+};
+
+// y (N,H,W, sum of channels); pixels = N*H*W.
+template <typename T>
+void concat_forward(const Piece<const T>* pieces, std::int64_t count, T* y, std::int64_t pixels);
+template <typename T>
+void concat_backward(const T* dy, const Piece<T>* pieces, std::int64_t count, std::int64_t pixels);
+
+// (N,H,W,C) -> (N, C*H*W) and back.
+template <typename T>
+void flatten_forward(const T* x, T* y, const ImageShape& shape);
+template <typename T>
+void flatten_backward(const T* dy, T* dx, const ImageShape& shape);
+
+// ---- optimizer steps, over all parameters in one call ------------------------------------------
+
+// One parameter with its gradient and its state, all of `size` elements in one memory order; the states
+// that an optimizer does not have are nullptr.
+template <typename T>
+struct Parameter {
+    T* value;
+    const T* grad;
+    T* state;
+    T* state2;
+    std::int64_t size;
+};
+
+struct SgdParams {
+    double lr, momentum, weight_decay;
+    bool nesterov;
+};
+
+struct AdamParams {
+    double lr, beta1, beta2, eps, weight_decay;
+    bool decoupled;
+    std::int64_t step;
+};
+
+struct RmspropParams {
+    double lr, alpha, eps, weight_decay, momentum;
+};
+
+template <typename T>
+void sgd_step(const Parameter<T>* list, std::int64_t count, const SgdParams& p);  // state: momentum buffer
+template <typename T>
+void adam_step(const Parameter<T>* list, std::int64_t count, const AdamParams& p);  // exp_avg, exp_avg_sq
+template <typename T>
+void rmsprop_step(const Parameter<T>* list, std::int64_t count,
+                  const RmspropParams& p);  // square_avg, buffer
+// value = decay * value + (1 - decay) * grad
+template <typename T>
+void ema_update(const Parameter<T>* list, std::int64_t count, double decay);
+// value *= factor
+template <typename T>
+void scale(const Parameter<T>* list, std::int64_t count, double factor);
+// The sum of the squares of all values; on a GPU this waits for the result.
+template <typename T>
+double sum_of_squares(const Parameter<T>* list, std::int64_t count);
+
+}  // namespace minicnn

@@ -1,0 +1,373 @@
+"""Building and finding the compiled CPU module.
+
+The module is made ahead of time by ``pip install --no-build-isolation .`` (setup.py) or else on first
+use, into a cache.  Every module bears the description of what it was built from and for; one that does
+not fit this checkout, torch, Python, compiler or CPU is not loaded but built anew, never tried out.
+
+setup.py loads this file on its own, so it imports nothing of minicnn, and torch only inside functions.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+PACKAGE = Path(__file__).resolve().parent.parent
+INSTALL_TORCH = 'pip install "minicnn[torch]"'
+INSTALL_COMPILER = "apt install g++ (or name yours in CXX)"
+INSTALL_NINJA = "pip install ninja"
+
+_MARK = b"\nminicnn-build:"
+_CPU_FEATURE = re.compile(
+    r"(sse|ssse|avx|amx|fma|f16c|bmi|abm|popcnt|movbe|adx|gfni|vaes|vpclmul|pclmul|aes|sha_ni|rdseed|xop|sve|asimd)"
+)
+
+
+class BuildError(RuntimeError):
+    """The module cannot be had; the message says why and what mends it."""
+
+
+# ---- what there is ---------------------------------------------------------------------------------
+
+
+def source_folder() -> Path:
+    """csrc: inside an installed package, or beside the package in a checkout."""
+    for folder in (PACKAGE / "csrc", PACKAGE.parent / "csrc"):
+        if (folder / "cpu" / "module.cpp").exists():
+            return folder
+    raise BuildError(f"no C++ sources at {PACKAGE / 'csrc'}; reinstall minicnn")
+
+
+def sources() -> list[Path]:
+    """The translation units of the CPU module."""
+    return sorted((source_folder() / "cpu").glob("*.cpp"))
+
+
+def torch_version() -> str | None:
+    """The installed torch's version, without importing it; None if there is none."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    return importlib.metadata.version("torch")
+
+
+def compiler() -> str | None:
+    """The C++ compiler that torch's build will take, or None."""
+    return shutil.which(os.environ.get("CXX", "c++").split()[0])
+
+
+@cache
+def compiler_version() -> str | None:
+    """The first line of the compiler's own description."""
+    path = compiler()
+    if path is None:
+        return None
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.partition("\n")[0]
+
+
+def ninja() -> Path | None:
+    """The ninja program: on PATH, or beside this Python."""
+    found = shutil.which(
+        "ninja", path=os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
+    )
+    return None if found is None else Path(found)
+
+
+@cache
+def cpu_features() -> list[str]:
+    """Instruction sets that this machine has; empty where the kernel does not list them."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return []
+    line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return sorted(filter(_CPU_FEATURE.match, line.group(1).split())) if line else []
+
+
+def cache_folder() -> Path:
+    """Where modules built on first use are kept: MINICNN_CACHE, or the user's cache."""
+    if "MINICNN_CACHE" in os.environ:
+        return Path(os.environ["MINICNN_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "minicnn"
+
+
+def missing() -> str | None:
+    """Why the module can be neither loaded nor built here, and the mend; None if it can."""
+    if torch_version() is None:
+        return f"torch is not installed; install it with: {INSTALL_TORCH}"
+    if find_module()[0] is not None:
+        return None
+    if compiler() is None:
+        return f"no C++ compiler; install one with: {INSTALL_COMPILER}"
+    if ninja() is None:
+        return f"ninja is not installed; install it with: {INSTALL_NINJA}"
+    return None
+
+
+# ---- what a module is built from and for -------------------------------------------------------------
+
+
+def source_hash() -> str:
+    """A hash of every file that the CPU module is made of."""
+    folder = source_folder()
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.h"), *(folder / "cpu").glob("*")]):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def description() -> dict[str, Any]:
+    """What a module that is built now is built from and for."""
+    return {
+        "sources": source_hash(),
+        "torch": torch_version(),
+        "python": sysconfig.get_config_var("SOABI"),
+        "compiler": compiler_version(),
+        "machine": platform.machine(),
+        "cpu": cpu_features(),
+    }
+
+
+def compile_flags() -> list[str]:
+    """Flags for the compiler: this machine's instructions, and NaN and infinity as IEEE has them."""
+    flags = [
+        "-O3", "-g0", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wextra",
+        "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
+    ]  # fmt: skip
+    if cpu_features():
+        flags.append("-mcpu=native" if platform.machine() == "aarch64" else "-march=native")
+    if os.environ.get("MINICNN_WERROR") == "1":
+        flags.append("-Werror")
+    return flags
+
+
+LINK_FLAGS = ["-fopenmp"]
+
+
+def parallel_jobs() -> int:
+    """Compiler processes at once: one a core, and 2 GiB of memory for each."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(os.cpu_count() or 1, memory >> 31))
+
+
+def stamp(path: Path, about: dict[str, Any]) -> None:
+    """Write the description, taken before the build, at the file's end, where loaders do not look."""
+    with path.open("ab") as file:
+        file.write(_MARK + json.dumps(about).encode())
+
+
+def built_for(path: Path) -> dict[str, Any] | None:
+    """The description that a module file bears, read without loading it."""
+    _, mark, text = path.read_bytes().rpartition(_MARK)
+    about: dict[str, Any] | None = json.loads(text) if mark else None
+    return about
+
+
+def misfit(path: Path) -> str | None:
+    """Why this module file must not be loaded here, or None if it fits."""
+    about, here = built_for(path), description()
+    if about is None:
+        return "it does not say what it was built from"
+    for key, what in {
+        "sources": "other sources",
+        "torch": "torch",
+        "python": "Python",
+        "machine": "machine",
+    }.items():
+        if about[key] != here[key]:
+            return f"it was built for {what} {about[key]}, here is {here[key]}"
+    if here["compiler"] is not None and about["compiler"] != here["compiler"]:
+        return f"it was built by {about['compiler']}, here is {here['compiler']}"
+    lacking = sorted(set(about["cpu"]) - set(here["cpu"]))
+    if lacking:
+        return f"it was built for a CPU with {', '.join(lacking)}, which this one lacks"
+    return None
+
+
+# ---- finding, building, loading ----------------------------------------------------------------------
+
+
+def find_module() -> tuple[Path | None, list[str]]:
+    """A module file that fits, or None; and why others do not."""
+    reasons: list[str] = []
+    for path in [*sorted(PACKAGE.glob("_cpu*.so")), cached_path()]:
+        if path.exists():
+            reason = misfit(path)
+            if reason is None:
+                return path, reasons
+            reasons.append(f"{path}: {reason}")
+    return None, reasons
+
+
+def cached_path() -> Path:
+    """Where the module for these sources, torch, Python, compiler and CPU is kept."""
+    key = hashlib.sha256(json.dumps(description(), sort_keys=True).encode()).hexdigest()[:16]
+    return cache_folder() / key / "_cpu.so"
+
+
+def load() -> ModuleType:
+    """The compiled module; builds it if no file fits.  Raises BuildError."""
+    reason = missing()
+    if reason is not None:
+        raise BuildError(reason)
+    path, reasons = find_module()
+    if path is None:
+        for reason in reasons:
+            _say(f"not using {reason}")
+        path = _build()
+    return _import(path)
+
+
+def _import(path: Path) -> ModuleType:
+    try:
+        import torch  # noqa: F401  its libraries must be loaded before the module that links to them
+    except (ImportError, OSError) as error:
+        raise BuildError(
+            f"torch cannot be imported ({error}); install it anew with: {INSTALL_TORCH}"
+        ) from error
+
+    spec = importlib.util.spec_from_file_location("minicnn._cpu", path)
+    assert spec is not None
+    assert spec.loader is not None
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        raise BuildError(f"{path} cannot be loaded ({error}); remove it, and it is built again") from error
+    return module
+
+
+def _build() -> Path:
+    target = cached_path()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(
+            f"cannot write to {target.parent} ({error}); set MINICNN_CACHE to a folder"
+        ) from error
+    with _lock(target.parent / "lock"):
+        if not target.exists():  # or another process has built it while this one waited
+            folder = target.parent / "build"
+            about = description()
+            built = _compile(folder)
+            stamp(built, about)
+            built.replace(target)
+            shutil.rmtree(folder)
+    return target
+
+
+def _compile(folder: Path) -> Path:
+    """Build a module file in the folder, telling on stderr how far it is."""
+    from torch.utils import cpp_extension
+
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed build left
+    folder.mkdir()
+    files = sources()
+    start = time.monotonic()
+    _say(f"building the cpp backend, once, into {folder.parent} ...")
+    done = threading.Event()
+    teller = threading.Thread(target=_tell_progress, args=(folder, len(files), start, done), daemon=True)
+    teller.start()
+    try:
+        with _environment(
+            PATH=f"{os.environ.get('PATH', '')}{os.pathsep}{_ninja_folder()}", MAX_JOBS=_jobs()
+        ):
+            built = cpp_extension.load(
+                name="_cpu",
+                sources=[str(path) for path in files],
+                extra_cflags=compile_flags(),
+                extra_ldflags=LINK_FLAGS,
+                build_directory=str(folder),
+                with_cuda=False,
+                is_python_module=False,
+            )
+    except RuntimeError as error:
+        log = folder.parent / "build.log"
+        log.write_text(str(error))
+        lines = [line for line in str(error).splitlines() if "error" in line.lower()]
+        raise BuildError(
+            "\n".join(["the cpp backend does not compile:", *lines[1:9], f"all of it: {log}"])
+        ) from None
+    finally:
+        done.set()
+        teller.join()
+    _say(f"built the cpp backend in {time.monotonic() - start:.0f} s")
+    return Path(built)
+
+
+def _ninja_folder() -> Path:
+    path = ninja()
+    assert path is not None  # missing() was asked
+    return path.parent
+
+
+def _jobs() -> str:
+    return os.environ.get("MAX_JOBS", str(parallel_jobs()))
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Environment variables for the build's processes, put back afterwards."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _tell_progress(folder: Path, files: int, start: float, done: threading.Event) -> None:
+    told = 0
+    while not done.wait(1.0):
+        compiled = len(list(folder.glob("*.o")))
+        if compiled > told:
+            told = compiled
+            _say(f"  compiled {compiled} of {files} files, {time.monotonic() - start:.0f} s")
+
+
+@contextmanager
+def _lock(path: Path, timeout: float = 600.0) -> Iterator[None]:
+    """Hold an advisory lock, which the system frees when its holder ends in whatever way."""
+    deadline = time.monotonic() + timeout
+    with path.open("a") as file:
+        waited = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not waited:
+                    _say(f"waiting for another process that is building ({path})")
+                waited = True
+            if time.monotonic() > deadline:
+                raise BuildError(
+                    f"another process has held {path} for {timeout:.0f} s; end it and try again"
+                )
+            time.sleep(0.2)
+        yield
+
+
+def _say(text: str) -> None:
+    print(f"minicnn: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,228 @@
+"""Building the compiled module: which files are used, when it is built, what is said if not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minicnn import doctor
+from minicnn.backends import BackendUnavailable, available_backends, build, choice, get_backend
+
+TINY = """
+#include <Python.h>
+static PyObject* answer(PyObject*, PyObject*) {{ return PyLong_FromLong({answer}); }}
+static PyMethodDef methods[] = {{{{"answer", answer, METH_NOARGS, nullptr}}, {{}}}};
+static PyModuleDef definition = {{PyModuleDef_HEAD_INIT, "_cpu", nullptr, -1, methods}};
+extern "C" __attribute__((visibility("default"))) PyObject* PyInit__cpu() {{
+    return PyModule_Create(&definition);
+}}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package with one small source, an empty cache, and nothing built; returns the source."""
+    pytest.importorskip("torch", reason="the module is built through torch")
+    source = tmp_path / "csrc" / "cpu" / "module.cpp"
+    source.parent.mkdir(parents=True)
+    source.write_text(TINY.format(answer=42))
+    (tmp_path / "minicnn").mkdir()
+    monkeypatch.setattr(build, "PACKAGE", tmp_path / "minicnn")
+    monkeypatch.setenv("MINICNN_CACHE", str(tmp_path / "cache"))
+    return source
+
+
+@pytest.mark.usefixtures("tiny")
+def test_built_on_first_use_with_visible_progress(capfd: pytest.CaptureFixture[str]) -> None:
+    assert build.load().answer() == 42
+    said = capfd.readouterr()
+    assert "building the cpp backend" in said.err
+    assert "built the cpp backend in" in said.err
+    assert said.out == ""
+    assert build.load().answer() == 42
+    assert "building" not in capfd.readouterr().err
+    assert sorted(path.name for path in build.cached_path().parent.iterdir()) == ["_cpu.so", "lock"]
+
+
+def test_built_anew_when_a_source_changes(tiny: Path) -> None:
+    assert build.load().answer() == 42
+    tiny.write_text(TINY.format(answer=43))
+    assert build.load().answer() == 43
+
+
+@pytest.mark.usefixtures("tiny")
+def test_remains_of_a_killed_build_do_not_matter() -> None:
+    folder = build.cached_path().parent
+    (folder / "build").mkdir(parents=True)
+    (folder / "build" / "_cpu.so").write_text("half a module")
+    (folder / "build" / "lock").touch()
+    (folder / "lock").touch()
+    assert build.load().answer() == 42
+
+
+def test_compile_error_is_shown_and_leaves_no_module(tiny: Path) -> None:
+    tiny.write_text("this is no C++;")
+    with pytest.raises(build.BuildError, match="does not compile") as caught:
+        build.load()
+    assert "error:" in str(caught.value)
+    assert "this" in (build.cached_path().parent / "build.log").read_text()
+    assert not build.cached_path().exists()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_unwritable_cache_names_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MINICNN_CACHE", str(tmp_path / "file"))
+    with pytest.raises(build.BuildError, match="set MINICNN_CACHE"):
+        build.load()
+
+
+HOLDER = """
+import fcntl, sys, time
+file = open(sys.argv[1], "a")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_live_lock_times_out_and_dead_one_is_free(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lock = tmp_path / "lock"
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], stdout=subprocess.PIPE, text=True)
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(build.BuildError, match="another process has held"),
+            build._lock(lock, timeout=0.3),
+        ):
+            pytest.fail("two processes hold one lock")
+        holder.kill()
+    assert "waiting for another process" in capfd.readouterr().err
+    with build._lock(lock, timeout=5):
+        assert lock.exists()
+
+
+# ---- which module files are used -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["sources", "torch", "python", "machine", "compiler"])
+@pytest.mark.usefixtures("tiny")
+def test_module_built_for_something_else_is_not_used(tmp_path: Path, key: str) -> None:
+    other = tmp_path / "minicnn" / "_cpu.so"
+    other.write_bytes(b"\x7fELF")
+    build.stamp(other, {**build.description(), key: "another"})
+    reason = build.misfit(other)
+    assert reason is not None
+    assert "another" in reason
+    assert build.find_module() == (None, [f"{other}: {reason}"])
+
+
+@pytest.mark.usefixtures("tiny")
+def test_module_for_a_better_cpu_is_not_loaded_but_built(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "minicnn" / "_cpu.so"
+    other.write_bytes(b"\x7fELF")
+    about = build.description()
+    build.stamp(other, {**about, "cpu": [*about["cpu"], "avx9000"]})
+    assert build.load().answer() == 42
+    assert "built for a CPU with avx9000, which this one lacks" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("tiny")
+def test_module_for_a_lesser_cpu_is_used(tmp_path: Path) -> None:
+    other = tmp_path / "minicnn" / "_cpu.so"
+    other.write_bytes(b"\x7fELF")
+    build.stamp(other, {**build.description(), "cpu": []})
+    assert build.find_module() == (other, [])
+
+
+def test_module_without_description_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "_cpu.so").write_bytes(b"\x7fELF")
+    assert build.misfit(tmp_path / "_cpu.so") == "it does not say what it was built from"
+
+
+def test_description_is_the_last_one_written(tmp_path: Path) -> None:
+    path = tmp_path / "_cpu.so"
+    path.write_bytes(b"\x7fELF")
+    build.stamp(path, {"sources": "old"})
+    build.stamp(path, {"sources": "new"})
+    assert build.built_for(path) == {"sources": "new"}
+    assert json.loads(json.dumps(build.description())) == build.description()
+
+
+# ---- what is missing -----------------------------------------------------------------------------
+
+
+def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "torch_version", lambda: None)
+    expect_unavailable("torch is not installed", 'pip install "minicnn[torch]"')
+
+
+@pytest.mark.usefixtures("tiny")
+def test_without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "compiler", lambda: None)
+    expect_unavailable("no C++ compiler", "apt install g++")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_without_ninja(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "ninja", lambda: None)
+    expect_unavailable("ninja is not installed", "pip install ninja")
+
+
+def expect_unavailable(reason: str, mend: str) -> None:
+    """cpp says why it cannot be had and how to mend it; auto takes numpy and says why."""
+    from minicnn.backends import _make
+
+    told = available_backends()["cpp"]
+    assert told is not None
+    assert reason in told
+    assert mend in told
+    assert choice() == ("numpy", f"no cpp: {told}")
+    _make.cache_clear()
+    with pytest.raises(BackendUnavailable, match="cpp: ") as caught:
+        get_backend("cpp")
+    assert mend in str(caught.value)
+    assert get_backend("auto").name == "numpy"
+
+
+def test_asking_what_there_is_imports_and_builds_nothing() -> None:
+    program = (
+        "import sys; from minicnn.backends import available_backends\n"
+        "names = available_backends(); print(list(names), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "['numpy', 'cpp'] False\n"
+    assert done.stderr == ""
+
+
+# ---- doctor --------------------------------------------------------------------------------------
+
+
+def test_doctor_reports_every_part() -> None:
+    found = {finding.part: finding for finding in doctor.findings()}
+    parts = {"Python", "NumPy", "CPU", "threads", "torch", "C++ compiler", "ninja", "build cache",
+             "cpp module", "CUDA toolkit", "backend numpy", "backend cpp", "backend auto"}  # fmt: skip
+    assert parts <= found.keys()
+    assert found["backend numpy"].mend == ""
+    for finding in found.values():
+        assert finding.found, finding.part
+
+
+def test_doctor_works_without_torch() -> None:
+    program = "import sys; sys.modules['torch'] = None\nfrom minicnn.doctor import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True,
+        env={"PATH": "", "COLUMNS": "200"},
+    )  # fmt: skip
+    assert 'pip install "minicnn[torch]"' in done.stdout
+    assert "apt install g++" in done.stdout
+    assert "takes numpy" in done.stdout
