@@ -20,9 +20,9 @@ struct Array {
 
 // Something that should be a sequence of arrays.
 struct Arrays {
-    py::object items;  // a list or tuple, or empty if it was no sequence
-    std::int64_t size() const { return PySequence_Fast_GET_SIZE(items.ptr()); }
-    Array operator[](std::int64_t i) const { return {PySequence_Fast_GET_ITEM(items.ptr(), i)}; }
+    PyObject* items = nullptr;  // a list or tuple
+    std::int64_t size() const { return PySequence_Fast_GET_SIZE(items); }
+    Array operator[](std::int64_t i) const { return {PySequence_Fast_GET_ITEM(items, i)}; }
 };
 
 // Something that should be a sequence of integers: a pair, or a shape.
@@ -56,22 +56,20 @@ inline std::string repr(c10::IntArrayRef values) {
     return text + (values.size() == 1 ? ",)" : ")");
 }
 
+// Lists and tuples only: to iterate over an array that came instead would take it apart.
+inline bool is_sequence(PyObject* source) { return PyTuple_Check(source) || PyList_Check(source); }
+
 inline std::string repr(const Ints& ints) {
-    py::object tuple = py::reinterpret_steal<py::object>(PySequence_Tuple(ints.source));
-    if (!tuple) PyErr_Clear();
-    return py::repr(tuple ? py::handle(tuple) : py::handle(ints.source));
+    if (!is_sequence(ints.source)) return Py_TYPE(ints.source)->tp_name;
+    return py::repr(py::reinterpret_steal<py::object>(PySequence_Tuple(ints.source)));
 }
 
 inline std::string repr(double value) { return py::repr(py::float_(value)); }
 
 inline bool read_ints(PyObject* source, Ints& ints) {
-    py::object items = py::reinterpret_steal<py::object>(PySequence_Fast(source, ""));
-    if (!items) {
-        PyErr_Clear();
-        return false;
-    }
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.ptr()); ++i) {
-        PyObject* item = PySequence_Fast_GET_ITEM(items.ptr(), i);
+    if (!is_sequence(source)) return false;
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(source); ++i) {
+        PyObject* item = PySequence_Fast_GET_ITEM(source, i);
         // PyNumber_Index refuses floats, takes NumPy's integers
         py::object integer = py::reinterpret_steal<py::object>(PyNumber_Index(item));
         const long long value = integer ? PyLong_AsLongLong(integer.ptr()) : -1;
@@ -101,9 +99,8 @@ template <>
 struct type_caster<minicnn::Arrays> {
     PYBIND11_TYPE_CASTER(minicnn::Arrays, const_name("list of arrays"));
     bool load(handle source, bool) {
-        value.items = reinterpret_steal<object>(PySequence_Fast(source.ptr(), ""));
-        if (!value.items) PyErr_Clear();
-        return static_cast<bool>(value.items);
+        value.items = source.ptr();
+        return minicnn::is_sequence(source.ptr());
     }
 };
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from minicnn.backends import BackendUnavailable, available_backends, get_backend
+from minicnn.backends import BackendUnavailable, choice, get_backend
 from minicnn.threads import set_num_threads
 
 EXIT_ERROR = 2
@@ -50,16 +50,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(command: Callable[[], None]) -> NoReturn:
-    """Run a command and exit: 0, 2 with one line ``error: ...`` on stderr, or 130 when interrupted."""
+    """Run a command and exit: 0, 2 with one line ``error: ...`` on stderr, 130 when interrupted."""
     try:
         command()
         sys.stdout.flush()
     except (Interrupted, KeyboardInterrupt) as stop:
         _print(str(stop) or "interrupted")
         sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:  # the reader, `head` say, has what it wanted
+    except BrokenPipeError:  # the reader, `head` say, has what it wanted; rich exits with 1 as well
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(1)
     except OSError as error:
         _tell(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(EXIT_ERROR)
@@ -79,10 +79,11 @@ def choose_backend(args: argparse.Namespace, console: Console) -> str:
 
     Raises: BackendUnavailable with the reason
     """
-    name = get_backend(args.backend).name
+    name, why = choice() if args.backend == "auto" else (args.backend, "as asked")
+    get_backend(name)
     if args.threads is not None:
         set_num_threads(args.threads)
-    console.print(f"backend: {name} ({_why(args.backend, name)})")
+    console.print(f"backend: {name} ({why})")
     return name
 
 
@@ -137,18 +138,6 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         help="the trained model: best.safetensors or checkpoint.safetensors of a run",
     )  # fmt: skip
     add_backend(parser)
-
-
-def _why(asked: str, name: str) -> str:
-    """Why this backend, when the choice was minicnn's own."""
-    if asked != "auto":
-        return "as asked"
-    faster = ("cuda", "cpp", "numpy")
-    missing = {other: why for other, why in available_backends().items() if why}
-    reasons = [
-        f"no {other}: {missing[other]}" for other in faster[: faster.index(name)] if other in missing
-    ]
-    return "; ".join(["the fastest there is", *reasons])
 
 
 def _tell(message: str) -> None:

@@ -150,7 +150,7 @@ def _write_cells(axes: Axes, share: np.ndarray, font: float) -> None:
     for (i, j), value in np.ndenumerate(share):
         if value:
             colour = "white" if value > 50 else "black"
-            text = f"{value:.0f}" if value >= 0.5 else "<1"
+            text = f"{value:.0f}" if value > 0.5 else "<1"
             axes.text(j, i, text, ha="center", va="center", fontsize=font, color=colour)
 
 

@@ -2,19 +2,30 @@
 
 By default: every backend that this machine can have.  ``MINICNN_TEST_BACKENDS=numpy,cpp`` names them
 instead, and one that is named and missing then fails its tests.
+
+Everything computes with one thread: the arrays are small, and threads that wait for each other on a
+busy machine make the suite ten times as slow.  Tests of their own compare 1, 2 and 3 threads.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+import torch
+from threadpoolctl import threadpool_limits
 
+from minicnn import set_num_threads
 from minicnn.backends import Backend, BackendUnavailable, available_backends, get_backend
 
 LISTED = [name for name in os.environ.get("MINICNN_TEST_BACKENDS", "").split(",") if name]
 BACKENDS = LISTED or [name for name, reason in available_backends().items() if reason is None]
+
+
+threadpool_limits(1)
+torch.set_num_threads(1)
 
 
 @pytest.fixture(params=BACKENDS, scope="session")
@@ -36,3 +47,11 @@ def dtype(request: pytest.FixtureRequest) -> np.dtype:
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A generator seeded by the test's own name."""
     return np.random.default_rng(list(request.node.name.encode()))
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """minicnn.set_num_threads, undone after the test."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield set_num_threads
+    set_num_threads(1)

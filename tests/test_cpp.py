@@ -262,7 +262,7 @@ def test_bad_input_gives_an_error_or_a_result(cpp: Backend, name: str) -> None:
         (None, "[relu] x: expected a torch.Tensor, got None"),
         (torch.ones(2, device="meta"), "[relu] x: expected device cpu, got meta"),
         (torch.ones(2, dtype=torch.bfloat16), "[relu] x: expected dtype float32 or float64, got bfloat16"),
-        (torch.ones(2, 2).to_sparse(), "[relu] x: expected a dense tensor, got torch.sparse.FloatTensor"),
+        (torch.ones(2, 2).to_sparse(), "[relu] x: expected a dense tensor, got SparseCPUFloatType"),
     ],
 )
 def test_what_is_no_array_is_named(cpp: Backend, x: Any, message: str) -> None:

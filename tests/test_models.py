@@ -74,9 +74,13 @@ def test_prediction_is_evaluation(backend: Backend, rng: np.random.Generator) ->
     np.testing.assert_allclose(model.predict(x), x.reshape(3, 8) @ weight.T + bias, rtol=1e-12)
 
 
-def test_unbound_model_is_bound_when_it_predicts() -> None:
+def test_unbound_model_is_bound_to_auto_when_it_predicts(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minicnn.layers.layer.get_backend", {"auto": backend}.__getitem__)
     model = Sequential(Conv2d(1, 2, 3), Flatten(), Dense(8, 3))
     assert model.predict(np.zeros((1, 1, 4, 4))).shape == (1, 3)
+    assert model.backend is backend
 
 
 def test_wrong_batch_size_is_refused() -> None:

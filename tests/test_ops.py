@@ -78,10 +78,24 @@ def test_gradient_not_needed_is_none_and_others_stay(backend: Backend, case: Cas
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_same_bits_on_a_second_run(backend: Backend, case: Case) -> None:
     problem, _ = problem_and_oracle(case, np.dtype("float32"))
-    first, second = run_backend(backend, problem), run_backend(backend, problem)
-    for a, b in zip([*first.outputs.values(), *first.gradients.values()],
-                    [*second.outputs.values(), *second.gradients.values()], strict=True):  # fmt: skip
-        assert (a is None and b is None) or a.tobytes() == b.tobytes()
+    assert bits(run_backend(backend, problem)) == bits(run_backend(backend, problem))
+
+
+def bits(results: Results) -> list[bytes | None]:
+    arrays = [*results.outputs.values(), *results.gradients.values()]
+    return [None if a is None else a.tobytes() for a in arrays]
+
+
+def test_same_bits_for_any_number_of_threads(backend: Backend, threads: Callable[[int], None]) -> None:
+    if backend.name == "numpy":
+        pytest.skip("NumPy's BLAS orders its sums by the number of threads")
+    problems = [problem_and_oracle(case, np.dtype("float32"))[0] for case in CASES]
+    threads(1)
+    expected = [bits(run_backend(backend, problem)) for problem in problems]
+    for n in (2, 3):
+        threads(n)
+        for problem, first in zip(problems, expected, strict=True):
+            assert bits(run_backend(backend, problem)) == first, f"{problem.case} with {n} threads"
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

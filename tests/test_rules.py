@@ -143,7 +143,10 @@ LINEAR = [c for c in FLOATING if c.op in ("conv2d", "dense")]
 def test_gradient_times_non_finite_value_stays_non_finite(
     backend: Backend, case: Case, name: str, dtype: np.dtype
 ) -> None:
-    """Every dy is non-zero here, so nothing may be skipped."""
+    """Every dy is non-zero here, so nothing may be skipped.
+
+    More may be non-finite than in torch: dx summed over a border of zeros meets 0 * inf there.
+    """
     problem = draw(case, dtype)
     problem = problem._replace(dy=np.where(np.abs(problem.dy) < 0.1, 0.1, problem.dy).astype(dtype))
     if name == "dy":
@@ -154,9 +157,8 @@ def test_gradient_times_non_finite_value_stays_non_finite(
         problem = poisoned(problem, name)
     actual, expected = run_backend(backend, problem), run_torch(problem)
     for key, gradient in expected.gradients.items():
-        np.testing.assert_array_equal(
-            np.isfinite(actual.gradients[key]), np.isfinite(gradient), err_msg=key
-        )
+        kept = ~np.isfinite(actual.gradients[key]) | np.isfinite(gradient)
+        assert kept.all(), f"d{key}: {np.argwhere(~kept)[:5]} became finite"
 
 
 LOGITS = {
@@ -210,10 +212,12 @@ def test_parameters_of_no_image_have_zero_gradients(backend: Backend, case: Case
 def test_batch_norm_of_no_image_in_training(backend: Backend, dtype: np.dtype) -> None:
     problem = draw(next(c for c in CASES if str(c) == "batch_norm2d-evaluation-batch0"), dtype)
     case = Case("batch_norm2d", "rule", {}, {**problem.case.attrs, "training": True})
-    actual = run_backend(backend, problem._replace(case=case))
-    assert actual.outputs["y"].shape == problem.inputs["x"].shape
-    assert actual.gradients["x"].shape == problem.inputs["x"].shape
-    np.testing.assert_array_equal(actual.gradients["weight"], np.zeros(3))
+    problem = problem._replace(case=case)
+    actual, expected = run_backend(backend, problem), run_torch(problem)
+    for name in ("y", "running_mean", "running_var"):
+        np.testing.assert_array_equal(actual.outputs[name], expected.outputs[name], err_msg=name)
+    for name, a in actual.gradients.items():
+        np.testing.assert_array_equal(a, expected.gradients[name], err_msg=name)
 
 
 def test_batch_norm_evaluation_leaves_the_running_statistics(backend: Backend, dtype: np.dtype) -> None:

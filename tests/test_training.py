@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from minicnn import Trainer, models, optim, schedules, set_num_threads
+from minicnn import Trainer, models, optim, schedules
 from minicnn.backends import Backend
 from minicnn.layers import BatchNorm2d, Conv2d, Dense, Flatten, MaxPool2d, ReLU, Residual, Sequential
 from minicnn.torch_reference import to_torch
@@ -178,16 +177,15 @@ def test_second_run_gives_the_same_bits(
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
-def test_same_bits_for_any_number_of_threads(backend: Backend, make: Callable[..., Sequential]) -> None:
+def test_same_bits_for_any_number_of_threads(
+    backend: Backend, make: Callable[..., Sequential], threads: Callable[[int], None]
+) -> None:
     if backend.name == "numpy":
         pytest.skip("NumPy's BLAS orders its sums by the number of threads")
     runs = []
-    try:
-        for threads in (1, 2, 3):
-            set_num_threads(threads)
-            runs.append(train(make(backend, "float32"), RECIPES["sgd"]))
-    finally:
-        set_num_threads(os.cpu_count() or 1)
+    for n in (1, 2, 3):
+        threads(n)
+        runs.append(train(make(backend, "float32"), RECIPES["sgd"]))
     for other in runs[1:]:
         assert other.losses == runs[0].losses
         for name, a in runs[0].state.items():

@@ -2,22 +2,29 @@
 // for each phase of the stride, through the engine in correlation.h.
 // Fused: bias, ReLU and max-pool into the forward pass, the ReLU mask into the backward pass.
 #include <numeric>
+#include <type_traits>
 
 #include "conv2d_weight.h"
+#include "conv2d_winograd.h"
 #include "correlation.h"
 
 namespace minicnn {
 namespace {
 
+// The correlation of the forward pass, without its filters.
 template <typename T>
-Correlation<T> forward_correlation(const T* x, const T* weight, const T* bias, const ConvParams& p) {
-    const int64_t Cg = p.C / p.groups, Fg = p.F / p.groups;
-    const auto filters = pack_filters<T>(p.groups, Fg, p.KH, p.KW, Cg, bias,
-                                         [&](int64_t g, int64_t f, int64_t u, int64_t v, int64_t c) {
-                                             return weight[(((g * Fg + f) * p.KH + u) * p.KW + v) * Cg + c];
-                                         });
+Correlation<T> forward_correlation(const T* x, const ConvParams& p) {
     const Taps h{-p.pad_h, p.dil_h, p.KH, p.stride_h}, w{-p.pad_w, p.dil_w, p.KW, p.stride_w};
-    return {x, nullptr, p.N, p.H, p.W, p.C, h, w, p.OH, p.OW, p.F, p.groups, filters};
+    return {x, nullptr, p.N, p.H, p.W, p.C, h, w, p.OH, p.OW, p.F, p.groups, {}};
+}
+
+template <typename T>
+PackedFilters<T> forward_filters(const T* weight, const T* bias, const ConvParams& p) {
+    const int64_t Cg = p.C / p.groups, Fg = p.F / p.groups;
+    return pack_filters<T>(p.groups, Fg, p.KH, p.KW, Cg, bias,
+                           [&](int64_t g, int64_t f, int64_t u, int64_t v, int64_t c) {
+                               return weight[(((g * Fg + f) * p.KH + u) * p.KW + v) * Cg + c];
+                           });
 }
 
 // The taps that reach the inputs phase, phase + stride, ...: every `every`-th from `start`, read at taps.
@@ -47,12 +54,10 @@ void backward_data(const T* dy, const T* relu_y, const T* weight, T* dx, const C
                 const int64_t row = ph.start + u * ph.every, col = pw.start + v * pw.every;
                 return weight[(((g * Fg + f) * p.KH + row) * p.KW + col) * Cg + c];
             };
-            const auto filters =
-                pack_filters<T>(p.groups, Cg, ph.taps.count, pw.taps.count, Fg, nullptr, weight_at);
-            const int64_t rows = (p.H - i + p.stride_h - 1) / p.stride_h,
-                          cols = (p.W - j + p.stride_w - 1) / p.stride_w;
-            const Correlation<T> c{dy,      relu_y, p.N,  p.OH, p.OW,     p.F,    ph.taps,
-                                   pw.taps, rows,   cols, p.C,  p.groups, filters};
+            Correlation<T> c{dy, relu_y, p.N, p.OH, p.OW, p.F, ph.taps, pw.taps, 0, 0, p.C, p.groups, {}};
+            c.rows = (p.H - i + p.stride_h - 1) / p.stride_h;
+            c.cols = (p.W - j + p.stride_w - 1) / p.stride_w;
+            c.filters = pack_filters<T>(p.groups, Cg, ph.taps.count, pw.taps.count, Fg, nullptr, weight_at);
             correlate(c, PlainOutput<T>{dx + (i * p.W + j) * p.C, p.H * p.W * p.C, p.stride_h * p.W * p.C,
                                         p.stride_w * p.C, false});
         }
@@ -63,14 +68,23 @@ void backward_data(const T* dy, const T* relu_y, const T* weight, T* dx, const C
 
 template <typename T>
 void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu) {
+    Correlation<T> c = forward_correlation(x, p);
     const PlainOutput<T> out{y, p.OH * p.OW * p.F, p.OW * p.F, p.F, relu};
-    correlate(forward_correlation(x, weight, bias, p), out);
+    if constexpr (std::is_same_v<T, float>) {
+        const WinogradOutput to{y, out.image_stride, out.row_stride, p.F, p.OH, p.OW, relu, false, nullptr};
+        if (forward_winograd(x, weight, bias, to, p)) return;
+    }
+    c.filters = forward_filters(weight, bias, p);
+    correlate(c, out);
 }
 
 template <typename T>
 void conv2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, T* dx, T* dw, T* db,
                      const ConvParams& p) {
-    if (dx) backward_data(dy, relu_y, weight, dx, p);
+    if (dx && !data_winograd(dy, relu_y, nullptr, weight, dx, p, direct_share)) {
+        backward_data(dy, relu_y, weight, dx, p);
+    }
+    if (dw && weight_winograd(dy, relu_y, nullptr, x, dw, p, direct_share)) dw = nullptr;
     if (dw || db) backward_weight(dy, relu_y, x, dw, db, p);
 }
 
@@ -81,7 +95,14 @@ bool conv2d_pool_supported(const ConvParams&, const PoolParams& pool) {
 template <typename T>
 void conv2d_pool_forward(const T* x, const T* weight, const T* bias, T* y, uint8_t* winner,
                          const ConvParams& p, const PoolParams& pool, bool relu) {
-    correlate_pooled(forward_correlation(x, weight, bias, p), pool, y, winner, relu);
+    Correlation<T> c = forward_correlation(x, p);
+    if constexpr (std::is_same_v<T, float>) {
+        const WinogradOutput out{
+            y, pool.OH * pool.OW * p.F, pool.OW * p.F, p.F, pool.OH, pool.OW, relu, true, winner};
+        if (is_two_by_two(pool, p.OH, p.OW) && forward_winograd(x, weight, bias, out, p)) return;
+    }
+    c.filters = forward_filters(weight, bias, p);
+    correlate_pooled(c, pool, y, winner, relu);
 }
 
 #define INSTANTIATE(T)                                                                                    \

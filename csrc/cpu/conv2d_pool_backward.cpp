@@ -2,7 +2,7 @@
 // the sums run over the winners alone: for 2x2 windows a quarter of the work of a dense backward.
 // Fused: max-pool, ReLU and convolution backward; the full-size gradient never exists.
 #include "batch_split.h"
-#include "conv2d_weight.h"
+#include "conv2d_winograd.h"
 #include "correlation.h"
 #include "sparse_sum.h"
 
@@ -343,6 +343,10 @@ template <typename T>
 void conv2d_pool_backward(const T* dy, const uint8_t* winner, const T* x, const T* weight, T* dx, T* dw,
                           T* db, const ConvParams& p, const PoolParams& pool) {
     const Geometry<T> geometry(p, pool);
+    if (is_two_by_two(pool, p.OH, p.OW)) {
+        if (dx && data_winograd(dy, nullptr, winner, weight, dx, p, sparse_share)) dx = nullptr;
+        if (dw && weight_winograd(dy, nullptr, winner, x, dw, p, sparse_share)) dw = nullptr;
+    }
     if (dx) SparseData<T>(geometry, dy, winner, weight).run(dx);
     if (dw || db) SparseWeight<T>(geometry, dy, winner, x).run(dw, db);
 }

@@ -5,64 +5,10 @@
 
 #include "batch_split.h"
 #include "correlation.h"
+#include "gradient_tile.h"
 
 namespace minicnn {
 namespace {
-
-// What a tile sums over: rows x cols pixels of x (at `offset` for each of its rows) and of dy.
-template <typename T>
-struct GradientInput {
-    const T* x;
-    int64_t x_row, x_col;
-    const int64_t* offset;
-    const T* dy;
-    int64_t dy_row, dy_col, rows, cols;
-};
-
-// dst[k][lane] += sum over pixels of x[pixel + offset[k]] * dy[pixel][lane], k < KB.
-template <int L, int NV, int KB, typename T>
-void gradient_tile(const GradientInput<T>& in, T* dst) {
-    Vec<T, L> acc[KB][NV];
-    unroll<KB * NV>([&](auto i)
-                        __attribute__((always_inline)) { acc[i / NV][i % NV] = load<L>(dst + i * L); });
-    const int64_t* offset = in.offset;
-    const int64_t x_col = in.x_col, dy_col = in.dy_col;
-    for (int64_t r = 0; r < in.rows; ++r) {
-        const T *x = in.x + r * in.x_row, *dy = in.dy + r * in.dy_row;
-        for (int64_t c = 0; c < in.cols; ++c, x += x_col, dy += dy_col) {
-            Vec<T, L> d[NV];
-            unroll<NV>([&](auto v) __attribute__((always_inline)) { d[v] = load<L>(dy + v * L); });
-            unroll<KB>([&](auto k) __attribute__((always_inline)) {
-                const T value = x[offset[k]];
-                unroll<NV>([&](auto v) __attribute__((always_inline)) { acc[k][v] += d[v] * value; });
-            });
-        }
-    }
-    unroll<KB * NV>([&](auto i)
-                        __attribute__((always_inline)) { store(dst + i * L, acc[i / NV][i % NV]); });
-}
-
-template <typename T>
-using GradientKernel = void (*)(const GradientInput<T>&, T*);
-
-template <typename T>
-using GradientKernels = std::array<GradientKernel<T>, 14>;
-
-template <typename T, int L, int NV, int... I>
-constexpr GradientKernels<T> make_kernels(std::integer_sequence<int, I...>) {
-    return {(I < plain_cols(NV) ? gradient_tile<L, NV, std::min(I + 1, plain_cols(NV)), T> : nullptr)...};
-}
-
-template <typename T, int L, int NV>
-constexpr GradientKernels<T> kernels_of = make_kernels<T, L, NV>(std::make_integer_sequence<int, 14>{});
-
-template <typename T>
-const GradientKernels<T>& gradient_kernels(BlockWidth width) {
-    if constexpr (vector_bytes >= 32) {
-        if (width == half_vector) return kernels_of<T, lanes<T> / 2, 1>;
-    }
-    return width == two_vectors ? kernels_of<T, lanes<T>, 2> : kernels_of<T, lanes<T>, 1>;
-}
 
 template <typename T>
 class WeightGradient {
@@ -149,7 +95,7 @@ class WeightGradient {
                                     r1 - r0,
                                     p_.OW};
                 set_dy(in, n, r0, r1, block);
-                add_block(in, block, partial(chunk, block));
+                add_gradient(in, depth_, block.width, partial(chunk, block));
             }
         }
     }
@@ -180,16 +126,6 @@ class WeightGradient {
             for (int64_t f = count; f < in.dy_col; ++f) to[f] = T(0);
         }
         in.dy = copy;
-    }
-
-    void add_block(GradientInput<T> in, const Block& b, T* dst) const {
-        const int64_t most = plain_cols(b.width == two_vectors ? 2 : 1), tiles = (depth_ + most - 1) / most;
-        const auto& kernels = gradient_kernels<T>(b.width);
-        for (int64_t t = 0; t < tiles; ++t) {
-            const int64_t from = depth_ * t / tiles, to = depth_ * (t + 1) / tiles;
-            in.offset = offset_ + from;
-            kernels[to - from - 1](in, dst + from * block_lanes<T>(b.width));
-        }
     }
 
     // Adds the chunks' partial sums in order and turns [k][lane] into rows of dw.

@@ -47,6 +47,12 @@ int64_t grain_for(double flops_per_task) {
     return static_cast<int64_t>(std::min(1e12, 1 + worthwhile_flops / std::max(1.0, flops_per_task)));
 }
 
+bool is_two_by_two(const PoolParams& pool, int64_t rows, int64_t cols) {
+    return pool.KH == 2 && pool.KW == 2 && pool.stride_h == 2 && pool.stride_w == 2 && pool.pad_h == 0 &&
+           pool.pad_w == 0 && pool.dil_h == 1 && pool.dil_w == 1 && 2 * pool.OH <= rows &&
+           2 * pool.OW <= cols;
+}
+
 namespace {
 
 // What is the same for every band of a call: how sources are reached, and how far each tap is from the
@@ -176,12 +182,6 @@ void pool_row(const T* map, int64_t h0, const Correlation<T>& c, const PoolParam
             if (winner) winner[pw * c.F + f] = off ? relu_off : static_cast<uint8_t>(place);
         }
     }
-}
-
-bool is_two_by_two(const PoolParams& pool, int64_t rows, int64_t cols) {
-    return pool.KH == 2 && pool.KW == 2 && pool.stride_h == 2 && pool.stride_w == 2 && pool.pad_h == 0 &&
-           pool.pad_w == 0 && pool.dil_h == 1 && pool.dil_w == 1 && 2 * pool.OH <= rows &&
-           2 * pool.OW <= cols;
 }
 
 }  // namespace

@@ -49,6 +49,7 @@ struct Correlation {
     std::int64_t rows, cols;  // of the output
     std::int64_t F, groups;
     PackedFilters<T> filters;
+    const std::uint8_t* winner = nullptr;  // if given, source and winner are a 2x2 max-pool's (N,H/2,W/2,C)
 };
 
 template <typename T>
@@ -78,6 +79,9 @@ void correlate(const Correlation<T>& c, const PlainOutput<T>& out);
 template <typename T>
 void correlate_pooled(const Correlation<T>& c, const PoolParams& pool, T* y, std::uint8_t* winner,
                       bool relu);
+
+// Whether every window is a whole 2x2 square of its own, which is pooled inside the register tiles.
+bool is_two_by_two(const PoolParams& pool, std::int64_t rows, std::int64_t cols);
 
 // The part [h0,h1) x [w0,w1) of an image (H,W,C), zero outside it and where the mask is <= 0.
 template <typename T>

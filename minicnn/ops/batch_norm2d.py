@@ -34,9 +34,10 @@ def batch_norm2d_forward(
     images = x.transpose(0, 2, 3, 1)
     if training:
         mean, var = _moments(images)
-        _move(running_mean, mean, momentum)
         count = images.size // images.shape[3]
-        _move(running_var, var * x.dtype.type(count / max(count - 1, 1)), momentum)
+        if count:  # an empty batch moves nothing
+            _move(running_mean, mean, momentum)
+            _move(running_var, var * x.dtype.type(count / max(count - 1, 1)), momentum)
     else:
         assert running_mean is not None  # checked above
         assert running_var is not None

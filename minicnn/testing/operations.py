@@ -92,7 +92,8 @@ def _torch_batch_norm2d(torch: Any, t: Arrays, a: Attrs) -> Outputs:
     running = {name: None if t[name] is None else t[name].detach().clone() for name in RUNNING}
     y = torch.nn.functional.batch_norm(t["x"], **running, weight=t["weight"], bias=t["bias"], **a)
     if a["training"]:
-        var, mean = torch.var_mean(t["x"], (0, 2, 3), correction=0)
+        mean = t["x"].mean((0, 2, 3))
+        var = (t["x"] - mean[:, None, None]).square().mean((0, 2, 3))
     else:
         mean, var = t["running_mean"], t["running_var"]
     return {"y": y, "mean": mean, "invstd": torch.rsqrt(var + a["eps"]), **running}

@@ -1,0 +1,122 @@
+// Winograd's F(4x4, 3x3): a 3x3 correlation of stride 1 as 36 small matrix products, a quarter of the
+// multiplications.  Lavin and Gray 2015, arXiv:1509.09308.  Float only: its rounding error is some ten
+// times that of a direct sum.  Fused: zero padding and ReLU mask on reading; bias, ReLU and 2x2 max-pool.
+#pragma once
+
+#include "correlation.h"
+
+namespace minicnn {
+
+constexpr int winograd_out = 4, winograd_in = 6, winograd_planes = winograd_in * winograd_in;
+
+// Where the results go: the map (strides as in PlainOutput), or with `pooled` its 2x2 max-pool and the
+// winners.
+struct WinogradOutput {
+    float* y;
+    std::int64_t image_stride, row_stride, col_stride;
+    std::int64_t rows, cols;  // of y
+    bool relu, pooled;
+    std::uint8_t* winner;  // strides as y; or nullptr
+};
+
+// Whether a 3x3 correlation of this shape is worth it where the alternative takes `share` of a direct one's
+// time.
+bool winograd_pays(const Correlation<float>& c, double share = 1);
+
+// The window [h0,h1) x [w0,w1) of the source of image n: padded, masked, or with its 2x2 max-pool undone.
+void read_window(const Correlation<float>& c, std::int64_t n, std::int64_t h0, std::int64_t h1,
+                 std::int64_t w0, std::int64_t w1, float* out);
+
+// The rows of 4x4 tiles of all images, in blocks whose planes stay near the second-level cache.
+struct TileRows {
+    std::int64_t across, down, total, per_block;
+    explicit TileRows(const Correlation<float>& c);
+    std::int64_t tiles() const { return across * per_block; }
+};
+
+// One 6x6 patch of a vector of channels into the 36 planes.
+void transform_source(const float* patch, std::int64_t row_stride, std::int64_t col_stride, float* planes,
+                      std::int64_t plane);
+
+// v / 9, exact where it can be: integer-valued inputs keep their ties, which decide max-pool and ReLU.
+template <typename V>
+MINICNN_INLINE V ninth(V v) {
+    const V quotient = v * (1.0f / 9);
+    return quotient + (v - quotient * 9) * (1.0f / 9);
+}
+
+// dw (F,3,3,C) from x and dy by the same way, F(3x3, 4x4): `x` is the forward correlation, `dy` one whose
+// source is the gradient (rows, cols are not read).  False if a result is not finite.
+bool winograd_weight(const Correlation<float>& x, const Correlation<float>& dy, float* dw);
+
+// The filters' transform: plane p holds blocks of output channels as PackedFilters do, at p * plane.
+struct WinogradFilters {
+    const float* blocks;
+    const float* bias;
+    std::int64_t plane, padded;
+};
+
+// weight_at(channel, u, v, c) with taps u, v in the order of the source's rows and columns.
+template <typename F>
+WinogradFilters winograd_filters(std::int64_t channels, std::int64_t depth, const float* bias,
+                                 const F& weight_at);
+
+// Runs the correlation (c.filters is not read).  False if a result is not finite, whatever was written:
+// then the caller has to run it directly, which may have finite results or other non-finite ones.
+bool winograd(const Correlation<float>& c, const WinogradFilters& filters, const WinogradOutput& out);
+
+// 3 G g: the six values of a column of three taps, times 3 so that every factor is a power of two or 3/4:
+// the results come out nine times too large, exactly.
+template <typename V>
+MINICNN_INLINE void winograd_filter_column(const V (&g)[3], V (&u)[6]) {
+    const V ends = g[0] + g[2], outer = g[0] * 0.125f + g[2] * 0.5f, middle = g[1] * 0.25f;
+    u[0] = g[0] * 0.75f;
+    u[1] = (ends + g[1]) * -0.5f;
+    u[2] = (ends - g[1]) * -0.5f;
+    u[3] = outer + middle;
+    u[4] = outer - middle;
+    u[5] = g[2] * 3;
+}
+
+template <typename F>
+WinogradFilters winograd_filters(std::int64_t channels, std::int64_t depth, const float* bias,
+                                 const F& weight_at) {
+    constexpr int L = lanes<float>;
+    const std::int64_t padded = (channels + 2 * L - 1) / (2 * L) * 2 * L, plane = padded * depth + L;
+    float* blocks = scratch<float>(Slot::shared_weights, winograd_planes * plane + padded);
+    float* padded_bias = blocks + winograd_planes * plane;
+    for (std::int64_t f = 0; f < padded; ++f) padded_bias[f] = bias && f < channels ? bias[f] : 0.0f;
+    parallel_for(
+        0, padded / L, std::max<std::int64_t>(1, 2048 / depth), [&](std::int64_t first, std::int64_t last) {
+            for (std::int64_t i = first; i < last; ++i) {
+                const std::int64_t f0 = i * L, count = std::clamp<std::int64_t>(channels - f0, 0, L);
+                const int width = block_lanes<float>(block_width<float>(channels - f0 / (2 * L) * 2 * L));
+                float* block = blocks + f0 / (2 * L) * 2 * L * depth + f0 % (2 * L);
+                if (f0 % (2 * L) >= width) continue;
+                for (std::int64_t c = 0; c < depth; ++c) {
+                    float taps[9][L] = {};
+                    for (std::int64_t t = 0; t < 9; ++t) {
+                        for (std::int64_t l = 0; l < count; ++l)
+                            taps[t][l] = weight_at(f0 + l, t / 3, t % 3, c);
+                    }
+                    Vec<float, L> half[3][6], column[6];
+                    for (int v = 0; v < 3; ++v) {
+                        const Vec<float, L> g[3] = {load<L>(taps[v]), load<L>(taps[3 + v]),
+                                                    load<L>(taps[6 + v])};
+                        winograd_filter_column(g, half[v]);
+                    }
+                    for (int a = 0; a < 6; ++a) {
+                        const Vec<float, L> g[3] = {half[0][a], half[1][a], half[2][a]};
+                        winograd_filter_column(g, column);
+                        for (int b = 0; b < 6; ++b) {
+                            float* to = block + (a * 6 + b) * plane + c * width;
+                            store_part<L>(to, column[b], std::min(L, width));
+                        }
+                    }
+                }
+            }
+        });
+    return {blocks, padded_bias, plane, padded};
+}
+
+}  // namespace minicnn

@@ -1,0 +1,350 @@
+// Drives every CPU kernel over a spread of shapes, under the sanitizers: no torch, threads of its own, and
+// buffers of exactly the size that the contract gives, so that one element too far is seen.  It checks that
+// results do not depend on the number of threads; what they should be, the Python tests check.
+
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "../../csrc/ops.h"
+#include "../../csrc/parallel.h"
+
+namespace minicnn {
+
+static int threads = 1;
+
+int num_threads() { return threads; }
+
+void run_on_threads(int count, void (*body)(void*), void* context) {
+    std::vector<std::thread> others;
+    for (int i = 1; i < count; ++i) others.emplace_back(body, context);
+    body(context);
+    for (std::thread& other : others) other.join();
+}
+
+namespace {
+
+using std::int64_t;
+
+// Arrays of one run.  Inputs are reproducible numbers, some equal, some zero; outputs are kept for
+// comparison.
+template <typename T>
+class Arrays {
+  public:
+    const T* in(int64_t size) {
+        T* data = make(size);
+        for (int64_t i = 0; i < size; ++i) data[i] = T(int64_t(next() % 17) - 8) / 4;
+        return data;
+    }
+
+    T* out(int64_t size) {
+        T* data = make(size);
+        kept_.push_back({data, std::size_t(size) * sizeof(T)});
+        return data;
+    }
+
+    template <typename U>
+    U* out_of(int64_t size) {
+        void* data = allocate(std::size_t(size) * sizeof(U));
+        kept_.push_back({data, std::size_t(size) * sizeof(U)});
+        return static_cast<U*>(data);
+    }
+
+    // An array that is changed in place.
+    T* inout(int64_t size) {
+        T* data = const_cast<T*>(in(size));
+        kept_.push_back({data, std::size_t(size) * sizeof(T)});
+        return data;
+    }
+
+    T* positive(int64_t size) {
+        T* data = inout(size);
+        for (int64_t i = 0; i < size; ++i) data[i] = std::abs(data[i]) + T(0.5);
+        return data;
+    }
+
+    std::vector<unsigned char> bytes() const {
+        std::vector<unsigned char> all;
+        for (const auto& [data, size] : kept_) {
+            const auto* first = static_cast<const unsigned char*>(data);
+            all.insert(all.end(), first, first + size);
+        }
+        return all;
+    }
+
+    ~Arrays() {
+        for (void* data : owned_) std::free(data);
+    }
+
+  private:
+    struct Kept {
+        const void* data;
+        std::size_t size;
+    };
+
+    // malloc, of the exact size: an address sanitizer guards both ends
+    void* allocate(std::size_t bytes) {
+        owned_.push_back(std::malloc(bytes ? bytes : 1));
+        return owned_.back();
+    }
+    T* make(int64_t size) { return static_cast<T*>(allocate(std::size_t(size) * sizeof(T))); }
+    unsigned next() { return state_ = state_ * 1664525u + 1013904223u, state_ >> 8; }
+
+    std::vector<void*> owned_;
+    std::vector<Kept> kept_;
+    unsigned state_ = 1;
+};
+
+int failures = 0, runs = 0;
+
+// Runs the kernels of `drive` with 1, 2 and 5 threads; the outputs must be the same bytes.
+template <typename T>
+void check(const std::string& name, const std::function<void(Arrays<T>&)>& drive) {
+    std::vector<unsigned char> expected;
+    for (const int count : {1, 2, 5}) {
+        threads = count;
+        Arrays<T> arrays;
+        drive(arrays);
+        ++runs;
+        const std::vector<unsigned char> actual = arrays.bytes();
+        if (count == 1) expected = actual;
+        if (actual != expected) {
+            std::fprintf(stderr, "%s: %d threads give other bits than 1\n", name.c_str(), count);
+            ++failures;
+        }
+    }
+}
+
+int64_t out_size(int64_t size, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation) {
+    return (size + 2 * pad - dilation * (kernel - 1) - 1) / stride + 1;
+}
+
+struct ConvShape {
+    int64_t N, C, H, W, F, K, stride, pad, dilation, groups;
+};
+
+ConvParams params_of(const ConvShape& s) {
+    return {s.N,
+            s.C,
+            s.H,
+            s.W,
+            s.F,
+            s.K,
+            s.K,
+            out_size(s.H, s.K, s.stride, s.pad, s.dilation),
+            out_size(s.W, s.K, s.stride, s.pad, s.dilation),
+            s.stride,
+            s.stride,
+            s.pad,
+            s.pad,
+            s.dilation,
+            s.dilation,
+            s.groups};
+}
+
+PoolParams pool_over(int64_t H, int64_t W, int64_t kernel, int64_t stride, int64_t pad) {
+    return {kernel,
+            kernel,
+            out_size(H, kernel, stride, pad, 1),
+            out_size(W, kernel, stride, pad, 1),
+            stride,
+            stride,
+            pad,
+            pad,
+            1,
+            1};
+}
+
+template <typename T>
+void convolutions() {
+    const ConvShape shapes[] = {{2, 1, 12, 12, 6, 5, 1, 2, 1, 1},  {3, 3, 9, 11, 16, 3, 1, 1, 1, 1},
+                                {2, 6, 14, 14, 16, 5, 1, 0, 1, 1}, {2, 32, 14, 14, 64, 3, 1, 1, 1, 1},
+                                {1, 17, 7, 5, 33, 3, 2, 1, 1, 1},  {2, 8, 9, 9, 8, 3, 1, 2, 2, 1},
+                                {2, 16, 8, 8, 16, 3, 1, 1, 1, 16}, {2, 12, 6, 7, 18, 3, 1, 1, 1, 3},
+                                {2, 40, 5, 5, 24, 1, 1, 0, 1, 1},  {1, 64, 12, 12, 64, 3, 1, 1, 1, 1},
+                                {1, 3, 23, 23, 8, 7, 2, 3, 1, 1},  {0, 4, 6, 6, 4, 3, 1, 1, 1, 1},
+                                {1, 5, 1, 1, 7, 3, 1, 1, 1, 1},    {1, 130, 6, 6, 128, 3, 1, 1, 1, 1}};
+    for (const ConvShape& s : shapes) {
+        const ConvParams p = params_of(s);
+        const int64_t xs = s.N * s.C * s.H * s.W, ws = s.F * s.K * s.K * s.C / s.groups,
+                      ys = s.N * p.OH * p.OW * s.F;
+        const std::string name =
+            "conv2d C" + std::to_string(s.C) + " F" + std::to_string(s.F) + " K" + std::to_string(s.K);
+        for (const bool relu : {false, true}) {
+            check<T>(name, [&](Arrays<T>& a) {
+                conv2d_forward(a.in(xs), a.in(ws), relu ? a.in(s.F) : nullptr, a.out(ys), p, relu);
+            });
+            check<T>(name + " backward", [&](Arrays<T>& a) {
+                conv2d_backward(a.in(ys), relu ? a.in(ys) : nullptr, a.in(xs), a.in(ws), a.out(xs),
+                                a.out(ws), a.out(s.F), p);
+            });
+            const PoolParams pools[] = {pool_over(p.OH, p.OW, 2, 2, 0), pool_over(p.OH, p.OW, 3, 2, 1)};
+            for (const PoolParams& pool : pools) {
+                if (pool.OH < 1 || pool.OW < 1 || !conv2d_pool_supported(p, pool)) continue;
+                const int64_t pooled = s.N * pool.OH * pool.OW * s.F;
+                check<T>(name + " pool", [&](Arrays<T>& a) {
+                    const T *x = a.in(xs), *w = a.in(ws);
+                    auto* winner = a.template out_of<std::uint8_t>(pooled);
+                    conv2d_pool_forward(x, w, a.in(s.F), a.out(pooled), winner, p, pool, relu);
+                    conv2d_pool_backward(a.in(pooled), winner, x, w, a.out(xs), a.out(ws), a.out(s.F), p,
+                                         pool);
+                });
+            }
+        }
+    }
+}
+
+template <typename T>
+void dense_layers() {
+    const int64_t shapes[][3] = {{1, 400, 120}, {128, 84, 10}, {5, 1, 1},
+                                 {33, 257, 65}, {0, 7, 5},     {130, 513, 130}};
+    for (const auto& [N, in, out] : shapes) {
+        check<T>("dense", [&, N = N, in = in, out = out](Arrays<T>& a) {
+            const T *x = a.in(N * in), *w = a.in(in * out);
+            T* y = a.out(N * out);
+            dense_forward(x, w, a.in(out), y, N, in, out, true);
+            dense_backward(a.in(N * out), static_cast<const T*>(y), x, w, a.out(N * in), a.out(in * out),
+                           a.out(out), N, in, out);
+        });
+    }
+}
+
+template <typename T, typename Index>
+void max_pools(const ImageShape& s, const PoolParams& pool) {
+    const int64_t xs = s.N * s.H * s.W * s.C, ys = s.N * pool.OH * pool.OW * s.C;
+    check<T>("max_pool2d", [&](Arrays<T>& a) {
+        Index* argmax = a.template out_of<Index>(ys);
+        const T* x = a.in(xs);
+        max_pool2d_forward(x, a.out(ys), argmax, s, pool);
+        max_pool2d_forward(x, a.out(ys), static_cast<Index*>(nullptr), s, pool);
+        max_pool2d_backward(a.in(ys), static_cast<const Index*>(argmax), a.out(xs), s, pool);
+    });
+    check<T>("batch_norm2d_pool", [&](Arrays<T>& a) {
+        Index* argmax = a.template out_of<Index>(ys);
+        const T *x = a.in(xs), *weight = a.in(s.C);
+        T *y = a.out(ys), *mean = a.out(s.C), *invstd = a.out(s.C);
+        batch_norm2d_pool_forward(x, weight, a.in(s.C), a.inout(s.C), a.positive(s.C), y, argmax, mean,
+                                  invstd, s, {0.1, 1e-5, true}, pool);
+        batch_norm2d_pool_backward(a.in(ys), static_cast<const T*>(y), static_cast<const Index*>(argmax), x,
+                                   weight, static_cast<const T*>(mean), static_cast<const T*>(invstd),
+                                   a.out(xs), a.out(s.C), a.out(s.C), s, true, pool);
+    });
+}
+
+template <typename T>
+void images() {
+    const ImageShape shapes[] = {{2, 3, 9, 7}, {1, 70, 8, 8}, {3, 1, 5, 6}, {0, 4, 6, 6}, {2, 45, 31, 30}};
+    for (const ImageShape& s : shapes) {
+        const int64_t xs = s.N * s.H * s.W * s.C;
+        for (const auto& [kernel, stride, pad] : {std::array<int64_t, 3>{2, 2, 0}, {3, 2, 1}, {3, 1, 1}}) {
+            const PoolParams pool = pool_over(s.H, s.W, kernel, stride, pad);
+            max_pools<T, std::uint8_t>(s, pool);
+            max_pools<T, int64_t>(s, pool);
+            check<T>("avg_pool2d", [&](Arrays<T>& a) {
+                const int64_t ys = s.N * pool.OH * pool.OW * s.C;
+                avg_pool2d_forward(a.in(xs), a.out(ys), s, pool, true);
+                avg_pool2d_backward(a.in(ys), a.out(xs), s, pool, false);
+            });
+        }
+        for (const auto& [OH, OW] : {std::array<int64_t, 2>{1, 1}, {3, 2}, {11, 13}}) {
+            check<T>("adaptive_avg_pool2d", [&, OH = OH, OW = OW](Arrays<T>& a) {
+                adaptive_avg_pool2d_forward(a.in(xs), a.out(s.N * OH * OW * s.C), s, OH, OW);
+                adaptive_avg_pool2d_backward(a.in(s.N * OH * OW * s.C), a.out(xs), s, OH, OW);
+            });
+        }
+        for (const bool training : {true, false}) {
+            check<T>("batch_norm2d", [&](Arrays<T>& a) {
+                const T *x = a.in(xs), *weight = a.in(s.C);
+                T *y = a.out(xs), *mean = a.out(s.C), *invstd = a.out(s.C);
+                batch_norm2d_forward(x, weight, a.in(s.C), a.inout(s.C), a.positive(s.C), a.in(xs), y, mean,
+                                     invstd, s, {0.1, 1e-5, training}, true);
+                batch_norm2d_backward(a.in(xs), static_cast<const T*>(y), x, weight,
+                                      static_cast<const T*>(mean), static_cast<const T*>(invstd), a.out(xs),
+                                      a.out(xs), a.out(s.C), a.out(s.C), s, training);
+            });
+        }
+        check<T>("flatten and concat", [&](Arrays<T>& a) {
+            flatten_forward(a.in(xs), a.out(xs), s);
+            flatten_backward(a.in(xs), a.out(xs), s);
+            const int64_t pixels = s.N * s.H * s.W;
+            const Piece<const T> pieces[] = {{a.in(xs), s.C}, {a.in(pixels * 5), 5}};
+            concat_forward(pieces, 2, a.out(pixels * (s.C + 5)), pixels);
+            const Piece<T> parts[] = {{a.out(xs), s.C}, {a.out(pixels * 5), 5}};
+            concat_backward(a.in(pixels * (s.C + 5)), parts, 2, pixels);
+        });
+    }
+}
+
+template <typename T>
+void rows() {
+    for (const auto& [N, K] : {std::array<int64_t, 2>{1, 10}, {300, 100}, {0, 3}, {7, 1}}) {
+        check<T>("softmax", [&, N = N, K = K](Arrays<T>& a) {
+            T* p = a.out(N * K);
+            softmax_forward(a.in(N * K), p, N, K);
+            softmax_backward(a.in(N * K), static_cast<const T*>(p), a.out(N * K), N, K);
+            std::vector<int64_t> labels(static_cast<std::size_t>(N));
+            for (int64_t n = 0; n < N; ++n) labels[std::size_t(n)] = n % K;
+            const Targets<T> targets[] = {{labels.data(), nullptr, a.positive(K), 0.1},
+                                          {nullptr, p, nullptr, 0.0}};
+            for (const Targets<T>& t : targets) {
+                T* probs = a.out(N * K);
+                softmax_cross_entropy_forward(a.in(N * K), t, a.out(1), probs, N, K);
+                softmax_cross_entropy_backward(static_cast<const T*>(probs), t, a.out(N * K), N, K);
+            }
+        });
+    }
+}
+
+template <typename T>
+void elementwise_and_optimizers() {
+    for (const int64_t size : {int64_t{0}, int64_t{1}, int64_t{1000}, int64_t{70001}}) {
+        check<T>("elementwise", [&](Arrays<T>& a) {
+            T* y = a.out(size);
+            relu_forward(a.in(size), y, size);
+            relu_backward(a.in(size), static_cast<const T*>(y), a.out(size), size);
+            add_forward(a.in(size), a.in(size), a.out(size), size);
+            bool* keep = a.template out_of<bool>(size);
+            for (int64_t i = 0; i < size; ++i) keep[i] = i % 3 != 0;
+            dropout(a.in(size), static_cast<const bool*>(keep), T(2), a.out(size), size);
+        });
+        check<T>("optimizers", [&](Arrays<T>& a) {
+            std::vector<Parameter<T>> list;
+            for (const int64_t n : {size, int64_t{7}, size / 3}) {
+                list.push_back({a.inout(n), a.in(n), a.positive(n), a.positive(n), n});
+            }
+            const auto count = int64_t(list.size());
+            sgd_step(list.data(), count, {0.1, 0.9, 0.01, true});
+            sgd_step(list.data(), count, {0.1, 0, 0.01, false});
+            adam_step(list.data(), count, {1e-3, 0.9, 0.999, 1e-8, 0.01, true, 3});
+            rmsprop_step(list.data(), count, {1e-2, 0.99, 1e-8, 0.01, 0.9});
+            ema_update(list.data(), count, 0.99);
+            scale(list.data(), count, 0.5);
+            *a.template out_of<double>(1) = sum_of_squares(list.data(), count);
+        });
+    }
+}
+
+template <typename T>
+void everything() {
+    convolutions<T>();
+    dense_layers<T>();
+    images<T>();
+    rows<T>();
+    elementwise_and_optimizers<T>();
+}
+
+}  // namespace
+}  // namespace minicnn
+
+int main() {
+    minicnn::everything<float>();
+    minicnn::everything<double>();
+    std::printf("%d runs, %d failures\n", minicnn::runs, minicnn::failures);
+    return minicnn::failures == 0 ? 0 : 1;
+}
