@@ -80,10 +80,10 @@ def choose_backend(args: argparse.Namespace, console: Console) -> str:
     Raises: BackendUnavailable with the reason
     """
     name, why = choice() if args.backend == "auto" else (args.backend, "as asked")
-    get_backend(name)
+    backend = get_backend(name)
     if args.threads is not None:
         set_num_threads(args.threads)
-    console.print(f"backend: {name} ({why})")
+    console.print(f"backend: {backend.label} ({why})")
     return name
 
 

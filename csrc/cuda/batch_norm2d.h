@@ -49,12 +49,14 @@ struct KeepStatistics {
     T *mean, *invstd, *running_mean, *running_var;
     double momentum, eps;
     __device__ void operator()(int c, const Moments<T>& m) const {
-        const T unknown = T(NAN);
-        const T average = m.count > 0 ? m.mean : unknown;
-        const double variance = m.count > 0 ? double(m.squares) / m.count : double(unknown);
-        mean[c] = average;
+        if (m.count == 0) {  // nothing to learn from
+            mean[c] = invstd[c] = T(NAN);
+            return;
+        }
+        const double variance = double(m.squares) / m.count;
+        mean[c] = m.mean;
         invstd[c] = T(1 / sqrt(variance + eps));
-        if (running_mean) move_towards(running_mean + c, average, momentum);
+        if (running_mean) move_towards(running_mean + c, m.mean, momentum);
         if (running_var) {
             move_towards(running_var + c, T(variance * (m.count / larger(m.count - 1, 1.0))), momentum);
         }
@@ -134,7 +136,7 @@ struct KeepGradients {
     double count;
     __device__ void operator()(int c, const GradientSums& sums) const {
         const double inverse = double(invstd[c]);
-        if (dw) dw[c] = T(sums.product * inverse);
+        if (dw) dw[c] = count == 0 ? T(0) : T(sums.product * inverse);
         if (db) db[c] = T(sums.g);
         offset[c] = T(sums.g / count);
         slope[c] = T(sums.product * inverse * inverse / count);

@@ -15,11 +15,13 @@ struct ForwardOutput {
     std::int64_t F;
     int group_filters;
     bool relu;
+    static constexpr bool doubts = false;
     __device__ std::int64_t row(std::int64_t m) const { return m * F; }
-    __device__ void put(int group, int, std::int64_t row, std::int64_t, int n, T value) const {
+    __device__ bool put(int group, int, std::int64_t row, int n, T value) const {
         const int f = group * group_filters + n;
         if (bias) value += bias[f];
         y[row + f] = relu ? cuda::relu(value) : value;
+        return true;
     }
 };
 

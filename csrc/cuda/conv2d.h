@@ -25,19 +25,27 @@ struct Tiles<double> {
     using Wide = Registers<double, 4, 4>;
 };
 
-// Calls body(Math): how a product of this many columns is computed.
-template <typename T, bool wide_loads, typename Body>
+// A type as an argument.
+template <typename Math>
+struct Choice {
+    using type = Math;
+};
+
+// Calls body(Choice<Math>()): how a product of this many columns is computed, in tiles of at most so many.
+template <typename T, bool wide_loads, int most_columns = 128, typename Body>
 void with_math([[maybe_unused]] std::int64_t columns, const Body& body) {
-    using Choice = Tiles<T>;
-    if (columns <= 16) return body(std::type_identity<typename Choice::Narrow>());
+    using Of = Tiles<T>;
+    if (columns <= 16) return body(Choice<typename Of::Narrow>());
     if constexpr (std::is_same_v<T, float>) {
         if constexpr (wide_loads) {
-            if (allow_tf32) return body(std::type_identity<TensorCores>());
+            if (allow_tf32) return body(Choice<TensorCores>());
         }
-        if (columns <= 32) return body(std::type_identity<typename Choice::Half>());
-        if (columns > 64) return body(std::type_identity<typename Choice::Widest>());
+        if (columns <= 32) return body(Choice<typename Of::Half>());
+        if constexpr (most_columns > 64) {
+            if (columns > 64) return body(Choice<typename Of::Widest>());
+        }
     }
-    body(std::type_identity<typename Choice::Wide>());
+    body(Choice<typename Of::Wide>());
 }
 
 inline bool is_depthwise(const ConvParams& p) { return p.groups == p.C && p.groups == p.F; }

@@ -33,16 +33,18 @@ struct InputOutput {
     Axis down, across;
     Pixels inputs;
     int group_channels, depth;
+    static constexpr bool doubts = true;
 
     __device__ std::int64_t row(std::int64_t m) const {
         const Pixel at = inputs.at(m);
         const std::int64_t h = down.phase + at.h * down.stride, w = across.phase + at.w * across.stride;
         return ((at.n * H + h) * W + w) * C;
     }
-    __device__ void put(int group, int, std::int64_t row, std::int64_t m, int n, T value) const {
-        dx[row + group * group_channels + n] = is_finite(value) ? value : again(group, m, n);
+    __device__ bool put(int group, int, std::int64_t row, int n, T value) const {
+        dx[row + group * group_channels + n] = value;
+        return is_finite(value);
     }
-    __device__ T again(int group, std::int64_t m, int n) const {
+    __device__ void put_again(int group, std::int64_t row_of_dx, std::int64_t m, int n) const {
         A of_group = a;
         B filters = b;
         of_group.select(group);
@@ -55,7 +57,7 @@ struct InputOutput {
             if (!of_group.meets(row, at)) continue;
             sum += of_group.template values<1>(row, at).v[0] * *filters.at(channel, filters.depth(k, true));
         }
-        return sum;
+        dx[row_of_dx + group * group_channels + n] = sum;
     }
 };
 
@@ -81,9 +83,11 @@ struct PointwiseOutput {
     T* dx;
     std::int64_t C;
     int group_channels;
+    static constexpr bool doubts = false;
     __device__ std::int64_t row(std::int64_t m) const { return m * C; }
-    __device__ void put(int group, int, std::int64_t row, std::int64_t, int n, T value) const {
+    __device__ bool put(int group, int, std::int64_t row, int n, T value) const {
         dx[row + group * group_channels + n] = value;
+        return true;
     }
 };
 

@@ -74,7 +74,7 @@ template <typename Math>
 constexpr int pool_pitch = 16 * Math::TN + 1;
 
 template <typename Math, typename A, typename B, int W>
-__global__ void __launch_bounds__(cuda::block_threads)
+__global__ void __launch_bounds__(cuda::block_threads, 1)
 conv2d_pool_kernel(A a, B b, PoolOutput<typename Math::T> out, cuda::GemmSize s) {
     using T = typename Math::T;
     constexpr int BN = 16 * Math::TN, pitch = pool_pitch<Math>;
@@ -125,7 +125,7 @@ void launch_pool(const typename Math::T* x, const typename Math::T* weight, cons
 template <typename T, int W>
 void forward(const T* x, const T* weight, const PoolOutput<T>& out, const ConvParams& p, const PoolParams& pool) {
     // at most 64 columns: the tile must fit in shared memory
-    cuda::with_math<T, (W > 1)>(std::min<std::int64_t>(p.F / p.groups, 64), [&](auto math) {
+    cuda::with_math<T, (W > 1), 64>(p.F / p.groups, [&](auto math) {
         launch_pool<typename decltype(math)::type, W>(x, weight, out, p, pool);
     });
 }

@@ -12,9 +12,11 @@ struct WeightOutput {
     T* dw;
     std::int64_t depth;
     int group_filters;
+    static constexpr bool doubts = false;
     __device__ std::int64_t row(std::int64_t m) const { return m; }
-    __device__ void put(int group, int, std::int64_t, std::int64_t m, int n, T value) const {
-        dw[(std::int64_t(group) * group_filters + n) * depth + m] = value;
+    __device__ bool put(int group, int, std::int64_t row, int n, T value) const {
+        dw[(std::int64_t(group) * group_filters + n) * depth + row] = value;
+        return true;
     }
 };
 

@@ -211,9 +211,10 @@ __device__ __forceinline__ void multiply(Math& math, const A& a, const B& b, con
     math.template finish<A, B>(shared);
 }
 
-// Output has row(m): where row m begins; put(group, split, row, m, n, value).
+// Output has row(m): where row m begins; put(group, split, row, n, value), which may return false: the
+// value is in doubt, and put_again(group, row, m, n) finds it in another way.
 template <typename Math, typename A, typename B, int WA, int WB, typename Output>
-__global__ void __launch_bounds__(block_threads) gemm_kernel(A a, B b, Output out, GemmSize s) {
+__global__ void __launch_bounds__(block_threads, 1) gemm_kernel(A a, B b, Output out, GemmSize s) {
     using T = typename Math::T;
     using Layout = GemmLayout<Math, A, B>;
     MINICNN_DYNAMIC_SHARED(T, shared);
@@ -225,6 +226,7 @@ __global__ void __launch_bounds__(block_threads) gemm_kernel(A a, B b, Output ou
     Math math;
     multiply<Math, A, B, WA, WB>(math, a, b, s, shared, first_row, first_column, split);
     const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+    std::uint64_t doubtful = 0;  // of the thread's elements; a loop over them is small code, and rare
 #pragma unroll
     for (int i = 0; i < Math::TM; ++i) {
         const std::int64_t m = first_row + Share<A, Math::TM>::row(ty, i);
@@ -233,7 +235,15 @@ __global__ void __launch_bounds__(block_threads) gemm_kernel(A a, B b, Output ou
 #pragma unroll
         for (int j = 0; j < Math::TN; ++j) {
             const int n = first_column + Share<B, Math::TN>::row(tx, j);
-            if (n < s.N) out.put(group, split, row, m, n, math.sum[i][j]);
+            if (n >= s.N) continue;
+            if (!out.put(group, split, row, n, math.sum[i][j])) doubtful |= std::uint64_t{1} << (i * Math::TN + j);
+        }
+    }
+    if constexpr (Output::doubts) {
+        for (int element = 0; doubtful; ++element, doubtful >>= 1) {
+            if (!(doubtful & 1)) continue;
+            const std::int64_t m = first_row + Share<A, Math::TM>::row(ty, element / Math::TN);
+            out.put_again(group, out.row(m), m, first_column + Share<B, Math::TN>::row(tx, element % Math::TN));
         }
     }
 }
@@ -255,9 +265,11 @@ struct Parts {
     T* data;
     std::int64_t M;
     int N, groups;
+    static constexpr bool doubts = false;
     __device__ std::int64_t row(std::int64_t m) const { return m * N; }
-    __device__ void put(int group, int split, std::int64_t row, std::int64_t, int n, T value) const {
+    __device__ bool put(int group, int split, std::int64_t row, int n, T value) const {
         data[(std::int64_t(split) * groups + group) * M * N + row + n] = value;
+        return true;
     }
 };
 
@@ -274,7 +286,11 @@ struct AddParts {
         T sum = parts[i];
         for (int split = 1; split < splits; ++split) sum += parts[split * every + i];
         const std::int64_t line = divide(i, N), group = divide(line, M), m = line - group * M;
-        out.put(int(group), 0, out.row(m), m, int(i - line * N), sum);
+        const std::int64_t row = out.row(m);
+        const int n = int(i - line * N);
+        if (!out.put(int(group), 0, row, n, sum)) {
+            if constexpr (Output::doubts) out.put_again(int(group), row, m, n);
+        }
     }
 };
 

@@ -88,10 +88,6 @@ std::optional<std::int64_t> Device::wrong_label(const Tensor& labels, std::int64
 
 #include "../bindings.h"
 
-// build.py finds this text in the file, before it dares to load it.
-#define MINICNN_TEXT_OF(x) #x
-#define MINICNN_TEXT(x) MINICNN_TEXT_OF(x)
-
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
     minicnn::bind(module);
     module.def("set_tf32", [](bool on) { minicnn::cuda::allow_tf32 = on; });
@@ -101,5 +97,4 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
 #else
     module.attr("emulated") = false;
 #endif
-    module.attr("build_info") = "minicnn-build:" MINICNN_TEXT(MINICNN_BUILD_INFO) ":";
 }
