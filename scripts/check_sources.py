@@ -1,6 +1,6 @@
 """House rules that no linter has: files stay short, and an operation is found under its own name.
 
-    python scripts/check_sources.py        prints what breaks a rule, exit status 1
+python scripts/check_sources.py        prints what breaks a rule, exit status 1
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Compiles every CUDA kernel for sm_80 and sm_90, needs no GPU, and tells what the compiler made of it.
 
-For each kernel: registers, shared memory, spills, theoretical occupancy.  For the whole: whether 128-bit loads,
-asynchronous copies and tensor-core instructions are in the code.  ``--check`` fails where a kernel spills or one
-of those instructions is missing.
+For each kernel: registers, shared memory, spills, theoretical occupancy.  For the whole: whether 128-bit
+loads, asynchronous copies and tensor-core instructions are in the code.  ``--check`` fails where a kernel
+spills or one of those instructions is missing.
 
     python scripts/cuda_report.py [--arch 80 90] [--check] [--json FILE]
 """
@@ -28,8 +28,8 @@ LIMITS = {
 RESERVED = 1024  # bytes of shared memory that the system takes of each block
 
 PATTERNS = {
-    "128-bit global loads": r"ld\.global(?:\.nc)?\.v4\.(?:f32|u32|b32)|ld\.global(?:\.nc)?\.v2\.(?:f64|u64|b64)",
-    "128-bit shared loads": r"ld\.shared\.v4\.(?:f32|u32|b32)|ld\.shared\.v2\.(?:f64|u64|b64)",
+    "128-bit global loads": r"ld\.global(?:\.nc)?\.(?:v4\.[fub]32|v2\.[fub]64)",
+    "128-bit shared loads": r"ld\.shared\.(?:v4\.[fub]32|v2\.[fub]64)",
     "128-bit asynchronous copies": r"cp\.async\.c[ag]\.shared\.global \[[^\]]+\], \[[^\]]+\], 16",
     "TF32 tensor-core products": r"mma\.(?:sync\.)?[a-z0-9.]*tf32",
 }
@@ -53,7 +53,8 @@ def compile_file(path: Path, arch: str, folder: Path) -> tuple[list[Kernel], str
     home = cuda_build.cuda_home()
     assert home is not None
     command = [
-        str(home / "bin" / "nvcc"), "-std=c++17", *cuda_build.nvcc_flags(), f"-arch=sm_{arch}", "-Xptxas", "-v",
+        str(home / "bin" / "nvcc"), "-std=c++17", *cuda_build.nvcc_flags(), f"-arch=sm_{arch}",
+        "-Xptxas", "-v",
         "--keep", "--keep-dir", str(folder), "-c", str(path), "-o", str(folder / "out.o"),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -105,8 +106,8 @@ def dynamic_shared(name: str) -> int:
     size = 8 if tile and tile.group(1) == "double" else 4
     rows, columns = (16 * int(tile.group(2)), 16 * int(tile.group(3))) if tile else (128, 64)
     operands = name.partition("TensorCores" if cores else tile.group(0) if tile else "")[2]
-    first, second = re.findall(r"(Matrix|Patches|GradientPatches|GradientColumns|TapFilters)<\w+(?:, (\w+))?",
-                               operands)[:2]  # fmt: skip
+    kinds = "Matrix|Patches|GradientPatches|GradientColumns|TapFilters"
+    first, second = re.findall(rf"\b({kinds})<\w+(?:, (\w+))?", operands)[:2]
     elements = 2 * (_tile(first, rows, 16 // size) + _tile(second, columns, 16 // size))
     if cores:
         elements = max(elements, rows * (columns + 4))
@@ -153,9 +154,8 @@ def main() -> None:
     counts = {what: len(re.findall(pattern, code)) for what, pattern in PATTERNS.items()}
     print(f"{'file':24} sm  registers  shared  spills  occupancy  kernel")
     for k in kernels:
-        print(
-            f"{k.file:24} {k.arch}  {k.registers:9}  {k.shared_bytes:6}  {k.spill_bytes:6}  {k.occupancy:9.0%}  {k.name}"
-        )
+        numbers = f"{k.registers:9}  {k.shared_bytes:6}  {k.spill_bytes:6}  {k.occupancy:9.0%}"
+        print(f"{k.file:24} {k.arch}  {numbers}  {k.name}")
     for what, count in counts.items():
         print(f"{what}: {count}")
     if args.json:

@@ -84,7 +84,7 @@ inline int narrow(std::int64_t size, const char* what) {
 constexpr int block_threads = 256;
 
 template <int V, typename F>
-__global__ void __launch_bounds__(block_threads) for_each_kernel(F f, std::int64_t count) {
+__global__ void __launch_bounds__(block_threads, 1) for_each_kernel(F f, std::int64_t count) {
     const std::int64_t step = std::int64_t(gridDim.x) * block_threads;
     for (std::int64_t i = std::int64_t(blockIdx.x) * block_threads + threadIdx.x; i < count; i += step) {
         f.template at<V>(i * V);

@@ -52,10 +52,6 @@ class Fibre {
 
     // Runs the fibre until it calls yield() or finish().
     void resume() {
-#if defined(__SANITIZE_THREAD__)
-        host_tsan_ = __tsan_get_current_fiber();
-        __tsan_switch_to_fiber(tsan_, __tsan_switch_to_fiber_no_sync);
-#endif
 #if defined(__SANITIZE_ADDRESS__)
         void* fake;
         __sanitizer_start_switch_fiber(&fake, stack_, stack_bytes);
@@ -101,9 +97,20 @@ class Fibre {
     }
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    void first_switch() { swapcontext(&host_, &context_); }
-    void next_switch() { swapcontext(&host_, &context_); }
-    void switch_back() { swapcontext(&context_, &host_); }
+    void first_switch() {
+#if defined(__SANITIZE_THREAD__)
+        host_tsan_ = __tsan_get_current_fiber();
+        __tsan_switch_to_fiber(tsan_, __tsan_switch_to_fiber_no_sync);
+#endif
+        swapcontext(&host_, &context_);
+    }
+    void next_switch() { first_switch(); }
+    void switch_back() {
+#if defined(__SANITIZE_THREAD__)
+        __tsan_switch_to_fiber(host_tsan_, __tsan_switch_to_fiber_no_sync);
+#endif
+        swapcontext(&context_, &host_);
+    }
 #else
     void first_switch() {
         if (_setjmp(host_jump_) == 0) setcontext(&context_);
@@ -118,9 +125,6 @@ class Fibre {
 #endif
 
     void leave([[maybe_unused]] bool for_good) {
-#if defined(__SANITIZE_THREAD__)
-        __tsan_switch_to_fiber(host_tsan_, __tsan_switch_to_fiber_no_sync);
-#endif
 #if defined(__SANITIZE_ADDRESS__)
         __sanitizer_start_switch_fiber(for_good ? nullptr : &fake_, host_stack_, host_stack_bytes_);
 #endif

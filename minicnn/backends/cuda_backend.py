@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from minicnn.backends import build, cuda_build
+from minicnn.backends import build, cuda_build, get_backend
 from minicnn.backends.base import BackendUnavailable
 from minicnn.backends.cpp_backend import CppBackend
 
@@ -27,8 +27,8 @@ class CudaBackend(CppBackend):
     name: ClassVar[str] = "cuda"
 
     def __init__(self) -> None:
-        self.emulated = cuda_build.emulated()
-        reason = None if self.emulated else cuda_build.missing_gpu()
+        self._emulated = cuda_build.emulated()
+        reason = None if self._emulated else cuda_build.missing_gpu()
         if reason is not None:
             raise BackendUnavailable(f"cuda: {reason}")
         try:
@@ -41,27 +41,27 @@ class CudaBackend(CppBackend):
 
     @property
     def label(self) -> str:
-        return "cuda, emulated on the CPU" if self.emulated else self.name
-
-    @property
-    def tf32(self) -> bool:
-        """Whether float32 products may use tensor cores, which round factors to TF32; off at first."""
-        on: bool = self._module.tf32()
-        return on
-
-    @tf32.setter
-    def tf32(self, on: bool) -> None:
-        self._module.set_tf32(on)
+        return "cuda, emulated on the CPU" if self._emulated else self.name
 
     # ---- arrays ------------------------------------------------------------------------------
 
     def asarray(self, a: np.ndarray) -> torch.Tensor:
         tensor = super().asarray(a)
-        return tensor if self.emulated else tensor.cuda()
+        return tensor if self._emulated else tensor.cuda()
 
     def to_numpy(self, a: torch.Tensor) -> np.ndarray:
         return super().to_numpy(a.cpu())
 
     def synchronize(self) -> None:
-        if not self.emulated:
+        if not self._emulated:
             self._torch.cuda.synchronize()
+
+
+def allow_tf32(on: bool) -> None:
+    """Whether the cuda backend's float32 products may round factors to TF32, for tensor cores.
+
+    Raises: BackendUnavailable if there is no cuda backend
+    """
+    backend = get_backend("cuda")
+    assert isinstance(backend, CudaBackend)
+    backend._module.set_tf32(on)
