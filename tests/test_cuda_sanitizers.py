@@ -61,8 +61,8 @@ CALLS = {
     "batch_norm2d": """
         Numbers x(4 * 90), y(4 * 90), w(4), b(4), mean(4), invstd(4), dx(4 * 90), dw(4), db(4);
         const ImageShape s{10, 4, 3, 3};
-        batch_norm2d_forward<float>(x, w, b, nullptr, nullptr, nullptr, y, mean, invstd, s, {0.1, 1e-5, true},
-                                    true);
+        batch_norm2d_forward<float>(x, w, b, nullptr, nullptr, nullptr, y, mean, invstd, s,
+                                    {0.1, 1e-5, true}, true);
         batch_norm2d_backward<float>(x, y, x, w, mean, invstd, dx, nullptr, dw, db, s, true);""",
     "conv2d": CONV + "conv2d_forward<float>(x, w, b, y, p, true);",
     "conv2d_backward": CONV + "conv2d_backward<float>(y, y, x, w, dx, dw, db, p);",
@@ -105,7 +105,7 @@ def build(
     built = subprocess.run(
         [COMPILER, "-std=c++20", "-O1", "-g1", "-Wno-unknown-pragmas", f"-fsanitize={sanitizer}", "-x", "c++",
          f"-I{copy}/cuda_emulation", f"-I{copy}", str(driver), *map(str, files), "-o", str(program),
-         "-Wl,--unresolved-symbols=ignore-all"],  # what a driver does not call may be left out
+         "-ffunction-sections", "-Wl,--gc-sections"],  # what is not called need not be there
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert built.returncode == 0, built.stderr[-4000:]

@@ -1,22 +1,13 @@
-// The one way to launch a kernel, and what kernels get from the module: the stream and scratch memory.
+// The one way to launch a kernel.
 #pragma once
-
-#include <cuda_runtime.h>
 
 #include <cstdint>
 #include <stdexcept>
 #include <string>
 
+#include "device.h"
+
 namespace minicnn::cuda {
-
-// ---- defined by module.cpp -------------------------------------------------------------------------
-
-cudaStream_t current_stream();
-
-// Bytes of device memory, aligned to 16 or better, ordered with the current stream: they may be given
-// back as soon as their last kernel is launched.
-void* allocate_scratch(std::size_t bytes);
-void free_scratch(void* data);
 
 // ---- launching -------------------------------------------------------------------------------------
 

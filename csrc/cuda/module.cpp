@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "../torch_headers.h"
-#include "launch.h"
+#include "device.h"
 #include "tf32.h"
 
 #if !defined(MINICNN_CUDA_EMULATION)
