@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CXX ?= g++
 
-.PHONY: train test test-slow lint format bench sanitize doctor clean
+.PHONY: train test lint format bench sanitize sanitize-quick doctor clean
 
 # ---- environments: a stamp file per set of extras, renewed when pyproject.toml changes --------------
 
@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/installed-numpy
 ifneq ($(BACKEND),numpy)
 INSTALLED := $(VENV)/installed-torch
 endif
-SOURCES := $(wildcard csrc/*.h csrc/cpu/* csrc/cuda/*) setup.py
+SOURCES := $(wildcard csrc/*.h csrc/cpu/* csrc/cuda/*) setup.py minicnn/backends/build.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -41,10 +41,10 @@ $(VENV)/installed-dev: $(VENV)/installed-torch
 # ---- what people call --------------------------------------------------------------------------------
 
 train: $(INSTALLED)
-	$(BIN)/python -m minicnn.train --backend $(BACKEND) --out runs/make-train --overwrite
+	$(BIN)/python -m minicnn.train --backend $(BACKEND) --epochs 6 --out runs/make-train --overwrite
 
 test: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -57,6 +57,13 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
+
+sanitize:
+	$(MAKE) -C tests/csrc -j 2
+
+# CI's short form: no ThreadSanitizer
+sanitize-quick:
+	$(MAKE) -C tests/csrc -j 2 asan compile
 
 bench: $(VENV)/installed-dev
 	$(BIN)/pytest benchmarks --benchmark-json=benchmarks/results/latest.json

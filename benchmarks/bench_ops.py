@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from peak import peak_gflops
 from shapes import CONVS, DENSES, IMAGES, ConvShape
 
 from minicnn import Backend
 from minicnn.backends import Conv, Pool
 
+THREADS = 2
 POOL = Pool((2, 2), (2, 2), (0, 0), (1, 1), False)
 PEERS = {"torch": torch.contiguous_format, "torch-channels-last": torch.channels_last}
 
@@ -29,7 +31,9 @@ def run(benchmark: Any, group: str, row: str, call: Callable[[], Any], flops: in
     benchmark.extra_info["row"] = row
     result = benchmark.pedantic(call, rounds=10, warmup_rounds=2)
     if flops and benchmark.stats is not None:  # None with --benchmark-disable
-        benchmark.extra_info["GFLOP/s"] = round(flops / benchmark.stats.stats.median / 1e9, 1)
+        rate = flops / benchmark.stats.stats.median / 1e9
+        benchmark.extra_info["GFLOP/s"] = round(rate, 1)
+        benchmark.extra_info["share of FMA peak"] = round(rate / peak_gflops(THREADS), 3)
     return result
 
 

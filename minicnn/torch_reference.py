@@ -72,7 +72,7 @@ def from_torch(
     if input_shape is not None:
         model.output_shape(input_shape)
         model.input_shape = input_shape
-    dtype = next((p.dtype for p in module.parameters()), torch.float32)
+    dtype = next((a.dtype for a in module.state_dict().values() if a.is_floating_point()), torch.float32)
     model.bind(backend, dtype=str(dtype).removeprefix("torch."))
     model.load_state_dict(module.state_dict())
     return model

@@ -124,3 +124,8 @@ def test_unknown_layer_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"^\[to_torch\] layer: expected one of minicnn's, got Mine$"):
         to_torch(Sequential(Mine(), backend="numpy"))
+
+
+def test_dtype_of_a_module_without_parameters() -> None:
+    module = nn.Sequential(nn.BatchNorm2d(3, affine=False)).double()
+    assert from_torch(module, backend="numpy").dtype == "float64"

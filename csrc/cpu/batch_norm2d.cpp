@@ -113,8 +113,9 @@ void find_statistics(const T* x, T* running_mean, T* running_var, T* mean, T* in
         const auto [average, squares] = moments[std::size_t(c)];
         mean[c] = T(average);
         invstd[c] = T(1 / std::sqrt(squares / double(pixels) + p.eps));
+        if (pixels == 0) continue;  // nothing to move towards
         move_towards(running_mean ? running_mean + c : nullptr, average, p.momentum);
-        const double unbiased = squares / double(std::max(pixels - 1, std::int64_t{1}));
+        const double unbiased = squares / double(pixels - 1);
         move_towards(running_var ? running_var + c : nullptr, unbiased, p.momentum);
     }
 }

@@ -7,6 +7,7 @@
 #include "conv2d_weight.h"
 #include "conv2d_winograd.h"
 #include "correlation.h"
+#include "depthwise.h"
 
 namespace minicnn {
 namespace {
@@ -68,6 +69,7 @@ void backward_data(const T* dy, const T* relu_y, const T* weight, T* dx, const C
 
 template <typename T>
 void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu) {
+    if (is_depthwise(p)) return depthwise_forward(x, weight, bias, y, p, relu);
     Correlation<T> c = forward_correlation(x, p);
     const PlainOutput<T> out{y, p.OH * p.OW * p.F, p.OW * p.F, p.F, relu};
     if constexpr (std::is_same_v<T, float>) {
@@ -81,6 +83,11 @@ void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv
 template <typename T>
 void conv2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, T* dx, T* dw, T* db,
                      const ConvParams& p) {
+    if (is_depthwise(p)) {
+        if (dx) depthwise_backward_data(dy, relu_y, weight, dx, p);
+        if (dw) depthwise_backward_weight(dy, relu_y, x, dw, p);
+        dx = dw = nullptr;
+    }
     if (dx && !data_winograd(dy, relu_y, nullptr, weight, dx, p, direct_share)) {
         backward_data(dy, relu_y, weight, dx, p);
     }

@@ -1,7 +1,10 @@
 // Backward of convolution + ReLU + max-pool: each pooled gradient reaches one place of its window, so
 // the sums run over the winners alone: for 2x2 windows a quarter of the work of a dense backward.
 // Fused: max-pool, ReLU and convolution backward; the full-size gradient never exists.
+#include <vector>
+
 #include "batch_split.h"
+#include "conv2d_weight.h"
 #include "conv2d_winograd.h"
 #include "correlation.h"
 #include "sparse_sum.h"
@@ -32,6 +35,15 @@ struct Geometry {
     Runs runs;
     SparsePieces<T> pieces;
 
+    // A piece of a filter: where it begins in the packed filter and in the image, and the kernel for its
+    // shape.
+    struct Piece {
+        int64_t in_filter, in_image;
+        int tail;
+        SparseKernel<T> kernel;
+    };
+    std::vector<Piece> all_pieces;
+
     Geometry(const ConvParams& p, const PoolParams& pool)
         : p(p),
           pool(pool),
@@ -42,7 +54,17 @@ struct Geometry {
           Cg(p.C / p.groups),
           Fg(p.F / p.groups),
           runs(p),
-          pieces(runs.per_row == 1 ? runs.count : 1, runs.length) {}
+          pieces(runs.per_row == 1 ? runs.count : 1, runs.length) {
+        const int64_t joined = runs.per_row == 1 ? runs.count : 1;
+        for (int64_t first = 0; first < runs.count; first += joined) {
+            pieces.for_each(joined, [&](int64_t r, int64_t element, int tail, SparseKernel<T> kernel) {
+                const int64_t run = first + r, row = run / runs.per_row * runs.row_step;
+                const int64_t col = run % runs.per_row * runs.col_step;
+                all_pieces.push_back(
+                    {run * pieces.padded + element, (row * width + col) * p.C + element, tail, kernel});
+            });
+        }
+    }
 
     int64_t row_stride() const { return width * p.C; }
     int64_t bytes_per_pooled_row() const {
@@ -70,25 +92,6 @@ struct Geometry {
                p.C;
     }
 
-    // f(first run, run's offset in the image, element, piece's runs, tail, kernel) for all pieces of a
-    // filter.
-    template <typename F>
-    void for_each_piece(const F& f) const {
-        if (runs.per_row == 1) {
-            pieces.for_each(runs.count,
-                            [&](int64_t run, int64_t, int64_t element, int tail, SparseKernel<T> kernel) {
-                                f(run, run * runs.row_step * row_stride() + element, element, tail, kernel);
-                            });
-            return;
-        }
-        for (int64_t run = 0; run < runs.count; ++run) {
-            const int64_t row = run / runs.per_row * runs.row_step,
-                          col = run % runs.per_row * runs.col_step;
-            pieces.for_each(1, [&](int64_t, int64_t, int64_t element, int tail, SparseKernel<T> kernel) {
-                f(run, (row * width + col) * p.C + element, element, tail, kernel);
-            });
-        }
-    }
     int64_t image_run_stride() const { return runs.row_step * row_stride(); }
 };
 
@@ -105,6 +108,8 @@ class SparseWeight {
           size_(g.p.F * filter_size()),
           split_(g.p.N * per_image_, g.p.F, size_ * static_cast<int64_t>(sizeof(T))) {
         partials_ = scratch<T>(Slot::shared_partials, split_.chunks * (size_ + g.p.F));
+        for (int64_t i = 0; i < g.pool.KH * g.pool.KW; ++i) cells_[i] = static_cast<int32_t>(g.cell(i));
+        patch_step_ = static_cast<int32_t>(g.patch(0, 1, 0) - g.patch(0, 0, 0));
     }
 
     void run(T* dw, T* db) const {
@@ -121,6 +126,8 @@ class SparseWeight {
     }
 
   private:
+    static constexpr int together = 8;  // filters listed in one pass over the winners
+
     // The rows of x that a band reads again for each filter should stay in the first-level cache.
     static int64_t band_rows(const Geometry<T>& g) {
         constexpr int64_t cache_bytes = 24 << 10;
@@ -135,19 +142,61 @@ class SparseWeight {
         const int64_t f0 = split_.first_block(part), f1 = split_.first_block(part + 1);
         std::fill(partial(chunk) + f0 * filter_size(), partial(chunk) + f1 * filter_size(), T(0));
         std::fill(bias_partial(chunk) + f0, bias_partial(chunk) + f1, T(0));
-        const int64_t capacity = rows_ * g_.pool.OW;
-        Entry<T>* lists = scratch<Entry<T>>(Slot::lists, (f1 - f0) * capacity + 1);
-        int64_t* counts = scratch<int64_t>(Slot::sums, f1 - f0);
+        Entry<T>* lists = scratch<Entry<T>>(Slot::lists, together * rows_ * g_.pool.OW + 1);
         for (int64_t unit = split_.first_unit(chunk); unit < split_.first_unit(chunk + 1); ++unit) {
             const int64_t n = unit / per_image_, r0 = unit % per_image_ * rows_;
             const int64_t r1 = std::min(r0 + rows_, g_.pool.OH), h0 = g_.conv_rows(r0, r1).first;
-            list_winners(n, r0, r1, h0, f0, f1, lists, counts, capacity);
-            for (int64_t f = f0; f < f1; ++f) {
-                T sum = 0;
-                for (int64_t i = 0; i < counts[f - f0]; ++i) sum += lists[(f - f0) * capacity + i].value;
-                bias_partial(chunk)[f] += sum;
+            add_bias(n, r0, r1, f0, f1, bias_partial(chunk));
+            if (!need_dw) continue;
+            const T* x = x_band(n, r0, r1);
+            int64_t f = f0;
+            for (; f + together <= f1; f += together) {
+                add_filters<together>(n, r0, r1, h0, f, x, lists, partial(chunk));
             }
-            if (need_dw) add_band(x_band(n, r0, r1), f0, f1, lists, counts, capacity, partial(chunk));
+            for (; f < f1; ++f) add_filters<1>(n, r0, r1, h0, f, x, lists, partial(chunk));
+        }
+    }
+
+    // Adds a band to the sums of filters f ... f + M - 1.
+    template <int M>
+    void add_filters(int64_t n, int64_t r0, int64_t r1, int64_t h0, int64_t f, const T* x, Entry<T>* lists,
+                     T* sums) const {
+        const int64_t capacity = rows_ * g_.pool.OW;
+        int64_t counts[M] = {};
+        list_winners<M>(n, r0, r1, h0, f, lists, counts);
+        for (int i = 0; i < M; ++i) {
+            for (const auto& piece : g_.all_pieces) {
+                const T* source = x + (f + i) / g_.Fg * g_.Cg + piece.in_image;
+                T* sum = sums + (f + i) * filter_size() + piece.in_filter;
+                piece.kernel(lists + i * capacity, counts[i],
+                             {source, g_.image_run_stride(), sum, g_.pieces.padded, piece.tail});
+            }
+        }
+    }
+
+    void add_bias(int64_t n, int64_t r0, int64_t r1, int64_t f0, int64_t f1, T* sum) const {
+        constexpr int L = lanes<T>;
+        const int64_t F = g_.p.F, first = (n * g_.pool.OH + r0) * g_.pool.OW * F,
+                      pixels = (r1 - r0) * g_.pool.OW;
+        const uint8_t* winner = winner_ + first;
+        const T* dy = dy_ + first;
+        int64_t f = f0;
+        for (; f + L <= f1; f += L) {
+            using Place = decltype(Vec<T, L>{} < Vec<T, L>{});
+            Vec<T, L> acc = load<L>(sum + f);
+            for (int64_t at = f; at < pixels * F; at += F) {
+                const Place place = __builtin_convertvector(load<L>(winner + at), Place);
+                acc += place == relu_off ? Vec<T, L>{} : load<L>(dy + at);
+            }
+            store(sum + f, acc);
+        }
+        for (; f < f1; ++f) {
+            T acc = sum[f];
+            for (int64_t at = f; at < pixels * F; at += F) {
+                const T choice[2] = {dy[at], T(0)};  // indexed, as a branch here is hard to foretell
+                acc += choice[winner[at] == relu_off];
+            }
+            sum[f] = acc;
         }
     }
 
@@ -161,39 +210,26 @@ class SparseWeight {
         return copy;
     }
 
-    // For each filter, its gradients that are not zero and where in the band the winner's patch of x lies.
-    void list_winners(int64_t n, int64_t r0, int64_t r1, int64_t h0, int64_t f0, int64_t f1,
-                      Entry<T>* lists, int64_t* counts, int64_t capacity) const {
-        int32_t cells[256];
-        for (int64_t i = 0; i < g_.pool.KH * g_.pool.KW; ++i) cells[i] = static_cast<int32_t>(g_.cell(i));
-        cells[relu_off] = 0;
-        std::fill(counts, counts + (f1 - f0), 0);
+    // For each of M filters, its gradients that are not zero and where in the band the winner's patch of x
+    // lies.
+    template <int M>
+    void list_winners(int64_t n, int64_t r0, int64_t r1, int64_t h0, int64_t f, Entry<T>* lists,
+                      int64_t (&counts)[M]) const {
+        const int64_t capacity = rows_ * g_.pool.OW;
         for (int64_t r = r0; r < r1; ++r) {
-            for (int64_t c = 0; c < g_.pool.OW; ++c) {
-                const int64_t at = ((n * g_.pool.OH + r) * g_.pool.OW + c) * g_.p.F;
-                const int32_t patch = static_cast<int32_t>(g_.patch(r, c, h0));
-                Entry<T>* list = lists;
-                for (int64_t f = f0; f < f1; ++f, list += capacity) {
-                    const uint8_t place = winner_[at + f];
-                    const T value = dy_[at + f];
-                    list[counts[f - f0]] = {value, patch + cells[place]};
-                    counts[f - f0] += (place != relu_off) & (value != 0);
-                }
+            int64_t at = (n * g_.pool.OH + r) * g_.pool.OW * g_.p.F + f;
+            int32_t patch = static_cast<int32_t>(g_.patch(r, 0, h0));
+            for (int64_t c = 0; c < g_.pool.OW; ++c, at += g_.p.F, patch += patch_step_) {
+                uint8_t place[M];
+                T value[M];
+                std::memcpy(place, winner_ + at, sizeof place);
+                std::memcpy(value, dy_ + at, sizeof value);
+                unroll<M>([&](auto i) __attribute__((always_inline)) {
+                    lists[i * capacity + counts[i]] = {value[i], patch + cells_[place[i]]};
+                    counts[i] += int{place[i] != relu_off} & int{value[i] != 0};
+                });
             }
         }
-    }
-
-    void add_band(const T* x, int64_t f0, int64_t f1, const Entry<T>* lists, const int64_t* counts,
-                  int64_t capacity, T* dst) const {
-        g_.for_each_piece(
-            [&](int64_t run, int64_t in_image, int64_t element, int tail, SparseKernel<T> kernel) {
-                for (int64_t f = f0; f < f1; ++f) {
-                    const T* source = x + f / g_.Fg * g_.Cg + in_image;
-                    T* sum = dst + f * filter_size() + run * g_.pieces.padded + element;
-                    kernel(lists + (f - f0) * capacity, counts[f - f0],
-                           {source, g_.image_run_stride(), sum, g_.pieces.padded, tail});
-                }
-            });
     }
 
     void add_chunks(int64_t f, T* dw, T* db) const {
@@ -220,6 +256,7 @@ class SparseWeight {
     int64_t rows_, per_image_, size_;
     BatchSplit split_;
     T* partials_;
+    int32_t cells_[256] = {}, patch_step_;  // of a place in the window; from one pooled column to the next
 };
 
 template <typename T>
@@ -238,7 +275,7 @@ class SparseData {
 
     void run(T* dx) const {
         const ConvParams& p = g_.p;
-        const Bands bands(p.N, p.H, g_.row_stride() * static_cast<int64_t>(sizeof(T)),
+        const Bands bands(p.N, p.H, 1, g_.row_stride() * static_cast<int64_t>(sizeof(T)),
                           g_.flops() / static_cast<double>(std::max<int64_t>(1, p.N * p.H)));
         const double flops = g_.flops() / static_cast<double>(std::max<int64_t>(1, p.N * bands.per_image));
         parallel_for(0, p.N * bands.per_image, grain_for(flops), [&](int64_t first, int64_t last) {
@@ -284,20 +321,19 @@ class SparseData {
         Entry<T>* entries = scratch<Entry<T>>(Slot::lists, pixels * g_.p.F + groups * g_.Fg);
         int64_t* starts = scratch<int64_t>(Slot::sums, pixels * groups + 1);
         list_filters(n, r0, r1, entries, starts);
-        g_.for_each_piece(
-            [&](int64_t run, int64_t in_image, int64_t element, int tail, SparseKernel<T> kernel) {
-                const T* source = packed_ + run * g_.pieces.padded + element;
-                const int64_t* start = starts;
-                for (int64_t i = 0; i < pixels; ++i) {
-                    const int64_t patch = g_.patch(r0 + i / g_.pool.OW, i % g_.pool.OW, first) + in_image;
-                    for (int64_t q = 0; q < groups; ++q, ++start) {
-                        if (start[0] == start[1]) continue;
-                        T* sum = map + patch + g_.cell(q / g_.p.groups) + q % g_.p.groups * g_.Cg;
-                        kernel(entries + start[0], start[1] - start[0],
-                               {source, g_.pieces.padded, sum, g_.image_run_stride(), tail});
-                    }
+        for (const auto& piece : g_.all_pieces) {
+            const T* source = packed_ + piece.in_filter;
+            const int64_t* start = starts;
+            for (int64_t i = 0; i < pixels; ++i) {
+                const int64_t patch = g_.patch(r0 + i / g_.pool.OW, i % g_.pool.OW, first) + piece.in_image;
+                for (int64_t q = 0; q < groups; ++q, ++start) {
+                    if (start[0] == start[1]) continue;
+                    T* sum = map + patch + g_.cell(q / g_.p.groups) + q % g_.p.groups * g_.Cg;
+                    piece.kernel(entries + start[0], start[1] - start[0],
+                                 {source, g_.pieces.padded, sum, g_.image_run_stride(), piece.tail});
                 }
-            });
+            }
+        }
     }
 
     // For each pooled pixel, cell of its window and group: the filters that the cell won, with their
@@ -344,8 +380,12 @@ void conv2d_pool_backward(const T* dy, const uint8_t* winner, const T* x, const 
                           T* db, const ConvParams& p, const PoolParams& pool) {
     const Geometry<T> geometry(p, pool);
     if (is_two_by_two(pool, p.OH, p.OW)) {
-        if (dx && data_winograd(dy, nullptr, winner, weight, dx, p, sparse_share)) dx = nullptr;
-        if (dw && weight_winograd(dy, nullptr, winner, x, dw, p, sparse_share)) dw = nullptr;
+        if (dx && data_winograd(dy, nullptr, winner, weight, dx, p, sparse_data_share)) dx = nullptr;
+        if (dw && weight_winograd(dy, nullptr, winner, x, dw, p, sparse_weight_share)) dw = nullptr;
+        if (dw && p.KH * p.KW * p.C / p.groups <= 32 && p.F / p.groups >= lanes<T>) {
+            unpooled_backward_weight(dy, winner, x, dw, p);
+            dw = nullptr;
+        }
     }
     if (dx) SparseData<T>(geometry, dy, winner, weight).run(dx);
     if (dw || db) SparseWeight<T>(geometry, dy, winner, x).run(dw, db);

@@ -10,12 +10,86 @@
 namespace minicnn {
 namespace {
 
+// to = from where the mask (or nullptr) is not <= 0, else 0.
+template <typename T>
+void copy_masked(const T* from, const T* mask, T* to, int64_t count) {
+    constexpr int L = lanes<T>;
+    int64_t i = 0;
+    for (; mask && i + L <= count; i += L) {
+        store(to + i, load<L>(mask + i) <= 0 ? Vec<T, L>{} : load<L>(from + i));
+    }
+    for (; mask && i < count; ++i) {
+        const T choice[2] = {from[i], T(0)};  // indexed, as a branch here is hard to foretell
+        to[i] = choice[mask[i] <= 0];
+    }
+    for (; i < count; ++i) to[i] = from[i];
+}
+
+// The four cells of a pooled gradient's window, `right` and `below` apart: the winner's gets it, the others
+// 0.
+template <typename T>
+void unpool(const T* dy, const uint8_t* winner, T* to, int64_t right, int64_t below, int64_t count) {
+    constexpr int L = lanes<T>;
+    using Place = decltype(Vec<T, L>{} < Vec<T, L>{});
+    int64_t i = 0;
+    for (; i + L <= count; i += L) {
+        const Place place = __builtin_convertvector(load<L>(winner + i), Place);
+        const Vec<T, L> value = load<L>(dy + i), none{};
+        store(to + i, place == 0 ? value : none);
+        store(to + right + i, place == 1 ? value : none);
+        store(to + below + i, place == 2 ? value : none);
+        store(to + below + right + i, place == 3 ? value : none);
+    }
+    for (; i < count; ++i) {
+        T choice[5] = {};
+        choice[std::min<int>(winner[i], 4)] = dy[i];
+        to[i] = choice[0];
+        to[right + i] = choice[1];
+        to[below + i] = choice[2];
+        to[below + right + i] = choice[3];
+    }
+}
+
+// sum (F) = the masked sum of pixels [first, last).
+template <typename T>
+void sum_pixels(const T* dy, const T* mask, T* sum, int64_t first, int64_t last, int64_t F) {
+    constexpr int L = lanes<T>;
+    int64_t f = 0;
+    constexpr int together = 4;  // vectors, so that long stretches of memory are read
+    for (; f + together * L <= F; f += together * L) {
+        Vec<T, L> acc[together]{};
+        for (int64_t at = first * F + f; at < last * F; at += F) {
+            unroll<together>([&](auto v) __attribute__((always_inline)) {
+                const Vec<T, L> value = load<L>(dy + at + v * L);
+                acc[v] += mask ? (load<L>(mask + at + v * L) <= 0 ? Vec<T, L>{} : value) : value;
+            });
+        }
+        for (int v = 0; v < together; ++v) store(sum + f + v * L, acc[v]);
+    }
+    for (; f + L <= F; f += L) {
+        Vec<T, L> acc{};
+        for (int64_t at = first * F + f; at < last * F; at += F) {
+            acc += mask ? (load<L>(mask + at) <= 0 ? Vec<T, L>{} : load<L>(dy + at)) : load<L>(dy + at);
+        }
+        store(sum + f, acc);
+    }
+    for (; f < F; ++f) {
+        T acc = 0;
+        for (int64_t at = first * F + f; at < last * F; at += F) {
+            const T choice[2] = {dy[at], T(0)};  // indexed, as a branch here is hard to foretell
+            acc += choice[mask && mask[at] <= 0];
+        }
+        sum[f] = acc;
+    }
+}
+
 template <typename T>
 class WeightGradient {
   public:
-    WeightGradient(const T* dy, const T* relu_y, const T* x, const ConvParams& p)
+    WeightGradient(const T* dy, const T* relu_y, const uint8_t* winner, const T* x, const ConvParams& p)
         : dy_(dy),
           relu_y_(relu_y),
+          winner_(winner),
           x_(x),
           p_(p),
           h_{-p.pad_h, p.dil_h, p.KH, p.stride_h},
@@ -26,8 +100,9 @@ class WeightGradient {
           depth_(p.KH * p.KW * Cg_),
           padded_(padded_lanes<T>(Fg_)),
           inside_(p.pad_h == 0 && p.pad_w == 0),
-          dy_direct_(!relu_y && padded_ == Fg_),
-          bands_(p.N, p.OH, (p.stride_h * row_stride() + p.OW * p.F) * static_cast<int64_t>(sizeof(T)),
+          dy_direct_(!relu_y && !winner && padded_ == Fg_),
+          bands_(p.N, p.OH, winner ? 2 : 1,
+                 (p.stride_h * row_stride() + p.OW * p.F) * static_cast<int64_t>(sizeof(T)),
                  2.0 * depth_ * p.F * p.OW),
           split_(p.N * bands_.per_image, p.groups * blocks_per_group(),
                  size() * static_cast<int64_t>(sizeof(T))) {
@@ -118,14 +193,27 @@ class WeightGradient {
         in.dy = dy_ + at;
         if (dy_direct_) return;
         T* copy = scratch<T>(Slot::map, pixels * in.dy_col);
-        const int64_t count = std::min<int64_t>(in.dy_col, Fg_ - b.lane);
-        for (int64_t i = 0; i < pixels; ++i) {
-            const T *from = dy_ + at + i * p_.F, *mask = relu_y_ ? relu_y_ + at + i * p_.F : nullptr;
-            T* to = copy + i * in.dy_col;
-            for (int64_t f = 0; f < count; ++f) to[f] = mask && mask[f] <= 0 ? T(0) : from[f];
-            for (int64_t f = count; f < in.dy_col; ++f) to[f] = T(0);
-        }
         in.dy = copy;
+        const int64_t count = std::min<int64_t>(in.dy_col, Fg_ - b.lane);
+        if (winner_ || count < in.dy_col) std::fill_n(copy, pixels * in.dy_col, T(0));
+        if (winner_) return unpool_rows(n, r0, r1, b.group * Fg_ + b.lane, count, in, copy);
+        for (int64_t i = 0; i < pixels; ++i) {
+            const T* mask = relu_y_ ? relu_y_ + at + i * p_.F : nullptr;
+            copy_masked(dy_ + at + i * p_.F, mask, copy + i * in.dy_col, count);
+        }
+    }
+
+    // Rows [r0, r1), r0 even, of a 2x2 max-pool's gradient at full size.
+    void unpool_rows(int64_t n, int64_t r0, int64_t r1, int64_t f, int64_t count,
+                     const GradientInput<T>& in, T* copy) const {
+        const int64_t rows = p_.OH / 2, cols = p_.OW / 2;
+        for (int64_t r = r0 / 2; r < std::min(r1 / 2, rows); ++r) {
+            for (int64_t c = 0; c < cols; ++c) {
+                const int64_t at = ((n * rows + r) * cols + c) * p_.F + f;
+                T* to = copy + (2 * r - r0) * in.dy_row + 2 * c * in.dy_col;
+                unpool(dy_ + at, winner_ + at, to, in.dy_col, in.dy_row, count);
+            }
+        }
     }
 
     // Adds the chunks' partial sums in order and turns [k][lane] into rows of dw.
@@ -148,7 +236,9 @@ class WeightGradient {
         }
     }
 
-    const T *dy_, *relu_y_, *x_;
+    const T *dy_, *relu_y_;
+    const uint8_t* winner_;
+    const T* x_;
     const ConvParams& p_;
     Taps h_, w_;
     int64_t width_, Fg_, Cg_, depth_, padded_;
@@ -170,15 +260,8 @@ void sum_channels(const T* dy, const T* relu_y, T* db, int64_t pixels, int64_t F
                      for (int64_t chunk = first; chunk < last; ++chunk) {
                          T* sum = partials + chunk * F;
                          std::fill_n(sum, F, T(0));
-                         for (int64_t i = pixels * chunk / split.chunks;
-                              i < pixels * (chunk + 1) / split.chunks; ++i) {
-                             const T *from = dy + i * F, *mask = relu_y ? relu_y + i * F : nullptr;
-                             if (mask) {
-                                 for (int64_t f = 0; f < F; ++f) sum[f] += mask[f] <= 0 ? T(0) : from[f];
-                             } else {
-                                 for (int64_t f = 0; f < F; ++f) sum[f] += from[f];
-                             }
-                         }
+                         sum_pixels(dy, relu_y, sum, pixels * chunk / split.chunks,
+                                    pixels * (chunk + 1) / split.chunks, F);
                      }
                  });
     std::copy_n(partials, F, db);
@@ -190,11 +273,17 @@ void sum_channels(const T* dy, const T* relu_y, T* db, int64_t pixels, int64_t F
 template <typename T>
 void backward_weight(const T* dy, const T* relu_y, const T* x, T* dw, T* db, const ConvParams& p) {
     if (db) sum_channels(dy, relu_y, db, p.N * p.OH * p.OW, p.F);
-    if (dw) WeightGradient<T>(dy, relu_y, x, p).run(dw);
+    if (dw) WeightGradient<T>(dy, relu_y, nullptr, x, p).run(dw);
 }
 
-#define INSTANTIATE(T)                                                    \
-    template void sum_channels(const T*, const T*, T*, int64_t, int64_t); \
+template <typename T>
+void unpooled_backward_weight(const T* dy, const uint8_t* winner, const T* x, T* dw, const ConvParams& p) {
+    WeightGradient<T>(dy, nullptr, winner, x, p).run(dw);
+}
+
+#define INSTANTIATE(T)                                                                                 \
+    template void unpooled_backward_weight(const T*, const uint8_t*, const T*, T*, const ConvParams&); \
+    template void sum_channels(const T*, const T*, T*, int64_t, int64_t);                              \
     template void backward_weight(const T*, const T*, const T*, T*, T*, const ConvParams&);
 INSTANTIATE(float)
 INSTANTIATE(double)

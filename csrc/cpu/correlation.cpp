@@ -29,7 +29,8 @@ void copy_window(const T* image, const T* mask, int64_t H, int64_t W, int64_t C,
     }
 }
 
-Bands::Bands(int64_t N, int64_t all_rows, int64_t source_bytes_per_row, double flops_per_row) {
+Bands::Bands(int64_t N, int64_t all_rows, int64_t unit, int64_t source_bytes_per_row,
+             double flops_per_row) {
     constexpr int64_t band_bytes = 256 << 10, wanted_tasks = 32;
     constexpr double worthwhile_flops = 1e6;
     const int64_t by_size = std::max<int64_t>(1, band_bytes / std::max<int64_t>(1, source_bytes_per_row));
@@ -39,6 +40,7 @@ Bands::Bands(int64_t N, int64_t all_rows, int64_t source_bytes_per_row, double f
                                std::max<int64_t>(1, all_rows));
     per_image = (all_rows + rows - 1) / rows;
     rows = per_image ? (all_rows + per_image - 1) / per_image : 1;
+    rows = (rows + unit - 1) / unit * unit;
     per_image = (all_rows + rows - 1) / rows;
 }
 
@@ -190,7 +192,7 @@ template <typename T>
 void correlate(const Correlation<T>& c, const PlainOutput<T>& out) {
     if (c.N * c.rows * c.cols == 0) return;
     const Runner<T> run(c);
-    const Bands bands(c.N, c.rows, run.source_bytes_per_row(), run.flops_per_row());
+    const Bands bands(c.N, c.rows, 1, run.source_bytes_per_row(), run.flops_per_row());
     parallel_for(0, c.N * bands.per_image, grain_for(bands.rows * run.flops_per_row()),
                  [&](int64_t first, int64_t last) {
                      for (int64_t task = first; task < last; ++task) {
@@ -208,7 +210,7 @@ void correlate_pooled(const Correlation<T>& c, const PoolParams& pool, T* y, uin
     if (c.N * pool.OH * pool.OW == 0) return;
     const Runner<T> run(c);
     const bool in_tile = is_two_by_two(pool, c.rows, c.cols);
-    const Bands bands(c.N, pool.OH, pool.stride_h * run.source_bytes_per_row(),
+    const Bands bands(c.N, pool.OH, 1, pool.stride_h * run.source_bytes_per_row(),
                       pool.stride_h * run.flops_per_row());
     const double flops = bands.rows * pool.stride_h * run.flops_per_row();
     parallel_for(0, c.N * bands.per_image, grain_for(flops), [&](int64_t first, int64_t last) {

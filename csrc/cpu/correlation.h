@@ -92,7 +92,8 @@ void copy_window(const T* image, const T* mask, std::int64_t H, std::int64_t W, 
 // batches.
 struct Bands {
     std::int64_t rows, per_image;  // rows of a band (the last may have fewer), bands of an image
-    Bands(std::int64_t N, std::int64_t all_rows, std::int64_t source_bytes_per_row, double flops_per_row);
+    Bands(std::int64_t N, std::int64_t all_rows, std::int64_t unit, std::int64_t source_bytes_per_row,
+          double flops_per_row);
 };
 
 // Tasks to hand a thread at once, so that a piece is worth a thread's while.

@@ -42,7 +42,7 @@ struct SparsePieces {
     SparsePieces(std::int64_t runs, std::int64_t length);
     SparseKernel<T> kernel(std::int64_t runs, std::int64_t vectors) const;
 
-    // f(first run, runs, first element, tail, kernel) for each piece.
+    // f(first run, first element, tail, kernel) for each piece.
     template <typename F>
     void for_each(std::int64_t runs, const F& f) const {
         const std::int64_t vectors = padded / lane_count;
@@ -54,7 +54,7 @@ struct SparsePieces {
                 const std::int64_t v0 = vectors * b / vector_parts, v1 = vectors * (b + 1) / vector_parts;
                 const std::int64_t tail =
                     std::min<std::int64_t>(lane_count, length - (v1 - 1) * lane_count);
-                f(r0, r1 - r0, v0 * lane_count, static_cast<int>(tail), kernel(r1 - r0, v1 - v0));
+                f(r0, v0 * lane_count, static_cast<int>(tail), kernel(r1 - r0, v1 - v0));
             }
         }
     }

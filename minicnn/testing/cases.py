@@ -196,6 +196,7 @@ CASES: tuple[Case, ...] = (
     _conv("batch0", (0, 3, 6, 6), 4, 3, padding=1),
     _conv("batch1", (1, 3, 6, 6), 4, 3, padding=1),
     _conv("batch33", (33, 2, 4, 4), 3, 3, padding=1),
+    _conv("patches-beyond-the-cache", (7, 16, 24, 24), 8, 3, padding=1),
     _conv("integers", (2, 3, 6, 7), 4, 3, padding=1, exact=True),
 
     _max_pool("2x2", (2, 3, 6, 8), HALVES),
