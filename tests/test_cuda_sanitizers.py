@@ -103,7 +103,8 @@ def build(
     program = folder / "program"
     assert COMPILER is not None
     built = subprocess.run(
-        [COMPILER, "-std=c++20", "-O1", "-g1", "-Wno-unknown-pragmas", f"-fsanitize={sanitizer}", "-x", "c++",
+        [COMPILER, "-std=c++20", "-O1", "-g1", "-Wno-unknown-pragmas", f"-fsanitize={sanitizer}",
+         "-x", "c++",
          f"-I{copy}/cuda_emulation", f"-I{copy}", str(driver), *map(str, files), "-o", str(program),
          "-ffunction-sections", "-Wl,--gc-sections"],  # what is not called need not be there
         capture_output=True, text=True, check=False,

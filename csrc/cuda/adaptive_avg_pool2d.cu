@@ -71,12 +71,15 @@ void adaptive_avg_pool2d_forward(const T* x, T* y, const ImageShape& s, std::int
 }
 
 template <typename T>
-void adaptive_avg_pool2d_backward(const T* dy, T* dx, const ImageShape& s, std::int64_t OH, std::int64_t OW) {
-    cuda::for_each_channel<T>(Backward<T>{dy, dx, s, OH, OW}, s, s.H, s.W, cuda::aligned(dy) && cuda::aligned(dx));
+void adaptive_avg_pool2d_backward(const T* dy, T* dx, const ImageShape& s, std::int64_t OH,
+                                  std::int64_t OW) {
+    cuda::for_each_channel<T>(Backward<T>{dy, dx, s, OH, OW}, s, s.H, s.W,
+                              cuda::aligned(dy) && cuda::aligned(dx));
 }
 
-#define INSTANTIATE(T)                                                                                          \
-    template void adaptive_avg_pool2d_forward(const T*, T*, const ImageShape&, std::int64_t, std::int64_t);     \
+#define INSTANTIATE(T)                                                                       \
+    template void adaptive_avg_pool2d_forward(const T*, T*, const ImageShape&, std::int64_t, \
+                                              std::int64_t);                                 \
     template void adaptive_avg_pool2d_backward(const T*, T*, const ImageShape&, std::int64_t, std::int64_t)
 INSTANTIATE(float);
 INSTANTIATE(double);

@@ -6,8 +6,8 @@ namespace minicnn {
 namespace {
 
 // How many cells of a window count along one axis.
-__device__ std::int64_t counted(const cuda::Cells& cells, std::int64_t kernel, std::int64_t size, std::int64_t pad,
-                                bool with_pad) {
+__device__ std::int64_t counted(const cuda::Cells& cells, std::int64_t kernel, std::int64_t size,
+                                std::int64_t pad, bool with_pad) {
     if (!with_pad) return cuda::larger(cells.last - cells.first, std::int64_t{0});
     return cuda::smaller(cells.start + kernel, size + pad) - cells.start;
 }
@@ -27,7 +27,8 @@ struct Forward {
     template <int V>
     __device__ void at(std::int64_t i) const {
         const cuda::Place out = cuda::place_of(i, p.OH, p.OW, s.C);
-        const cuda::Cells rows = cuda::rows_inside(out.h, p, s), columns = cuda::columns_inside(out.w, p, s);
+        const cuda::Cells rows = cuda::rows_inside(out.h, p, s),
+                          columns = cuda::columns_inside(out.w, p, s);
         cuda::Vector<T, V> mean{};
         for (std::int64_t u = rows.first; u < rows.last; ++u) {
             const std::int64_t row = (out.n * s.H + rows.start + u) * s.W + columns.start;
@@ -71,7 +72,8 @@ struct Backward {
 
 template <typename T>
 void avg_pool2d_forward(const T* x, T* y, const ImageShape& s, const PoolParams& p, bool with_pad) {
-    cuda::for_each_channel<T>(Forward<T>{x, y, s, p, with_pad}, s, p.OH, p.OW, cuda::aligned(x) && cuda::aligned(y));
+    cuda::for_each_channel<T>(Forward<T>{x, y, s, p, with_pad}, s, p.OH, p.OW,
+                              cuda::aligned(x) && cuda::aligned(y));
 }
 
 template <typename T>
@@ -80,8 +82,8 @@ void avg_pool2d_backward(const T* dy, T* dx, const ImageShape& s, const PoolPara
                               cuda::aligned(dy) && cuda::aligned(dx));
 }
 
-#define INSTANTIATE(T)                                                                               \
-    template void avg_pool2d_forward(const T*, T*, const ImageShape&, const PoolParams&, bool);      \
+#define INSTANTIATE(T)                                                                          \
+    template void avg_pool2d_forward(const T*, T*, const ImageShape&, const PoolParams&, bool); \
     template void avg_pool2d_backward(const T*, T*, const ImageShape&, const PoolParams&, bool)
 INSTANTIATE(float);
 INSTANTIATE(double);

@@ -1,7 +1,6 @@
 // Batch norm, alone and in one pass with what follows it: + residual, ReLU, max-pool.
 
 #include "batch_norm2d.h"
-
 #include "max_pool2d.h"
 
 namespace minicnn {
@@ -53,23 +52,26 @@ struct Unpooled {
 
 template <typename T>
 void batch_norm2d_forward(const T* x, const T* weight, const T* bias, T* running_mean, T* running_var,
-                          const T* residual, T* y, T* mean, T* invstd, const ImageShape& s, const BatchNormParams& p,
-                          bool relu) {
+                          const T* residual, T* y, T* mean, T* invstd, const ImageShape& s,
+                          const BatchNormParams& p, bool relu) {
     cuda::find_statistics(x, running_mean, running_var, mean, invstd, s, p);
     const Normalise<T> f{{x, weight, bias, mean, invstd}, residual, y, s.C, relu};
-    cuda::for_each_channel<T>(f, s, s.H, s.W, cuda::aligned(x) && cuda::aligned(residual) && cuda::aligned(y));
+    cuda::for_each_channel<T>(f, s, s.H, s.W,
+                              cuda::aligned(x) && cuda::aligned(residual) && cuda::aligned(y));
 }
 
 template <typename T>
-void batch_norm2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, const T* mean, const T* invstd,
-                           T* dx, T* dresidual, T* dw, T* db, const ImageShape& s, bool training) {
-    cuda::batch_norm_gradients(Upstream<T>{dy, relu_y}, x, weight, mean, invstd, dx, dresidual, dw, db, s, training);
+void batch_norm2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, const T* mean,
+                           const T* invstd, T* dx, T* dresidual, T* dw, T* db, const ImageShape& s,
+                           bool training) {
+    cuda::batch_norm_gradients(Upstream<T>{dy, relu_y}, x, weight, mean, invstd, dx, dresidual, dw, db, s,
+                               training);
 }
 
 template <typename T, typename Index>
-void batch_norm2d_pool_forward(const T* x, const T* weight, const T* bias, T* running_mean, T* running_var, T* y,
-                               Index* argmax, T* mean, T* invstd, const ImageShape& s, const BatchNormParams& p,
-                               const PoolParams& pool) {
+void batch_norm2d_pool_forward(const T* x, const T* weight, const T* bias, T* running_mean, T* running_var,
+                               T* y, Index* argmax, T* mean, T* invstd, const ImageShape& s,
+                               const BatchNormParams& p, const PoolParams& pool) {
     cuda::find_statistics(x, running_mean, running_var, mean, invstd, s, p);
     const cuda::Affine<T> value{x, weight, bias, mean, invstd};
     const cuda::MaxPool<T, Index, cuda::Affine<T>, true> f{value, y, argmax, s, pool};
@@ -84,19 +86,20 @@ void batch_norm2d_pool_backward(const T* dy, const T* y, const Index* argmax, co
     cuda::batch_norm_gradients<T>(gradient, x, weight, mean, invstd, dx, nullptr, dw, db, s, training);
 }
 
-#define INSTANTIATE(T)                                                                                            \
-    template void batch_norm2d_forward(const T*, const T*, const T*, T*, T*, const T*, T*, T*, T*,                \
-                                       const ImageShape&, const BatchNormParams&, bool);                          \
-    template void batch_norm2d_backward(const T*, const T*, const T*, const T*, const T*, const T*, T*, T*, T*,   \
-                                        T*, const ImageShape&, bool)
+#define INSTANTIATE(T)                                                                                  \
+    template void batch_norm2d_forward(const T*, const T*, const T*, T*, T*, const T*, T*, T*, T*,      \
+                                       const ImageShape&, const BatchNormParams&, bool);                \
+    template void batch_norm2d_backward(const T*, const T*, const T*, const T*, const T*, const T*, T*, \
+                                        T*, T*, T*, const ImageShape&, bool)
 INSTANTIATE(float);
 INSTANTIATE(double);
 
-#define INSTANTIATE_POOL(T, Index)                                                                               \
-    template void batch_norm2d_pool_forward(const T*, const T*, const T*, T*, T*, T*, Index*, T*, T*,             \
-                                            const ImageShape&, const BatchNormParams&, const PoolParams&);        \
-    template void batch_norm2d_pool_backward(const T*, const T*, const Index*, const T*, const T*, const T*,      \
-                                             const T*, T*, T*, T*, const ImageShape&, bool, const PoolParams&)
+#define INSTANTIATE_POOL(T, Index)                                                                         \
+    template void batch_norm2d_pool_forward(const T*, const T*, const T*, T*, T*, T*, Index*, T*, T*,      \
+                                            const ImageShape&, const BatchNormParams&, const PoolParams&); \
+    template void batch_norm2d_pool_backward(const T*, const T*, const Index*, const T*, const T*,         \
+                                             const T*, const T*, T*, T*, T*, const ImageShape&, bool,      \
+                                             const PoolParams&)
 INSTANTIATE_POOL(float, std::uint8_t);
 INSTANTIATE_POOL(float, std::int64_t);
 INSTANTIATE_POOL(double, std::uint8_t);

@@ -165,8 +165,9 @@ struct InputGradient {
 
 // The whole backward pass for an upstream gradient that a functor gives.
 template <typename T, typename Gradient>
-void batch_norm_gradients(const Gradient& gradient, const T* x, const T* weight, const T* mean, const T* invstd,
-                          T* dx, T* dresidual, T* dw, T* db, const ImageShape& s, bool training) {
+void batch_norm_gradients(const Gradient& gradient, const T* x, const T* weight, const T* mean,
+                          const T* invstd, T* dx, T* dresidual, T* dw, T* db, const ImageShape& s,
+                          bool training) {
     const std::int64_t pixels = s.N * s.H * s.W;
     const Scratch<T> coefficients(2 * s.C);
     T *offset = coefficients.get(), *slope = offset + s.C;

@@ -64,8 +64,8 @@ void concat_backward(const T* dy, const Piece<T>* pieces, std::int64_t count, st
     copy<false>(pieces, count, const_cast<T*>(dy), pixels);
 }
 
-#define INSTANTIATE(T)                                                                          \
-    template void concat_forward(const Piece<const T>*, std::int64_t, T*, std::int64_t);        \
+#define INSTANTIATE(T)                                                                   \
+    template void concat_forward(const Piece<const T>*, std::int64_t, T*, std::int64_t); \
     template void concat_backward(const T*, const Piece<T>*, std::int64_t, std::int64_t)
 INSTANTIATE(float);
 INSTANTIATE(double);

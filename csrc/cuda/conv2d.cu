@@ -1,7 +1,6 @@
 // Convolution: forward, and the backward pass with what is fused behind it.
 
 #include "conv2d.h"
-
 #include "depthwise.h"
 
 namespace minicnn {
@@ -30,9 +29,8 @@ void multiply(const A& patches, const T* weight, const ForwardOutput<T>& out, co
     const std::int64_t depth = p.KH * p.KW * (p.C / p.groups), filters = p.F / p.groups;
     const cuda::Matrix<T, true> b{weight, depth, filters * depth};
     const cuda::GemmSize s{p.N * p.OH * p.OW, depth, cuda::narrow(filters, "F"), 0, int(p.groups), 1, 0};
-    cuda::with_math<T, (W > 1)>(filters, [&](auto math) {
-        cuda::gemm<typename decltype(math)::type, W, W>(patches, b, out, s);
-    });
+    cuda::with_math<T, (W > 1)>(
+        filters, [&](auto math) { cuda::gemm<typename decltype(math)::type, W, W>(patches, b, out, s); });
 }
 
 template <typename T, int W>
@@ -77,8 +75,8 @@ void conv2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, 
     if (db) cuda::conv2d_bias_gradient(dy, f, db, p.N * p.OH * p.OW, p.F);
 }
 
-#define INSTANTIATE(T)                                                                                     \
-    template void conv2d_forward(const T*, const T*, const T*, T*, const ConvParams&, bool);               \
+#define INSTANTIATE(T)                                                                       \
+    template void conv2d_forward(const T*, const T*, const T*, T*, const ConvParams&, bool); \
     template void conv2d_backward(const T*, const T*, const T*, const T*, T*, T*, T*, const ConvParams&)
 INSTANTIATE(float);
 INSTANTIATE(double);

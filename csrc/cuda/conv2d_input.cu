@@ -69,12 +69,21 @@ void one_phase(const T* dy, const Fused& f, const T* weight, T* dx, const ConvPa
     const std::int64_t channels = p.C / p.groups, depth = down.taps * across.taps * (p.F / p.groups);
     const A a(dy, p, f, down, across);
     const B b(weight, p, down, across);
-    const InputOutput<T, A, B> out{dx,     a,      b,
-                                   p.H,    p.W,    p.C,
-                                   down,   across, Pixels(down.inputs, across.inputs),
-                                   int(channels), narrow(depth, "the taps and filters of a convolution")};
-    const GemmSize s{p.N * down.inputs * across.inputs, depth, narrow(channels, "C"), 0, int(p.groups), 1, 0};
-    with_math<T, (WB > 1)>(channels, [&](auto math) { gemm<typename decltype(math)::type, WA, WB>(a, b, out, s); });
+    const InputOutput<T, A, B> out{dx,
+                                   a,
+                                   b,
+                                   p.H,
+                                   p.W,
+                                   p.C,
+                                   down,
+                                   across,
+                                   Pixels(down.inputs, across.inputs),
+                                   int(channels),
+                                   narrow(depth, "the taps and filters of a convolution")};
+    const GemmSize s{
+        p.N * down.inputs * across.inputs, depth, narrow(channels, "C"), 0, int(p.groups), 1, 0};
+    with_math<T, (WB > 1)>(channels,
+                           [&](auto math) { gemm<typename decltype(math)::type, WA, WB>(a, b, out, s); });
 }
 
 // A window of one cell that meets every pixel: nothing is missed, nothing needs a second look.
@@ -98,7 +107,8 @@ void pointwise(const T* dy, const T* weight, T* dx, const ConvParams& p) {
     const Matrix<T, false> b{weight, channels, filters * channels};
     const GemmSize s{p.N * p.H * p.W, filters, narrow(channels, "C"), 0, int(p.groups), 1, 0};
     const PointwiseOutput<T> out{dx, p.C, int(channels)};
-    with_math<T, (WB > 1)>(channels, [&](auto math) { gemm<typename decltype(math)::type, WA, WB>(a, b, out, s); });
+    with_math<T, (WB > 1)>(channels,
+                           [&](auto math) { gemm<typename decltype(math)::type, WA, WB>(a, b, out, s); });
 }
 
 template <typename T, int WA, int WB, bool fused>

@@ -47,7 +47,8 @@ struct PoolOutput {
     bool relu;
 
     // The maximum of a window; tile holds the sums of its cells, `pitch` apart.
-    __device__ void put(const T* tile, int pitch, const WindowOrder& order, std::int64_t window, int f) const {
+    __device__ void put(const T* tile, int pitch, const WindowOrder& order, std::int64_t window,
+                        int f) const {
         const cuda::Pixel first = order.window(window);
         const T offset = bias ? bias[f] : T(0);
         T best = T(-INFINITY);
@@ -75,7 +76,7 @@ constexpr int pool_pitch = 16 * Math::TN + 1;
 
 template <typename Math, typename A, typename B, int W>
 __global__ void __launch_bounds__(cuda::block_threads, 1)
-conv2d_pool_kernel(A a, B b, PoolOutput<typename Math::T> out, cuda::GemmSize s) {
+    conv2d_pool_kernel(A a, B b, PoolOutput<typename Math::T> out, cuda::GemmSize s) {
     using T = typename Math::T;
     constexpr int BN = 16 * Math::TN, pitch = pool_pitch<Math>;
     MINICNN_DYNAMIC_SHARED(T, shared);
@@ -90,22 +91,25 @@ conv2d_pool_kernel(A a, B b, PoolOutput<typename Math::T> out, cuda::GemmSize s)
     for (int i = 0; i < Math::TM; ++i) {
 #pragma unroll
         for (int j = 0; j < Math::TN; ++j) {
-            shared[cuda::Share<A, Math::TM>::row(ty, i) * pitch + cuda::Share<B, Math::TN>::row(tx, j)] = math.sum[i][j];
+            shared[cuda::Share<A, Math::TM>::row(ty, i) * pitch + cuda::Share<B, Math::TN>::row(tx, j)] =
+                math.sum[i][j];
         }
     }
     __syncthreads();
     const WindowOrder& order = a.pixels;
     const int cells = order.cells();
-    for (int row = int(threadIdx.x) / BN * cells; row < s.tile_rows; row += cuda::block_threads / BN * cells) {
+    for (int row = int(threadIdx.x) / BN * cells; row < s.tile_rows;
+         row += cuda::block_threads / BN * cells) {
         const int column = int(threadIdx.x) % BN, n = first_column + column;
         if (n >= s.N || first_row + row >= s.M) continue;
-        out.put(shared + row * pitch + column, pitch, order, (first_row + row) / cells, group * out.group_filters + n);
+        out.put(shared + row * pitch + column, pitch, order, (first_row + row) / cells,
+                group * out.group_filters + n);
     }
 }
 
 template <typename Math, int W>
-void launch_pool(const typename Math::T* x, const typename Math::T* weight, const PoolOutput<typename Math::T>& out,
-                 const ConvParams& p, const PoolParams& pool) {
+void launch_pool(const typename Math::T* x, const typename Math::T* weight,
+                 const PoolOutput<typename Math::T>& out, const ConvParams& p, const PoolParams& pool) {
     using T = typename Math::T;
     using A = cuda::Patches<T, true, WindowOrder>;
     using B = cuda::Matrix<T, true>;
@@ -113,8 +117,13 @@ void launch_pool(const typename Math::T* x, const typename Math::T* weight, cons
     const std::int64_t depth = p.KH * p.KW * (p.C / p.groups), filters = p.F / p.groups;
     const WindowOrder order(pool);
     const int tile_rows = Layout::BM / order.cells() * order.cells();
-    const cuda::GemmSize s{p.N * pool.OH * pool.OW * order.cells(), depth,    narrow(filters, "F"), tile_rows,
-                           int(p.groups),                           1,        depth};
+    const cuda::GemmSize s{p.N * pool.OH * pool.OW * order.cells(),
+                           depth,
+                           narrow(filters, "F"),
+                           tile_rows,
+                           int(p.groups),
+                           1,
+                           depth};
     constexpr int elements = std::max(int(Layout::elements), Layout::BM * pool_pitch<Math>);
     const dim3 grid(unsigned(narrow(cuda::ceil_div(s.M, tile_rows), "tiles of a convolution")),
                     unsigned(cuda::ceil_div(filters, Layout::BN)), unsigned(p.groups));
@@ -123,7 +132,8 @@ void launch_pool(const typename Math::T* x, const typename Math::T* weight, cons
 }
 
 template <typename T, int W>
-void forward(const T* x, const T* weight, const PoolOutput<T>& out, const ConvParams& p, const PoolParams& pool) {
+void forward(const T* x, const T* weight, const PoolOutput<T>& out, const ConvParams& p,
+             const PoolParams& pool) {
     // at most 64 columns: the tile must fit in shared memory
     cuda::with_math<T, (W > 1), 64>(p.F / p.groups, [&](auto math) {
         launch_pool<typename decltype(math)::type, W>(x, weight, out, p, pool);
@@ -134,16 +144,16 @@ void forward(const T* x, const T* weight, const PoolOutput<T>& out, const ConvPa
 
 // Windows that do not overlap and have no padding: each pixel is computed once.
 bool conv2d_pool_supported(const ConvParams&, const PoolParams& pool) {
-    return pool.KH * pool.KW <= 16 && pool.stride_h >= pool.KH && pool.stride_w >= pool.KW && pool.pad_h == 0 &&
-           pool.pad_w == 0 && pool.dil_h == 1 && pool.dil_w == 1;
+    return pool.KH * pool.KW <= 16 && pool.stride_h >= pool.KH && pool.stride_w >= pool.KW &&
+           pool.pad_h == 0 && pool.pad_w == 0 && pool.dil_h == 1 && pool.dil_w == 1;
 }
 
 template <typename T>
-void conv2d_pool_forward(const T* x, const T* weight, const T* bias, T* y, std::uint8_t* winner, const ConvParams& p,
-                         const PoolParams& pool, bool relu) {
+void conv2d_pool_forward(const T* x, const T* weight, const T* bias, T* y, std::uint8_t* winner,
+                         const ConvParams& p, const PoolParams& pool, bool relu) {
     constexpr int V = cuda::full_width<T>;
-    const PoolOutput<T> out{y,    winner, bias, p.F, narrow(p.OH, "OH"), narrow(p.OW, "OW"), int(p.F / p.groups),
-                            relu};
+    const PoolOutput<T> out{
+        y, winner, bias, p.F, narrow(p.OH, "OH"), narrow(p.OW, "OW"), int(p.F / p.groups), relu};
     if (cuda::aligned(x) && cuda::aligned(weight) && p.C / p.groups % V == 0) {
         forward<T, V>(x, weight, out, p, pool);
     } else {
@@ -152,18 +162,18 @@ void conv2d_pool_forward(const T* x, const T* weight, const T* bias, T* y, std::
 }
 
 template <typename T>
-void conv2d_pool_backward(const T* dy, const std::uint8_t* winner, const T* x, const T* weight, T* dx, T* dw, T* db,
-                          const ConvParams& p, const PoolParams& pool) {
+void conv2d_pool_backward(const T* dy, const std::uint8_t* winner, const T* x, const T* weight, T* dx,
+                          T* dw, T* db, const ConvParams& p, const PoolParams& pool) {
     const cuda::Fused f{nullptr, winner, pool};
     if (dx) cuda::conv2d_input_gradient<T, true>(dy, f, weight, dx, p);
     if (dw) cuda::conv2d_weight_gradient<T, true>(dy, f, x, dw, p);
     if (db) cuda::conv2d_bias_gradient(dy, f, db, p.N * pool.OH * pool.OW, p.F);
 }
 
-#define INSTANTIATE(T)                                                                                     \
-    template void conv2d_pool_forward(const T*, const T*, const T*, T*, std::uint8_t*, const ConvParams&,  \
-                                      const PoolParams&, bool);                                            \
-    template void conv2d_pool_backward(const T*, const std::uint8_t*, const T*, const T*, T*, T*, T*,      \
+#define INSTANTIATE(T)                                                                                    \
+    template void conv2d_pool_forward(const T*, const T*, const T*, T*, std::uint8_t*, const ConvParams&, \
+                                      const PoolParams&, bool);                                           \
+    template void conv2d_pool_backward(const T*, const std::uint8_t*, const T*, const T*, T*, T*, T*,     \
                                        const ConvParams&, const PoolParams&)
 INSTANTIATE(float);
 INSTANTIATE(double);

@@ -27,7 +27,8 @@ void multiply(const T* dy, const Fused& f, const T* x, T* dw, const ConvParams& 
     const GradientColumns<T, fused> b(dy, p, f);
     const WeightOutput<T> out{dw, depth, int(filters)};
     const GemmSize s{depth, p.N * p.OH * p.OW, narrow(filters, "F"), 0, int(p.groups), 1, 0};
-    with_math<T, (WA > 1)>(filters, [&](auto math) { gemm<typename decltype(math)::type, WA, WB>(a, b, out, s); });
+    with_math<T, (WA > 1)>(filters,
+                           [&](auto math) { gemm<typename decltype(math)::type, WA, WB>(a, b, out, s); });
 }
 
 // Adds up dy, as far as what is fused behind lets it through.
@@ -59,7 +60,8 @@ template <typename T, bool fused>
 void conv2d_weight_gradient(const T* dy, const Fused& f, const T* x, T* dw, const ConvParams& p) {
     constexpr int V = full_width<T>;
     if (is_depthwise(p)) {
-        const DepthwiseWeight<T, fused> sums{Upstream<T, fused>(dy, p, f), Pixels(p.OH, p.OW), Taps(p.KW, p.C), x, p};
+        const DepthwiseWeight<T, fused> sums{Upstream<T, fused>(dy, p, f), Pixels(p.OH, p.OW),
+                                             Taps(p.KW, p.C), x, p};
         const KeepDepthwiseWeight<T> keep{dw, int(p.C), int(p.KH * p.KW)};
         return reduce_rows(sums, keep, p.N * p.OH * p.OW, p.KH * p.KW * p.C);
     }
@@ -79,9 +81,11 @@ void conv2d_bias_gradient(const T* dy, const Fused& f, T* db, std::int64_t rows,
     reduce_rows(BiasSums<T>{dy, static_cast<const T*>(f.relu_y), f.winner, F}, KeepBias<T>{db}, rows, F);
 }
 
-#define INSTANTIATE(T)                                                                                            \
-    template void conv2d_weight_gradient<T, false>(const T*, const Fused&, const T*, T*, const ConvParams&);       \
-    template void conv2d_weight_gradient<T, true>(const T*, const Fused&, const T*, T*, const ConvParams&);        \
+#define INSTANTIATE(T)                                                                   \
+    template void conv2d_weight_gradient<T, false>(const T*, const Fused&, const T*, T*, \
+                                                   const ConvParams&);                   \
+    template void conv2d_weight_gradient<T, true>(const T*, const Fused&, const T*, T*,  \
+                                                  const ConvParams&);                    \
     template void conv2d_bias_gradient(const T*, const Fused&, T*, std::int64_t, std::int64_t)
 INSTANTIATE(float);
 INSTANTIATE(double);

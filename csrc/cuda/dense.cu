@@ -18,15 +18,16 @@ void dense_forward(const T* x, const T* weight, const T* bias, T* y, std::int64_
 }
 
 template <typename T>
-void dense_backward(const T* dy, const T* relu_y, const T* x, const T* weight, T* dx, T* dw, T* db, std::int64_t N,
-                    std::int64_t in, std::int64_t out) {
+void dense_backward(const T* dy, const T* relu_y, const T* x, const T* weight, T* dx, T* dw, T* db,
+                    std::int64_t N, std::int64_t in, std::int64_t out) {
     conv2d_backward(dy, relu_y, x, weight, dx, dw, db, as_convolution(N, in, out));
 }
 
-#define INSTANTIATE(T)                                                                                           \
-    template void dense_forward(const T*, const T*, const T*, T*, std::int64_t, std::int64_t, std::int64_t, bool); \
-    template void dense_backward(const T*, const T*, const T*, const T*, T*, T*, T*, std::int64_t, std::int64_t,  \
-                                 std::int64_t)
+#define INSTANTIATE(T)                                                                             \
+    template void dense_forward(const T*, const T*, const T*, T*, std::int64_t, std::int64_t,      \
+                                std::int64_t, bool);                                               \
+    template void dense_backward(const T*, const T*, const T*, const T*, T*, T*, T*, std::int64_t, \
+                                 std::int64_t, std::int64_t)
 INSTANTIATE(float);
 INSTANTIATE(double);
 

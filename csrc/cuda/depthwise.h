@@ -26,7 +26,8 @@ struct DepthwiseForward {
                 const bool in = h >= 0 && h < p.H && w >= 0 && w < p.W;
                 Vector<T, V> cell{};
                 if (in) cell = load<V>(x + ((out.n * p.H + h) * p.W + w) * p.C + out.c);
-                for (int k = 0; k < V; ++k) sum.v[k] += cell.v[k] * weight[((out.c + k) * p.KH + u) * p.KW + v];
+                for (int k = 0; k < V; ++k)
+                    sum.v[k] += cell.v[k] * weight[((out.c + k) * p.KH + u) * p.KW + v];
             }
         }
         if (relu_after) {
@@ -47,13 +48,15 @@ struct DepthwiseInput {
         const Place in = place_of(i, p.H, p.W, p.C);
         Vector<T, V> sum{};
         for (std::int64_t u = 0; u < p.KH; ++u) {
-            const std::int64_t down = in.h + p.pad_h - u * p.dil_h, oh = down < 0 ? -1 : divide(down, p.stride_h);
+            const std::int64_t down = in.h + p.pad_h - u * p.dil_h,
+                               oh = down < 0 ? -1 : divide(down, p.stride_h);
             if (down < 0 || oh >= p.OH || oh * p.stride_h != down) continue;
             for (std::int64_t v = 0; v < p.KW; ++v) {
                 const std::int64_t across = in.w + p.pad_w - v * p.dil_w;
                 const std::int64_t ow = across < 0 ? -1 : divide(across, p.stride_w);
                 if (across < 0 || ow >= p.OW || ow * p.stride_w != across) continue;
-                const auto g = upstream.template values<V>(upstream.pixel({in.n, int(oh), int(ow)}), int(in.c));
+                const auto g =
+                    upstream.template values<V>(upstream.pixel({in.n, int(oh), int(ow)}), int(in.c));
                 for (int k = 0; k < V; ++k) sum.v[k] += g.v[k] * weight[((in.c + k) * p.KH + u) * p.KW + v];
             }
         }

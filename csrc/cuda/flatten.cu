@@ -9,9 +9,9 @@ constexpr int tile_side = 32, tile_rows = 8;
 
 // One block transposes a tile of one image: x (rows, columns) -> y (columns, rows).
 template <typename T>
-__global__ void __launch_bounds__(tile_side * tile_rows)
-transpose_kernel(const T* x, T* y, std::int64_t rows, std::int64_t columns, std::int64_t tiles_down,
-                 std::int64_t tiles_across) {
+__global__ void __launch_bounds__(tile_side* tile_rows)
+    transpose_kernel(const T* x, T* y, std::int64_t rows, std::int64_t columns, std::int64_t tiles_down,
+                     std::int64_t tiles_across) {
     constexpr int pitch = tile_side + 1;  // so that a column's elements lie in different banks
     MINICNN_SHARED(T, tile, tile_side * pitch);
     const std::int64_t block = blockIdx.x, image = cuda::divide(block, tiles_down * tiles_across);
@@ -21,11 +21,13 @@ transpose_kernel(const T* x, T* y, std::int64_t rows, std::int64_t columns, std:
     y += image * rows * columns;
     const int tx = threadIdx.x;
     for (int i = threadIdx.y; i < tile_side; i += tile_rows) {
-        if (row + i < rows && column + tx < columns) tile[i * pitch + tx] = x[(row + i) * columns + column + tx];
+        if (row + i < rows && column + tx < columns)
+            tile[i * pitch + tx] = x[(row + i) * columns + column + tx];
     }
     __syncthreads();
     for (int i = threadIdx.y; i < tile_side; i += tile_rows) {
-        if (column + i < columns && row + tx < rows) y[(column + i) * rows + row + tx] = tile[tx * pitch + i];
+        if (column + i < columns && row + tx < rows)
+            y[(column + i) * rows + row + tx] = tile[tx * pitch + i];
     }
 }
 

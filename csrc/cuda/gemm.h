@@ -2,8 +2,8 @@
 //
 //     out(m, n) = sum over k of A(m, k) * B(k, n)
 //
-// A block computes a tile of out.  Slices of A and B pass through shared memory in two buffers: while one is
-// multiplied, the next is on its way (cp.async, 128 bits at a time where the memory order allows).  Each
+// A block computes a tile of out.  Slices of A and B pass through shared memory in two buffers: while one
+// is multiplied, the next is on its way (cp.async, 128 bits at a time where the memory order allows).  Each
 // thread keeps a small tile of out in registers, or each warp in tensor-core fragments.
 //
 // What A and B are is told by operands (operands.h); they find an element from its row, decoded once, and
@@ -45,7 +45,8 @@ class Loader {
     static constexpr int pitch = tile_pitch<Operand, L>;
 
   public:
-    __device__ Loader(const Operand& operand, std::int64_t first_row, std::int64_t last_row) : operand_(operand) {
+    __device__ Loader(const Operand& operand, std::int64_t first_row, std::int64_t last_row)
+        : operand_(operand) {
 #pragma unroll
         for (int i = 0; i < (by_row ? passes : 1); ++i) {
             const std::int64_t row = first_row + (by_row ? line(i) : place());
@@ -64,8 +65,8 @@ class Loader {
             const typename Operand::Row& row = rows_[by_row ? i : 0];
             if constexpr (Operand::plain) {
                 const T* from = operand_.at(row, depth);  // nullptr: zeros
-                __pipeline_memcpy_async(tile + line(i) * pitch + place(), from ? from : operand_.data, W * sizeof(T),
-                                        from ? 0 : W * sizeof(T));
+                __pipeline_memcpy_async(tile + line(i) * pitch + place(), from ? from : operand_.data,
+                                        W * sizeof(T), from ? 0 : W * sizeof(T));
             } else {
                 held_[i] = operand_.template values<W>(row, depth);
             }
@@ -172,8 +173,8 @@ struct GemmLayout {
 // Leaves the block's tile of the product in math.sum.
 template <typename Math, typename A, typename B, int WA, int WB>
 __device__ __forceinline__ void multiply(Math& math, const A& a, const B& b, const GemmSize& s,
-                                         typename Math::T* shared, std::int64_t first_row, std::int64_t first_column,
-                                         int split) {
+                                         typename Math::T* shared, std::int64_t first_row,
+                                         std::int64_t first_column, int split) {
     using T = typename Math::T;
     using Layout = GemmLayout<Math, A, B>;
     T* const tiles_b = shared + 2 * Layout::elements_a;
@@ -192,9 +193,11 @@ __device__ __forceinline__ void multiply(Math& math, const A& a, const B& b, con
     int buffer = 0;
     for (std::int64_t k = first_k; k < last_k; k += slice) {
         const bool more = k + slice < last_k;
-        T *const tile_a = shared + buffer * Layout::elements_a, *const tile_b = tiles_b + buffer * Layout::elements_b;
+        T *const tile_a = shared + buffer * Layout::elements_a, *const tile_b =
+                                                                    tiles_b + buffer * Layout::elements_b;
         buffer ^= 1;
-        T *const next_a = shared + buffer * Layout::elements_a, *const next_b = tiles_b + buffer * Layout::elements_b;
+        T *const next_a = shared + buffer * Layout::elements_a, *const next_b =
+                                                                    tiles_b + buffer * Layout::elements_b;
         if (more) {
             load_a.begin(next_a, k + slice, last_k);
             load_b.begin(next_b, k + slice, last_k);
@@ -236,14 +239,16 @@ __global__ void __launch_bounds__(block_threads, 1) gemm_kernel(A a, B b, Output
         for (int j = 0; j < Math::TN; ++j) {
             const int n = first_column + Share<B, Math::TN>::row(tx, j);
             if (n >= s.N) continue;
-            if (!out.put(group, split, row, n, math.sum[i][j])) doubtful |= std::uint64_t{1} << (i * Math::TN + j);
+            if (!out.put(group, split, row, n, math.sum[i][j]))
+                doubtful |= std::uint64_t{1} << (i * Math::TN + j);
         }
     }
     if constexpr (Output::doubts) {
         for (int element = 0; doubtful; ++element, doubtful >>= 1) {
             if (!(doubtful & 1)) continue;
             const std::int64_t m = first_row + Share<A, Math::TM>::row(ty, element / Math::TN);
-            out.put_again(group, out.row(m), m, first_column + Share<B, Math::TN>::row(tx, element % Math::TN));
+            out.put_again(group, out.row(m), m,
+                          first_column + Share<B, Math::TN>::row(tx, element % Math::TN));
         }
     }
 }
@@ -253,8 +258,8 @@ void launch_gemm(const A& a, const B& b, const Output& out, const GemmSize& s) {
     using Layout = GemmLayout<Math, A, B>;
     const dim3 grid(unsigned(narrow(ceil_div(s.M, s.tile_rows), "tiles of a product")),
                     unsigned(ceil_div(s.N, Layout::BN)), unsigned(s.groups * s.splits));
-    launch(gemm_kernel<Math, A, B, WA, WB, Output>, grid, block_threads, Layout::elements * sizeof(typename Math::T),
-           current_stream(), a, b, out, s);
+    launch(gemm_kernel<Math, A, B, WA, WB, Output>, grid, block_threads,
+           Layout::elements * sizeof(typename Math::T), current_stream(), a, b, out, s);
 }
 
 // ---- sums in parts -----------------------------------------------------------------------------------

@@ -30,7 +30,8 @@ struct Backward {
     template <int V>
     __device__ void at(std::int64_t i) const {
         for (int k = 0; k < V; ++k) {
-            dx[i + k] = cuda::gradient_of_pixel<T>(gradient, argmax, cuda::place_of(i + k, s.H, s.W, s.C), s, p);
+            dx[i + k] =
+                cuda::gradient_of_pixel<T>(gradient, argmax, cuda::place_of(i + k, s.H, s.W, s.C), s, p);
         }
     }
 };
@@ -44,12 +45,13 @@ void max_pool2d_forward(const T* x, T* y, Index* argmax, const ImageShape& s, co
 }
 
 template <typename T, typename Index>
-void max_pool2d_backward(const T* dy, const Index* argmax, T* dx, const ImageShape& s, const PoolParams& p) {
+void max_pool2d_backward(const T* dy, const Index* argmax, T* dx, const ImageShape& s,
+                         const PoolParams& p) {
     cuda::for_each_channel<T>(Backward<T, Index>{{dy}, argmax, dx, s, p}, s, s.H, s.W, false);
 }
 
-#define INSTANTIATE(T, Index)                                                                          \
-    template void max_pool2d_forward(const T*, T*, Index*, const ImageShape&, const PoolParams&);      \
+#define INSTANTIATE(T, Index)                                                                     \
+    template void max_pool2d_forward(const T*, T*, Index*, const ImageShape&, const PoolParams&); \
     template void max_pool2d_backward(const T*, const Index*, T*, const ImageShape&, const PoolParams&)
 INSTANTIATE(float, std::uint8_t);
 INSTANTIATE(float, std::int64_t);

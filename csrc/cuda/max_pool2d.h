@@ -53,8 +53,8 @@ struct MaxPool {
 // The gradient of element (n, h, w, c) of the pooled image: what its windows give, the last first.
 // gradient(j) is the pooled gradient at element j.
 template <typename T, typename Index, typename Gradient>
-__device__ T gradient_of_pixel(const Gradient& gradient, const Index* argmax, const Place& at, const ImageShape& s,
-                               const PoolParams& p) {
+__device__ T gradient_of_pixel(const Gradient& gradient, const Index* argmax, const Place& at,
+                               const ImageShape& s, const PoolParams& p) {
     const Windows rows = windows_around(at.h, p.stride_h, p.pad_h, p.dil_h, p.KH, p.OH);
     const Windows columns = windows_around(at.w, p.stride_w, p.pad_w, p.dil_w, p.KW, p.OW);
     T sum = 0;

@@ -55,8 +55,13 @@ struct Device {
         return Tensor(at::detail::empty_cuda(sizes, dtype, device, format));
     }
 
+    // Outputs are allocated on the current device, so that is where inputs must be.
     struct Guard {
-        explicit Guard(const Tensor& t) : device(t.device()) {}
+        explicit Guard(const Tensor& t) : device(t.device()) {
+            if (device.original_device() == t.device()) return;
+            throw std::invalid_argument("[cuda] arrays: expected device " + device.original_device().str() +
+                                        ", the current one, got " + t.device().str());
+        }
         c10::cuda::CUDAGuard device;
     };
 
@@ -67,7 +72,8 @@ struct Device {
 namespace cuda {
 cudaStream_t current_stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
 void* allocate_scratch(std::size_t bytes) {
-    return c10::cuda::CUDACachingAllocator::raw_alloc_with_stream(std::max<std::size_t>(bytes, 16), current_stream());
+    return c10::cuda::CUDACachingAllocator::raw_alloc_with_stream(std::max<std::size_t>(bytes, 16),
+                                                                  current_stream());
 }
 void free_scratch(void* data) { c10::cuda::CUDACachingAllocator::raw_delete(data); }
 }  // namespace cuda

@@ -40,7 +40,8 @@ struct Pixel {
 class Pixels {
   public:
     Pixels() = default;
-    Pixels(std::int64_t H, std::int64_t W) : by_image_(H * W), by_row_(W), size_(int(H * W)), width_(int(W)) {}
+    Pixels(std::int64_t H, std::int64_t W)
+        : by_image_(H * W), by_row_(W), size_(int(H * W)), width_(int(W)) {}
     __device__ __forceinline__ Pixel at(std::int64_t i) const {
         const std::int64_t n = by_image_.quotient(i);
         const int rest = int(i - n * size_), h = by_row_.quotient(rest);
@@ -60,7 +61,8 @@ struct Tap {
 class Taps {
   public:
     Taps() = default;
-    Taps(std::int64_t KW, std::int64_t depth) : by_depth_(depth), by_width_(KW), depth_(int(depth)), width_(int(KW)) {}
+    Taps(std::int64_t KW, std::int64_t depth)
+        : by_depth_(depth), by_width_(KW), depth_(int(depth)), width_(int(KW)) {}
     __device__ __forceinline__ Tap at(std::int64_t k) const {
         const int tap = int(by_depth_.quotient(k)), u = by_width_.quotient(tap);
         return {u, tap - u * width_, int(k - std::int64_t(tap) * depth_)};
@@ -279,7 +281,8 @@ struct GradientColumns {
     }
 };
 
-// ---- the gradient to the input: one product for each phase of the stride -----------------------------------
+// ---- the gradient to the input: one product for each phase of the stride
+// -----------------------------------
 
 // Along one axis, the inputs phase, phase + stride, ... and the taps u = start + t * every that reach them:
 // input number i meets tap t at output i + first - t * step.
@@ -377,7 +380,8 @@ struct TapFilters {
     __device__ Depth depth(std::int64_t k, bool in) const {
         if (!in) return {0, false};
         const Tap tap = taps.at(k);
-        return {((tap.c * KH + start_h + tap.u * every_h) * KW + start_w + tap.v * every_w) * channels, true};
+        return {((tap.c * KH + start_h + tap.u * every_h) * KW + start_w + tap.v * every_w) * channels,
+                true};
     }
     __device__ const T* at(const Row& r, const Depth& d) const {
         return r.in && d.in ? data + r.offset + d.offset : nullptr;

@@ -10,8 +10,8 @@ namespace {
 
 using cuda::block_threads;
 
-constexpr int most_rows = 72;          // what fits the 4 KiB that every device takes as arguments
-constexpr int block_elements = 4096;   // of one parameter
+constexpr int most_rows = 72;         // what fits the 4 KiB that every device takes as arguments
+constexpr int block_elements = 4096;  // of one parameter
 
 // Parameters as a kernel's argument; row i has the blocks [first_block[i], first_block[i + 1]).
 template <typename T>
@@ -66,7 +66,8 @@ void for_rows(const Parameter<T>* list, std::int64_t count, const Body& body) {
 template <typename T, typename Update>
 void update_all(const Parameter<T>* list, std::int64_t count, const Update& update) {
     for_rows(list, count, [&](const Rows<T>& rows, unsigned blocks) {
-        cuda::launch(update_kernel<T, Update>, blocks, block_threads, 0, cuda::current_stream(), rows, update);
+        cuda::launch(update_kernel<T, Update>, blocks, block_threads, 0, cuda::current_stream(), rows,
+                     update);
     });
 }
 
@@ -134,7 +135,8 @@ template <typename T>
 void adam_step(const Parameter<T>* list, std::int64_t count, const AdamParams& p) {
     const T rate = T(p.lr / (1 - std::pow(p.beta1, double(p.step))));
     const T root = T(std::sqrt(1 - std::pow(p.beta2, double(p.step))));
-    const T shrink = T(p.decoupled ? 1 - p.lr * p.weight_decay : 1), decay = T(p.decoupled ? 0 : p.weight_decay);
+    const T shrink = T(p.decoupled ? 1 - p.lr * p.weight_decay : 1),
+            decay = T(p.decoupled ? 0 : p.weight_decay);
     update_all(list, count,
                Adam<T>{rate, root, shrink, decay, T(p.beta2), T(1 - p.beta1), T(1 - p.beta2), T(p.eps)});
 }
@@ -161,10 +163,11 @@ double sum_of_squares(const Parameter<T>* list, std::int64_t count) {
     double sum = 0;
     for_rows(list, count, [&](const Rows<T>& rows, unsigned blocks) {
         const cuda::Scratch<double> partial(blocks);
-        cuda::launch(squares_kernel<T>, blocks, block_threads, 0, cuda::current_stream(), rows, partial.get());
+        cuda::launch(squares_kernel<T>, blocks, block_threads, 0, cuda::current_stream(), rows,
+                     partial.get());
         std::vector<double> sums(blocks);
-        cuda::check(cudaMemcpyAsync(sums.data(), partial.get(), blocks * sizeof(double), cudaMemcpyDeviceToHost,
-                                    cuda::current_stream()),
+        cuda::check(cudaMemcpyAsync(sums.data(), partial.get(), blocks * sizeof(double),
+                                    cudaMemcpyDeviceToHost, cuda::current_stream()),
                     "CUDA copy");
         cuda::check(cudaStreamSynchronize(cuda::current_stream()), "CUDA stream");
         for (const double part : sums) sum += part;
@@ -172,12 +175,12 @@ double sum_of_squares(const Parameter<T>* list, std::int64_t count) {
     return sum;
 }
 
-#define INSTANTIATE(T)                                                                     \
-    template void sgd_step(const Parameter<T>*, std::int64_t, const SgdParams&);           \
-    template void adam_step(const Parameter<T>*, std::int64_t, const AdamParams&);         \
-    template void rmsprop_step(const Parameter<T>*, std::int64_t, const RmspropParams&);   \
-    template void ema_update(const Parameter<T>*, std::int64_t, double);                   \
-    template void scale(const Parameter<T>*, std::int64_t, double);                        \
+#define INSTANTIATE(T)                                                                   \
+    template void sgd_step(const Parameter<T>*, std::int64_t, const SgdParams&);         \
+    template void adam_step(const Parameter<T>*, std::int64_t, const AdamParams&);       \
+    template void rmsprop_step(const Parameter<T>*, std::int64_t, const RmspropParams&); \
+    template void ema_update(const Parameter<T>*, std::int64_t, double);                 \
+    template void scale(const Parameter<T>*, std::int64_t, double);                      \
     template double sum_of_squares(const Parameter<T>*, std::int64_t)
 INSTANTIATE(float);
 INSTANTIATE(double);

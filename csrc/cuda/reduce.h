@@ -11,7 +11,8 @@ constexpr int warp_lanes = 32;
 // The sum over a warp, in every lane.
 template <typename T>
 __device__ __forceinline__ T warp_sum(T value) {
-    for (int lanes = warp_lanes / 2; lanes > 0; lanes /= 2) value += __shfl_xor_sync(whole_warp, value, lanes);
+    for (int lanes = warp_lanes / 2; lanes > 0; lanes /= 2)
+        value += __shfl_xor_sync(whole_warp, value, lanes);
     return value;
 }
 
@@ -61,7 +62,7 @@ inline RowSplit split_rows(std::int64_t rows, std::int64_t channels) {
 // Sums::Accumulator has merge(other); sums.add(accumulator, row, c) takes one element in.
 template <typename Sums>
 __global__ void __launch_bounds__(block_threads)
-reduce_rows_kernel(Sums sums, typename Sums::Accumulator* partial, RowSplit s) {
+    reduce_rows_kernel(Sums sums, typename Sums::Accumulator* partial, RowSplit s) {
     using Accumulator = typename Sums::Accumulator;
     MINICNN_SHARED(Accumulator, shared, block_threads);
     const int c = int(blockIdx.x * blockDim.x + threadIdx.x);
@@ -85,7 +86,7 @@ reduce_rows_kernel(Sums sums, typename Sums::Accumulator* partial, RowSplit s) {
 // finish(c, accumulator of all rows), one thread a channel.
 template <typename Accumulator, typename Finish>
 __global__ void __launch_bounds__(block_threads)
-finish_rows_kernel(Finish finish, const Accumulator* partial, RowSplit s) {
+    finish_rows_kernel(Finish finish, const Accumulator* partial, RowSplit s) {
     const int c = int(blockIdx.x * block_threads + threadIdx.x);
     if (c >= s.channels) return;
     Accumulator sum = partial[c];
@@ -102,8 +103,8 @@ void reduce_rows(const Sums& sums, const Finish& finish, std::int64_t rows, std:
     const Scratch<Accumulator> partial(std::int64_t(s.chunks) * channels);
     launch(reduce_rows_kernel<Sums>, dim3(unsigned(ceil_div(channels, s.lanes)), unsigned(s.chunks)),
            dim3(s.lanes, block_threads / s.lanes), 0, current_stream(), sums, partial.get(), s);
-    launch(finish_rows_kernel<Accumulator, Finish>, unsigned(ceil_div(channels, block_threads)), block_threads, 0,
-           current_stream(), finish, partial.get(), s);
+    launch(finish_rows_kernel<Accumulator, Finish>, unsigned(ceil_div(channels, block_threads)),
+           block_threads, 0, current_stream(), finish, partial.get(), s);
 }
 
 }  // namespace minicnn::cuda

@@ -7,7 +7,7 @@ namespace {
 
 template <typename T>
 __global__ void __launch_bounds__(cuda::block_threads)
-softmax_forward_kernel(const T* x, T* p, std::int64_t N, std::int64_t K) {
+    softmax_forward_kernel(const T* x, T* p, std::int64_t N, std::int64_t K) {
     const std::int64_t n = cuda::row_of_warp();
     if (n < N) cuda::softmax_row(x + n * K, p + n * K, K);
 }
@@ -15,14 +15,15 @@ softmax_forward_kernel(const T* x, T* p, std::int64_t N, std::int64_t K) {
 // dx = p * (dy - sum of dy * p)
 template <typename T>
 __global__ void __launch_bounds__(cuda::block_threads)
-softmax_backward_kernel(const T* dy, const T* p, T* dx, std::int64_t N, std::int64_t K) {
+    softmax_backward_kernel(const T* dy, const T* p, T* dx, std::int64_t N, std::int64_t K) {
     const std::int64_t n = cuda::row_of_warp(), first = n * K;
     if (n >= N) return;
     const int lane = threadIdx.x % cuda::warp_lanes;
     T sum = 0;
     for (std::int64_t k = lane; k < K; k += cuda::warp_lanes) sum += dy[first + k] * p[first + k];
     sum = cuda::warp_sum(sum);
-    for (std::int64_t k = lane; k < K; k += cuda::warp_lanes) dx[first + k] = p[first + k] * (dy[first + k] - sum);
+    for (std::int64_t k = lane; k < K; k += cuda::warp_lanes)
+        dx[first + k] = p[first + k] * (dy[first + k] - sum);
 }
 
 unsigned blocks_for(std::int64_t N) {
@@ -33,13 +34,14 @@ unsigned blocks_for(std::int64_t N) {
 
 template <typename T>
 void softmax_forward(const T* x, T* p, std::int64_t N, std::int64_t K) {
-    cuda::launch(softmax_forward_kernel<T>, blocks_for(N), cuda::block_threads, 0, cuda::current_stream(), x, p, N, K);
+    cuda::launch(softmax_forward_kernel<T>, blocks_for(N), cuda::block_threads, 0, cuda::current_stream(),
+                 x, p, N, K);
 }
 
 template <typename T>
 void softmax_backward(const T* dy, const T* p, T* dx, std::int64_t N, std::int64_t K) {
-    cuda::launch(softmax_backward_kernel<T>, blocks_for(N), cuda::block_threads, 0, cuda::current_stream(), dy, p, dx,
-                 N, K);
+    cuda::launch(softmax_backward_kernel<T>, blocks_for(N), cuda::block_threads, 0, cuda::current_stream(),
+                 dy, p, dx, N, K);
 }
 
 template void softmax_forward(const float*, float*, std::int64_t, std::int64_t);

@@ -20,7 +20,8 @@ struct RowSum {
     T maximum, sum;
 };
 
-// p = exp(x - max x) / sum.  Where x has a NaN or +inf, or is all -inf, everything becomes NaN, as in torch.
+// p = exp(x - max x) / sum.  Where x has a NaN or +inf, or is all -inf, everything becomes NaN, as in
+// torch.
 template <typename T>
 __device__ RowSum<T> softmax_row(const T* x, T* p, std::int64_t K) {
     const int lane = threadIdx.x % warp_lanes;

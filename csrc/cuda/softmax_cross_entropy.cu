@@ -1,6 +1,7 @@
 // Softmax and cross-entropy in one kernel.
 //
-//     loss = -(1/D) sum over n,k of a[n,k] * log p[n,k]        dlogits[n,j] = (p[n,j] * sum_k a[n,k] - a[n,j]) / D
+//     loss = -(1/D) sum over n,k of a[n,k] * log p[n,k]        dlogits[n,j] = (p[n,j] * sum_k a[n,k] -
+//     a[n,j]) / D
 //
 // a is the targets after smoothing, times the class weights; D is N, or the classes' summed weights.
 
@@ -33,8 +34,8 @@ struct Mean {
 // Each block leaves the sums of its rows in partial[block]; the last block to come adds them up in order.
 template <typename T>
 __global__ void __launch_bounds__(block_threads)
-loss_kernel(const T* logits, Targets<T> t, T* loss, T* probs, Mean* partial, unsigned* blocks_done, std::int64_t N,
-            std::int64_t K) {
+    loss_kernel(const T* logits, Targets<T> t, T* loss, T* probs, Mean* partial, unsigned* blocks_done,
+                std::int64_t N, std::int64_t K) {
     MINICNN_SHARED(bool, is_last, 1);
     const int lane = threadIdx.x % warp_lanes;
     double loss_sum = 0, weight_sum = 0;
@@ -69,7 +70,7 @@ loss_kernel(const T* logits, Targets<T> t, T* loss, T* probs, Mean* partial, uns
 
 template <typename T>
 __global__ void __launch_bounds__(block_threads)
-gradient_kernel(const T* probs, Targets<T> t, T* dlogits, std::int64_t N, std::int64_t K) {
+    gradient_kernel(const T* probs, Targets<T> t, T* dlogits, std::int64_t N, std::int64_t K) {
     double weight = double(N);
     if (t.classes && t.class_weight) {  // every block adds it up for itself: N is small beside N*K
         weight = 0;
@@ -99,7 +100,8 @@ void softmax_cross_entropy_forward(const T* logits, const Targets<T>& t, T* loss
     const unsigned blocks = blocks_for(N);
     const cuda::Scratch<Mean> partial(blocks);
     const cuda::Scratch<unsigned> blocks_done(1);
-    cuda::check(cudaMemsetAsync(blocks_done.get(), 0, sizeof(unsigned), cuda::current_stream()), "CUDA memset");
+    cuda::check(cudaMemsetAsync(blocks_done.get(), 0, sizeof(unsigned), cuda::current_stream()),
+                "CUDA memset");
     cuda::launch(loss_kernel<T>, blocks, block_threads, 0, cuda::current_stream(), logits, t, loss, probs,
                  partial.get(), blocks_done.get(), N, K);
 }
@@ -107,12 +109,15 @@ void softmax_cross_entropy_forward(const T* logits, const Targets<T>& t, T* loss
 template <typename T>
 void softmax_cross_entropy_backward(const T* probs, const Targets<T>& t, T* dlogits, std::int64_t N,
                                     std::int64_t K) {
-    cuda::launch(gradient_kernel<T>, blocks_for(N), block_threads, 0, cuda::current_stream(), probs, t, dlogits, N, K);
+    cuda::launch(gradient_kernel<T>, blocks_for(N), block_threads, 0, cuda::current_stream(), probs, t,
+                 dlogits, N, K);
 }
 
-#define INSTANTIATE(T)                                                                                         \
-    template void softmax_cross_entropy_forward(const T*, const Targets<T>&, T*, T*, std::int64_t, std::int64_t); \
-    template void softmax_cross_entropy_backward(const T*, const Targets<T>&, T*, std::int64_t, std::int64_t)
+#define INSTANTIATE(T)                                                                             \
+    template void softmax_cross_entropy_forward(const T*, const Targets<T>&, T*, T*, std::int64_t, \
+                                                std::int64_t);                                     \
+    template void softmax_cross_entropy_backward(const T*, const Targets<T>&, T*, std::int64_t,    \
+                                                 std::int64_t)
 INSTANTIATE(float);
 INSTANTIATE(double);
 

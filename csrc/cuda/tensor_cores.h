@@ -31,8 +31,8 @@ struct TensorCores {
     template <typename Operand, int L, typename F>
     __device__ static void load_fragment(F& fragment, const float* tile, int row, int k) {
         constexpr int pitch = tile_pitch<Operand, L>;
-        nvcuda::wmma::load_matrix_sync(fragment, tile + (Operand::k_contiguous ? row * pitch + k : k * pitch + row),
-                                       pitch);
+        nvcuda::wmma::load_matrix_sync(
+            fragment, tile + (Operand::k_contiguous ? row * pitch + k : k * pitch + row), pitch);
         for (float& x : fragment.x) x = nvcuda::wmma::__float_to_tf32(x);
     }
 
@@ -67,8 +67,8 @@ struct TensorCores {
         for (int i = 0; i < 2; ++i) {
             for (int j = 0; j < 2; ++j) {
                 nvcuda::wmma::store_matrix_sync(
-                    shared + (first_row() + side * i) * pitch + first_column() + side * j, parts[i][j], pitch,
-                    nvcuda::wmma::mem_row_major);
+                    shared + (first_row() + side * i) * pitch + first_column() + side * j, parts[i][j],
+                    pitch, nvcuda::wmma::mem_row_major);
             }
         }
         __syncthreads();
@@ -76,7 +76,8 @@ struct TensorCores {
 #pragma unroll
         for (int i = 0; i < TM; ++i) {
 #pragma unroll
-            for (int j = 0; j < TN; ++j) sum[i][j] = shared[Share<A, TM>::row(ty, i) * pitch + Share<B, TN>::row(tx, j)];
+            for (int j = 0; j < TN; ++j)
+                sum[i][j] = shared[Share<A, TM>::row(ty, i) * pitch + Share<B, TN>::row(tx, j)];
         }
         __syncthreads();  // shared may be used again
     }

@@ -10,8 +10,8 @@ struct Cells {
     std::int64_t start, first, last;
 };
 
-__device__ inline Cells cells_inside(std::int64_t out, std::int64_t stride, std::int64_t pad, std::int64_t dilation,
-                                     std::int64_t kernel, std::int64_t size) {
+__device__ inline Cells cells_inside(std::int64_t out, std::int64_t stride, std::int64_t pad,
+                                     std::int64_t dilation, std::int64_t kernel, std::int64_t size) {
     const std::int64_t start = out * stride - pad;
     const std::int64_t first = start < 0 ? divide(-start + dilation - 1, dilation) : 0;
     const std::int64_t last = start < size ? smaller(kernel, divide(size - 1 - start, dilation) + 1) : 0;

@@ -38,7 +38,8 @@ inline std::string& last_error() {
 
 inline const char* cudaGetErrorString(cudaError_t) { return emulation::last_error().c_str(); }
 
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t) {
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
+                                   cudaStream_t) {
     std::memcpy(to, from, bytes);
     return cudaSuccess;
 }
@@ -57,8 +58,8 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t emulated_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
                             const Arguments&... arguments) {
     const std::tuple<std::decay_t<Parameters>...> values(arguments...);
-    emulation::last_error() = emulation::Machine::instance().run(
-        grid, block, shared_bytes, [&] { std::apply(kernel, values); });
+    emulation::last_error() =
+        emulation::Machine::instance().run(grid, block, shared_bytes, [&] { std::apply(kernel, values); });
     return emulation::last_error().empty() ? cudaSuccess : cudaErrorLaunchFailure;
 }
 

@@ -24,7 +24,7 @@
 #include "fibre.h"
 
 #if defined(__SANITIZE_THREAD__)
-// The scheduler and the threads share its state without locks, as only one of them runs at a time.  Kernels'
+// The scheduler and the threads share its state without locks, as only one of them runs at a time. Kernels'
 // own accesses have other functions on top of their stacks.
 extern "C" inline __attribute__((used, visibility("default"))) const char* __tsan_default_suppressions() {
     return "race_top:emulation::\nrace_top:^std::\n";
@@ -61,8 +61,8 @@ struct Thread {
     Dim3 place;
     int index;
     State state;
-    int line;          // where it waits
-    unsigned barriers; // passed so far
+    int line;           // where it waits
+    unsigned barriers;  // passed so far
     unsigned mask, source;
     std::uint64_t value, result;  // of a warp exchange; result of a vote: the lanes that said yes
     std::vector<PendingCopy> copies;
@@ -118,7 +118,8 @@ class Machine {
     }
 
     // All lanes of `mask` meet; returns `value` of lane `source`, and the votes for a value that is not 0.
-    __attribute__((noinline)) std::uint64_t exchange(unsigned mask, std::uint64_t value, int source, int line) {
+    __attribute__((noinline)) std::uint64_t exchange(unsigned mask, std::uint64_t value, int source,
+                                                     int line) {
         Thread& self = *current_;
         self.mask = mask;
         self.value = value;
@@ -248,13 +249,16 @@ class Machine {
                 ++gone;
             } else if (t.state == State::at_barrier) {
                 if (waiting && t.line != line) {
-                    report("divergent barriers: lines " + std::to_string(line) + " and " + std::to_string(t.line), t);
+                    report("divergent barriers: lines " + std::to_string(line) + " and " +
+                               std::to_string(t.line),
+                           t);
                     return false;
                 }
                 line = t.line;
                 ++waiting;
             } else {
-                report("lanes of a warp wait for lanes that do not come, line " + std::to_string(t.line), t);
+                report("lanes of a warp wait for lanes that do not come, line " + std::to_string(t.line),
+                       t);
                 return false;
             }
         }
@@ -327,8 +331,8 @@ class Machine {
 
     void report(const std::string& what, const Thread& t) {
         if (!error_.empty()) return;
-        error_ = what + " (line " + std::to_string(t.line) + ", block " + std::to_string(block_place_.x) + ", thread " +
-                 std::to_string(t.index) + ")";
+        error_ = what + " (line " + std::to_string(t.line) + ", block " + std::to_string(block_place_.x) +
+                 ", thread " + std::to_string(t.index) + ")";
     }
 
     static void release([[maybe_unused]] void* sync) {

@@ -47,7 +47,8 @@ void fill_fragment(fragment<Use, M, N, K, T>& f, float value) {
 }
 
 template <typename Use, int M, int N, int K, typename Layout>
-void load_matrix_sync(fragment<Use, M, N, K, precision::tf32, Layout>& f, const float* from, unsigned stride) {
+void load_matrix_sync(fragment<Use, M, N, K, precision::tf32, Layout>& f, const float* from,
+                      unsigned stride) {
     using F = std::decay_t<decltype(f)>;
     __syncwarp();
     for (int i = 0; i < F::num_elements; ++i) {
@@ -58,7 +59,8 @@ void load_matrix_sync(fragment<Use, M, N, K, precision::tf32, Layout>& f, const 
 }
 
 template <int M, int N, int K>
-void store_matrix_sync(float* to, const fragment<accumulator, M, N, K, float>& f, unsigned stride, layout_t layout) {
+void store_matrix_sync(float* to, const fragment<accumulator, M, N, K, float>& f, unsigned stride,
+                       layout_t layout) {
     using F = std::decay_t<decltype(f)>;
     for (int i = 0; i < F::num_elements; ++i) {
         const int at = emulation::lane() * F::num_elements + i, row = at / F::width, column = at % F::width;
@@ -69,13 +71,16 @@ void store_matrix_sync(float* to, const fragment<accumulator, M, N, K, float>& f
 
 // d = a*b + c.  Every lane reads the operands of all lanes, in their registers.
 template <int M, int N, int K, typename LayoutA, typename LayoutB>
-void mma_sync(fragment<accumulator, M, N, K, float>& d, const fragment<matrix_a, M, N, K, precision::tf32, LayoutA>& a,
+void mma_sync(fragment<accumulator, M, N, K, float>& d,
+              const fragment<matrix_a, M, N, K, precision::tf32, LayoutA>& a,
               const fragment<matrix_b, M, N, K, precision::tf32, LayoutB>& b,
               const fragment<accumulator, M, N, K, float>& c) {
     using A = std::decay_t<decltype(a)>;
     using B = std::decay_t<decltype(b)>;
     using D = std::decay_t<decltype(d)>;
-    const struct { const float *a, *b; } own{a.x, b.x};
+    const struct {
+        const float *a, *b;
+    } own{a.x, b.x};
     float whole_a[M * K], whole_b[K * N];
     __syncwarp();
     for (int lane = 0; lane < emulation::warp_size; ++lane) {

@@ -146,10 +146,8 @@ CPU = Recipe(
     sources=sources,
     about=lambda: {"cpu": cpu_features()},
     missing=lambda: None,
-    load_options=lambda: {
-        "extra_cflags": compile_flags(), "extra_ldflags": LINK_FLAGS, "with_cuda": False
-    },
-)  # fmt: skip
+    load_options=lambda: {"extra_cflags": compile_flags(), "extra_ldflags": LINK_FLAGS},
+)
 
 
 def missing(recipe: Recipe = CPU) -> str | None:
