@@ -43,7 +43,9 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t sh
     static_cast<void>(stream);
     check(emulated_launch(kernel, grid, block, shared_bytes, arguments...), "CUDA emulation");
 #else
-    kernel<<<grid, block, shared_bytes, stream> > >(static_cast<Parameters>(arguments)...);
+    // clang-format off: it would part the signs
+    kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
+    // clang-format on
     check(cudaGetLastError(), "CUDA kernel launch");
 #endif
 }
