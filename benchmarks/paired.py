@@ -16,20 +16,31 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
+SETTLE, TIMED = 0.02, 3
+"""Seconds of untimed calls before a side is timed, and how many calls are timed in each of its turns.
+
+Thread pools spin for some milliseconds after a call, so the side before would slow the first calls.
+"""
+
+
 def time_in_turn(
-    sides: dict[str, Callable[[], object]], *, seconds: float = 3.0, least_rounds: int = 7
+    sides: dict[str, Callable[[], object]], *, seconds: float = 3.0, least_rounds: int = 5
 ) -> dict[str, float]:
-    """Median milliseconds of each side; every round calls each side once, after two warm-up rounds."""
-    for _ in range(2):
-        for call in sides.values():
-            call()
+    """Median milliseconds of a call of each side; the sides take turns, round after round."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     end = time.perf_counter() + seconds * len(sides)
-    while time.perf_counter() < end or len(next(iter(times.values()))) < least_rounds:
+    rounds = 0
+    while time.perf_counter() < end or rounds < least_rounds:
+        rounds += 1
         for name, call in sides.items():
-            start = time.perf_counter()
+            settled = time.perf_counter() + SETTLE
             call()
-            times[name].append((time.perf_counter() - start) * 1e3)
+            while time.perf_counter() < settled:
+                call()
+            for _ in range(TIMED):
+                start = time.perf_counter()
+                call()
+                times[name].append((time.perf_counter() - start) * 1e3)
     return {name: statistics.median(samples) for name, samples in times.items()}
 
 

@@ -392,10 +392,8 @@ def test_random_pools_and_norms(
         y, saved = b.batch_norm2d_relu_max_pool2d_forward(
             a(x), a(gamma), a(beta), a(mean), a(var), **rest, pool=pool
         )
-        return [
-            y,
-            *b.batch_norm2d_relu_max_pool2d_backward(y, a(x), a(gamma), saved, training=False, pool=pool),
-        ]
+        backward = b.batch_norm2d_relu_max_pool2d_backward
+        return [y, *backward(y, a(x), a(gamma), saved, training=False, pool=pool)]
 
     same(cpp, average)
     same(cpp, normalise)
