@@ -114,6 +114,7 @@ def compile_flags() -> list[str]:
     """Flags for the compiler: this machine's instructions, and NaN and infinity as IEEE has them."""
     flags = [
         "-O3", "-g0", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wextra",
+        "-Wno-missing-field-initializers",  # in what pybind11's module macro becomes
         "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
     ]  # fmt: skip
     if cpu_features():

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "../../csrc/cpu/conv2d_winograd.h"
 #include "../../csrc/ops.h"
 #include "../../csrc/parallel.h"
 
@@ -169,7 +170,9 @@ void convolutions() {
                                 {2, 16, 8, 8, 16, 3, 1, 1, 1, 16}, {2, 12, 6, 7, 18, 3, 1, 1, 1, 3},
                                 {2, 40, 5, 5, 24, 1, 1, 0, 1, 1},  {1, 64, 12, 12, 64, 3, 1, 1, 1, 1},
                                 {1, 3, 23, 23, 8, 7, 2, 3, 1, 1},  {0, 4, 6, 6, 4, 3, 1, 1, 1, 1},
-                                {1, 5, 1, 1, 7, 3, 1, 1, 1, 1},    {1, 130, 6, 6, 128, 3, 1, 1, 1, 1}};
+                                {1, 5, 1, 1, 7, 3, 1, 1, 1, 1},    {1, 130, 6, 6, 128, 3, 1, 1, 1, 1},
+                                {3, 37, 9, 8, 37, 3, 2, 1, 1, 37}, {1, 24, 11, 13, 24, 5, 2, 3, 2, 24},
+                                {1, 6, 70, 66, 20, 3, 1, 1, 1, 1}, {2, 20, 40, 37, 20, 5, 1, 2, 1, 1}};
     for (const ConvShape& s : shapes) {
         const ConvParams p = params_of(s);
         const int64_t xs = s.N * s.C * s.H * s.W, ws = s.F * s.K * s.K * s.C / s.groups,
@@ -198,6 +201,51 @@ void convolutions() {
             }
         }
     }
+}
+
+void expect(bool ran, const std::string& name) {
+    if (!ran) std::fprintf(stderr, "%s: not taken\n", name.c_str());
+    failures += !ran;
+}
+
+// Winograd's way by its own entry points, so that a change of its cost model cannot quietly leave it out:
+// full vectors of channels and ragged ones, whole tiles and parts of them, each padding, and a filter
+// gradient so large that its filters are shared out in parts.
+void winograds() {
+    const ConvShape shapes[] = {{2, 17, 15, 13, 33, 3, 1, 1, 1, 1}, {3, 40, 15, 15, 72, 3, 1, 1, 1, 1},
+                                {2, 64, 9, 14, 64, 3, 1, 0, 1, 1},  {5, 16, 10, 11, 16, 3, 1, 2, 1, 1},
+                                {2, 256, 8, 8, 256, 3, 1, 1, 1, 1}, {1, 48, 44, 41, 32, 3, 1, 1, 1, 1}};
+    for (const ConvShape& s : shapes) {
+        const ConvParams p = params_of(s);
+        const int64_t xs = s.N * s.C * s.H * s.W, ws = s.F * 9 * s.C, ys = s.N * p.OH * p.OW * s.F;
+        const int64_t OH = p.OH / 2, OW = p.OW / 2, pooled = s.N * OH * OW * s.F;
+        for (const bool relu : {false, true}) {
+            const std::string name = "winograd C" + std::to_string(s.C);
+            check<float>(name, [&](Arrays<float>& a) {
+                const float *x = a.in(xs), *w = a.in(ws), *bias = relu ? a.in(s.F) : nullptr;
+                const WinogradOutput y{a.out(ys), ys / s.N, p.OW * s.F, s.F,    p.OH,
+                                       p.OW,      relu,     false,      nullptr};
+                expect(forward_winograd(x, w, bias, y, p), name);
+                auto* winner = a.out_of<std::uint8_t>(pooled);
+                const WinogradOutput best{a.out(pooled), pooled / s.N, OW * s.F, s.F, OH, OW,
+                                          relu,          true,         winner};
+                expect(forward_winograd(x, w, bias, best, p), name + " pool");
+                const float *dy = a.in(ys), *relu_y = relu ? a.in(ys) : nullptr, *dy_pooled = a.in(pooled);
+                expect(data_winograd(dy, relu_y, nullptr, w, a.out(xs), p, 1), name + " dx");
+                expect(weight_winograd(dy, relu_y, nullptr, x, a.out(ws), p, 1), name + " dw");
+                expect(data_winograd(dy_pooled, nullptr, winner, w, a.out(xs), p, 1), name + " pool dx");
+                expect(weight_winograd(dy_pooled, nullptr, winner, x, a.out(ws), p, 1), name + " pool dw");
+            });
+        }
+    }
+    const ConvParams p = params_of({2, 17, 15, 13, 33, 3, 1, 1, 1, 1});
+    const int64_t xs = 2 * 17 * 15 * 13, ys = 2 * 33 * 15 * 13, ws = 33 * 9 * 17;
+    check<float>("what is not finite goes the direct way", [&](Arrays<float>& a) {
+        float *x = a.inout(xs), *dy = a.inout(ys);
+        x[xs / 2] = dy[ys / 2] = INFINITY;
+        conv2d_forward<float>(x, a.in(ws), a.in(33), a.out(ys), p, true);
+        conv2d_backward<float>(dy, a.in(ys), x, a.in(ws), a.out(xs), a.out(ws), a.out(33), p);
+    });
 }
 
 template <typename T>
@@ -345,6 +393,7 @@ void everything() {
 int main() {
     minicnn::everything<float>();
     minicnn::everything<double>();
+    minicnn::winograds();
     std::printf("%d runs, %d failures\n", minicnn::runs, minicnn::failures);
     return minicnn::failures == 0 ? 0 : 1;
 }
