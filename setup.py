@@ -1,14 +1,19 @@
 """Builds the CPU module if torch and a C++ compiler are there; without them the package is pure Python.
 
+The CUDA module is built too where there is a CUDA toolkit that fits torch.  FORCE_CUDA=1 makes its absence
+an error, FORCE_CUDA=0 leaves the module out.
+
 ``pip install --no-build-isolation .`` lets this see the installed torch.  Everything else about the
 package is in pyproject.toml.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -18,17 +23,15 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 
 
-def _load_build() -> ModuleType:
-    """minicnn/backends/build.py on its own: the package itself needs NumPy, which may not be here yet."""
-    spec = importlib.util.spec_from_file_location("build", ROOT / "minicnn" / "backends" / "build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _load_backends() -> tuple[ModuleType, ModuleType]:
+    """build.py and cuda_build.py on their own: the package needs NumPy, which may not be here yet."""
+    folder = ModuleType("backends")
+    folder.__path__ = [str(ROOT / "minicnn" / "backends")]
+    sys.modules["backends"] = folder
+    return importlib.import_module("backends.build"), importlib.import_module("backends.cuda_build")
 
 
-build = _load_build()
+build, cuda_build = _load_backends()
 
 
 class BuildWithSources(build_py):
@@ -39,6 +42,28 @@ class BuildWithSources(build_py):
         if not self.editable_mode:
             target = Path(self.build_lib) / "minicnn" / "csrc"
             shutil.copytree(ROOT / "csrc", target, dirs_exist_ok=True)
+
+
+def cuda_modules() -> list[object]:
+    """The CUDA module, or nothing, saying why."""
+    force = os.environ.get("FORCE_CUDA", "")
+    reason = "FORCE_CUDA=0" if force == "0" else cuda_build.missing_for_build()
+    if reason is not None:
+        if force not in ("", "0"):
+            raise SystemExit(f"minicnn: FORCE_CUDA={force}, but {reason}")
+        print(f"minicnn: {reason}: installing without the cuda backend's module")
+        return []
+    cuda_build.prepare()
+    from torch.utils.cpp_extension import CUDAExtension
+
+    print(f"minicnn: building the cuda backend for {cuda_build.architectures()}")
+    module = CUDAExtension(
+        "minicnn._cuda",
+        [str(path.relative_to(ROOT)) for path in cuda_build.sources()],
+        depends=[str(path.relative_to(ROOT)) for path in sorted(build.source_folder().rglob("*.h"))],
+        extra_compile_args={"cxx": cuda_build.host_flags(), "nvcc": cuda_build.nvcc_flags()},
+    )
+    return [module]
 
 
 def options() -> dict[str, object]:
@@ -57,7 +82,8 @@ def options() -> dict[str, object]:
             self.force = True  # ninja knows better than distutils what is up to date
 
         def build_extension(self, ext: object) -> None:
-            about = build.description()
+            recipe = cuda_build.CUDA if ext.name == "minicnn._cuda" else build.CPU
+            about = build.description(recipe)
             super().build_extension(ext)
             build.stamp(Path(self.get_ext_fullpath(ext.name)), about)
 
@@ -70,7 +96,7 @@ def options() -> dict[str, object]:
         extra_compile_args=build.compile_flags(),
         extra_link_args=build.LINK_FLAGS,
     )
-    return {"ext_modules": [module], "cmdclass": {"build_ext": BuildStamped}}
+    return {"ext_modules": [module, *cuda_modules()], "cmdclass": {"build_ext": BuildStamped}}
 
 
 chosen = options()

@@ -80,10 +80,14 @@ def choose_backend(args: argparse.Namespace, console: Console) -> str:
     Raises: BackendUnavailable with the reason
     """
     name, why = choice() if args.backend == "auto" else (args.backend, "as asked")
-    get_backend(name)
+    backend = get_backend(name)
     if args.threads is not None:
         set_num_threads(args.threads)
-    console.print(f"backend: {name} ({why})")
+    if args.tf32 and name == "cuda":
+        from minicnn.backends.cuda_backend import allow_tf32
+
+        allow_tf32(True)
+    console.print(f"backend: {backend.label} ({why})")
     return name
 
 
@@ -121,7 +125,7 @@ def number(least: float, below: float = math.inf, *, above: bool = False) -> Cal
 
 
 def add_backend(parser: argparse._ActionsContainer) -> None:
-    """Add --backend and --threads."""
+    """Add --backend, --threads and --tf32."""
     parser.add_argument(
         "--backend", choices=("auto", "numpy", "cpp", "cuda"), default="auto",
         help="what computes: readable NumPy, compiled C++, an NVIDIA GPU, or the fastest there is",
@@ -129,10 +133,14 @@ def add_backend(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--threads", type=whole_number(1), metavar="N", help="CPU threads to use (default: all cores)"
     )
+    parser.add_argument(
+        "--tf32", action="store_true",
+        help="let cuda's products use tensor cores, which round their factors to 10 bits of mantissa",
+    )  # fmt: skip
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """Add --checkpoint, --backend and --threads, for the commands that use a trained model."""
+    """Add --checkpoint and the flags of add_backend, for the commands that use a trained model."""
     parser.add_argument(
         "--checkpoint", type=Path, required=True, metavar="FILE",
         help="the trained model: best.safetensors or checkpoint.safetensors of a run",

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minicnn.backends import available_backends, build, choice
+from minicnn.backends import available_backends, build, choice, cuda_build
 
 
 class Finding(NamedTuple):
@@ -64,7 +64,7 @@ def _compiling() -> list[Finding]:
         ),
         _found("ninja", None if ninja is None else str(ninja), build.INSTALL_NINJA),
         Finding("build cache", str(folder), "" if _writable(folder) else "set MINICNN_CACHE to a folder"),
-        _module(),
+        _module("cpp module", build.CPU),
     ]
 
 
@@ -72,15 +72,15 @@ def _found(part: str, found: str | None, mend: str) -> Finding:
     return Finding(part, "none", mend) if found is None else Finding(part, found)
 
 
-def _module() -> Finding:
+def _module(part: str, recipe: build.Recipe) -> Finding:
     try:
-        path, reasons = build.find_module()
+        path, reasons = build.find_module(recipe)
     except build.BuildError as error:
-        return Finding("cpp module", "none", str(error))
+        return Finding(part, "none", str(error))
     if path is not None:
-        return Finding("cpp module", str(path))
+        return Finding(part, str(path))
     stale = "; ".join(["none yet, built on first use", *reasons])
-    return Finding("cpp module", stale, "pip install --no-build-isolation .")
+    return Finding(part, stale, "pip install --no-build-isolation .")
 
 
 def _writable(folder: Path) -> bool:
@@ -89,14 +89,15 @@ def _writable(folder: Path) -> bool:
 
 
 def _cuda() -> list[Finding]:
-    nvcc = shutil.which("nvcc")
+    version, home = cuda_build.toolkit_version(), cuda_build.cuda_home()
     return [
-        _found(
+        Finding(
             "CUDA toolkit",
-            nvcc and f"{_last_line([nvcc, '--version'])} at {nvcc}",
-            "install NVIDIA's CUDA toolkit",
+            f"{version} at {home}" if version else "none",
+            cuda_build.missing_for_build() or "",
         ),
         _found("NVIDIA driver", _driver(), "needed for --backend cuda only: install NVIDIA's driver"),
+        _module("cuda module", cuda_build.recipe()),
     ]
 
 

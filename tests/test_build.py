@@ -200,7 +200,7 @@ def test_asking_what_there_is_imports_and_builds_nothing() -> None:
         "names = available_backends(); print(list(names), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "['numpy', 'cpp'] False\n"
+    assert done.stdout == "['numpy', 'cpp', 'cuda'] False\n"
     assert done.stderr == ""
 
 

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 def get_backend(name: str) -> Backend:
-    """The backend of this name: "numpy" or "cpp", or "auto" for the fastest that can be had.
+    """The backend of this name: "numpy", "cpp" or "cuda", or "auto" for the fastest that can be had.
 
     Raises: BackendUnavailable with the reason and its mend; nothing else is taken instead
     """
@@ -28,18 +28,26 @@ def get_backend(name: str) -> Backend:
 
 
 def choice() -> tuple[str, str]:
-    """What "auto" takes here, and why."""
-    reason = available_backends()["cpp"]
-    if reason is None:
+    """What "auto" takes here, and why; never the emulated cuda."""
+    from minicnn.backends import cuda_build
+
+    reasons = available_backends()
+    if reasons["cuda"] is None and not cuda_build.emulated():
+        return "cuda", "there is a GPU"
+    if reasons["cpp"] is None:
         return "cpp", "compiled kernels can be had"
-    return "numpy", f"no cpp: {reason}"
+    return "numpy", f"no cpp: {reasons['cpp']}"
 
 
 def available_backends() -> dict[str, str | None]:
-    """Backend name -> None if it can be had, else the reason why not.  Builds and imports nothing."""
-    from minicnn.backends import build
+    """Backend name -> None if it can be had, else the reason why not.  Builds nothing.
 
-    return {"numpy": None, "cpp": build.missing()}
+    cuda counts as had on the CPU too where MINICNN_CUDA_EMULATION=1 asks for its emulation.
+    """
+    from minicnn.backends import build, cuda_build
+
+    no_gpu = None if cuda_build.emulated() else cuda_build.missing_gpu()
+    return {"numpy": None, "cpp": build.missing(), "cuda": no_gpu or build.missing(cuda_build.recipe())}
 
 
 @cache
@@ -52,4 +60,8 @@ def _make(name: str) -> Backend:
         from minicnn.backends.cpp_backend import CppBackend
 
         return CppBackend()
+    if name == "cuda":
+        from minicnn.backends.cuda_backend import CudaBackend
+
+        return CudaBackend()
     raise BackendUnavailable(f"{name}: no such backend; there are {', '.join(available_backends())}")

@@ -1,4 +1,4 @@
-"""Building and finding the compiled CPU module.
+"""Building and finding the compiled modules; what is special to CUDA is in cuda_build.py.
 
 The module is made ahead of time by ``pip install --no-build-isolation .`` (setup.py) or else on first
 use, into a cache.  Every module bears the description of what it was built from and for; one that does
@@ -23,8 +23,9 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -109,43 +110,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "minicnn"
 
 
-def missing() -> str | None:
-    """Why the module can be neither loaded nor built here, and the mend; None if it can."""
-    if torch_version() is None:
-        return f"torch is not installed; install it with: {INSTALL_TORCH}"
-    if find_module()[0] is not None:
-        return None
-    if compiler() is None:
-        return f"no C++ compiler; install one with: {INSTALL_COMPILER}"
-    if ninja() is None:
-        return f"ninja is not installed; install it with: {INSTALL_NINJA}"
-    return None
-
-
-# ---- what a module is built from and for -------------------------------------------------------------
-
-
-def source_hash() -> str:
-    """A hash of every file that the CPU module is made of."""
-    folder = source_folder()
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.h"), *(folder / "cpu").glob("*")]):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
-
-
-def description() -> dict[str, Any]:
-    """What a module that is built now is built from and for."""
-    return {
-        "sources": source_hash(),
-        "torch": torch_version(),
-        "python": sysconfig.get_config_var("SOABI"),
-        "compiler": compiler_version(),
-        "machine": platform.machine(),
-        "cpu": cpu_features(),
-    }
-
-
 def compile_flags() -> list[str]:
     """Flags for the compiler: this machine's instructions, and NaN and infinity as IEEE has them."""
     flags = [
@@ -161,6 +125,69 @@ def compile_flags() -> list[str]:
 
 
 LINK_FLAGS = ["-fopenmp"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a compiled module is made."""
+
+    label: str  # of what it is for, in messages
+    stem: str  # of its file
+    folders: tuple[str, ...]  # of csrc, that it is made of beside csrc's own headers
+    sources: Callable[[], list[Path]]  # its translation units
+    about: Callable[[], dict[str, Any]]  # what it is built from and for, beside what all are
+    missing: Callable[[], str | None]  # what it lacks, beside what all need
+    load_options: Callable[[], dict[str, Any]]  # for cpp_extension.load
+
+
+CPU = Recipe(
+    label="cpp backend",
+    stem="_cpu",
+    folders=("cpu",),
+    sources=sources,
+    about=lambda: {"cpu": cpu_features()},
+    missing=lambda: None,
+    load_options=lambda: {"extra_cflags": compile_flags(), "extra_ldflags": LINK_FLAGS},
+)
+
+
+def missing(recipe: Recipe = CPU) -> str | None:
+    """Why the module can be neither loaded nor built here, and the mend; None if it can."""
+    if torch_version() is None:
+        return f"torch is not installed; install it with: {INSTALL_TORCH}"
+    if find_module(recipe)[0] is not None:
+        return None
+    if compiler() is None:
+        return f"no C++ compiler; install one with: {INSTALL_COMPILER}"
+    if ninja() is None:
+        return f"ninja is not installed; install it with: {INSTALL_NINJA}"
+    return recipe.missing()
+
+
+# ---- what a module is built from and for -------------------------------------------------------------
+
+
+def source_hash(recipe: Recipe = CPU) -> str:
+    """A hash of every file that the module is made of."""
+    folder = source_folder()
+    digest = hashlib.sha256()
+    for path in sorted(
+        [*folder.glob("*.h"), *(f for name in recipe.folders for f in (folder / name).glob("*"))]
+    ):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def description(recipe: Recipe = CPU) -> dict[str, Any]:
+    """What a module that is built now is built from and for."""
+    return {
+        "sources": source_hash(recipe),
+        "torch": torch_version(),
+        "python": sysconfig.get_config_var("SOABI"),
+        "compiler": compiler_version(),
+        "machine": platform.machine(),
+        **recipe.about(),
+    }
 
 
 def parallel_jobs() -> int:
@@ -182,9 +209,9 @@ def built_for(path: Path) -> dict[str, Any] | None:
     return about
 
 
-def misfit(path: Path) -> str | None:
+def misfit(path: Path, recipe: Recipe = CPU) -> str | None:
     """Why this module file must not be loaded here, or None if it fits."""
-    about, here = built_for(path), description()
+    about, here = built_for(path), description(recipe)
     if about is None:
         return "it does not say what it was built from"
     for key, what in {
@@ -192,12 +219,13 @@ def misfit(path: Path) -> str | None:
         "torch": "torch",
         "python": "Python",
         "machine": "machine",
+        "cuda": "CUDA",
     }.items():
-        if about[key] != here[key]:
-            return f"it was built for {what} {about[key]}, here is {here[key]}"
+        if about.get(key) != here.get(key):
+            return f"it was built for {what} {about.get(key)}, here is {here.get(key)}"
     if here["compiler"] is not None and about["compiler"] != here["compiler"]:
         return f"it was built by {about['compiler']}, here is {here['compiler']}"
-    lacking = sorted(set(about["cpu"]) - set(here["cpu"]))
+    lacking = sorted(set(about.get("cpu", [])) - set(here.get("cpu", [])))
     if lacking:
         return f"it was built for a CPU with {', '.join(lacking)}, which this one lacks"
     return None
@@ -206,38 +234,38 @@ def misfit(path: Path) -> str | None:
 # ---- finding, building, loading ----------------------------------------------------------------------
 
 
-def find_module() -> tuple[Path | None, list[str]]:
+def find_module(recipe: Recipe = CPU) -> tuple[Path | None, list[str]]:
     """A module file that fits, or None; and why others do not."""
     reasons: list[str] = []
-    for path in [*sorted(PACKAGE.glob("_cpu*.so")), cached_path()]:
+    for path in [*sorted(PACKAGE.glob(f"{recipe.stem}.*so")), cached_path(recipe)]:
         if path.exists():
-            reason = misfit(path)
+            reason = misfit(path, recipe)
             if reason is None:
                 return path, reasons
             reasons.append(f"{path}: {reason}")
     return None, reasons
 
 
-def cached_path() -> Path:
-    """Where the module for these sources, torch, Python, compiler and CPU is kept."""
-    key = hashlib.sha256(json.dumps(description(), sort_keys=True).encode()).hexdigest()[:16]
-    return cache_folder() / key / "_cpu.so"
+def cached_path(recipe: Recipe = CPU) -> Path:
+    """Where the module for this description is kept."""
+    key = hashlib.sha256(json.dumps(description(recipe), sort_keys=True).encode()).hexdigest()[:16]
+    return cache_folder() / key / f"{recipe.stem}.so"
 
 
-def load() -> ModuleType:
+def load(recipe: Recipe = CPU) -> ModuleType:
     """The compiled module; builds it if no file fits.  Raises BuildError."""
-    reason = missing()
+    reason = missing(recipe)
     if reason is not None:
         raise BuildError(reason)
-    path, reasons = find_module()
+    path, reasons = find_module(recipe)
     if path is None:
         for reason in reasons:
             _say(f"not using {reason}")
-        path = _build()
-    return _import(path)
+        path = _build(recipe)
+    return _import(path, recipe)
 
 
-def _import(path: Path) -> ModuleType:
+def _import(path: Path, recipe: Recipe) -> ModuleType:
     try:
         import torch  # noqa: F401  its libraries must be loaded before the module that links to them
     except (ImportError, OSError) as error:
@@ -245,7 +273,7 @@ def _import(path: Path) -> ModuleType:
             f"torch cannot be imported ({error}); install it anew with: {INSTALL_TORCH}"
         ) from error
 
-    spec = importlib.util.spec_from_file_location("minicnn._cpu", path)
+    spec = importlib.util.spec_from_file_location(f"minicnn.{recipe.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     try:
@@ -256,8 +284,8 @@ def _import(path: Path) -> ModuleType:
     return module
 
 
-def _build() -> Path:
-    target = cached_path()
+def _build(recipe: Recipe) -> Path:
+    target = cached_path(recipe)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -267,23 +295,23 @@ def _build() -> Path:
     with _lock(target.parent / "lock"):
         if not target.exists():  # or another process has built it while this one waited
             folder = target.parent / "build"
-            about = description()
-            built = _compile(folder)
+            about = description(recipe)
+            built = _compile(folder, recipe)
             stamp(built, about)
             built.replace(target)
             shutil.rmtree(folder)
     return target
 
 
-def _compile(folder: Path) -> Path:
+def _compile(folder: Path, recipe: Recipe) -> Path:
     """Build a module file in the folder, telling on stderr how far it is."""
     from torch.utils import cpp_extension
 
     shutil.rmtree(folder, ignore_errors=True)  # what a killed build left
     folder.mkdir()
-    files = sources()
+    files = recipe.sources()
     start = time.monotonic()
-    _say(f"building the cpp backend, once, into {folder.parent} ...")
+    _say(f"building the {recipe.label}, once, into {folder.parent} ...")
     done = threading.Event()
     teller = threading.Thread(target=_tell_progress, args=(folder, len(files), start, done), daemon=True)
     teller.start()
@@ -292,25 +320,23 @@ def _compile(folder: Path) -> Path:
             PATH=f"{os.environ.get('PATH', '')}{os.pathsep}{_ninja_folder()}", MAX_JOBS=_jobs()
         ):
             built = cpp_extension.load(
-                name="_cpu",
+                name=recipe.stem,
                 sources=[str(path) for path in files],
-                extra_cflags=compile_flags(),
-                extra_ldflags=LINK_FLAGS,
                 build_directory=str(folder),
-                with_cuda=False,
                 is_python_module=False,
+                **recipe.load_options(),
             )
     except RuntimeError as error:
         log = folder.parent / "build.log"
         log.write_text(str(error))
         lines = [line for line in str(error).splitlines() if "error" in line.lower()]
         raise BuildError(
-            "\n".join(["the cpp backend does not compile:", *lines[1:9], f"all of it: {log}"])
+            "\n".join([f"the {recipe.label} does not compile:", *lines[1:9], f"all of it: {log}"])
         ) from None
     finally:
         done.set()
         teller.join()
-    _say(f"built the cpp backend in {time.monotonic() - start:.0f} s")
+    _say(f"built the {recipe.label} in {time.monotonic() - start:.0f} s")
     return Path(built)
 
 

@@ -34,6 +34,11 @@ class Primitives(ABC):
 
     name: ClassVar[str]
 
+    @property
+    def label(self) -> str:
+        """What results are printed under: the name, and what one must know beside it."""
+        return self.name
+
     # ---- arrays ------------------------------------------------------------------------------
 
     @abstractmethod

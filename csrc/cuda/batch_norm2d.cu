@@ -1,0 +1,108 @@
+// Batch norm, alone and in one pass with what follows it: + residual, ReLU, max-pool.
+
+#include "batch_norm2d.h"
+#include "max_pool2d.h"
+
+namespace minicnn {
+namespace {
+
+template <typename T>
+struct Normalise {
+    cuda::Affine<T> affine;
+    const T* residual;
+    T* y;
+    std::int64_t C;
+    bool relu;
+    template <int V>
+    __device__ void at(std::int64_t i) const {
+        cuda::Vector<T, V> values = affine.template at<V>(i, i - cuda::divide(i, C) * C);
+        if (residual) {
+            const auto more = cuda::load<V>(residual + i);
+            for (int k = 0; k < V; ++k) values.v[k] += more.v[k];
+        }
+        if (relu) {
+            for (int k = 0; k < V; ++k) values.v[k] = cuda::relu(values.v[k]);
+        }
+        cuda::store(y + i, values);
+    }
+};
+
+// dy, behind a ReLU where relu_y is its output.
+template <typename T>
+struct Upstream {
+    const T *dy, *relu_y;
+    __device__ T operator()(std::int64_t i) const {
+        return relu_y ? cuda::relu_gradient(dy[i], relu_y[i]) : dy[i];
+    }
+};
+
+// The gradient of the map before the pool, never stored: each element gathers what its windows give.
+template <typename T, typename Index>
+struct Unpooled {
+    Upstream<T> upstream;
+    const Index* argmax;
+    ImageShape s;
+    PoolParams p;
+    __device__ T operator()(std::int64_t i) const {
+        return cuda::gradient_of_pixel<T>(upstream, argmax, cuda::place_of(i, s.H, s.W, s.C), s, p);
+    }
+};
+
+}  // namespace
+
+template <typename T>
+void batch_norm2d_forward(const T* x, const T* weight, const T* bias, T* running_mean, T* running_var,
+                          const T* residual, T* y, T* mean, T* invstd, const ImageShape& s,
+                          const BatchNormParams& p, bool relu) {
+    cuda::find_statistics(x, running_mean, running_var, mean, invstd, s, p);
+    const Normalise<T> f{{x, weight, bias, mean, invstd}, residual, y, s.C, relu};
+    cuda::for_each_channel<T>(f, s, s.H, s.W,
+                              cuda::aligned(x) && cuda::aligned(residual) && cuda::aligned(y));
+}
+
+template <typename T>
+void batch_norm2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, const T* mean,
+                           const T* invstd, T* dx, T* dresidual, T* dw, T* db, const ImageShape& s,
+                           bool training) {
+    cuda::batch_norm_gradients(Upstream<T>{dy, relu_y}, x, weight, mean, invstd, dx, dresidual, dw, db, s,
+                               training);
+}
+
+template <typename T, typename Index>
+void batch_norm2d_pool_forward(const T* x, const T* weight, const T* bias, T* running_mean, T* running_var,
+                               T* y, Index* argmax, T* mean, T* invstd, const ImageShape& s,
+                               const BatchNormParams& p, const PoolParams& pool) {
+    cuda::find_statistics(x, running_mean, running_var, mean, invstd, s, p);
+    const cuda::Affine<T> value{x, weight, bias, mean, invstd};
+    const cuda::MaxPool<T, Index, cuda::Affine<T>, true> f{value, y, argmax, s, pool};
+    cuda::for_each_channel<T>(f, s, pool.OH, pool.OW, cuda::aligned(x) && cuda::aligned(y));
+}
+
+template <typename T, typename Index>
+void batch_norm2d_pool_backward(const T* dy, const T* y, const Index* argmax, const T* x, const T* weight,
+                                const T* mean, const T* invstd, T* dx, T* dw, T* db, const ImageShape& s,
+                                bool training, const PoolParams& pool) {
+    const Unpooled<T, Index> gradient{{dy, y}, argmax, s, pool};
+    cuda::batch_norm_gradients<T>(gradient, x, weight, mean, invstd, dx, nullptr, dw, db, s, training);
+}
+
+#define INSTANTIATE(T)                                                                                  \
+    template void batch_norm2d_forward(const T*, const T*, const T*, T*, T*, const T*, T*, T*, T*,      \
+                                       const ImageShape&, const BatchNormParams&, bool);                \
+    template void batch_norm2d_backward(const T*, const T*, const T*, const T*, const T*, const T*, T*, \
+                                        T*, T*, T*, const ImageShape&, bool)
+INSTANTIATE(float);
+INSTANTIATE(double);
+
+#define INSTANTIATE_POOL(T, Index)                                                                         \
+    template void batch_norm2d_pool_forward(const T*, const T*, const T*, T*, T*, T*, Index*, T*, T*,      \
+                                            const ImageShape&, const BatchNormParams&, const PoolParams&); \
+    template void batch_norm2d_pool_backward(const T*, const T*, const Index*, const T*, const T*,         \
+                                             const T*, const T*, T*, T*, T*, const ImageShape&, bool,      \
+                                             const PoolParams&)
+INSTANTIATE_POOL(float, std::uint8_t);
+INSTANTIATE_POOL(float, std::int64_t);
+INSTANTIATE_POOL(double, std::uint8_t);
+INSTANTIATE_POOL(double, std::int64_t);
+
+}  // namespace minicnn

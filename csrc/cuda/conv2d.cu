@@ -1,0 +1,84 @@
+// Convolution: forward, and the backward pass with what is fused behind it.
+
+#include "conv2d.h"
+#include "depthwise.h"
+
+namespace minicnn {
+namespace {
+
+// y = sum + bias, then ReLU
+template <typename T>
+struct ForwardOutput {
+    T* y;
+    const T* bias;
+    std::int64_t F;
+    int group_filters;
+    bool relu;
+    static constexpr bool doubts = false;
+    __device__ std::int64_t row(std::int64_t m) const { return m * F; }
+    __device__ bool put(int group, int, std::int64_t row, int n, T value) const {
+        const int f = group * group_filters + n;
+        if (bias) value += bias[f];
+        y[row + f] = relu ? cuda::relu(value) : value;
+        return true;
+    }
+};
+
+template <typename T, int W, typename A>
+void multiply(const A& patches, const T* weight, const ForwardOutput<T>& out, const ConvParams& p) {
+    const std::int64_t depth = p.KH * p.KW * (p.C / p.groups), filters = p.F / p.groups;
+    const cuda::Matrix<T, true> b{weight, depth, filters * depth};
+    const cuda::GemmSize s{p.N * p.OH * p.OW, depth, cuda::narrow(filters, "F"), 0, int(p.groups), 1, 0};
+    cuda::with_math<T, (W > 1)>(
+        filters, [&](auto math) { cuda::gemm<typename decltype(math)::type, W, W>(patches, b, out, s); });
+}
+
+template <typename T, int W>
+void forward(const T* x, const T* weight, const ForwardOutput<T>& out, const ConvParams& p) {
+    if (cuda::is_pointwise(p)) {
+        multiply<T, W>(cuda::Matrix<T, true>{x, p.C, p.C / p.groups}, weight, out, p);
+    } else {
+        multiply<T, W>(cuda::Patches<T, true>(x, p, cuda::Pixels(p.OH, p.OW)), weight, out, p);
+    }
+}
+
+}  // namespace
+
+template <typename T>
+void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu) {
+    constexpr int V = cuda::full_width<T>;
+    const bool whole = cuda::aligned(x) && cuda::aligned(weight);
+    if (cuda::is_depthwise(p)) {
+        const cuda::DepthwiseForward<T> f{x, weight, bias, y, p, relu};
+        const bool wide = cuda::aligned(x) && cuda::aligned(y) && p.C % V == 0;
+        return cuda::for_each<T>(f, p.N * p.OH * p.OW * p.C, wide);
+    }
+    const ForwardOutput<T> out{y, bias, p.F, int(p.F / p.groups), relu};
+    if (whole && p.C / p.groups % V == 0) {
+        forward<T, V>(x, weight, out, p);
+    } else {
+        forward<T, 1>(x, weight, out, p);
+    }
+}
+
+template <typename T>
+void conv2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, T* dx, T* dw, T* db,
+                     const ConvParams& p) {
+    const cuda::Fused f{relu_y, nullptr, {}};
+    if (relu_y) {
+        if (dx) cuda::conv2d_input_gradient<T, true>(dy, f, weight, dx, p);
+        if (dw) cuda::conv2d_weight_gradient<T, true>(dy, f, x, dw, p);
+    } else {
+        if (dx) cuda::conv2d_input_gradient<T, false>(dy, f, weight, dx, p);
+        if (dw) cuda::conv2d_weight_gradient<T, false>(dy, f, x, dw, p);
+    }
+    if (db) cuda::conv2d_bias_gradient(dy, f, db, p.N * p.OH * p.OW, p.F);
+}
+
+#define INSTANTIATE(T)                                                                       \
+    template void conv2d_forward(const T*, const T*, const T*, T*, const ConvParams&, bool); \
+    template void conv2d_backward(const T*, const T*, const T*, const T*, T*, T*, T*, const ConvParams&)
+INSTANTIATE(float);
+INSTANTIATE(double);
+
+}  // namespace minicnn

@@ -1,0 +1,67 @@
+// What the files of convolution share: which tile a product takes, and the parts of its backward pass.
+#pragma once
+
+#include "gemm.h"
+#include "operands.h"
+#include "tensor_cores.h"
+#include "tf32.h"
+
+namespace minicnn::cuda {
+
+template <typename T>
+struct Tiles;
+
+// The tile's width follows N; the number of threads and the rows are the same for all.
+template <>
+struct Tiles<float> {
+    using Narrow = Registers<float, 8, 1>;
+    using Half = Registers<float, 8, 2>;
+    using Wide = Registers<float, 8, 4>;
+    using Widest = Registers<float, 8, 8>;
+};
+template <>
+struct Tiles<double> {
+    using Narrow = Registers<double, 4, 1>;
+    using Wide = Registers<double, 4, 4>;
+};
+
+// A type as an argument.
+template <typename Math>
+struct Choice {
+    using type = Math;
+};
+
+// Calls body(Choice<Math>()): how a product of this many columns is computed, in tiles of at most so many.
+template <typename T, bool wide_loads, int most_columns = 128, typename Body>
+void with_math([[maybe_unused]] std::int64_t columns, const Body& body) {
+    using Of = Tiles<T>;
+    if (columns <= 16) return body(Choice<typename Of::Narrow>());
+    if constexpr (std::is_same_v<T, float>) {
+        if constexpr (wide_loads) {
+            if (allow_tf32) return body(Choice<TensorCores>());
+        }
+        if (columns <= 32) return body(Choice<typename Of::Half>());
+        if constexpr (most_columns > 64) {
+            if (columns > 64) return body(Choice<typename Of::Widest>());
+        }
+    }
+    body(Choice<typename Of::Wide>());
+}
+
+inline bool is_depthwise(const ConvParams& p) { return p.groups == p.C && p.groups == p.F; }
+
+// A window of one cell that meets every pixel: a plain matrix product.
+inline bool is_pointwise(const ConvParams& p) {
+    return p.KH == 1 && p.KW == 1 && p.stride_h == 1 && p.stride_w == 1 && p.pad_h == 0 && p.pad_w == 0;
+}
+
+// The gradients, for a dy on the map before what is fused behind it; `fused` is false where nothing is.
+template <typename T, bool fused>
+void conv2d_input_gradient(const T* dy, const Fused& f, const T* weight, T* dx, const ConvParams& p);
+template <typename T, bool fused>
+void conv2d_weight_gradient(const T* dy, const Fused& f, const T* x, T* dw, const ConvParams& p);
+// db, from a dy of so many rows: of the map, or of the pooled map.
+template <typename T>
+void conv2d_bias_gradient(const T* dy, const Fused& f, T* db, std::int64_t rows, std::int64_t F);
+
+}  // namespace minicnn::cuda

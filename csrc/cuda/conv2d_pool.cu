@@ -1,0 +1,181 @@
+// Convolution fused with max-pool, and ReLU between them.  The full map is never written: forward computes
+// whole windows in a block and pools them in shared memory, backward looks up which cell won.
+
+#include "conv2d.h"
+
+namespace minicnn {
+namespace {
+
+using cuda::narrow;
+
+// Numbers the pixels of the map window by window, so that the cells of a window are neighbours.
+class WindowOrder {
+  public:
+    WindowOrder(const PoolParams& pool)
+        : by_cells_(pool.KH * pool.KW),
+          by_width_(pool.KW),
+          windows_(pool.OH, pool.OW),
+          cells_(int(pool.KH * pool.KW)),
+          width_(int(pool.KW)),
+          stride_h_(narrow(pool.stride_h, "stride")),
+          stride_w_(narrow(pool.stride_w, "stride")) {}
+
+    __device__ cuda::Pixel at(std::int64_t i) const {
+        const std::int64_t window = by_cells_.quotient(i);
+        return cell(windows_.at(window), int(i - window * cells_));
+    }
+    __device__ cuda::Pixel cell(const cuda::Pixel& window, int number) const {
+        const int u = by_width_.quotient(number);
+        return {window.n, window.h * stride_h_ + u, window.w * stride_w_ + number - u * width_};
+    }
+    __device__ cuda::Pixel window(std::int64_t i) const { return windows_.at(i); }
+    __host__ __device__ int cells() const { return cells_; }
+
+  private:
+    cuda::Divisor by_cells_, by_width_;
+    cuda::Pixels windows_;
+    int cells_, width_, stride_h_, stride_w_;
+};
+
+template <typename T>
+struct PoolOutput {
+    T* y;
+    std::uint8_t* winner;
+    const T* bias;
+    std::int64_t F;
+    int OH, OW, group_filters;  // OH, OW of the map
+    bool relu;
+
+    // The maximum of a window; tile holds the sums of its cells, `pitch` apart.
+    __device__ void put(const T* tile, int pitch, const WindowOrder& order, std::int64_t window,
+                        int f) const {
+        const cuda::Pixel first = order.window(window);
+        const T offset = bias ? bias[f] : T(0);
+        T best = T(-INFINITY);
+        int won = 0;
+        for (int cell = 0; cell < order.cells(); ++cell) {
+            const cuda::Pixel at = order.cell(first, cell);
+            if (at.h >= OH || at.w >= OW) continue;
+            const T value = tile[cell * pitch] + offset;
+            if (value > best || value != value) {
+                best = value;
+                won = cell;
+            }
+        }
+        if (relu && best <= T(0)) {
+            best = 0;
+            won = relu_off;
+        }
+        y[window * F + f] = best;
+        if (winner) winner[window * F + f] = std::uint8_t(won);
+    }
+};
+
+template <typename Math>
+constexpr int pool_pitch = 16 * Math::TN + 1;
+
+template <typename Math, typename A, typename B, int W>
+__global__ void __launch_bounds__(cuda::block_threads, 1)
+    conv2d_pool_kernel(A a, B b, PoolOutput<typename Math::T> out, cuda::GemmSize s) {
+    using T = typename Math::T;
+    constexpr int BN = 16 * Math::TN, pitch = pool_pitch<Math>;
+    MINICNN_DYNAMIC_SHARED(T, shared);
+    const int group = int(blockIdx.z), first_column = int(blockIdx.y) * BN;
+    const std::int64_t first_row = std::int64_t(blockIdx.x) * s.tile_rows;
+    a.select(group);
+    b.select(group);
+    Math math;
+    cuda::multiply<Math, A, B, W, W>(math, a, b, s, shared, first_row, first_column, 0);
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+#pragma unroll
+    for (int i = 0; i < Math::TM; ++i) {
+#pragma unroll
+        for (int j = 0; j < Math::TN; ++j) {
+            shared[cuda::Share<A, Math::TM>::row(ty, i) * pitch + cuda::Share<B, Math::TN>::row(tx, j)] =
+                math.sum[i][j];
+        }
+    }
+    __syncthreads();
+    const WindowOrder& order = a.pixels;
+    const int cells = order.cells();
+    for (int row = int(threadIdx.x) / BN * cells; row < s.tile_rows;
+         row += cuda::block_threads / BN * cells) {
+        const int column = int(threadIdx.x) % BN, n = first_column + column;
+        if (n >= s.N || first_row + row >= s.M) continue;
+        out.put(shared + row * pitch + column, pitch, order, (first_row + row) / cells,
+                group * out.group_filters + n);
+    }
+}
+
+template <typename Math, int W>
+void launch_pool(const typename Math::T* x, const typename Math::T* weight,
+                 const PoolOutput<typename Math::T>& out, const ConvParams& p, const PoolParams& pool) {
+    using T = typename Math::T;
+    using A = cuda::Patches<T, true, WindowOrder>;
+    using B = cuda::Matrix<T, true>;
+    using Layout = cuda::GemmLayout<Math, A, B>;
+    const std::int64_t depth = p.KH * p.KW * (p.C / p.groups), filters = p.F / p.groups;
+    const WindowOrder order(pool);
+    const int tile_rows = Layout::BM / order.cells() * order.cells();
+    const cuda::GemmSize s{p.N * pool.OH * pool.OW * order.cells(),
+                           depth,
+                           narrow(filters, "F"),
+                           tile_rows,
+                           int(p.groups),
+                           1,
+                           depth};
+    constexpr int elements = std::max(int(Layout::elements), Layout::BM * pool_pitch<Math>);
+    const dim3 grid(unsigned(narrow(cuda::ceil_div(s.M, tile_rows), "tiles of a convolution")),
+                    unsigned(cuda::ceil_div(filters, Layout::BN)), unsigned(p.groups));
+    cuda::launch(conv2d_pool_kernel<Math, A, B, W>, grid, cuda::block_threads, elements * sizeof(T),
+                 cuda::current_stream(), A(x, p, order), B{weight, depth, filters * depth}, out, s);
+}
+
+template <typename T, int W>
+void forward(const T* x, const T* weight, const PoolOutput<T>& out, const ConvParams& p,
+             const PoolParams& pool) {
+    // at most 64 columns: the tile must fit in shared memory
+    cuda::with_math<T, (W > 1), 64>(p.F / p.groups, [&](auto math) {
+        launch_pool<typename decltype(math)::type, W>(x, weight, out, p, pool);
+    });
+}
+
+}  // namespace
+
+// Windows that do not overlap and have no padding: each pixel is computed once.
+bool conv2d_pool_supported(const ConvParams&, const PoolParams& pool) {
+    return pool.KH * pool.KW <= 16 && pool.stride_h >= pool.KH && pool.stride_w >= pool.KW &&
+           pool.pad_h == 0 && pool.pad_w == 0 && pool.dil_h == 1 && pool.dil_w == 1;
+}
+
+template <typename T>
+void conv2d_pool_forward(const T* x, const T* weight, const T* bias, T* y, std::uint8_t* winner,
+                         const ConvParams& p, const PoolParams& pool, bool relu) {
+    constexpr int V = cuda::full_width<T>;
+    const PoolOutput<T> out{
+        y, winner, bias, p.F, narrow(p.OH, "OH"), narrow(p.OW, "OW"), int(p.F / p.groups), relu};
+    if (cuda::aligned(x) && cuda::aligned(weight) && p.C / p.groups % V == 0) {
+        forward<T, V>(x, weight, out, p, pool);
+    } else {
+        forward<T, 1>(x, weight, out, p, pool);
+    }
+}
+
+template <typename T>
+void conv2d_pool_backward(const T* dy, const std::uint8_t* winner, const T* x, const T* weight, T* dx,
+                          T* dw, T* db, const ConvParams& p, const PoolParams& pool) {
+    const cuda::Fused f{nullptr, winner, pool};
+    if (dx) cuda::conv2d_input_gradient<T, true>(dy, f, weight, dx, p);
+    if (dw) cuda::conv2d_weight_gradient<T, true>(dy, f, x, dw, p);
+    if (db) cuda::conv2d_bias_gradient(dy, f, db, p.N * pool.OH * pool.OW, p.F);
+}
+
+#define INSTANTIATE(T)                                                                                    \
+    template void conv2d_pool_forward(const T*, const T*, const T*, T*, std::uint8_t*, const ConvParams&, \
+                                      const PoolParams&, bool);                                           \
+    template void conv2d_pool_backward(const T*, const std::uint8_t*, const T*, const T*, T*, T*, T*,     \
+                                       const ConvParams&, const PoolParams&)
+INSTANTIATE(float);
+INSTANTIATE(double);
+
+}  // namespace minicnn

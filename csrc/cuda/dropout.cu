@@ -1,0 +1,35 @@
+// Dropout with a mask drawn by the caller.
+
+#include "common.h"
+
+namespace minicnn {
+namespace {
+
+// A product, not a choice: a dropped infinity or NaN stays NaN, as in torch.
+template <typename T>
+struct Dropout {
+    const T* x;
+    const bool* keep;
+    T factor;
+    T* y;
+    template <int V>
+    __device__ void at(std::int64_t i) const {
+        auto values = cuda::load<V>(x + i);
+        const auto kept = cuda::load<V>(keep + i);
+        for (int k = 0; k < V; ++k) values.v[k] *= kept.v[k] ? factor : T(0);
+        cuda::store(y + i, values);
+    }
+    Dropout from(std::int64_t i) const { return {x + i, keep + i, factor, y + i}; }
+};
+
+}  // namespace
+
+template <typename T>
+void dropout(const T* x, const bool* keep, T factor, T* y, std::int64_t size) {
+    cuda::elementwise<T>(Dropout<T>{x, keep, factor, y}, size, x, keep, y);
+}
+
+template void dropout(const float*, const bool*, float, float*, std::int64_t);
+template void dropout(const double*, const bool*, double, double*, std::int64_t);
+
+}  // namespace minicnn

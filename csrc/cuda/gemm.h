@@ -1,0 +1,324 @@
+// The tiled product behind convolution and dense layers:
+//
+//     out(m, n) = sum over k of A(m, k) * B(k, n)
+//
+// A block computes a tile of out.  Slices of A and B pass through shared memory in two buffers: while one
+// is multiplied, the next is on its way (cp.async, 128 bits at a time where the memory order allows).  Each
+// thread keeps a small tile of out in registers, or each warp in tensor-core fragments.
+//
+// What A and B are is told by operands (operands.h); they find an element from its row, decoded once, and
+// its k, decoded once a slice.  How a sum is cut into parts depends on the shapes alone.
+#pragma once
+
+#include <cuda_pipeline.h>
+
+#include "common.h"
+
+namespace minicnn::cuda {
+
+constexpr int slice = 16;  // of k
+
+struct GemmSize {
+    std::int64_t M, K;
+    int N;
+    int tile_rows;       // of M that a block takes: all of its tile, or less (see conv2d_pool.cu)
+    int groups, splits;  // of k
+    std::int64_t split_depth;
+};
+
+// ---- tiles in shared memory ------------------------------------------------------------------------
+
+// A slice of an operand with L rows: [row][k] if its k are neighbours in memory, else [k][row].
+template <typename Operand, int L>
+constexpr int tile_pitch = (Operand::k_contiguous ? slice : L) + full_width<typename Operand::Element>;
+template <typename Operand, int L>
+constexpr int tile_elements = (Operand::k_contiguous ? L : slice) * tile_pitch<Operand, L>;
+
+// Brings an operand's slices in.  W neighbours are copied at once.
+template <typename Operand, int L, int W>
+class Loader {
+    using T = typename Operand::Element;
+    static constexpr bool by_row = Operand::k_contiguous;
+    static constexpr int vectors = (by_row ? slice : L) / W, lines = by_row ? L : slice;
+    static constexpr int lines_at_once = block_threads / vectors;
+    static constexpr int passes = (lines + lines_at_once - 1) / lines_at_once;
+    static constexpr int pitch = tile_pitch<Operand, L>;
+
+  public:
+    __device__ Loader(const Operand& operand, std::int64_t first_row, std::int64_t last_row)
+        : operand_(operand) {
+#pragma unroll
+        for (int i = 0; i < (by_row ? passes : 1); ++i) {
+            const std::int64_t row = first_row + (by_row ? line(i) : place());
+            rows_[i] = operand_.row(row, row < last_row);
+        }
+    }
+
+    // Starts to bring in the slice from k on: into the tile, or into registers.
+    __device__ void begin(T* tile, std::int64_t k, std::int64_t last_k) {
+        typename Operand::Depth depth;
+        if constexpr (by_row) depth = operand_.depth(k + place(), k + place() < last_k);
+#pragma unroll
+        for (int i = 0; i < passes; ++i) {
+            if (lines % lines_at_once != 0 && line(i) >= lines) continue;
+            if constexpr (!by_row) depth = operand_.depth(k + line(i), k + line(i) < last_k);
+            const typename Operand::Row& row = rows_[by_row ? i : 0];
+            if constexpr (Operand::plain) {
+                const T* from = operand_.at(row, depth);  // nullptr: zeros
+                __pipeline_memcpy_async(tile + line(i) * pitch + place(), from ? from : operand_.data,
+                                        W * sizeof(T), from ? 0 : W * sizeof(T));
+            } else {
+                held_[i] = operand_.template values<W>(row, depth);
+            }
+        }
+    }
+
+    // Puts into the tile what begin() left in registers.
+    __device__ void end(T* tile) const {
+        if constexpr (!Operand::plain) {
+#pragma unroll
+            for (int i = 0; i < passes; ++i) {
+                if (lines % lines_at_once != 0 && line(i) >= lines) continue;
+                store(tile + line(i) * pitch + place(), held_[i]);
+            }
+        }
+    }
+
+  private:
+    __device__ static int line(int pass) { return int(threadIdx.x) / vectors + pass * lines_at_once; }
+    __device__ static int place() { return int(threadIdx.x) % vectors * W; }
+
+    const Operand& operand_;
+    typename Operand::Row rows_[by_row ? passes : 1];
+    Vector<T, W> held_[Operand::plain ? 1 : passes];
+};
+
+// ---- multiplication ----------------------------------------------------------------------------------
+
+// The rows of a tile that a thread owns: number i of thread t of 16.
+template <typename Operand, int TL>
+struct Share {
+    using T = typename Operand::Element;
+    static constexpr int V = full_width<T>, U = TL < V ? TL : V;
+
+    __device__ static int row(int t, int i) {
+        return Operand::k_contiguous ? t + 16 * i : (i / U * 16 + t) * U + i % U;
+    }
+
+    // Its elements at V consecutive k.
+    __device__ static void load_fragment(T (&fragment)[TL][V], const T* tile, int t, int k) {
+        constexpr int pitch = tile_pitch<Operand, 16 * TL>;
+        if constexpr (Operand::k_contiguous) {
+#pragma unroll
+            for (int i = 0; i < TL; ++i) {
+                const auto values = load<V>(tile + row(t, i) * pitch + k);
+#pragma unroll
+                for (int j = 0; j < V; ++j) fragment[i][j] = values.v[j];
+            }
+        } else {
+#pragma unroll
+            for (int j = 0; j < V; ++j) {
+#pragma unroll
+                for (int i = 0; i < TL; i += U) {
+                    const auto values = load<U>(tile + (k + j) * pitch + row(t, i));
+#pragma unroll
+                    for (int q = 0; q < U; ++q) fragment[i + q][j] = values.v[q];
+                }
+            }
+        }
+    }
+};
+
+// 16 x 16 threads, each with TM x TN elements of out in registers.
+template <typename T_, int TM_, int TN_>
+struct Registers {
+    using T = T_;
+    static constexpr int TM = TM_, TN = TN_, V = full_width<T>;
+    static constexpr int staging = 0;  // elements of shared memory that finish() needs
+    T sum[TM][TN] = {};
+
+    template <typename A, typename B>
+    __device__ void add_slice(const T* tile_a, const T* tile_b) {
+        const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+#pragma unroll
+        for (int k = 0; k < slice; k += V) {
+            T a[TM][V], b[TN][V];
+            Share<A, TM>::load_fragment(a, tile_a, ty, k);
+            Share<B, TN>::load_fragment(b, tile_b, tx, k);
+#pragma unroll
+            for (int q = 0; q < V; ++q) {
+#pragma unroll
+                for (int i = 0; i < TM; ++i) {
+#pragma unroll
+                    for (int j = 0; j < TN; ++j) sum[i][j] += a[i][q] * b[j][q];
+                }
+            }
+        }
+    }
+
+    template <typename A, typename B>
+    __device__ void finish(T*) {}
+};
+
+// ---- the kernel --------------------------------------------------------------------------------------
+
+template <typename Math, typename A, typename B>
+struct GemmLayout {
+    static constexpr int BM = 16 * Math::TM, BN = 16 * Math::TN;
+    static constexpr int elements_a = tile_elements<A, BM>, elements_b = tile_elements<B, BN>;
+    static constexpr int buffers = 2 * (elements_a + elements_b);
+    static constexpr int elements = buffers > Math::staging ? buffers : Math::staging;
+};
+
+// Leaves the block's tile of the product in math.sum.
+template <typename Math, typename A, typename B, int WA, int WB>
+__device__ __forceinline__ void multiply(Math& math, const A& a, const B& b, const GemmSize& s,
+                                         typename Math::T* shared, std::int64_t first_row,
+                                         std::int64_t first_column, int split) {
+    using T = typename Math::T;
+    using Layout = GemmLayout<Math, A, B>;
+    T* const tiles_b = shared + 2 * Layout::elements_a;
+    const std::int64_t first_k = split * s.split_depth, last_k = smaller(first_k + s.split_depth, s.K);
+    Loader<A, Layout::BM, WA> load_a(a, first_row, smaller(first_row + s.tile_rows, s.M));
+    Loader<B, Layout::BN, WB> load_b(b, first_column, s.N);
+    if (first_k < last_k) {
+        load_a.begin(shared, first_k, last_k);
+        load_b.begin(tiles_b, first_k, last_k);
+        load_a.end(shared);
+        load_b.end(tiles_b);
+    }
+    __pipeline_commit();
+    __pipeline_wait_prior(0);
+    __syncthreads();
+    int buffer = 0;
+    for (std::int64_t k = first_k; k < last_k; k += slice) {
+        const bool more = k + slice < last_k;
+        T *const tile_a = shared + buffer * Layout::elements_a, *const tile_b =
+                                                                    tiles_b + buffer * Layout::elements_b;
+        buffer ^= 1;
+        T *const next_a = shared + buffer * Layout::elements_a, *const next_b =
+                                                                    tiles_b + buffer * Layout::elements_b;
+        if (more) {
+            load_a.begin(next_a, k + slice, last_k);
+            load_b.begin(next_b, k + slice, last_k);
+        }
+        __pipeline_commit();
+        math.template add_slice<A, B>(tile_a, tile_b);
+        if (more) {
+            load_a.end(next_a);
+            load_b.end(next_b);
+        }
+        __pipeline_wait_prior(0);
+        __syncthreads();  // this slice is read, the next has come
+    }
+    math.template finish<A, B>(shared);
+}
+
+// Output has row(m): where row m begins; put(group, split, row, n, value), which may return false: the
+// value is in doubt, and put_again(group, row, m, n) finds it in another way.
+template <typename Math, typename A, typename B, int WA, int WB, typename Output>
+__global__ void __launch_bounds__(block_threads, 1) gemm_kernel(A a, B b, Output out, GemmSize s) {
+    using T = typename Math::T;
+    using Layout = GemmLayout<Math, A, B>;
+    MINICNN_DYNAMIC_SHARED(T, shared);
+    const int group = int(blockIdx.z) / s.splits, split = int(blockIdx.z) % s.splits;
+    const std::int64_t first_row = std::int64_t(blockIdx.x) * s.tile_rows;
+    const int first_column = int(blockIdx.y) * Layout::BN;
+    a.select(group);
+    b.select(group);
+    Math math;
+    multiply<Math, A, B, WA, WB>(math, a, b, s, shared, first_row, first_column, split);
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+    std::uint64_t doubtful = 0;  // of the thread's elements; a loop over them is small code, and rare
+#pragma unroll
+    for (int i = 0; i < Math::TM; ++i) {
+        const std::int64_t m = first_row + Share<A, Math::TM>::row(ty, i);
+        if (m >= s.M) continue;
+        const std::int64_t row = out.row(m);
+#pragma unroll
+        for (int j = 0; j < Math::TN; ++j) {
+            const int n = first_column + Share<B, Math::TN>::row(tx, j);
+            if (n >= s.N) continue;
+            if (!out.put(group, split, row, n, math.sum[i][j]))
+                doubtful |= std::uint64_t{1} << (i * Math::TN + j);
+        }
+    }
+    if constexpr (Output::doubts) {
+        for (int element = 0; doubtful; ++element, doubtful >>= 1) {
+            if (!(doubtful & 1)) continue;
+            const std::int64_t m = first_row + Share<A, Math::TM>::row(ty, element / Math::TN);
+            out.put_again(group, out.row(m), m,
+                          first_column + Share<B, Math::TN>::row(tx, element % Math::TN));
+        }
+    }
+}
+
+template <typename Math, int WA, int WB, typename A, typename B, typename Output>
+void launch_gemm(const A& a, const B& b, const Output& out, const GemmSize& s) {
+    using Layout = GemmLayout<Math, A, B>;
+    const dim3 grid(unsigned(narrow(ceil_div(s.M, s.tile_rows), "tiles of a product")),
+                    unsigned(ceil_div(s.N, Layout::BN)), unsigned(s.groups * s.splits));
+    launch(gemm_kernel<Math, A, B, WA, WB, Output>, grid, block_threads,
+           Layout::elements * sizeof(typename Math::T), current_stream(), a, b, out, s);
+}
+
+// ---- sums in parts -----------------------------------------------------------------------------------
+
+// What is left of the product (splits, groups, M, N) until its parts are added up.
+template <typename T>
+struct Parts {
+    T* data;
+    std::int64_t M;
+    int N, groups;
+    static constexpr bool doubts = false;
+    __device__ std::int64_t row(std::int64_t m) const { return m * N; }
+    __device__ bool put(int group, int split, std::int64_t row, int n, T value) const {
+        data[(std::int64_t(split) * groups + group) * M * N + row + n] = value;
+        return true;
+    }
+};
+
+// Adds the parts up in order and puts the sums.
+template <typename T, typename Output>
+struct AddParts {
+    const T* parts;
+    Output out;
+    std::int64_t M;
+    int N, groups, splits;
+    template <int V>
+    __device__ void at(std::int64_t i) const {
+        const std::int64_t every = std::int64_t(groups) * M * N;
+        T sum = parts[i];
+        for (int split = 1; split < splits; ++split) sum += parts[split * every + i];
+        const std::int64_t line = divide(i, N), group = divide(line, M), m = line - group * M;
+        const std::int64_t row = out.row(m);
+        const int n = int(i - line * N);
+        if (!out.put(int(group), 0, row, n, sum)) {
+            if constexpr (Output::doubts) out.put_again(int(group), row, m, n);
+        }
+    }
+};
+
+// How many parts a sum is cut into, so that some 256 blocks have work; by the shape alone.
+inline int splits_for(const GemmSize& s, int BM, int BN) {
+    const std::int64_t tiles = ceil_div(s.M, BM) * ceil_div(s.N, BN) * s.groups;
+    const std::int64_t wanted = 256 / larger<std::int64_t>(tiles, 1), most = s.K / (slice * 8);
+    return int(std::clamp<std::int64_t>(smaller(wanted, most), 1, 128));
+}
+
+template <typename Math, int WA, int WB, typename A, typename B, typename Output>
+void gemm(const A& a, const B& b, const Output& out, GemmSize s) {
+    using T = typename Math::T;
+    using Layout = GemmLayout<Math, A, B>;
+    if (s.M == 0 || s.N == 0) return;
+    s.tile_rows = Layout::BM;
+    s.splits = splits_for(s, Layout::BM, Layout::BN);
+    s.split_depth = ceil_div(ceil_div(s.K, s.splits), slice) * slice;
+    if (s.splits == 1) return launch_gemm<Math, WA, WB>(a, b, out, s);
+    const std::int64_t size = s.groups * s.M * s.N;
+    const Scratch<T> parts(s.splits * size);
+    launch_gemm<Math, WA, WB>(a, b, Parts<T>{parts.get(), s.M, s.N, s.groups}, s);
+    for_each<T>(AddParts<T, Output>{parts.get(), out, s.M, s.N, s.groups, s.splits}, size, false);
+}
+
+}  // namespace minicnn::cuda

@@ -1,0 +1,110 @@
+// Sums within warps and blocks, and over the rows of a matrix, always in the same order.
+#pragma once
+
+#include "common.h"
+
+namespace minicnn::cuda {
+
+constexpr unsigned whole_warp = 0xFFFFFFFFu;
+constexpr int warp_lanes = 32;
+
+// The sum over a warp, in every lane.
+template <typename T>
+__device__ __forceinline__ T warp_sum(T value) {
+    for (int lanes = warp_lanes / 2; lanes > 0; lanes /= 2)
+        value += __shfl_xor_sync(whole_warp, value, lanes);
+    return value;
+}
+
+// The maximum over a warp, in every lane; NaN may be passed over.
+template <typename T>
+__device__ __forceinline__ T warp_max(T value) {
+    for (int lanes = warp_lanes / 2; lanes > 0; lanes /= 2) {
+        const T other = __shfl_xor_sync(whole_warp, value, lanes);
+        value = other > value ? other : value;
+    }
+    return value;
+}
+
+// The sum over a block of block_threads, in every thread.  All threads must call it.
+template <typename T>
+__device__ __forceinline__ T block_sum(T value) {
+    constexpr int warps = block_threads / warp_lanes;
+    MINICNN_SHARED(T, sums, warps);
+    value = warp_sum(value);
+    __syncthreads();  // the previous call's readers are done
+    if (threadIdx.x % warp_lanes == 0) sums[threadIdx.x / warp_lanes] = value;
+    __syncthreads();
+    value = sums[0];
+    for (int i = 1; i < warps; ++i) value += sums[i];
+    return value;
+}
+
+// ---- over the rows of a matrix (rows, channels) ----------------------------------------------------
+
+// How the rows are shared out, by the shape alone, so that the order of a sum never changes.
+struct RowSplit {
+    std::int64_t rows;
+    int channels, chunks;
+    std::int64_t chunk_rows;
+    unsigned lanes;  // of a block along the channels, a power of two
+};
+
+inline RowSplit split_rows(std::int64_t rows, std::int64_t channels) {
+    unsigned lanes = 1;
+    while (lanes < 32 && lanes < channels) lanes *= 2;
+    const std::int64_t together = block_threads / lanes;
+    const std::int64_t chunks = std::clamp<std::int64_t>(ceil_div(rows, together * 16), 1, 256);
+    return {rows, narrow(channels, "channels"), int(chunks), ceil_div(rows, chunks), lanes};
+}
+
+// partial[chunk * channels + c] = the accumulator of the rows of one chunk.
+// Sums::Accumulator has merge(other); sums.add(accumulator, row, c) takes one element in.
+template <typename Sums>
+__global__ void __launch_bounds__(block_threads)
+    reduce_rows_kernel(Sums sums, typename Sums::Accumulator* partial, RowSplit s) {
+    using Accumulator = typename Sums::Accumulator;
+    MINICNN_SHARED(Accumulator, shared, block_threads);
+    const int c = int(blockIdx.x * blockDim.x + threadIdx.x);
+    const int place = int(threadIdx.y * blockDim.x + threadIdx.x);
+    const std::int64_t first = blockIdx.y * s.chunk_rows, last = smaller(first + s.chunk_rows, s.rows);
+    Accumulator sum{};
+    if (c < s.channels) {
+        for (std::int64_t row = first + threadIdx.y; row < last; row += blockDim.y) sums.add(sum, row, c);
+    }
+    shared[place] = sum;
+    for (unsigned half = blockDim.y / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.y < half) {
+            sum.merge(shared[place + int(half * blockDim.x)]);
+            shared[place] = sum;
+        }
+    }
+    if (threadIdx.y == 0 && c < s.channels) partial[std::int64_t(blockIdx.y) * s.channels + c] = sum;
+}
+
+// finish(c, accumulator of all rows), one thread a channel.
+template <typename Accumulator, typename Finish>
+__global__ void __launch_bounds__(block_threads)
+    finish_rows_kernel(Finish finish, const Accumulator* partial, RowSplit s) {
+    const int c = int(blockIdx.x * block_threads + threadIdx.x);
+    if (c >= s.channels) return;
+    Accumulator sum = partial[c];
+    for (int chunk = 1; chunk < s.chunks; ++chunk) sum.merge(partial[std::int64_t(chunk) * s.channels + c]);
+    finish(c, sum);
+}
+
+// Reduces all rows, channel by channel, and hands each channel's accumulator to `finish`.
+template <typename Sums, typename Finish>
+void reduce_rows(const Sums& sums, const Finish& finish, std::int64_t rows, std::int64_t channels) {
+    using Accumulator = typename Sums::Accumulator;
+    if (channels == 0) return;
+    const RowSplit s = split_rows(rows, channels);
+    const Scratch<Accumulator> partial(std::int64_t(s.chunks) * channels);
+    launch(reduce_rows_kernel<Sums>, dim3(unsigned(ceil_div(channels, s.lanes)), unsigned(s.chunks)),
+           dim3(s.lanes, block_threads / s.lanes), 0, current_stream(), sums, partial.get(), s);
+    launch(finish_rows_kernel<Accumulator, Finish>, unsigned(ceil_div(channels, block_threads)),
+           block_threads, 0, current_stream(), finish, partial.get(), s);
+}
+
+}  // namespace minicnn::cuda

@@ -1,0 +1,132 @@
+// Stands in for the CUDA toolkit's header of this name when a host compiler builds the .cu files: the
+// part of CUDA that they use.  Device pointers are host pointers, streams are nothing.
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <tuple>
+
+#include "emulation.h"
+
+#define MINICNN_CUDA_EMULATION 1
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+using dim3 = emulation::Dim3;
+#define threadIdx (::emulation::Machine::instance().thread_place())
+#define blockIdx (::emulation::Machine::instance().block_place())
+#define blockDim (::emulation::Machine::instance().block())
+#define gridDim (::emulation::Machine::instance().grid())
+
+// ---- the runtime -----------------------------------------------------------------------------------
+
+using cudaStream_t = void*;
+enum cudaError_t { cudaSuccess = 0, cudaErrorLaunchFailure = 719 };
+enum cudaMemcpyKind { cudaMemcpyDeviceToHost = 2 };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+
+namespace emulation {
+inline std::string& last_error() {
+    static std::string error;
+    return error;
+}
+}  // namespace emulation
+
+inline const char* cudaGetErrorString(cudaError_t) { return emulation::last_error().c_str(); }
+
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
+                                   cudaStream_t) {
+    std::memcpy(to, from, bytes);
+    return cudaSuccess;
+}
+inline cudaError_t cudaMemsetAsync(void* at, int value, std::size_t bytes, cudaStream_t) {
+    std::memset(at, value, bytes);
+    return cudaSuccess;
+}
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+template <typename Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
+    return cudaSuccess;
+}
+
+// Runs the kernel at once.
+template <typename... Parameters, typename... Arguments>
+cudaError_t emulated_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
+                            const Arguments&... arguments) {
+    const std::tuple<std::decay_t<Parameters>...> values(arguments...);
+    emulation::last_error() =
+        emulation::Machine::instance().run(grid, block, shared_bytes, [&] { std::apply(kernel, values); });
+    return emulation::last_error().empty() ? cudaSuccess : cudaErrorLaunchFailure;
+}
+
+// ---- in kernels ------------------------------------------------------------------------------------
+
+inline void __syncthreads(int line = __builtin_LINE()) { emulation::Machine::instance().barrier(line); }
+inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, int line = __builtin_LINE()) {
+    emulation::Machine::instance().warp_barrier(mask, line);
+}
+inline void __threadfence() {}
+
+namespace emulation {
+
+inline int lane() {
+    const Dim3 &at = threadIdx, &size = blockDim;
+    return int((at.x + size.x * (at.y + size.y * at.z)) % warp_size);
+}
+
+template <typename T>
+T shuffle(unsigned mask, T value, int source, int line) {
+    static_assert(sizeof(T) <= sizeof(std::uint64_t));
+    std::uint64_t bits = 0;
+    std::memcpy(&bits, &value, sizeof(T));
+    bits = Machine::instance().exchange(mask, bits, source, line);
+    std::memcpy(&value, &bits, sizeof(T));
+    return value;
+}
+
+}  // namespace emulation
+
+template <typename T>
+T __shfl_sync(unsigned mask, T value, int source, int width = 32, int line = __builtin_LINE()) {
+    const int first = emulation::lane() / width * width;
+    return emulation::shuffle(mask, value, first + source % width, line);
+}
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32, int line = __builtin_LINE()) {
+    const int lane = emulation::lane(), other = lane ^ lanes;
+    return emulation::shuffle(mask, value, other / width == lane / width ? other : lane, line);
+}
+template <typename T>
+T __shfl_down_sync(unsigned mask, T value, int by, int width = 32, int line = __builtin_LINE()) {
+    const int lane = emulation::lane(), other = lane + by;
+    return emulation::shuffle(mask, value, other / width == lane / width ? other : lane, line);
+}
+inline unsigned __ballot_sync(unsigned mask, bool yes, int line = __builtin_LINE()) {
+    return unsigned(emulation::Machine::instance().exchange(mask, yes, emulation::Machine::vote, line));
+}
+inline bool __any_sync(unsigned mask, bool yes, int line = __builtin_LINE()) {
+    return __ballot_sync(mask, yes, line) != 0;
+}
+inline bool __all_sync(unsigned mask, bool yes, int line = __builtin_LINE()) {
+    return __ballot_sync(mask, yes, line) == mask;
+}
+
+// Atomics: real ones, so that ThreadSanitizer knows them.
+template <typename T>
+T atomicAdd(T* at, T value) {
+    return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
+}
+// One more, or 0 after `last`.
+inline unsigned atomicInc(unsigned* at, unsigned last) {
+    unsigned old = __atomic_load_n(at, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(at, &old, old >= last ? 0 : old + 1, true, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED)) {
+    }
+    return old;
+}
+
+inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(std::uint64_t(a) * b >> 32); }

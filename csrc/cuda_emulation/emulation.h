@@ -1,0 +1,363 @@
+// Runs a kernel's blocks one after another on the CPU, each thread of a block as a fibre, and reports
+// what a GPU would leave undefined: barriers that not all threads reach, at one place; threads that left
+// while others wait; shuffles whose mask does not fit the lanes that call.
+//
+// MINICNN_CUDA_ORDER = forward (default), reversed, or a number, the seed of a random order of the
+// threads between barriers.
+//
+// ThreadSanitizer sees the fibres as threads that only barriers order.  Each barrier has two sync objects
+// that alternate: with one, a thread that is already at the next barrier would order what is not ordered.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "fibre.h"
+
+#if defined(__SANITIZE_THREAD__)
+// The scheduler and the threads share its state without locks, as only one of them runs at a time. Kernels'
+// own accesses have other functions on top of their stacks.
+extern "C" inline __attribute__((used, visibility("default"))) const char* __tsan_default_suppressions() {
+    return "race_top:emulation::\nrace_top:^std::\n";
+}
+#endif
+
+// Not in the namespace that is left out of race reports: these bytes are the kernel's.
+inline void do_asynchronous_copy(void* to, const void* from, std::size_t bytes, std::size_t zeros) {
+    for (std::size_t i = 0; i < bytes; ++i) {
+        static_cast<char*>(to)[i] = i < bytes - zeros ? static_cast<const char*>(from)[i] : 0;
+    }
+}
+
+namespace emulation {
+
+constexpr int warp_size = 32;
+constexpr int max_threads = 1024;
+
+struct Dim3 {
+    unsigned x, y, z;
+    constexpr Dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+// A copy that cp.async has begun; it is done at the wait, never before.
+struct PendingCopy {
+    void* to;
+    const void* from;
+    std::size_t bytes, zeros, batch;
+};
+
+enum class State { ready, at_barrier, in_warp, done };
+
+struct Thread {
+    Dim3 place;
+    int index;
+    State state;
+    int line;           // where it waits
+    unsigned barriers;  // passed so far
+    unsigned mask, source;
+    std::uint64_t value, result;  // of a warp exchange; result of a vote: the lanes that said yes
+    std::vector<PendingCopy> copies;
+    std::size_t batch;
+    std::unique_ptr<Fibre> fibre;
+};
+
+class Machine {
+  public:
+    static Machine& instance() {
+        static Machine machine;
+        return machine;
+    }
+
+    // Runs body() in every thread of the grid.  Returns what went wrong, or "".
+    std::string run(Dim3 grid, Dim3 block, std::size_t shared_bytes, const std::function<void()>& body) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        count_ = int(block.x * block.y * block.z);
+        if (count_ < 1 || count_ > max_threads) return "a block has 1 to 1024 threads";
+        if (shared_bytes > 227 * 1024) return "a block has at most 227 KiB of shared memory";
+        body_ = &body;
+        grid_ = grid;
+        block_ = block;
+        error_.clear();
+        while (int(threads_.size()) < count_) {
+            threads_.emplace_back();
+            threads_.back().fibre = std::make_unique<Fibre>();
+        }
+        read_order();
+        for (block_place_.z = 0; block_place_.z < grid.z; ++block_place_.z) {
+            for (block_place_.y = 0; block_place_.y < grid.y; ++block_place_.y) {
+                for (block_place_.x = 0; block_place_.x < grid.x && error_.empty(); ++block_place_.x) {
+                    run_block(shared_bytes);
+                }
+            }
+        }
+        return error_;
+    }
+
+    // ---- called by threads -----------------------------------------------------------------------
+
+    const Dim3& thread_place() const { return current_->place; }
+    const Dim3& block_place() const { return block_place_; }
+    const Dim3& block() const { return block_; }
+    const Dim3& grid() const { return grid_; }
+
+    __attribute__((noinline)) void barrier(int line) {
+        Thread& self = *current_;
+        char* sync = &barrier_sync_[self.barriers++ & 1];
+        release(sync);
+        wait(State::at_barrier, line);
+        acquire(sync);
+    }
+
+    // All lanes of `mask` meet; returns `value` of lane `source`, and the votes for a value that is not 0.
+    __attribute__((noinline)) std::uint64_t exchange(unsigned mask, std::uint64_t value, int source,
+                                                     int line) {
+        Thread& self = *current_;
+        self.mask = mask;
+        self.value = value;
+        self.source = unsigned(source);
+        wait(State::in_warp, line);
+        return self.result;
+    }
+    static constexpr int vote = -1;  // as `source`: returns the lanes whose value is not 0
+
+    __attribute__((noinline)) void warp_barrier(unsigned mask, int line) {
+        Thread& self = *current_;
+        char* sync = &warp_sync_[self.index / warp_size][self.barriers++ & 1];
+        release(sync);
+        exchange(mask, 0, vote, line);
+        acquire(sync);
+    }
+
+    void copy_later(void* to, const void* from, std::size_t bytes, std::size_t zeros) {
+        current_->copies.push_back({to, from, bytes, zeros, current_->batch});
+    }
+    void commit_copies() { ++current_->batch; }
+    void finish_copies(std::size_t batches_left) {
+        Thread& self = *current_;
+        std::size_t done = 0;
+        for (const PendingCopy& c : self.copies) {
+            if (c.batch + batches_left >= self.batch) break;
+            do_asynchronous_copy(c.to, c.from, c.bytes, c.zeros);
+            ++done;
+        }
+        self.copies.erase(self.copies.begin(), self.copies.begin() + std::ptrdiff_t(done));
+    }
+
+    // The block's shared memory number `id`: its own allocation, so that AddressSanitizer sees its ends.
+    void* shared(std::size_t id, std::size_t bytes) {
+        if (shared_.size() <= id) shared_.resize(id + 1);
+        if (!shared_[id]) {
+            shared_[id] = poisoned(bytes);
+            release(&allocation_sync_);
+        }
+        acquire(&allocation_sync_);
+        return shared_[id].get();
+    }
+    void* dynamic_shared() { return shared_[0].get(); }
+    static std::size_t new_shared_id() {
+        static std::size_t last = 0;
+        return ++last;
+    }
+
+  private:
+    struct Free {
+        void operator()(void* p) const { std::free(p); }
+    };
+
+    static std::unique_ptr<void, Free> poisoned(std::size_t bytes) {
+        void* p = std::aligned_alloc(128, (bytes + 127) / 128 * 128 + 128);
+        if (!p) throw std::bad_alloc();
+        std::memset(p, 0xFF, bytes);  // NaN as float and as double
+#if defined(__SANITIZE_ADDRESS__)
+        __asan_poison_memory_region(static_cast<char*>(p) + bytes, (bytes + 127) / 128 * 128 + 128 - bytes);
+#endif
+        return std::unique_ptr<void, Free>(p);
+    }
+
+    void read_order() {
+        const char* order = std::getenv("MINICNN_CUDA_ORDER");
+        order_.resize(std::size_t(count_));
+        std::iota(order_.begin(), order_.end(), 0);
+        random_ = order && *order >= '0' && *order <= '9';
+        if (random_) generator_.seed(std::strtoul(order, nullptr, 10));
+        if (order && std::strcmp(order, "reversed") == 0) std::reverse(order_.begin(), order_.end());
+    }
+
+    void run_block(std::size_t shared_bytes) {
+        shared_.clear();
+        shared_.push_back(poisoned(shared_bytes));
+        for (int i = 0; i < count_; ++i) {
+            Thread& t = threads_[std::size_t(i)];
+            t.place = Dim3(unsigned(i) % block_.x, unsigned(i) / block_.x % block_.y,
+                           unsigned(i) / (block_.x * block_.y));
+            t.index = i;
+            t.state = State::ready;
+            t.barriers = 0;
+            t.copies.clear();
+            t.batch = 0;
+            t.fibre->prepare(&Machine::thread_main);
+        }
+        release(&start_sync_);
+        bool running = true;
+        while (running && error_.empty()) {
+            if (random_) std::shuffle(order_.begin(), order_.end(), generator_);
+            for (const int i : order_) {
+                Thread& t = threads_[std::size_t(i)];
+                if (t.state != State::ready) continue;
+                current_ = &t;
+                t.fibre->resume();
+                if (!error_.empty()) break;
+            }
+            running = error_.empty() && wake();
+        }
+        acquire(&end_sync_);
+    }
+
+    static void thread_main() {
+        Machine& m = instance();
+        acquire(&m.start_sync_);
+        (*m.body_)();
+        m.current_->state = State::done;
+        release(&m.end_sync_);
+        Fibre::finish();
+    }
+
+    void wait(State state, int line) {
+        current_->state = state;
+        current_->line = line;
+        Fibre::yield();
+    }
+
+    // Readies the threads that have what they wait for; false if all are done.
+    bool wake() {
+        bool woke = false;
+        for (int first = 0; first < count_; first += warp_size) woke |= wake_warp(first);
+        if (woke) return true;
+        int waiting = 0, gone = 0, line = 0;
+        for (int i = 0; i < count_; ++i) {
+            const Thread& t = threads_[std::size_t(i)];
+            if (t.state == State::done) {
+                ++gone;
+            } else if (t.state == State::at_barrier) {
+                if (waiting && t.line != line) {
+                    report("divergent barriers: lines " + std::to_string(line) + " and " +
+                               std::to_string(t.line),
+                           t);
+                    return false;
+                }
+                line = t.line;
+                ++waiting;
+            } else {
+                report("lanes of a warp wait for lanes that do not come, line " + std::to_string(t.line),
+                       t);
+                return false;
+            }
+        }
+        if (waiting == 0) return false;
+        if (gone > 0) {
+            error_ = std::to_string(gone) + " threads left while others wait at the barrier of line " +
+                     std::to_string(line);
+            return false;
+        }
+        for (int i = 0; i < count_; ++i) threads_[std::size_t(i)].state = State::ready;
+        return true;
+    }
+
+    // Completes the exchanges of a warp whose lanes have all come.
+    bool wake_warp(int first) {
+        bool woke = false;
+        const int lanes = std::min(warp_size, count_ - first);
+        Thread* warp = &threads_[std::size_t(first)];
+        for (int lane = 0; lane < lanes; ++lane) {
+            if (warp[lane].state != State::in_warp) continue;
+            const unsigned mask = warp[lane].mask;
+            if (!(mask >> lane & 1)) {
+                report("bad mask: the calling lane is not in it", warp[lane]);
+                return false;
+            }
+            if (lanes < warp_size && mask >> lanes) {
+                report("bad mask: it names lanes that the block does not have", warp[lane]);
+                return false;
+            }
+            bool all = true;
+            for (int other = 0; other < lanes && all; ++other) {
+                const Thread& t = warp[other];
+                const bool beside = t.state == State::in_warp && t.line == warp[lane].line;
+                if (beside && t.mask != mask && t.mask & mask) {
+                    report("bad mask: the lanes do not agree on it", warp[lane]);
+                    return false;
+                }
+                if (!(mask >> other & 1)) continue;
+                if (t.state == State::done) {
+                    report("bad mask: it names a lane that has left", warp[lane]);
+                    return false;
+                }
+                all = t.state == State::in_warp && t.line == warp[lane].line;
+            }
+            if (!all) continue;
+            complete(warp, lanes, mask);
+            woke = true;
+        }
+        return woke;
+    }
+
+    void complete(Thread* warp, int lanes, unsigned mask) {
+        std::uint64_t yes = 0;
+        for (int lane = 0; lane < lanes; ++lane) {
+            if (mask >> lane & 1 && warp[lane].value) yes |= std::uint64_t{1} << lane;
+        }
+        for (int lane = 0; lane < lanes; ++lane) {
+            Thread& t = warp[lane];
+            if (!(mask >> lane & 1)) continue;
+            if (t.source == unsigned(vote)) {
+                t.result = yes;
+            } else if (t.source < unsigned(lanes) && mask >> t.source & 1) {
+                t.result = warp[t.source].value;
+            } else {
+                report("bad shuffle: it reads a lane that is not in the mask", t);
+            }
+            t.state = State::ready;
+        }
+    }
+
+    void report(const std::string& what, const Thread& t) {
+        if (!error_.empty()) return;
+        error_ = what + " (line " + std::to_string(t.line) + ", block " + std::to_string(block_place_.x) +
+                 ", thread " + std::to_string(t.index) + ")";
+    }
+
+    static void release([[maybe_unused]] void* sync) {
+#if defined(__SANITIZE_THREAD__)
+        __tsan_release(sync);
+#endif
+    }
+    static void acquire([[maybe_unused]] void* sync) {
+#if defined(__SANITIZE_THREAD__)
+        __tsan_acquire(sync);
+#endif
+    }
+
+    std::mutex mutex_;
+    std::vector<Thread> threads_;
+    std::vector<int> order_;
+    std::mt19937 generator_;
+    bool random_ = false;
+    int count_ = 0;
+    Dim3 grid_, block_, block_place_;
+    const std::function<void()>* body_ = nullptr;
+    Thread* current_ = nullptr;
+    std::vector<std::unique_ptr<void, Free>> shared_;  // [0] is the dynamic one
+    std::string error_;
+    char barrier_sync_[2], warp_sync_[max_threads / warp_size][2], start_sync_, end_sync_, allocation_sync_;
+};
+
+}  // namespace emulation

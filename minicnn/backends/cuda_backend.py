@@ -1,0 +1,67 @@
+"""The cuda backend: the CUDA module behind the contract, on a GPU or emulated on the CPU.
+
+Arrays are ``torch.Tensor`` on the device.  Both compiled modules offer the same functions
+(csrc/bindings.h), so everything but the arrays' way in and out is the cpp backend's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from minicnn.backends import build, cuda_build, get_backend
+from minicnn.backends.base import BackendUnavailable
+from minicnn.backends.cpp_backend import CppBackend
+
+if TYPE_CHECKING:
+    import torch
+
+
+class CudaBackend(CppBackend):
+    """CUDA kernels on the current GPU, or on the CPU if MINICNN_CUDA_EMULATION=1.
+
+    Raises BackendUnavailable without a GPU, a driver, or a module for them.
+    """
+
+    name: ClassVar[str] = "cuda"
+
+    def __init__(self) -> None:
+        self._emulated = cuda_build.emulated()
+        reason = None if self._emulated else cuda_build.missing_gpu()
+        if reason is not None:
+            raise BackendUnavailable(f"cuda: {reason}")
+        try:
+            self._module: Any = build.load(cuda_build.recipe())
+        except build.BuildError as error:
+            raise BackendUnavailable(f"cuda: {error}") from error
+        import torch
+
+        self._torch = torch
+
+    @property
+    def label(self) -> str:
+        return "cuda, emulated on the CPU" if self._emulated else self.name
+
+    # ---- arrays ------------------------------------------------------------------------------
+
+    def asarray(self, a: np.ndarray) -> torch.Tensor:
+        tensor = super().asarray(a)
+        return tensor if self._emulated else tensor.cuda()
+
+    def to_numpy(self, a: torch.Tensor) -> np.ndarray:
+        return super().to_numpy(a.cpu())
+
+    def synchronize(self) -> None:
+        if not self._emulated:
+            self._torch.cuda.synchronize()
+
+
+def allow_tf32(on: bool) -> None:
+    """Whether the cuda backend's float32 products may round factors to TF32, for tensor cores.
+
+    Raises: BackendUnavailable if there is no cuda backend
+    """
+    backend = get_backend("cuda")
+    assert isinstance(backend, CudaBackend)
+    backend._module.set_tf32(on)

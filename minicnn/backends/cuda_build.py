@@ -1,0 +1,178 @@
+"""How the CUDA module is built: by nvcc for a GPU, or by the C++ compiler for the emulation on the CPU.
+
+Nothing here imports torch before a build.  setup.py loads this file without the rest of minicnn.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from . import build
+
+INSTALL_TOOLKIT = "install NVIDIA's CUDA toolkit, or set CUDA_HOME to it"
+DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
+"""Ampere and Hopper in machine code, and what any later GPU translates for itself."""
+
+
+def emulated() -> bool:
+    """Whether MINICNN_CUDA_EMULATION asks for the kernels to run on the CPU, for tests."""
+    return os.environ.get("MINICNN_CUDA_EMULATION", "0") not in ("", "0")
+
+
+def recipe() -> build.Recipe:
+    """The module that get_backend("cuda") takes."""
+    return EMULATED if emulated() else CUDA
+
+
+# ---- what there is ---------------------------------------------------------------------------------
+
+
+@cache
+def cuda_home() -> Path | None:
+    """The toolkit's folder: CUDA_HOME, or where nvcc says it lives, as nvcc on PATH may be a wrapper."""
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        if name in os.environ:
+            return Path(os.environ[name])
+    nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+    if not Path(nvcc).exists():
+        return None
+    done = subprocess.run(
+        [nvcc, "--dryrun", "-E", "-x", "cu", os.devnull], capture_output=True, text=True, check=False
+    )
+    top = re.search(r"^#\$ TOP=(.*)$", done.stderr, re.MULTILINE)
+    return Path(top.group(1)).resolve() if top else Path(nvcc).resolve().parent.parent
+
+
+@cache
+def toolkit_version() -> str | None:
+    """The toolkit's version, as 13.0, or None if there is none."""
+    home = cuda_home()
+    nvcc = home / "bin" / "nvcc" if home else None
+    if nvcc is None or not nvcc.exists():
+        return None
+    done = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True, check=False)
+    release = re.search(r"release (\d+\.\d+)", done.stdout)
+    return release.group(1) if release else None
+
+
+@cache
+def torch_cuda_version() -> str | None:
+    """The CUDA version that torch was built with, read without importing it; None for a CPU build."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    text = Path(spec.origin).with_name("version.py").read_text()
+    found = re.search(r"^cuda\b[^=]*=\s*'([\d.]+)'", text, re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def missing_for_build() -> str | None:
+    """Why nvcc cannot build the module here, and the mend; None if it can."""
+    toolkit, torch_cuda = toolkit_version(), torch_cuda_version()
+    if torch_cuda is None:
+        return "this torch was built without CUDA; install one that was: https://pytorch.org/get-started"
+    if toolkit is None:
+        return f"no CUDA toolkit (nvcc); {INSTALL_TOOLKIT}"
+    if toolkit.split(".")[0] != torch_cuda.split(".")[0]:
+        return (
+            f"the CUDA toolkit is {toolkit}, torch was built with CUDA {torch_cuda}; "
+            f"install a toolkit {torch_cuda.split('.')[0]}.x, or a torch for CUDA {toolkit}"
+        )
+    return None
+
+
+@cache
+def missing_gpu() -> str | None:
+    """Why there is no GPU to run on, or None.  Imports torch only where there is a driver."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver (libcuda.so.1 is not there); install NVIDIA's driver for your GPU"
+    if build.torch_version() is None:
+        return f"torch is not installed; install it with: {build.INSTALL_TORCH}"
+    import torch
+
+    if torch.cuda.is_available():
+        return None
+    return "torch finds no usable GPU; python -c 'import torch; torch.cuda.init()' says why"
+
+
+# ---- the two modules -------------------------------------------------------------------------------
+
+
+def sources() -> list[Path]:
+    """The translation units of both modules."""
+    folder = build.source_folder() / "cuda"
+    return [*sorted(folder.glob("*.cu")), folder / "module.cpp"]
+
+
+def architectures() -> str:
+    """TORCH_CUDA_ARCH_LIST, or its default, which needs no GPU to ask."""
+    return os.environ.get("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
+
+
+def host_flags() -> list[str]:
+    """Flags for module.cpp in the module for a GPU."""
+    return ["-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"]
+
+
+def nvcc_flags() -> list[str]:
+    """Flags for the kernels; NaN and infinity stay as IEEE has them."""
+    return ["-O3", "-Xcompiler", "-Wall,-Wextra,-fvisibility=hidden", "-lineinfo"]
+
+
+def prepare() -> None:
+    """Tell torch's build which toolkit and which architectures to take."""
+    home = cuda_home()
+    os.environ["CUDA_HOME"] = str(home)
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
+    from torch.utils import cpp_extension
+
+    cpp_extension.CUDA_HOME = str(home)  # it has looked already if something imported it before
+
+
+def _cuda_options() -> dict[str, Any]:
+    prepare()
+    return {"extra_cflags": host_flags(), "extra_cuda_cflags": nvcc_flags(), "with_cuda": True}
+
+
+def emulation_flags() -> list[str]:
+    """Flags for the C++ compiler, which takes .cu files for C++ behind the emulation's headers."""
+    folder = build.source_folder() / "cuda_emulation"
+    return [
+        "-x", "c++", f"-I{folder}", "-DMINICNN_CUDA_EMULATION=1", "-O2", "-g0", "-fvisibility=hidden",
+        "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-attributes",
+    ]  # fmt: skip
+
+
+def _emulation_options() -> dict[str, Any]:
+    return {"extra_cflags": emulation_flags(), "with_cuda": False}
+
+
+CUDA = build.Recipe(
+    label="cuda backend",
+    stem="_cuda",
+    folders=("cuda",),
+    sources=sources,
+    about=lambda: {"cuda": f"{torch_cuda_version()} for {architectures()}"},
+    missing=missing_for_build,
+    load_options=_cuda_options,
+)
+
+EMULATED = build.Recipe(
+    label="emulated cuda backend",
+    stem="_cuda_emulated",
+    folders=("cuda", "cuda_emulation"),
+    sources=sources,
+    about=dict,
+    missing=lambda: None,
+    load_options=_emulation_options,
+)

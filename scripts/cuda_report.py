@@ -1,0 +1,172 @@
+"""Compiles every CUDA kernel for sm_80 and sm_90, needs no GPU, and tells what the compiler made of it.
+
+For each kernel: registers, shared memory, spills, theoretical occupancy.  For the whole: whether 128-bit
+loads, asynchronous copies and tensor-core instructions are in the code.  ``--check`` fails where a kernel
+spills or one of those instructions is missing.
+
+    python scripts/cuda_report.py [--arch 80 90] [--check] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from minicnn.backends import build, cuda_build
+
+THREADS = 256  # of a block, in every kernel
+LIMITS = {
+    "80": (2048, 65536, 164),
+    "90": (2048, 65536, 228),
+}  # threads, registers, KiB of shared memory of an SM
+RESERVED = 1024  # bytes of shared memory that the system takes of each block
+
+PATTERNS = {
+    "128-bit global loads": r"ld\.global(?:\.nc)?\.(?:v4\.[fub]32|v2\.[fub]64)",
+    "128-bit shared loads": r"ld\.shared\.(?:v4\.[fub]32|v2\.[fub]64)",
+    "128-bit asynchronous copies": r"cp\.async\.c[ag]\.shared\.global \[[^\]]+\], \[[^\]]+\], 16",
+    "TF32 tensor-core products": r"mma\.(?:sync\.)?[a-z0-9.]*tf32",
+}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What ptxas says of one kernel on one architecture."""
+
+    file: str
+    arch: str
+    name: str
+    registers: int
+    spill_bytes: int
+    shared_bytes: int
+    occupancy: float
+
+
+def compile_file(path: Path, arch: str, folder: Path) -> tuple[list[Kernel], str]:
+    """The kernels of a file and their PTX."""
+    home = cuda_build.cuda_home()
+    assert home is not None
+    command = [
+        str(home / "bin" / "nvcc"), "-std=c++17", *cuda_build.nvcc_flags(), f"-arch=sm_{arch}",
+        "-Xptxas", "-v",
+        "--keep", "--keep-dir", str(folder), "-c", str(path), "-o", str(folder / "out.o"),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    ptx = next(folder.glob(f"{path.stem}*.ptx")).read_text()
+    return parse(done.stdout + done.stderr, path.stem, arch), ptx
+
+
+def parse(log: str, file: str, arch: str) -> list[Kernel]:
+    """The kernels in the output of ptxas -v."""
+    found = re.findall(
+        r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?"
+        r"Used (\d+) registers([^\n]*)",
+        log, re.DOTALL,
+    )  # fmt: skip
+    kernels = []
+    for mangled, stores, loads, registers, rest in found:
+        name = demangle(mangled)
+        static = re.search(r"(\d+) bytes smem", rest)
+        shared = (int(static.group(1)) if static else 0) + dynamic_shared(name)
+        kernels.append(
+            Kernel(file, arch, name, int(registers), int(stores) + int(loads), shared,
+                   occupancy(int(registers), shared, arch))
+        )  # fmt: skip
+    return kernels
+
+
+def demangle(name: str) -> str:
+    """The kernel's C++ name, without its parameters and what every name has."""
+    full = subprocess.run(["c++filt", name], capture_output=True, text=True, check=True).stdout.strip()
+    full = re.sub(r"minicnn::|cuda::|\(anonymous namespace\)::|\(?anonymous\)?|_GLOBAL__N__\w+::", "", full)
+    full = re.sub(r"\((bool|int)\)", "", full.removeprefix("void "))
+    full = full.replace("unsigned char", "u8").replace("long", "i64")
+    depth = 0
+    for i, character in enumerate(full):  # cut at the parameter list
+        depth += (character == "<") - (character == ">")
+        if character == "(" and depth == 0:
+            return full[:i]
+    return full
+
+
+def dynamic_shared(name: str) -> int:
+    """The shared memory that a product's launch asks for (GemmLayout in csrc/cuda/gemm.h)."""
+    tile = re.search(r"Registers<(float|double), (\d+), (\d+)>", name)
+    cores = "TensorCores" in name
+    if not tile and not cores:
+        return 0
+    size = 8 if tile and tile.group(1) == "double" else 4
+    rows, columns = (16 * int(tile.group(2)), 16 * int(tile.group(3))) if tile else (128, 64)
+    operands = name.partition("TensorCores" if cores else tile.group(0) if tile else "")[2]
+    kinds = "Matrix|Patches|GradientPatches|GradientColumns|TapFilters"
+    first, second = re.findall(rf"\b({kinds})<\w+(?:, (\w+))?", operands)[:2]
+    elements = 2 * (_tile(first, rows, 16 // size) + _tile(second, columns, 16 // size))
+    if cores:
+        elements = max(elements, rows * (columns + 4))
+    if name.startswith("conv2d_pool_kernel"):
+        elements = max(elements, rows * (columns + 1))
+    return elements * size
+
+
+def _tile(operand: tuple[str, str], length: int, pad: int) -> int:
+    kind, flag = operand
+    by_row = kind == "GradientPatches" or (kind in ("Matrix", "Patches") and flag in ("true", "1"))
+    return length * (16 + pad) if by_row else 16 * (length + pad)
+
+
+def occupancy(registers: int, shared: int, arch: str) -> float:
+    """The share of an SM's threads that its registers and shared memory let run."""
+    threads, file, kibibytes = LIMITS[arch]
+    warps = THREADS // 32
+    of_warp = -(-registers * 32 // 256) * 256
+    blocks = min(threads // THREADS, file // (of_warp * warps), kibibytes * 1024 // (shared + RESERVED))
+    return blocks * THREADS / threads
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--arch", nargs="+", choices=sorted(LIMITS), default=sorted(LIMITS))
+    parser.add_argument(
+        "--check", action="store_true", help="fail where a kernel spills or lacks an instruction"
+    )
+    parser.add_argument("--json", type=Path, help="write the table there as well")
+    args = parser.parse_args()
+    reason = cuda_build.missing_for_build()
+    if reason is not None:
+        raise SystemExit(reason)
+    kernels: list[Kernel] = []
+    code = ""
+    for path in sorted((build.source_folder() / "cuda").glob("*.cu")):
+        for arch in args.arch:
+            with tempfile.TemporaryDirectory() as folder:
+                found, ptx = compile_file(path, arch, Path(folder))
+            kernels += found
+            code += ptx
+            print(f"compiled {path.name} for sm_{arch}: {len(found)} kernels", file=sys.stderr, flush=True)
+    counts = {what: len(re.findall(pattern, code)) for what, pattern in PATTERNS.items()}
+    print(f"{'file':24} sm  registers  shared  spills  occupancy  kernel")
+    for k in kernels:
+        numbers = f"{k.registers:9}  {k.shared_bytes:6}  {k.spill_bytes:6}  {k.occupancy:9.0%}"
+        print(f"{k.file:24} {k.arch}  {numbers}  {k.name}")
+    for what, count in counts.items():
+        print(f"{what}: {count}")
+    if args.json:
+        args.json.write_text(
+            json.dumps({"kernels": [asdict(k) for k in kernels], "instructions": counts}, indent=1)
+        )
+    spilling = [f"{k.name} (sm_{k.arch})" for k in kernels if k.spill_bytes]
+    lacking = [what for what, count in counts.items() if count == 0]
+    if args.check and (spilling or lacking):
+        raise SystemExit(f"spills: {spilling or 'none'}; missing: {lacking or 'nothing'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""The cuda backend itself: why it cannot be had, which one is taken, and training on its emulation."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from minicnn import Trainer, models, optim
+from minicnn.backends import BackendUnavailable, available_backends, build, choice, cuda_build, get_backend
+from minicnn.backends.cuda_backend import CudaBackend, allow_tf32
+
+EMULATED = cuda_build.emulated()
+emulation_only = pytest.mark.skipif(not EMULATED, reason="needs MINICNN_CUDA_EMULATION=1")
+NO_GPU = cuda_build.missing_gpu()
+
+
+def fresh() -> CudaBackend:
+    """A backend that is not the kept one."""
+    return CudaBackend()
+
+
+# ---- why not ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(NO_GPU is None, reason="this machine has a GPU")
+def test_without_a_driver_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINICNN_CUDA_EMULATION", "0")
+    assert NO_GPU is not None
+    assert "no NVIDIA driver" in NO_GPU or "torch finds no usable GPU" in NO_GPU
+    with pytest.raises(BackendUnavailable, match="cuda: ") as caught:
+        fresh()
+    assert NO_GPU in str(caught.value)
+    assert available_backends()["cuda"] == NO_GPU
+
+
+def test_auto_never_takes_the_emulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINICNN_CUDA_EMULATION", "1")
+    if NO_GPU is not None:
+        assert choice()[0] != "cuda"
+
+
+def test_without_a_toolkit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_build, "torch_cuda_version", lambda: "13.0")
+    monkeypatch.setattr(cuda_build, "toolkit_version", lambda: None)
+    reason = cuda_build.missing_for_build()
+    assert reason is not None
+    assert "no CUDA toolkit" in reason
+    assert "CUDA_HOME" in reason
+
+
+def test_toolkit_and_torch_of_different_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_build, "toolkit_version", lambda: "12.8")
+    monkeypatch.setattr(cuda_build, "torch_cuda_version", lambda: "13.0")
+    reason = cuda_build.missing_for_build()
+    assert reason is not None
+    for part in ("the CUDA toolkit is 12.8", "torch was built with CUDA 13.0", "install a toolkit 13.x"):
+        assert part in reason
+    monkeypatch.setattr(cuda_build, "toolkit_version", lambda: "13.1")
+    assert cuda_build.missing_for_build() is None
+
+
+def test_torch_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_build, "torch_cuda_version", lambda: None)
+    assert "built without CUDA" in str(cuda_build.missing_for_build())
+
+
+def test_toolkit_behind_a_wrapper_of_nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "toolkit"
+    (home / "bin").mkdir(parents=True)
+    nvcc, wrapper = home / "bin" / "nvcc", tmp_path / "nvcc"
+    nvcc.write_text(f'#!/bin/sh\necho "#$ TOP={home}/bin/.." >&2\necho "Cuda release 13.0, V13.0.88"\n')
+    wrapper.write_text(f'#!/bin/sh\nexec {nvcc} "$@"\n')
+    for path in (nvcc, wrapper):
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    cuda_build.cuda_home.cache_clear()
+    cuda_build.toolkit_version.cache_clear()
+    try:
+        assert cuda_build.cuda_home() == home
+        assert cuda_build.toolkit_version() == "13.0"
+    finally:
+        cuda_build.cuda_home.cache_clear()
+        cuda_build.toolkit_version.cache_clear()
+
+
+def test_architectures_need_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    assert cuda_build.architectures() == "8.0;9.0+PTX"
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.6")
+    assert cuda_build.CUDA.about()["cuda"].endswith("for 8.6")
+
+
+def test_forcing_a_build_that_cannot_be_is_an_error(tmp_path: Path) -> None:
+    """setup.py stops with the reason, as FORCE_CUDA=1 was meant."""
+    pytest.importorskip("torch", reason="setup.py builds nothing without torch")
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--name"], capture_output=True, text=True, check=False,
+        cwd=Path(__file__).resolve().parent.parent,
+        env={**os.environ, "FORCE_CUDA": "1", "CUDA_HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "FORCE_CUDA=1, but" in done.stderr
+
+
+# ---- the module that nvcc builds -------------------------------------------------------------------
+
+
+def test_built_module_is_for_a_gpu() -> None:
+    """The module that nvcc built, where there is one: imported without a GPU, it refuses a CPU tensor."""
+    if build.find_module(cuda_build.CUDA)[0] is None:
+        pytest.skip("nvcc has built no module here")
+    torch = pytest.importorskip("torch")
+    module = build.load(cuda_build.CUDA)
+    assert module.emulated is False
+    with pytest.raises(ValueError, match=r"\[relu\] x: expected device cuda, got cpu"):
+        module.relu_forward(torch.zeros(3))
+
+
+# ---- the emulation ---------------------------------------------------------------------------------
+
+
+@emulation_only
+def test_emulation_is_named_wherever_results_are_printed() -> None:
+    assert get_backend("cuda").label == "cuda, emulated on the CPU"
+
+
+@emulation_only
+def test_the_same_bits_whatever_the_order_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = []
+    for order in ("forward", "reversed", "11", "12"):
+        monkeypatch.setenv("MINICNN_CUDA_ORDER", order)
+        states.append(train("cuda", steps=1)[1])
+    for state in states[1:]:
+        for name, a in state.items():
+            assert a.tobytes() == states[0][name].tobytes(), name
+
+
+@emulation_only
+def test_steps_of_lenet5_keep_step_with_numpy() -> None:
+    losses, state = train("cuda", steps=4)
+    expected_losses, expected = train("numpy", steps=4)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-9)
+    for name, a in expected.items():
+        np.testing.assert_allclose(state[name], a, rtol=1e-7, atol=1e-9, err_msg=name)
+
+
+def train(backend: str, steps: int) -> tuple[list[float], dict[str, np.ndarray]]:
+    """Losses and final parameters of some steps in float64, where no pool winner is in doubt."""
+    model = models.create(
+        "lenet5", in_channels=1, num_classes=10, image_size=28, backend=backend, seed=3, dtype="float64"
+    )
+    trainer = Trainer(model, optim.SGD(lr=0.05, momentum=0.9))
+    rng = np.random.default_rng(5)
+    losses = []
+    for _ in range(steps):
+        x, y = rng.standard_normal((4, 1, 28, 28)), rng.integers(0, 10, 4)
+        losses.append(trainer.step(x, y))
+    return losses, model.state_dict()
+
+
+@emulation_only
+def test_tf32_rounds_the_factors_and_nothing_else() -> None:
+    backend = get_backend("cuda")
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((1, 32, 6, 6)).astype("float32")
+    weight = rng.standard_normal((24, 32, 3, 3)).astype("float32")
+    conv = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+
+    def forward(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return backend.to_numpy(
+            backend.conv2d_forward(backend.asarray(a), backend.asarray(b), None, **conv)
+        )
+
+    exact = forward(x, weight)
+    of_rounded = forward(rounded_to_tf32(x), rounded_to_tf32(weight))
+    allow_tf32(True)
+    try:
+        rough = forward(x, weight)
+    finally:
+        allow_tf32(False)
+    scale = np.abs(exact).max()
+    assert np.abs(rough - exact).max() > 1e-5 * scale
+    np.testing.assert_allclose(rough, of_rounded, rtol=0, atol=1e-5 * scale)
+    np.testing.assert_array_equal(forward(x, weight), exact)
+
+
+def rounded_to_tf32(a: np.ndarray) -> np.ndarray:
+    """To 10 bits of mantissa, to nearest, ties away from zero."""
+    bits = a.view(np.uint32) + np.uint32(0x1000)
+    return (bits & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+@emulation_only
+def test_command_line_turns_tf32_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from minicnn import cli
+
+    asked: list[bool] = []
+    printed: list[str] = []
+    monkeypatch.setattr("minicnn.backends.cuda_backend.allow_tf32", asked.append)
+    arguments = SimpleNamespace(backend="cuda", threads=None, tf32=True)
+    console = SimpleNamespace(print=printed.append)
+    assert cli.choose_backend(arguments, console) == "cuda"  # type: ignore[arg-type]
+    assert asked == [True]
+    assert printed == ["backend: cuda, emulated on the CPU (as asked)"]
