@@ -5,8 +5,12 @@ BACKEND ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 CXX ?= g++
+CUDA_PROOFS := tests/test_cuda_emulation.py tests/test_cuda_sanitizers.py
 
-.PHONY: train test lint format bench sanitize sanitize-quick doctor clean
+# The CUDA module takes minutes to build: made at installation when asked for, else on first use.
+export FORCE_CUDA ?= 0
+
+.PHONY: train test test-cuda cuda-report gpu lint format bench sanitize sanitize-quick doctor clean
 
 # ---- environments: a stamp file per set of extras, renewed when pyproject.toml changes --------------
 
@@ -44,7 +48,20 @@ train: $(INSTALLED)
 	$(BIN)/python -m minicnn.train --backend $(BACKEND) --epochs 6 --out runs/make-train --overwrite
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile $(CUDA_PROOFS:%=--ignore %)
+
+# The cuda backend on the CPU: the suite on the emulated module, in three orders of threads, and the
+# proofs that the emulation and the sanitizers find what they should.
+test-cuda: $(VENV)/installed-dev
+	MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda $(BIN)/pytest tests
+	MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda MINICNN_CUDA_ORDER=reversed $(BIN)/pytest tests/test_ops.py tests/test_rules.py
+	MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda MINICNN_CUDA_ORDER=7 $(BIN)/pytest tests/test_ops.py tests/test_rules.py
+
+cuda-report: $(VENV)/installed-dev
+	$(BIN)/python scripts/cuda_report.py --check
+
+gpu: $(VENV)/installed-dev
+	$(BIN)/python scripts/gpu.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
