@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from minicnn import shapes
-from minicnn.ops.im2col import Pair, Window, pad_images
+from minicnn.ops.im2col import Pair, Window, image_chunks, pad_images
 
 
 def max_pool2d_forward(
@@ -52,11 +52,18 @@ def max_pool2d_backward(
     n, c, h, w = input_shape
     dx = np.zeros((n, window.padded(h, 0), window.padded(w, 1), c), dy.dtype)
     upstream, winners = dy.transpose(0, 2, 3, 1), argmax.transpose(0, 2, 3, 1)
-    nothing = dy.dtype.type(0)
-    for number, (_, _, rows, columns) in enumerate(window.cells()):
-        dx[:, rows, columns] += np.where(winners == number, upstream, nothing)
+    # a product with the mask is six times as fast as a choice, but 0 * inf is NaN
+    keep = np.multiply if np.isfinite(dy).all() else _choose
+    for chunk in image_chunks(n, dx[:1].nbytes):
+        for number, (_, _, rows, columns) in enumerate(window.cells()):
+            dx[chunk, rows, columns] += keep(upstream[chunk], winners[chunk] == number)
     ph, pw = padding
     return dx[:, ph : ph + h, pw : pw + w].transpose(0, 3, 1, 2)
+
+
+def _choose(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """The values where the mask is true, else 0."""
+    return np.where(where, values, values.dtype.type(0))
 
 
 def _first_cells(window: Window, shape: tuple[int, ...]) -> np.ndarray:
