@@ -67,8 +67,22 @@ def memory(result: Result) -> str:
     return f"`benchmarks/memory.py` on {where(result)}:\n\n{table(rows)}"
 
 
+def untuned(result: Result) -> str:
+    """How random shapes fare, and every loss."""
+    ratios, losses = result["best torch / minicnn"], result["losses"]
+    nets = [r for key, r in ratios.items() if key.startswith("net")]
+    text = (
+        f"`benchmarks/untuned.py`, shapes drawn at random, on {where(result)}: {len(nets)} nets' training steps "
+        f"are {min(nets)} to {max(nets)} times as fast as PyTorch's best; of {len(ratios) - len(nets)} single "
+        f"operations these are below 0.8:"
+    )
+    rows = [["operation", "ratio"], *([key, str(r)] for key, r in losses.items())]
+    return f"{text}\n\n{table(rows)}"
+
+
 SECTIONS = {
     "cpp_steps": cpp_steps,
+    "untuned": untuned,
     "end_to_end": end_to_end,
     "numpy_steps": numpy_steps,
     "memory": memory,
