@@ -72,9 +72,9 @@ def untuned(result: Result) -> str:
     ratios, losses = result["best torch / minicnn"], result["losses"]
     nets = [r for key, r in ratios.items() if key.startswith("net")]
     text = (
-        f"`benchmarks/untuned.py`, shapes drawn at random, on {where(result)}: {len(nets)} nets' training steps "
-        f"are {min(nets)} to {max(nets)} times as fast as PyTorch's best; of {len(ratios) - len(nets)} single "
-        f"operations these are below 0.8:"
+        f"`benchmarks/untuned.py`, shapes drawn at random, on {where(result)}: {len(nets)} nets' training "
+        f"steps are {min(nets)} to {max(nets)} times as fast as PyTorch's best; of "
+        f"{len(ratios) - len(nets)} single operations these are below 0.8:"
     )
     rows = [["operation", "ratio"], *([key, str(r)] for key, r in losses.items())]
     return f"{text}\n\n{table(rows)}"
