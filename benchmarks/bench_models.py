@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nets import build
+from nets import build, torch_step
 
 from minicnn import Backend, Trainer, optim
 from minicnn.fusion import fuse
@@ -40,15 +40,7 @@ def test_torch_step(benchmark: Any, name: str, peer: str) -> None:
     x, y = map(torch.from_numpy, batch(name, NETS[name]))
     x = x.contiguous(memory_format=PEERS[peer])
     module = to_torch(build(name, "numpy")).to(memory_format=PEERS[peer])
-    optimizer = torch.optim.SGD(module.parameters(), 0.05, 0.9)
-
-    def step() -> float:
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(module(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
+    step = torch_step(module, x, y, 0.05, 0.9)
     benchmark.group = f"{name}-{NETS[name]}-step"
     assert np.isfinite(benchmark.pedantic(step, rounds=8, warmup_rounds=2))
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from nets import build
+from nets import build, torch_step
 from paired import machine, save, time_in_turn
 
 import minicnn
@@ -61,21 +61,9 @@ def training_sides(name: str, n: int, compiled: bool) -> dict[str, Call]:
     modules = torch_modules(model, compiled)
     trainer = Trainer(model, optim.SGD(LR, MOMENTUM))
 
-    def torch_step(peer: str, module: torch.nn.Module) -> Call:
-        optimizer = torch.optim.SGD(module.parameters(), LR, MOMENTUM)
-        tx, ty = like(x, peer), torch.from_numpy(y)
-
-        def step() -> float:
-            optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(module(tx), ty)
-            loss.backward()
-            optimizer.step()
-            return loss.item()
-
-        return step
-
-    sides = {"minicnn": lambda: trainer.step(x, y)}
-    sides |= {peer: torch_step(peer, module) for peer, module in modules.items()}
+    sides: dict[str, Call] = {"minicnn": lambda: trainer.step(x, y)}
+    for peer, module in modules.items():
+        sides[peer] = torch_step(module, like(x, peer), torch.from_numpy(y), LR, MOMENTUM)
     for _ in range(3):
         losses = [step() for step in sides.values()]
         np.testing.assert_allclose(losses, losses[0], rtol=2e-3)

@@ -40,7 +40,7 @@ def single_side(side: str, name: str, x: Any, y: Any) -> Any:
     """The training step of one side alone."""
     import torch
     from cpp_steps import LR, MOMENTUM, like
-    from nets import build
+    from nets import build, torch_step
 
     from minicnn import Trainer, optim
     from minicnn.torch_reference import to_torch
@@ -51,17 +51,7 @@ def single_side(side: str, name: str, x: Any, y: Any) -> Any:
     module = to_torch(build(name, "cpp"))
     if side == "torch channels-last":
         module = module.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(module.parameters(), LR, MOMENTUM)
-    tx, ty = like(x, side), torch.from_numpy(y)
-
-    def step() -> float:
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(module(tx), ty)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+    return torch_step(module, like(x, side), torch.from_numpy(y), LR, MOMENTUM)
 
 
 def main() -> None:

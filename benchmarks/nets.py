@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
+
 from minicnn import Sequential, models
 from minicnn.layers import Conv2d, Dense, Flatten, MaxPool2d, ReLU
 
@@ -25,3 +29,19 @@ def build(name: str, backend: str) -> Sequential:
         model.bind(backend)
         return model
     return models.create(name, in_channels=1, num_classes=10, image_size=28, backend=backend)
+
+
+def torch_step(
+    module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, lr: float, momentum: float = 0.0
+) -> Callable[[], float]:
+    """A training step of PyTorch on one batch, SGD on cross-entropy, as one plainly writes it."""
+    optimizer = torch.optim.SGD(module.parameters(), lr, momentum)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(module(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from index_im2col import UsualNet
+from nets import torch_step
 from paired import machine, save, time_in_turn
 
 import minicnn
@@ -24,19 +25,9 @@ def sides(name: str, rng: np.random.Generator) -> dict[str, object]:
     model = models.create(name, in_channels=1, num_classes=10, image_size=28, backend="numpy")
     module, usual = to_torch(model), UsualNet(model.state_dict(), name)
     trainer = Trainer(model, optim.SGD(LR, MOMENTUM))
-    optimizer = torch.optim.SGD(module.parameters(), LR, MOMENTUM)
-    tx, ty = torch.from_numpy(x), torch.from_numpy(y)
-
-    def torch_step() -> float:
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(module(tx), ty)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
     steps = {
         "minicnn numpy": lambda: trainer.step(x, y),
-        "torch eager": torch_step,
+        "torch eager": torch_step(module, torch.from_numpy(x), torch.from_numpy(y), LR, MOMENTUM),
         "usual numpy": lambda: usual.step(x, y, LR, MOMENTUM),
     }
     for _ in range(3):

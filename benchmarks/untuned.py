@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from nets import torch_step
 from paired import machine, save, time_in_turn
 
 import minicnn
@@ -150,26 +151,12 @@ def net_sides(rng: np.random.Generator) -> tuple[str, dict[str, Sides]]:
     trainer = Trainer(model, optim.SGD(1e-3))
     sides: Sides = {"minicnn": lambda: trainer.step(x, y)}
     for peer, module in modules.items():
-        sides[peer] = torch_step(module.to(memory_format=FORMATS[peer]), x, y, FORMATS[peer])
+        order = FORMATS[peer]
+        images = torch.from_numpy(x).contiguous(memory_format=order)
+        sides[peer] = torch_step(module.to(memory_format=order), images, torch.from_numpy(y), 1e-3)
     losses = [side() for side in sides.values()]
     np.testing.assert_allclose(losses, losses[0], rtol=1e-3)
     return name, {"step": sides}
-
-
-def torch_step(
-    module: torch.nn.Module, x: np.ndarray, y: np.ndarray, order: torch.memory_format
-) -> Callable[[], float]:
-    tx, ty = torch.from_numpy(x).contiguous(memory_format=order), torch.from_numpy(y)
-    optimizer = torch.optim.SGD(module.parameters(), 1e-3)
-
-    def step() -> float:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(module(tx), ty)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
 
 
 def main() -> None:
