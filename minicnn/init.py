@@ -8,10 +8,13 @@ Sources: He et al. 2015, arXiv:1502.01852; Glorot and Bengio 2010.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 Shape = tuple[int, ...]
+Initializer = Callable[[np.random.Generator, Shape], np.ndarray]
+"""Draws a parameter: of a weight from its own shape, of a bias from its weight's."""
 
 
 def fans(shape: Shape) -> tuple[int, int]:
@@ -54,3 +57,18 @@ def torch_default_bias(rng: np.random.Generator, weight_shape: Shape) -> np.ndar
     """U(-b, b), b = 1 / sqrt(fan_in), one value per output."""
     bound = 1 / math.sqrt(fans(weight_shape)[0])
     return rng.uniform(-bound, bound, weight_shape[0])
+
+
+def kaiming_normal_fan_out(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """`kaiming_normal` by fan_out: the convolutions of torchvision's VGGs and ResNets."""
+    return kaiming_normal(rng, shape, mode="fan_out")
+
+
+def normal(std: float) -> Initializer:
+    """N(0, std^2).  Torch: normal_(std=std)."""
+    return lambda rng, shape: rng.normal(0.0, std, shape)
+
+
+def zero_bias(_: np.random.Generator, weight_shape: Shape) -> np.ndarray:
+    """0, one value per output."""
+    return np.zeros(weight_shape[0])

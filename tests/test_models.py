@@ -11,7 +11,9 @@ from minicnn import models
 from minicnn.backends import Backend
 from minicnn.layers import Conv2d, Dense, Dropout, Flatten, Sequential
 
-NAMES = models.names()
+NAMES = ["lenet5", "simple_cnn", "resnet20"]
+FLAT = ["lenet5", "simple_cnn"]
+"""Models without blocks.  test_architectures.py has the large ones."""
 
 
 def make(name: str, backend: Backend | str, **options: object) -> Sequential:
@@ -32,6 +34,16 @@ def test_simple_cnn_is_as_described() -> None:
     assert list(shapes.values()) == [(32, 3, 3, 3), (64, 32, 3, 3), (128, 64 * 8 * 8), (7, 128)]
     convolutions = 32 * 32 * 32 * 27 + 16 * 16 * 64 * 288
     assert model.multiply_adds((3, 32, 32)) == convolutions + 4096 * 128 + 128 * 7
+
+
+def test_resnet20_is_hes_for_cifar() -> None:
+    model = models.create("resnet20", in_channels=3, num_classes=10, image_size=32, backend="numpy")
+    weights = [name for name, a in model.named_parameters().items() if a.ndim > 1]
+    assert len([name for name in weights if "downsample" not in name]) == 20
+    first, pairs, last = 32 * 32 * 27 * 16, 32 * 32 * 9 * 16 * 16, 64 * 10
+    halved = 2 * (pairs // 2)  # the first convolution of a stage has half the channels to read
+    shortcuts = 2 * (16 * 16 * 16 * 32)
+    assert model.multiply_adds((3, 32, 32)) == first + 16 * pairs + halved + shortcuts + last
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,7 +108,7 @@ def test_every_backend_starts_from_the_same_values(backend: Backend, name: str) 
         np.testing.assert_array_equal(a, numpy[key], err_msg=key)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FLAT)
 def test_printed_model_shows_layers_shapes_parameters_and_multiply_adds(name: str) -> None:
     model = make(name, "numpy")
     text = str(model)

@@ -16,7 +16,7 @@ from minicnn.layers import Conv2d, Layer, Sequential
 from minicnn.torch_reference import from_torch, to_torch
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", ["lenet5", "simple_cnn", "resnet20"])
 def test_model_computes_the_same_in_torch(
     backend: Backend, name: str, dtype: np.dtype, rng: np.random.Generator
 ) -> None:
@@ -29,7 +29,7 @@ def test_model_computes_the_same_in_torch(
     assert list(module.state_dict()) == list(model.state_dict())
     x = rng.standard_normal((3, 2, 16, 16)).astype(dtype)
     with torch.no_grad():
-        expected = module(torch.from_numpy(x)).numpy()
+        expected = module.eval()(torch.from_numpy(x)).numpy()
     allowed = 1e-11 if dtype == np.float64 else 1e-5
     np.testing.assert_allclose(model.predict(x), expected, rtol=allowed, atol=allowed)
 

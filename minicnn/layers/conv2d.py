@@ -13,11 +13,16 @@ from minicnn.layers.layer import Generators, Layer, Shape, pair
 
 
 class Conv2d(Layer):
-    """(N,in_channels,H,W) -> (N,out_channels,OH,OW); weight (F,C/groups,KH,KW), bias (F,)."""
+    """(N,in_channels,H,W) -> (N,out_channels,OH,OW); weight (F,C/groups,KH,KW), bias (F,).
+
+    ``weight_init`` and ``bias_init`` draw their first values, by default as nn.Conv2d does.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | Pair, stride: int | Pair = 1,
         padding: int | Pair = 0, dilation: int | Pair = 1, groups: int = 1, bias: bool = True,
+        *, weight_init: init.Initializer = init.torch_default_weight,
+        bias_init: init.Initializer = init.torch_default_bias,
     ) -> None:  # fmt: skip
         super().__init__()
         if groups < 1 or in_channels % groups or out_channels % groups:
@@ -25,13 +30,14 @@ class Conv2d(Layer):
             shapes.fail("Conv2d", "groups", f"a divisor of {sizes}", groups)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.bias = pair(kernel_size), bias
+        self.weight_init, self.bias_init = weight_init, bias_init
         self.conv = Conv(pair(stride), pair(padding), pair(dilation), groups)
 
     def initial_params(self, generator: Generators) -> dict[str, np.ndarray]:
         shape = (self.out_channels, self.in_channels // self.conv.groups, *self.kernel_size)
-        params = {"weight": init.torch_default_weight(generator("weight"), shape)}
+        params = {"weight": self.weight_init(generator("weight"), shape)}
         if self.bias:
-            params["bias"] = init.torch_default_bias(generator("bias"), shape)
+            params["bias"] = self.bias_init(generator("bias"), shape)
         return params
 
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:

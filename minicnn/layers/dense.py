@@ -12,17 +12,25 @@ from minicnn.layers.layer import Generators, Layer, Shape
 
 
 class Dense(Layer):
-    """(N,in_features) -> (N,out_features); weight (out,in), bias (out,)."""
+    """(N,in_features) -> (N,out_features); weight (out,in), bias (out,).
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+    ``weight_init`` and ``bias_init`` draw their first values, by default as nn.Linear does.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, *,
+        weight_init: init.Initializer = init.torch_default_weight,
+        bias_init: init.Initializer = init.torch_default_bias,
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.weight_init, self.bias_init = weight_init, bias_init
         self.in_features, self.out_features, self.bias = in_features, out_features, bias
 
     def initial_params(self, generator: Generators) -> dict[str, np.ndarray]:
         shape = (self.out_features, self.in_features)
-        params = {"weight": init.torch_default_weight(generator("weight"), shape)}
+        params = {"weight": self.weight_init(generator("weight"), shape)}
         if self.bias:
-            params["bias"] = init.torch_default_bias(generator("bias"), shape)
+            params["bias"] = self.bias_init(generator("bias"), shape)
         return params
 
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:

@@ -8,11 +8,21 @@ from minicnn.backends import Backend, Pair
 from minicnn.layers.layer import pair
 from minicnn.layers.sequential import Sequential
 from minicnn.models.lenet5 import lenet5
+from minicnn.models.resnet import resnet18, resnet20, resnet34, resnet50
 from minicnn.models.simple_cnn import simple_cnn
 
-__all__ = ["create", "lenet5", "names", "simple_cnn"]
+__all__ = [
+    "create", "lenet5", "names", "resnet18", "resnet20", "resnet34", "resnet50", "simple_cnn",
+]  # fmt: skip
 
-_BUILDERS: dict[str, Callable[[int, int, Pair], Sequential]] = {"lenet5": lenet5, "simple_cnn": simple_cnn}
+_BUILDERS: dict[str, Callable[[int, int, Pair], Sequential]] = {
+    "lenet5": lenet5,
+    "simple_cnn": simple_cnn,
+    "resnet20": resnet20,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+}
 
 
 def names() -> list[str]:
