@@ -221,3 +221,27 @@ def test_address_sanitizer_finds_a_shared_memory_overrun(programs: Path, memory:
 def test_thread_sanitizer_finds_a_missing_barrier_in_whatever_order(programs: Path) -> None:
     assert "data race" not in run(programs, ROTATE, flags="-fsanitize=thread")
     assert "data race" in run(programs, ROTATE.replace("__syncthreads();", ""), flags="-fsanitize=thread")
+
+
+def test_thread_sanitizer_takes_no_declaration_for_a_barrier(programs: Path) -> None:
+    """The first thread to declare a shared array makes it; what it wrote before stays unordered."""
+    kernel = """
+    __global__ void kernel(float* out) {
+        MINICNN_SHARED(float, values, THREADS);
+        const int i = threadIdx.x;
+        if (i == 0) for (int j = 0; j < THREADS; ++j) values[j] = 1;
+        BARRIER
+        MINICNN_SHARED(float, more, THREADS);
+        more[i] = values[i];
+        out[i] = more[i];
+    }"""
+    assert "data race" in run(programs, kernel.replace("BARRIER", ""), flags="-fsanitize=thread")
+    kernel = kernel.replace("BARRIER", "__syncthreads();")
+    assert "data race" not in run(programs, kernel, flags="-fsanitize=thread")
+
+
+def test_thread_sanitizer_tells_warp_barriers_from_block_barriers(programs: Path) -> None:
+    kernel = ROTATE.replace("__syncthreads();", "if (i < 32) __syncwarp(); __syncthreads();")
+    assert "data race" not in run(programs, kernel, flags="-fsanitize=thread")
+    kernel = ROTATE.replace("__syncthreads();", "__syncwarp();")
+    assert "data race" in run(programs, kernel, flags="-fsanitize=thread")

@@ -55,10 +55,10 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t sh
 // MINICNN_SHARED(float, tile, 32 * 33): an array of a block; MINICNN_DYNAMIC_SHARED(float, tile): a pointer
 // to the shared memory whose size the launch gives.
 #if defined(MINICNN_CUDA_EMULATION)
-#define MINICNN_SHARED(type, name, count)                                     \
-    static const std::size_t name##_id = emulation::Machine::new_shared_id(); \
-    type* const name =                                                        \
-        static_cast<type*>(emulation::Machine::instance().shared(name##_id, sizeof(type) * (count)))
+#define MINICNN_SHARED(type, name, count) \
+    static char name##_key;               \
+    type* const name =                    \
+        static_cast<type*>(emulation::Machine::instance().shared(&name##_key, sizeof(type) * (count)))
 #define MINICNN_DYNAMIC_SHARED(type, name) \
     type* const name = static_cast<type*>(emulation::Machine::instance().dynamic_shared())
 #else

@@ -29,6 +29,12 @@
 extern "C" inline __attribute__((used, visibility("default"))) const char* __tsan_default_suppressions() {
     return "race_top:emulation::\nrace_top:^std::\n";
 }
+extern "C" {
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
+}
 #endif
 
 // Not in the namespace that is left out of race reports: these bytes are the kernel's.
@@ -61,8 +67,8 @@ struct Thread {
     Dim3 place;
     int index;
     State state;
-    int line;           // where it waits
-    unsigned barriers;  // passed so far
+    int line;                          // where it waits
+    unsigned barriers, warp_barriers;  // passed so far
     unsigned mask, source;
     std::uint64_t value, result;  // of a warp exchange; result of a vote: the lanes that said yes
     std::vector<PendingCopy> copies;
@@ -131,7 +137,7 @@ class Machine {
 
     __attribute__((noinline)) void warp_barrier(unsigned mask, int line) {
         Thread& self = *current_;
-        char* sync = &warp_sync_[self.index / warp_size][self.barriers++ & 1];
+        char* sync = &warp_sync_[self.index / warp_size][self.warp_barriers++ & 1];
         release(sync);
         exchange(mask, 0, vote, line);
         acquire(sync);
@@ -152,25 +158,44 @@ class Machine {
         self.copies.erase(self.copies.begin(), self.copies.begin() + std::ptrdiff_t(done));
     }
 
-    // The block's shared memory number `id`: its own allocation, so that AddressSanitizer sees its ends.
-    void* shared(std::size_t id, std::size_t bytes) {
-        if (shared_.size() <= id) shared_.resize(id + 1);
-        if (!shared_[id]) {
-            shared_[id] = poisoned(bytes);
-            release(&allocation_sync_);
+    // The block's shared array that `key` stands for: its own allocation, so that AddressSanitizer sees its
+    // ends.  The first thread that asks makes it, which must not order that thread before the others.
+    void* shared(const void* key, std::size_t bytes) {
+        const Unseen unseen;
+        for (const SharedArray& array : shared_) {
+            if (array.key == key) return array.memory.get();
         }
-        acquire(&allocation_sync_);
-        return shared_[id].get();
+        shared_.push_back({key, poisoned(bytes)});
+        return shared_.back().memory.get();
     }
-    void* dynamic_shared() { return shared_[0].get(); }
-    static std::size_t new_shared_id() {
-        static std::size_t last = 0;
-        return ++last;
-    }
+    void* dynamic_shared() { return shared(nullptr, 0); }
 
   private:
     struct Free {
         void operator()(void* p) const { std::free(p); }
+    };
+
+    struct SharedArray {
+        const void* key;  // nullptr: the dynamic one
+        std::unique_ptr<void, Free> memory;
+    };
+
+    // While one lives, ThreadSanitizer takes no notice of what the thread reads, writes and allocates.
+    struct Unseen {
+#if defined(__SANITIZE_THREAD__)
+        Unseen() {
+            AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+            AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+        }
+        ~Unseen() {
+            AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+            AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+        }
+        Unseen(const Unseen&) = delete;
+#else
+        Unseen() {}
+        ~Unseen() {}
+#endif
     };
 
     static std::unique_ptr<void, Free> poisoned(std::size_t bytes) {
@@ -194,14 +219,14 @@ class Machine {
 
     void run_block(std::size_t shared_bytes) {
         shared_.clear();
-        shared_.push_back(poisoned(shared_bytes));
+        shared_.push_back({nullptr, poisoned(shared_bytes)});
         for (int i = 0; i < count_; ++i) {
             Thread& t = threads_[std::size_t(i)];
             t.place = Dim3(unsigned(i) % block_.x, unsigned(i) / block_.x % block_.y,
                            unsigned(i) / (block_.x * block_.y));
             t.index = i;
             t.state = State::ready;
-            t.barriers = 0;
+            t.barriers = t.warp_barriers = 0;
             t.copies.clear();
             t.batch = 0;
             t.fibre->prepare(&Machine::thread_main);
@@ -355,9 +380,9 @@ class Machine {
     Dim3 grid_, block_, block_place_;
     const std::function<void()>* body_ = nullptr;
     Thread* current_ = nullptr;
-    std::vector<std::unique_ptr<void, Free>> shared_;  // [0] is the dynamic one
+    std::vector<SharedArray> shared_;
     std::string error_;
-    char barrier_sync_[2], warp_sync_[max_threads / warp_size][2], start_sync_, end_sync_, allocation_sync_;
+    char barrier_sync_[2], warp_sync_[max_threads / warp_size][2], start_sync_, end_sync_;
 };
 
 }  // namespace emulation
