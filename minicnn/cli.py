@@ -1,4 +1,4 @@
-"""What the three commands share: how arguments are read, and how errors are told."""
+"""What the commands share: how arguments are read, and how errors are told."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from minicnn import data
 from minicnn.backends import BackendUnavailable, choice, get_backend
 from minicnn.threads import set_num_threads
 
@@ -136,6 +137,21 @@ def add_backend(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--tf32", action="store_true",
         help="let cuda's products use tensor cores, which round their factors to 10 bits of mantissa",
+    )  # fmt: skip
+
+
+def add_data(parser: argparse._ActionsContainer) -> None:
+    """Add --dataset, --data-dir and --image-size."""
+    parser.add_argument(
+        "--dataset", default=data.SAMPLE, metavar="NAME",
+        help=f"{', '.join(data.names())}, or folder:DIR with one folder of images a class",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="where datasets lie, and are downloaded to (default: ./data)"
+    )
+    parser.add_argument(
+        "--image-size", type=whole_number(1), metavar="N",
+        help="scale images to N by N pixels (default: as they are)",
     )  # fmt: skip
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
+from minicnn.data.augment import Augment
+
 RATES = {"sgd": 0.1, "adam": 3e-3, "adamw": 3e-3, "rmsprop": 1e-3}
 """Default learning rates: the highest of the schedule."""
 
@@ -38,6 +40,7 @@ class Config:
     seed: int
     threads: int | None
     save_every: float
+    augment: str | None = None
 
     @classmethod
     def resolve(cls, flags: dict[str, Any]) -> Self:
@@ -55,6 +58,9 @@ class Config:
             flags["lr"] = RATES[optimizer]
         if flags["momentum"] is None and optimizer == "sgd":
             flags["momentum"] = 0.9
+        if flags["augment"] is not None:
+            augment = Augment.parse(flags["augment"])
+            flags["augment"] = str(augment) if augment != Augment() else None
         return cls(**flags)
 
     def optimizer_options(self) -> dict[str, Any]:
@@ -63,6 +69,10 @@ class Config:
         if self.nesterov:
             options["nesterov"] = True
         return {key: value for key, value in options.items() if value is not None}
+
+    def augment_options(self) -> Augment:
+        """How training images are changed."""
+        return Augment.parse(self.augment or "none")
 
     def check_resumes(self, saved: dict[str, Any]) -> None:
         """The settings lead to the same result as those of the run to be resumed.

@@ -40,8 +40,9 @@ class Experiment:
             image_size=(height, width), backend=config.backend, seed=config.seed,
         )  # fmt: skip
         self.batches = data.Batches(
-            dataset.train, config.batch_size, mean=dataset.mean, std=dataset.std, seed=config.seed
-        )
+            dataset.train, config.batch_size, mean=dataset.mean, std=dataset.std, seed=config.seed,
+            augment=config.augment_options(), num_classes=len(dataset.class_names),
+        )  # fmt: skip
         self.optimizer = optim.create(config.optimizer, config.lr, **config.optimizer_options())
         steps = config.epochs * len(self.batches)
         self.schedule = schedules.create(

@@ -1,4 +1,4 @@
-"""The pictures of a run, as PNG files: curves, confusion matrix, worst mistakes, filters.
+"""The pictures of a run, as PNG files: curves, confusion matrix, mistakes, filters, augmented images.
 
 Each function draws one figure and writes it atomically.  matplotlib is imported when the first is
 drawn, and its pyplot state is left alone.
@@ -118,6 +118,22 @@ def filters(path: Path, weight: np.ndarray, name: str) -> None:
     of = f"{count} of {len(weight)}" if count < len(weight) else f"the {count}"
     grey = "; grey is 0" if colour else ""
     figure.suptitle(f"First layer, {name}: {of} filters, {weight.shape[2]}×{weight.shape[3]}{grey}")
+    _save(figure, path)
+
+
+def grid(path: Path, images: np.ndarray, titles: list[str], title: str) -> None:
+    """Images in rows and columns, the columns with titles.
+
+    Args: images (rows, columns, C, H, W) uint8 with C 1 or 3
+    """
+    rows, columns = images.shape[:2]
+    figure = _figure(max(1.1 * columns, 4), 1.1 * rows + 0.8)
+    for place, axes in np.ndenumerate(figure.subplots(rows, columns, squeeze=False)):
+        _show(axes, images[place])
+        axes.set_axis_off()
+        if place[0] == 0:
+            axes.set_title(titles[place[1]], fontsize=8)
+    figure.suptitle(title, fontsize=10)
     _save(figure, path)
 
 

@@ -13,6 +13,7 @@ from minicnn import cli, data, models, schedules
 from minicnn import run as runs
 from minicnn.checkpoint import load
 from minicnn.config import RATES, Config
+from minicnn.data import augment
 from minicnn.experiment import Experiment
 from minicnn.files import folder_lock, make_folder
 from minicnn.progress import duration
@@ -119,22 +120,13 @@ def _parser(*, all_defaults: bool = True) -> argparse.ArgumentParser:
 
 def _add_what(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--model", choices=models.names(), default="simple_cnn", help="the network")
-    group.add_argument(
-        "--dataset", default="fashion-mnist-sample", metavar="NAME",
-        help=f"{', '.join(data.names())}, or folder:DIR with one folder of images a class",
-    )  # fmt: skip
-    group.add_argument(
-        "--data-dir", metavar="DIR", help="where datasets lie, and are downloaded to (default: ./data)"
-    )
-    group.add_argument(
-        "--image-size", type=cli.whole_number(1), metavar="N",
-        help="scale images to N by N pixels (default: as they are)",
-    )  # fmt: skip
+    cli.add_data(group)
     for part in ("train", "test"):
         group.add_argument(
             f"--limit-{part}", type=cli.whole_number(1), metavar="N",
             help=f"use only N {part} images (default: all)",
         )  # fmt: skip
+    group.add_argument("--augment", metavar="LIST", help=f"change training images; {augment.help_text()}")
 
 
 def _add_how(group: argparse._ArgumentGroup) -> None:

@@ -1,7 +1,9 @@
 """Datasets, decoded once to uint8 arrays, and normalised batches of them."""
 
+from minicnn.data.augment import Augment as Augment
 from minicnn.data.batches import Batches as Batches
 from minicnn.data.batches import normalize as normalize
+from minicnn.data.dataset import SAMPLE as SAMPLE
 from minicnn.data.dataset import Dataset as Dataset
 from minicnn.data.dataset import load as load
 from minicnn.data.dataset import names as names

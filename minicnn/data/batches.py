@@ -1,4 +1,4 @@
-"""Shuffled, normalised batches."""
+"""Shuffled, augmented, normalised batches."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from minicnn.data.augment import Augment, EpochAugment
 from minicnn.data.images import Images
 
-Batch = tuple[NDArray[Any], NDArray[np.int64]]
+Batch = tuple[NDArray[Any], NDArray[Any]]
 
 
 def normalize(
-    x: NDArray[np.uint8], mean: ArrayLike, std: ArrayLike, dtype: DTypeLike = "float32"
+    x: NDArray[Any], mean: ArrayLike, std: ArrayLike, dtype: DTypeLike = "float32"
 ) -> NDArray[Any]:
     """(x / 255 - mean) / std per channel.
 
-    Args:    x uint8 (N,C,H,W) · mean, std (C,) of pixels in [0, 1]
+    Args:    x (N,C,H,W), uint8 or float32 of 0 to 255 · mean, std (C,) of pixels in [0, 1]
     Returns: (N,C,H,W) of ``dtype``, float32 or float64
     """
     mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
@@ -36,7 +37,8 @@ def normalize(
 class Batches:
     """Batches of images, in an order that is a pure function of (seed, epoch).
 
-    ``len`` is the number of batches an epoch; the last may be smaller.
+    ``len`` is the number of batches an epoch; the last may be smaller.  ``augment`` changes the images;
+    with mixup, which needs ``num_classes``, labels are probabilities.
     """
 
     def __init__(
@@ -49,9 +51,15 @@ class Batches:
         seed: int = 0,
         shuffle: bool = True,
         dtype: DTypeLike = "float32",
+        augment: Augment | None = None,
+        num_classes: int | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        self.augment, self.num_classes = augment or Augment(), num_classes
+        if self.augment.mixup and num_classes is None:
+            raise ValueError("num_classes: expected a number, which mixup's labels need, got None")
+        self.augment.check_size(*images.x.shape[2:])
         self.images, self.batch_size = images, batch_size
         self.mean, self.std, self.dtype = mean, std, dtype
         self.seed, self.shuffle = seed, shuffle
@@ -60,11 +68,20 @@ class Batches:
         return -(-len(self.images) // self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield (x, y) from batch number ``start`` on: x normalised (B,C,H,W), y int64 (B,)."""
+        """Yield (x, y) from batch number ``start`` on.
+
+        x is normalised (B,C,H,W), y int64 (B,), or with mixup probabilities (B, num_classes).
+        """
         order = self._order(epoch)
+        changes = EpochAugment(self.augment, len(order), self.mean, self.seed, epoch)
         for begin in range(start * self.batch_size, len(order), self.batch_size):
             chosen = order[begin : begin + self.batch_size]
-            yield normalize(self.images.x[chosen], self.mean, self.std, self.dtype), self.images.y[chosen]
+            pixels = changes.images(self.images.x[chosen], chosen)
+            x, y = normalize(pixels, self.mean, self.std, self.dtype), self.images.y[chosen]
+            if self.augment.mixup and self.num_classes is not None:
+                yield changes.mixed(x, y, chosen, self.num_classes)
+            else:
+                yield x, y
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if not self.shuffle:

@@ -1,0 +1,66 @@
+"""``python -m minicnn.preview``: draw what augmentation makes of some training images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn import cli, data
+from minicnn.data.augment import Augment, EpochAugment, help_text
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Draw the grid that the arguments ask for.  Raises what `cli.run` turns into one line."""
+    args = _parser().parse_args(argv)
+    augment = Augment.parse(args.augment)
+    dataset = data.load(
+        args.dataset, data_dir=args.data_dir, image_size=args.image_size, limit_train=args.images,
+        limit_test=1, seed=args.seed,
+    )  # fmt: skip
+    augment.check_size(*dataset.train.x.shape[2:])
+    columns = [dataset.train.x, *(augmented(dataset, augment, args.seed, e) for e in range(args.epochs))]
+    from minicnn import plots
+
+    titles = ["original", *(f"epoch {e}" for e in range(1, args.epochs + 1))]
+    plots.grid(args.out, np.stack(columns, axis=1), titles, f"{dataset.name}, {augment}")
+    cli.make_console().print(f"{len(dataset.train)} images, {args.epochs} epochs: {args.out}")
+
+
+def augmented(dataset: data.Dataset, augment: Augment, seed: int, epoch: int) -> NDArray[np.uint8]:
+    """The training images as an epoch shows them, (N,C,H,W)."""
+    numbers = np.arange(len(dataset.train))
+    changes = EpochAugment(augment, len(numbers), dataset.mean, seed, epoch)
+    pixels: NDArray[Any] = changes.images(dataset.train.x.copy(), numbers)
+    if augment.mixup:
+        x = pixels.astype(np.float32)
+        pixels, _ = changes.mixed(x, dataset.train.y, numbers, len(dataset.class_names))
+    return np.asarray(np.rint(pixels), np.uint8)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.Parser(
+        "preview",
+        "--augment LIST [options]",
+        "Draw a grid of training images: each as it is, and as it is shown in the first epochs.",
+    )
+    cli.add_data(parser)
+    parser.add_argument("--augment", required=True, metavar="LIST", help=help_text())
+    for flag, count, what in (("images", 8, "images, the rows"), ("epochs", 9, "epochs, the columns")):
+        parser.add_argument(
+            f"--{flag}", type=cli.whole_number(1), default=count, metavar="N", help=f"number of {what}"
+        )
+    parser.add_argument(
+        "--seed", type=cli.whole_number(0), default=0, metavar="N", help="that of the training run"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("preview.png"), metavar="FILE", help="the PNG file to write"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main)
