@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file with the tensors, and everything else as JSON in its metadata.
 
 Nothing is pickled, so a file from a stranger can do no harm, and any safetensors reader opens it.
-The tensors are ``model.<name>`` (parameters and buffers, named as in ``state_dict``) and
-``optimizer.<name>``.
+The tensors are ``model.<name>`` (parameters and buffers, named as in ``state_dict``),
+``optimizer.<name>``, and ``training.<name>`` where weights are averaged.
 """
 
 from __future__ import annotations
@@ -49,15 +49,18 @@ class Checkpoint:
     history: list[dict[str, Any]] = field(default_factory=list)
     """One entry for each epoch done: the lines of metrics.jsonl."""
     best_accuracy: float = -1.0
-    """Of the test set, after any epoch so far; -1 before the first."""
+    """Of the test set, or the validation images if there are any, after any epoch; -1 before the first."""
     optimizer_steps: int = 0
     generators: dict[str, Any] = field(default_factory=dict)
     """States of the dropout generators.  Shuffling needs none: it follows from seed and epoch."""
     model: Tensors = field(default_factory=dict)
+    """What predicts: with --ema the averages."""
+    training: Tensors = field(default_factory=dict)
+    """With --ema, the weights that the optimizer changes; else empty, since they are ``model``."""
     optimizer: Tensors = field(default_factory=dict)
 
 
-_TENSORS = ("model", "optimizer")
+_TENSORS = ("model", "training", "optimizer")
 
 
 def save(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -97,7 +100,8 @@ def load(path: str | Path) -> Checkpoint:
         keys = sorted(state) if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{path}: expected metadata {sorted(expected)}, got {keys}")
     state["image_shape"] = tuple(state["image_shape"])
-    return Checkpoint(**state, model=_group(tensors, "model."), optimizer=_group(tensors, "optimizer."))
+    state |= {group: _group(tensors, f"{group}.") for group in _TENSORS}
+    return Checkpoint(**state)
 
 
 def check_tensors(path: str | Path, got: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from minicnn.threads import set_num_threads
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+TTA = ("none", "flip")
 
 
 class Interrupted(Exception):
@@ -155,12 +156,22 @@ def add_data(parser: argparse._ActionsContainer) -> None:
     )  # fmt: skip
 
 
+def add_tta(parser: argparse._ActionsContainer, default: str | None) -> None:
+    """Add --tta."""
+    parser.add_argument(
+        "--tta", choices=TTA, default=default,
+        help="test-time augmentation: flip takes the mean of the logits of each image and its mirror image"
+        + ("" if default else " (default: as in training)"),
+    )  # fmt: skip
+
+
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Add --checkpoint and the flags of add_backend, for the commands that use a trained model."""
     parser.add_argument(
         "--checkpoint", type=Path, required=True, metavar="FILE",
         help="the trained model: best.safetensors or checkpoint.safetensors of a run",
     )  # fmt: skip
+    add_tta(parser, None)
     add_backend(parser)
 
 

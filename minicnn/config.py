@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Self
 
 from minicnn.data.augment import Augment
@@ -41,6 +41,10 @@ class Config:
     threads: int | None
     save_every: float
     augment: str | None = None
+    ema: float = 0.0
+    tta: str = "none"
+    class_weight: str = "none"
+    early_stop: int | None = None
 
     @classmethod
     def resolve(cls, flags: dict[str, Any]) -> Self:
@@ -80,6 +84,7 @@ class Config:
         Raises: ValueError naming each flag that does not
         """
         endless = self.schedule == "constant" and not self.warmup
+        saved = {f.name: f.default for f in fields(self) if f.default is not MISSING} | saved
         wrong = []
         for key, value in vars(self).items():
             if key in _FREE or (key == "epochs" and endless):

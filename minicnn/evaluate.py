@@ -39,7 +39,10 @@ def main(argv: list[str] | None = None) -> None:
             f"{args.checkpoint}: expected images of {saved.image_shape[0]} channels, "
             f"got {dataset.test.x.shape[1]} from {dataset.name}"
         )
-    logits = predict_images(model, dataset.test.x, saved.mean, saved.std, batch_size=args.batch_size)
+    logits = predict_images(
+        model, dataset.test.x, saved.mean, saved.std, batch_size=args.batch_size,
+        tta=args.tta or config.get("tta", "none"),
+    )  # fmt: skip
     result = metrics.report(logits, dataset.test.y, saved.class_names)
     report.show(console, result)
     if args.out:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,15 @@ import numpy as np
 from minicnn import data, metrics, models, optim, schedules
 from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors
 from minicnn.config import Config
+from minicnn.data.split import balanced_class_weight, stratified_split
+from minicnn.ema import WeightAverage
 from minicnn.trainer import Trainer
 
 IMAGES_AT_ONCE = 1000
 """Images that are normalised and predicted together in a test."""
+
+VALIDATION_SHARE = 0.1
+"""Of the training images, held out where early stopping needs images that are not learnt from."""
 
 
 class Diverged(ValueError):
@@ -28,7 +34,8 @@ class Experiment:
     """Model, optimizer and position of a run over a dataset.
 
     ``epoch`` whole epochs are done and ``batch`` batches of the next; ``sums`` add up that next one's
-    loss, right answers, images and seconds; ``history`` has an entry for each epoch done.
+    loss, right answers, images and seconds; ``history`` has an entry for each epoch done.  ``judge``,
+    "test" or "validation", says by which images' accuracy an epoch is called the best.
     """
 
     def __init__(self, config: Config, dataset: data.Dataset) -> None:
@@ -39,8 +46,10 @@ class Experiment:
             config.model, in_channels=channels, num_classes=len(dataset.class_names),
             image_size=(height, width), backend=config.backend, seed=config.seed,
         )  # fmt: skip
+        train, self.validation = _held_out(dataset.train, config)
+        self.judge = "test" if self.validation is None else "validation"
         self.batches = data.Batches(
-            dataset.train, config.batch_size, mean=dataset.mean, std=dataset.std, seed=config.seed,
+            train, config.batch_size, mean=dataset.mean, std=dataset.std, seed=config.seed,
             augment=config.augment_options(), num_classes=len(dataset.class_names),
         )  # fmt: skip
         self.optimizer = optim.create(config.optimizer, config.lr, **config.optimizer_options())
@@ -51,7 +60,11 @@ class Experiment:
         self.trainer = Trainer(
             self.model, self.optimizer, schedule=self.schedule, clip_norm=config.clip_norm,
             label_smoothing=config.label_smoothing, fuse=not config.no_fuse,
+            class_weight=balanced_class_weight(train.y, len(dataset.class_names))
+            if config.class_weight == "balanced"
+            else None,
         )  # fmt: skip
+        self.average = WeightAverage(self.model, config.ema) if config.ema else None
         self.epoch, self.batch = 0, 0
         self.sums = _no_sums()
         self.history: list[dict[str, Any]] = []
@@ -73,6 +86,8 @@ class Experiment:
                 loss = self.trainer.step(*pair)
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss became {loss}")
+            if self.average:
+                self.average.update()
             self.batch += 1
             self.sums["loss"] += loss * len(pair[1])
             self.sums["correct"] += self.trainer.correct
@@ -80,36 +95,71 @@ class Experiment:
             self.sums["seconds"] += time.perf_counter() - start
             yield
 
-    def finish_epoch(self, logits: np.ndarray) -> bool:
-        """Record the epoch with its test logits (N,K); returns whether it is the best so far."""
-        labels, sums = self.dataset.test.y, self.sums
-        accuracy = metrics.accuracy(logits, labels)
-        self.history.append(
-            {
-                "epoch": self.epoch + 1,
-                "train_loss": sums["loss"] / sums["images"],
-                "train_accuracy": sums["correct"] / sums["images"],
-                "test_loss": metrics.cross_entropy(logits, labels),
-                "test_accuracy": accuracy,
-                "lr": self.schedule(self.optimizer.steps - 1),
-                "seconds": round(sums["seconds"], 3),
-                "images_per_second": round(sums["images"] / sums["seconds"], 1),
-            }
-        )
+    def finish_epoch(self, check: Callable[[], None] = lambda: None) -> bool:
+        """Test, and record the epoch; returns whether it is the best so far.
+
+        ``check`` is called now and then, and may raise: the epoch is not finished then.
+        """
+        sums = self.sums
+        entry = {
+            "epoch": self.epoch + 1,
+            "train_loss": sums["loss"] / sums["images"],
+            "train_accuracy": sums["correct"] / sums["images"],
+            **self._scores("test", self.dataset.test, check),
+        }
+        if self.validation is not None:
+            entry |= self._scores("validation", self.validation, check)
+        entry |= {
+            "lr": self.schedule(self.optimizer.steps - 1),
+            "seconds": round(sums["seconds"], 3),
+            "images_per_second": round(sums["images"] / sums["seconds"], 1),
+        }
+        self.history.append(entry)
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, _no_sums()
+        accuracy = entry[f"{self.judge}_accuracy"]
         best = accuracy > self.best_accuracy
         self.best_accuracy = max(accuracy, self.best_accuracy)
         return best
 
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the validation loss has not fallen below its lowest for --early-stop epochs."""
+        if not self.config.early_stop or not self.history:
+            return False
+        losses = [entry["validation_loss"] for entry in self.history]
+        return len(losses) - 1 - losses.index(min(losses)) >= self.config.early_stop
+
+    @property
+    def done(self) -> bool:
+        """Whether no epoch is left to train."""
+        return self.epoch >= self.config.epochs or self.stopped_early
+
     def test_logits(self, check: Callable[[], None] = lambda: None) -> np.ndarray:
         """Logits (N,K) of the test images; ``check`` is called now and then, and may raise."""
-        x, mean, std = self.dataset.test.x, self.dataset.mean, self.dataset.std
-        return predict_images(self.model, x, mean, std, check)
+        return self._logits(self.dataset.test, check)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """The weights that predict: the average, where there is one."""
+        with self._averaged():
+            return self.model.state_dict()
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return self.average.applied() if self.average else nullcontext()
+
+    def _logits(self, images: data.Images, check: Callable[[], None]) -> np.ndarray:
+        mean, std = self.dataset.mean, self.dataset.std
+        with self._averaged():
+            return predict_images(self.model, images.x, mean, std, check, tta=self.config.tta)
+
+    def _scores(self, part: str, images: data.Images, check: Callable[[], None]) -> dict[str, float]:
+        logits = self._logits(images, check)
+        loss, accuracy = metrics.cross_entropy(logits, images.y), metrics.accuracy(logits, images.y)
+        return {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
 
     def checkpoint(self) -> Checkpoint:
         """All state, copied.  Raises Diverged if a weight is not finite, so that none such is saved."""
-        state = self.model.state_dict()
-        for name, array in state.items():
+        state, training = self.state_dict(), self.model.state_dict() if self.average else {}
+        for name, array in (state | training).items():
             if not np.isfinite(array).all():
                 raise self._diverged(f"{name} is no longer finite")
         return Checkpoint(
@@ -118,7 +168,7 @@ class Experiment:
             fingerprint=self.dataset.fingerprint, epoch=self.epoch, batch=self.batch,
             sums=dict(self.sums), history=list(self.history), best_accuracy=self.best_accuracy,
             optimizer_steps=self.optimizer.steps, generators=self.model.generator_state(),
-            model=state, optimizer=self.optimizer.state_dict(self.model),
+            model=state, training=training, optimizer=self.optimizer.state_dict(self.model),
         )  # fmt: skip
 
     def restore(self, path: Path, saved: Checkpoint) -> None:
@@ -135,7 +185,10 @@ class Experiment:
             raise CheckpointError(
                 f"{path}: the data are not those that the run began with ({self.dataset.name})"
             )
-        load_weights(path, self.model, saved)
+        load_weights(path, self.model, saved.model)
+        if self.average and saved.training:
+            self.average.load(saved.model, saved.optimizer_steps)
+            load_weights(path, self.model, saved.training)
         try:
             self.optimizer.load_state_dict(saved.optimizer, self.model, saved.optimizer_steps)
             self.model.set_generator_state(saved.generators)
@@ -153,23 +206,37 @@ class Experiment:
         )
 
 
-def load_weights(path: Path, model: Any, saved: Checkpoint) -> None:
-    """Load a checkpoint's weights.  Raises CheckpointError naming the file and the tensor that differs."""
-    check_tensors(path, saved.model, model.state_dict())
-    model.load_state_dict(saved.model)
+def load_weights(path: Path, model: Any, tensors: dict[str, np.ndarray]) -> None:
+    """Load weights of a checkpoint.  Raises CheckpointError naming the file and the tensor that differs."""
+    check_tensors(path, tensors, model.state_dict())
+    model.load_state_dict(tensors)
 
 
 def predict_images(
     model: Any, x: np.ndarray, mean: Any, std: Any, check: Callable[[], None] = lambda: None,
-    batch_size: int = 256,
+    batch_size: int = 256, tta: str = "none",
 ) -> np.ndarray:  # fmt: skip
-    """Logits (N,K) of uint8 images (N,C,H,W), normalised a part at a time."""
+    """Logits (N,K) of uint8 images (N,C,H,W), normalised a part at a time.
+
+    With ``tta`` "flip" they are the means over each image and its mirror image.
+    """
     parts = []
     for start in range(0, len(x), IMAGES_AT_ONCE):
         check()
         part = data.normalize(x[start : start + IMAGES_AT_ONCE], mean, std)
-        parts.append(model.predict(part, batch_size=batch_size))
+        views = [part, part[..., ::-1]] if tta == "flip" else [part]
+        parts.append(sum(model.predict(view, batch_size=batch_size) for view in views) / len(views))
     return np.concatenate(parts)
+
+
+def _held_out(train: data.Images, config: Config) -> tuple[data.Images, data.Images | None]:
+    """What is learnt from and, for early stopping, a stratified part of it that is not."""
+    if not config.early_stop:
+        return train, None
+    learnt, held = stratified_split(train.y, VALIDATION_SHARE, config.seed)
+    if not len(held):
+        raise ValueError("--early-stop: expected a class of 2 training images at least, to hold one out")
+    return train.subset(learnt), train.subset(held)
 
 
 def _no_sums() -> dict[str, float]:

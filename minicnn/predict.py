@@ -24,7 +24,9 @@ def main(argv: list[str] | None = None) -> None:
     # All images are read before anything is printed: an unreadable one fails the whole command.
     channels, height, width = saved.image_shape
     images = [data.read_image(path, channels=channels, size=(height, width)) for path in args.images]
-    probabilities = metrics.softmax(predict_images(model, np.stack(images), saved.mean, saved.std))
+    tta = args.tta or saved.config.get("tta", "none")
+    logits = predict_images(model, np.stack(images), saved.mean, saved.std, tta=tta)
+    probabilities = metrics.softmax(logits)
     answers = [_best(row, saved.class_names, args.top) for row in probabilities]
     if args.json:
         rows = zip(args.images, answers, strict=True)

@@ -56,7 +56,7 @@ class Run:
         """Go on from the folder's checkpoint.  Raises CheckpointError if it does not fit."""
         path, experiment = self.folder / CHECKPOINT, self.experiment
         experiment.restore(path, checkpoint.load(path))
-        if experiment.epoch >= experiment.config.epochs:
+        if experiment.done:
             self.console.print(f"all {experiment.epoch} epochs of {self.folder} are done already")
         else:
             self.console.print(f"going on at epoch {experiment.epoch + 1}, batch {experiment.batch + 1}")
@@ -70,7 +70,7 @@ class Run:
         """
         with _StopRequest() as stop:
             try:
-                while self.experiment.epoch < self.experiment.config.epochs:
+                while not self.experiment.done:
                     self._train_epoch(stop)
             except Interrupted:
                 self._save()
@@ -86,12 +86,16 @@ class Run:
         report.write(self.folder, result, dataset.test.x, dataset.test.y, logits)
         config = experiment.config
         plots.curves(self.folder / "curves.png", experiment.history, f"{config.model} on {config.dataset}")
-        name, weight = _first_filters(experiment.model.state_dict())
+        name, weight = _first_filters(experiment.state_dict())
         if weight is not None:
             plots.filters(self.folder / "filters.png", weight, name)
         report.show(self.console, result)
-        best = max(experiment.history, key=lambda entry: entry["test_accuracy"])
-        accuracy = f"{100 * best['test_accuracy']:.2f} %"
+        if experiment.stopped_early:
+            patience = f"for {config.early_stop} epochs"
+            self.console.print(f"stopped early: the validation loss has not fallen {patience}")
+        part = experiment.judge
+        best = max(experiment.history, key=lambda entry: entry[f"{part}_accuracy"])
+        accuracy = f"{100 * best[f'{part}_accuracy']:.2f} % of the {part} images"
         self.console.print(f"best: {accuracy} after epoch {best['epoch']}, in {self.folder / BEST}")
         drawn = [str(self.folder / name) for name in PLOTS if (self.folder / name).exists()]
         self.console.print(f"plots: {', '.join(drawn)}")
@@ -107,7 +111,7 @@ class Run:
                 self._show(progress)
                 if time.monotonic() - self._saved_at >= experiment.config.save_every:
                     self._save()
-        best = experiment.finish_epoch(experiment.test_logits(stop.check))
+        best = experiment.finish_epoch(stop.check)
         if best:
             checkpoint.save(self.folder / BEST, replace(experiment.checkpoint(), optimizer={}))
         self._save()
@@ -163,12 +167,13 @@ class _StopRequest:
 
 
 def _epoch_line(title: str, entry: dict[str, Any], best: bool) -> str:
+    parts = [
+        f"{part}: loss {entry[f'{part}_loss']:.4f}, accuracy {100 * entry[f'{part}_accuracy']:.2f} %"
+        for part in ("train", "validation", "test")
+        if f"{part}_loss" in entry
+    ]
     speed = f"{duration(entry['seconds'])}, {entry['images_per_second']:,.0f} images/s"
-    return (
-        f"{title}  train: loss {entry['train_loss']:.4f}, accuracy {100 * entry['train_accuracy']:.2f} %  "
-        f"test: loss {entry['test_loss']:.4f}, accuracy {100 * entry['test_accuracy']:.2f} %"
-        f"{' (best)' if best else ''}  {speed}"
-    )
+    return f"{title}  {'  '.join(parts)}{' (best)' if best else ''}  {speed}"
 
 
 def _first_filters(state: dict[str, Any]) -> tuple[str, Any]:

@@ -26,7 +26,7 @@ def load_model(path: Path, backend: str) -> tuple[Checkpoint, Sequential]:
         )  # fmt: skip
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its model cannot be made: {error}") from error
-    load_weights(path, model, saved)
+    load_weights(path, model, saved.model)
     if not config.no_fuse:
         fuse(model)
     return saved, model

@@ -196,6 +196,20 @@ def _add_rates(group: argparse._ArgumentGroup) -> None:
         metavar="X",
         help="share of a label spread over all classes",
     )
+    group.add_argument(
+        "--class-weight", choices=("none", "balanced"), default="none",
+        help="balanced: rare classes count more, so that in the loss all count alike",
+    )  # fmt: skip
+    group.add_argument(
+        "--ema", type=cli.number(0, 1), default=0.0, metavar="DECAY",
+        help="test and save a moving average of the weights instead of the last ones, 0.999 say; 0: off",
+    )  # fmt: skip
+    cli.add_tta(group, "none")
+    group.add_argument(
+        "--early-stop", type=cli.whole_number(1), metavar="N",
+        help="hold a tenth of the training images out, and stop when the loss on them has not fallen for N "
+        "epochs; then best.safetensors is chosen by their accuracy, not by the test's (default: off)",
+    )  # fmt: skip
 
 
 def _add_where(group: argparse._ArgumentGroup) -> None:

@@ -31,6 +31,15 @@ def stratified_split(y: NDArray[np.int64], test_share: float, seed: int) -> tupl
     return np.flatnonzero(~test), np.flatnonzero(test)
 
 
+def balanced_class_weight(y: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
+    """Weights (K,) inverse to how often a class is, so that all classes count alike in the loss.
+
+    N / (K * count), as scikit-learn's compute_class_weight("balanced"); a class without a label has the
+    weight of one that has one.
+    """
+    return len(y) / (num_classes * np.maximum(np.bincount(y, minlength=num_classes), 1))
+
+
 def _turns(y: NDArray[np.int64], seed: int) -> Indices:
     """Each label's place, from 0, in the seeded shuffle of its class."""
     shuffled = np.random.default_rng(seed).permutation(len(y))
