@@ -45,6 +45,7 @@ class Config:
     tta: str = "none"
     class_weight: str = "none"
     early_stop: int | None = None
+    recipe: str | None = None
 
     @classmethod
     def resolve(cls, flags: dict[str, Any]) -> Self:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from rich.console import Console
 
-from minicnn import cli, data, models, schedules
+from minicnn import cli, data, models, recipes, schedules
 from minicnn import run as runs
 from minicnn.checkpoint import load
 from minicnn.config import RATES, Config
@@ -18,12 +20,20 @@ from minicnn.experiment import Experiment
 from minicnn.files import folder_lock, make_folder
 from minicnn.progress import duration
 
+LIST = "list"
+"""What --recipe takes besides recipes: prints them."""
+
 
 def main(argv: list[str] | None = None) -> None:
     """Train as the arguments say.  Raises what `cli.run` turns into one line."""
     args = parse(argv)
     console = cli.make_console()
-    out = args.out or Path("runs") / _folder_name(args.model, args.dataset)
+    if args.recipe == LIST:
+        console.print(
+            "\n\n".join(f"{name}\n{indent(recipes.about(name), '  ')}" for name in recipes.names())
+        )
+        return
+    out = args.out or Path("runs") / _folder_name(args)
     saved = _saved_config(out, args, console)
     if saved:
         given = vars(_parser(all_defaults=False).parse_args(argv))
@@ -49,8 +59,18 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """All arguments, with defaults for those not given."""
-    return _parser().parse_args(argv)
+    """All arguments, with the recipe's and then the defaults for those not given.
+
+    Raises: ValueError, OSError about a recipe that cannot be had
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    recipe = vars(_parser(all_defaults=False).parse_args(argv)).get("recipe", LIST)
+    chosen = [] if recipe == LIST else recipes.arguments(recipe)
+    known = _parser()._option_string_actions
+    for argument in chosen:
+        if argument.partition("=")[0] not in known:
+            raise ValueError(f"recipe {recipe}: expected flags of this command, got {argument}")
+    return _parser().parse_args([*chosen, *argv])
 
 
 def _saved_config(out: Path, args: argparse.Namespace, console: Console) -> dict[str, Any] | None:
@@ -96,8 +116,10 @@ def _dry_run(experiment: Experiment, console: Console) -> None:
     console.print(f"one epoch would take about {estimate} of training; nothing was written")
 
 
-def _folder_name(model: str, dataset: str) -> str:
-    return f"{model}-{re.sub(r'[^A-Za-z0-9.]+', '-', dataset).strip('-.')}"
+def _folder_name(args: argparse.Namespace) -> str:
+    if args.recipe:
+        return Path(args.recipe).stem
+    return f"{args.model}-{re.sub(r'[^A-Za-z0-9.]+', '-', args.dataset).strip('-.')}"
 
 
 def _parser(*, all_defaults: bool = True) -> argparse.ArgumentParser:
@@ -119,6 +141,11 @@ def _parser(*, all_defaults: bool = True) -> argparse.ArgumentParser:
 
 
 def _add_what(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--recipe", metavar="NAME",
+        help=f"take the flags of a recipe, {', '.join(recipes.names())} or FILE.toml; flags beside it win; "
+        f"{LIST} tells what each recipe reaches",
+    )  # fmt: skip
     group.add_argument("--model", choices=models.names(), default="simple_cnn", help="the network")
     cli.add_data(group)
     for part in ("train", "test"):
@@ -176,7 +203,10 @@ def _add_rates(group: argparse._ArgumentGroup) -> None:
         metavar="X",
         help="for sgd (default: 0.9) and rmsprop (default: 0)",
     )
-    group.add_argument("--nesterov", action="store_true", help="Nesterov's momentum, for sgd")
+    group.add_argument(
+        "--nesterov", action=argparse.BooleanOptionalAction, default=False,
+        help="Nesterov's momentum, for sgd",
+    )  # fmt: skip
     group.add_argument(
         "--weight-decay",
         type=cli.number(0),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from minicnn.data.digits import read_digits
 from minicnn.data.errors import DataError
 from minicnn.data.folder import read_folder
 from minicnn.data.idx import read_idx_pair
@@ -17,6 +18,7 @@ from minicnn.data.split import balanced_subset
 from minicnn.data.torchvision_sets import FASHION_MNIST_CLASSES, SOURCES, Splits, read_torchvision_set
 
 SAMPLE = "fashion-mnist-sample"
+DIGITS = "digits"
 FOLDER = "folder:"
 DEFAULT_DATA_DIR = Path("data")
 _SAMPLE_DIR = Path(__file__).parent / "sample"
@@ -42,7 +44,7 @@ class Dataset:
 
 def names() -> list[str]:
     """Names that ``load`` takes; besides these, ``folder:DIR``."""
-    return [SAMPLE, *SOURCES]
+    return [SAMPLE, DIGITS, *SOURCES]
 
 
 def load(
@@ -63,7 +65,7 @@ def load(
              image_size resizes every image to a square of this side, or to (H, W)
              limit_train, limit_test keep this many images, the classes as equal in number as they
              can be, chosen by ``seed``
-             seed also splits folder:DIR
+             seed also splits folder:DIR and digits, which have no test images of their own
              download lets torchvision, where installed, download what is not in data_dir
     Raises:  DataError, one sentence that names the file or what to put where
     """
@@ -73,19 +75,21 @@ def load(
             root, image_size=image_size, limit_train=limit_train, limit_test=limit_test, seed=seed
         )
     else:
-        train, test, class_names = _read_named(name, data_dir, download)
+        train, test, class_names = _read_named(name, data_dir, download, seed)
         train = _prepared(train, limit_train, image_size, seed)
         test = _prepared(test, limit_test, image_size, seed)
     mean, std = _mean_and_std(train.x)
     return Dataset(name, train, test, class_names, mean, std, _fingerprint(train, test, class_names))
 
 
-def _read_named(name: str, data_dir: str | Path | None, download: bool) -> Splits:
+def _read_named(name: str, data_dir: str | Path | None, download: bool, seed: int) -> Splits:
     if name == SAMPLE:
         train, test = (
             read_idx_pair(*sample_files(split), len(FASHION_MNIST_CLASSES)) for split in ("train", "t10k")
         )
         return train, test, list(FASHION_MNIST_CLASSES)
+    if name == DIGITS:
+        return read_digits(seed)
     if name not in SOURCES:
         raise DataError(f"dataset: expected {', '.join(names())} or folder:DIR, got {name!r}")
     folder = DEFAULT_DATA_DIR if data_dir is None else Path(data_dir).expanduser()

@@ -1,0 +1,57 @@
+"""Recipes: readable files of flags for ``python -m minicnn.train --recipe NAME``.
+
+A recipe is a TOML file: each key is a flag without its dashes, each value what would follow it, ``true``
+for a flag alone and ``false`` for its ``--no-`` form.  The comment at its top says what it reaches.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent
+_SUFFIX = ".toml"
+
+
+def names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.stem for path in _FOLDER.glob(f"*{_SUFFIX}"))
+
+
+def arguments(name: str) -> list[str]:
+    """The command-line arguments of a recipe: one of `names`, or the path of a .toml file.
+
+    Raises: ValueError naming the file or the flag that is wrong; OSError if a file cannot be read
+    """
+    path = _path(name)
+    try:
+        flags = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected a TOML file of flags: {error}") from None
+    found: list[str] = []
+    for key, value in flags.items():
+        if isinstance(value, bool):
+            found.append(f"--{key}" if value else f"--no-{key}")
+        elif isinstance(value, (str, int, float)):
+            found.append(f"--{key}={value}")
+        else:
+            raise ValueError(f"{path}: {key}: expected a text, a number, true or false, got {value}")
+    return found
+
+
+def about(name: str) -> str:
+    """The comment at the top of a recipe."""
+    lines = []
+    for line in _path(name).read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").strip())
+    return "\n".join(lines)
+
+
+def _path(name: str) -> Path:
+    if name.endswith(_SUFFIX):
+        return Path(name)
+    if name not in names():
+        raise ValueError(f"--recipe: expected {', '.join(names())} or a {_SUFFIX} file, got {name}")
+    return _FOLDER / f"{name}{_SUFFIX}"
