@@ -6,7 +6,7 @@ a row of PATTERNS are one step.  What a fused operation means is in `minicnn.bac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from minicnn.backends import Array, Backend
@@ -19,6 +19,7 @@ from minicnn.layers.max_pool2d import MaxPool2d
 from minicnn.layers.parallel import Parallel
 from minicnn.layers.relu import ReLU
 from minicnn.layers.residual import Residual
+from minicnn.layers.sequential import Sequential
 
 
 class FusedStep:
@@ -26,8 +27,12 @@ class FusedStep:
 
     op: str
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, layers: list[Layer]) -> None:
         self.layers = tuple(layers)
+
+    def is_trainable(self) -> bool:
+        """Whether one of the layers has parameters that are not frozen."""
+        return any(layer.is_trainable() for layer in self.layers)
 
 
 class Conv2dReLU(FusedStep):
@@ -35,7 +40,7 @@ class Conv2dReLU(FusedStep):
 
     op = "conv2d_relu"
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, layers: list[Layer]) -> None:
         super().__init__(layers)
         assert isinstance(layers[0], Conv2d)
         self.layer = layers[0]
@@ -50,7 +55,7 @@ class Conv2dReLU(FusedStep):
     def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
         layer, (x, kept) = self.layer, saved
         dx, dw, db = layer.backend.conv2d_relu_backward(
-            dy, x, layer.params["weight"], kept, conv=layer.conv, need_dx=need_dx, need_db=layer.bias
+            dy, x, layer.params["weight"], kept, conv=layer.conv, need_dx=need_dx, **layer.need_grads()
         )
         layer.set_grads(dw, db)
         return dx
@@ -61,7 +66,7 @@ class Conv2dMaxPool2d(FusedStep):
 
     op = "conv2d_max_pool2d"
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, layers: list[Layer]) -> None:
         super().__init__(layers)
         assert isinstance(layers[0], Conv2d)
         assert isinstance(layers[-1], MaxPool2d)
@@ -79,7 +84,7 @@ class Conv2dMaxPool2d(FusedStep):
         layer, (x, kept) = self.layer, saved
         dx, dw, db = layer.backend.conv2d_max_pool2d_backward(
             dy, x, layer.params["weight"], kept,
-            conv=layer.conv, pool=self.pool, need_dx=need_dx, need_db=layer.bias,
+            conv=layer.conv, pool=self.pool, need_dx=need_dx, **layer.need_grads(),
         )  # fmt: skip
         layer.set_grads(dw, db)
         return dx
@@ -102,7 +107,7 @@ class Conv2dReLUMaxPool2d(Conv2dMaxPool2d):
         layer, (x, kept) = self.layer, saved
         dx, dw, db = layer.backend.conv2d_relu_max_pool2d_backward(
             dy, x, layer.params["weight"], kept,
-            conv=layer.conv, pool=self.pool, need_dx=need_dx, need_db=layer.bias,
+            conv=layer.conv, pool=self.pool, need_dx=need_dx, **layer.need_grads(),
         )  # fmt: skip
         layer.set_grads(dw, db)
         return dx
@@ -113,7 +118,7 @@ class DenseReLU(FusedStep):
 
     op = "dense_relu"
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, layers: list[Layer]) -> None:
         super().__init__(layers)
         assert isinstance(layers[0], Dense)
         self.layer = layers[0]
@@ -128,7 +133,7 @@ class DenseReLU(FusedStep):
     def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
         layer, (x, kept) = self.layer, saved
         dx, dw, db = layer.backend.dense_relu_backward(
-            dy, x, layer.params["weight"], kept, need_dx=need_dx, need_db=layer.bias
+            dy, x, layer.params["weight"], kept, need_dx=need_dx, **layer.need_grads()
         )
         layer.set_grads(dw, db)
         return dx
@@ -139,7 +144,7 @@ class BatchNorm2dReLU(FusedStep):
 
     op = "batch_norm2d_relu"
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, layers: list[Layer]) -> None:
         super().__init__(layers)
         assert isinstance(layers[0], BatchNorm2d)
         self.layer = layers[0]
@@ -153,8 +158,9 @@ class BatchNorm2dReLU(FusedStep):
     def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
         layer, (x, kept) = self.layer, saved
         dx, dw, db = layer.backend.batch_norm2d_relu_backward(
-            dy, x, layer.params.get("weight"), kept, training=True, need_dx=need_dx
-        )
+            dy, x, layer.params.get("weight"), kept,
+            training=layer.requires_grad, need_dx=need_dx, **layer.need_grads(),
+        )  # fmt: skip
         layer.set_grads(dw, db)
         return dx
 
@@ -164,7 +170,7 @@ class BatchNorm2dReLUMaxPool2d(FusedStep):
 
     op = "batch_norm2d_relu_max_pool2d"
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, layers: list[Layer]) -> None:
         super().__init__(layers)
         assert isinstance(layers[0], BatchNorm2d)
         assert isinstance(layers[-1], MaxPool2d)
@@ -181,8 +187,9 @@ class BatchNorm2dReLUMaxPool2d(FusedStep):
     def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
         layer, (x, kept) = self.layer, saved
         dx, dw, db = layer.backend.batch_norm2d_relu_max_pool2d_backward(
-            dy, x, layer.params.get("weight"), kept, training=True, pool=self.pool, need_dx=need_dx
-        )
+            dy, x, layer.params.get("weight"), kept,
+            training=layer.requires_grad, pool=self.pool, need_dx=need_dx, **layer.need_grads(),
+        )  # fmt: skip
         layer.set_grads(dw, db)
         return dx
 
@@ -204,11 +211,11 @@ class BatchNorm2dAddReLU:
         return y, (z, saved) if training else None
 
     def backward(self, backend: Backend, dy: Array, saved: Any) -> tuple[Array, Array]:
-        z, kept = saved
+        layer, (z, kept) = self.layer, saved
         dz, dresidual, dw, db = backend.batch_norm2d_add_relu_backward(
-            dy, z, self.layer.params.get("weight"), kept, training=True
+            dy, z, layer.params.get("weight"), kept, training=layer.requires_grad, **layer.need_grads()
         )
-        self.layer.set_grads(dw, db)
+        layer.set_grads(dw, db)
         return dz, dresidual
 
 
@@ -232,7 +239,7 @@ def fuse(container: Container) -> None:
     if isinstance(container, Residual):
         _fuse_residual(container)
     elif not isinstance(container, Parallel):
-        container.plan = _plan(list(container.children.values()))
+        container.plan = _plan(list(_flat(container.children.values())))
 
 
 def unfuse(container: Container) -> None:
@@ -240,6 +247,15 @@ def unfuse(container: Container) -> None:
     for _, layer in container.named_layers():
         if isinstance(layer, Container):
             layer.unfuse()
+
+
+def _flat(layers: Iterable[Layer]) -> Iterator[Layer]:
+    """The layers with what nested Sequentials hold in their places, so that all of it can be fused."""
+    for layer in layers:
+        if isinstance(layer, Sequential):
+            yield from _flat(layer.children.values())
+        else:
+            yield layer
 
 
 def _plan(layers: list[Layer]) -> list[Step]:
@@ -260,7 +276,7 @@ def _plan(layers: list[Layer]) -> list[Step]:
 
 def _fuse_residual(residual: Residual) -> None:
     """Let the body's last batch norm run together with the addition and the ReLU after it."""
-    body = list(residual.body.children.values())
+    body = list(_flat(residual.body.children.values()))
     if residual.activation is not None and body and isinstance(body[-1], BatchNorm2d):
         residual.plan = _plan(body[:-1])
         residual.join = BatchNorm2dAddReLU(body[-1], residual.activation)
@@ -274,5 +290,6 @@ def fused_names(container: Container) -> dict[int, str]:
             steps: list[Any] = [*layer.plan, getattr(layer, "join", None)]
             for step in steps:
                 if isinstance(step, (FusedStep, BatchNorm2dAddReLU)):
-                    names |= {id(fused): step.op for fused in step.layers}
+                    # Parents come first, and run what is in the Sequentials below them.
+                    names = {id(fused): step.op for fused in step.layers} | names
     return names

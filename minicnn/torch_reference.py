@@ -15,39 +15,56 @@ from minicnn import layers
 from minicnn.backends import Backend
 from minicnn.layers.layer import Layer
 
+Parts = list[tuple[str, nn.Module]]
 
-class Residual(nn.Module):
-    """activation(body(x) + shortcut(x)); the body's children keep their own names."""
 
-    def __init__(
-        self, body: OrderedDict[str, nn.Module], shortcut_name: str | None, activation: nn.Module | None
-    ) -> None:
+class Container(nn.Module):
+    """Modules of which some may have no name, as in `Layer.named_children`.
+
+    What a nameless part holds is registered here under its own names; the part itself is kept aside,
+    in a plain list, which torch doesn't look into.
+    """
+
+    def __init__(self, parts: Parts) -> None:
         super().__init__()
-        self.body_names = [*body]
-        self.shortcut_name = shortcut_name
-        for name, module in body.items():
-            self.add_module(name, module)
+        self.parts = parts
+        self._register(parts)
+
+    def _register(self, parts: Parts) -> None:
+        for name, module in parts:
+            if name:
+                self.add_module(name, module)
+            else:
+                self._register(list(module.named_children()))
+
+
+class Chain(Container):
+    """One part after another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _, module in self.parts:
+            x = module(x)
+        return x
+
+
+class Residual(Container):
+    """activation(body(x) + shortcut(x)); the body, nameless, comes first of the parts."""
+
+    def __init__(self, parts: Parts, activation: nn.Module | None) -> None:
+        super().__init__(parts)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x
-        for name in self.body_names:
-            y = self.get_submodule(name)(y)
-        y = y + (self.get_submodule(self.shortcut_name)(x) if self.shortcut_name else x)
+        (_, body), *shortcut = self.parts
+        y: Tensor = body(x) + (shortcut[0][1](x) if shortcut else x)
         return y if self.activation is None else self.activation(y)
 
 
-class Parallel(nn.Module):
+class Parallel(Container):
     """torch.cat of the branches' outputs along the channels."""
 
-    def __init__(self, branches: OrderedDict[str, nn.Module]) -> None:
-        super().__init__()
-        self.names = [*branches]
-        for name, module in branches.items():
-            self.add_module(name, module)
-
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.get_submodule(name)(x) for name in self.names], 1)
+        return torch.cat([module(x) for _, module in self.parts], 1)
 
 
 def to_torch(model: Layer) -> nn.Module:
@@ -81,11 +98,13 @@ def from_torch(
 def _module(layer: Layer) -> nn.Module:
     match layer:
         case layers.Sequential():
-            return nn.Sequential(_modules(layer))
+            parts = _parts(layer)
+            return nn.Sequential(OrderedDict(parts)) if all(name for name, _ in parts) else Chain(parts)
         case layers.Residual():
-            return _residual_module(layer)
+            parts = _parts(layer)
+            return Residual(parts, None) if layer.activation is None else Residual(parts[:-1], nn.ReLU())
         case layers.Parallel():
-            return Parallel(_modules(layer))
+            return Parallel(_parts(layer))
         case layers.Conv2d():
             return nn.Conv2d(
                 layer.in_channels,
@@ -117,30 +136,22 @@ def _module(layer: Layer) -> nn.Module:
     raise ValueError(f"[to_torch] layer: expected one of minicnn's, got {type(layer).__name__}")
 
 
-def _modules(container: layers.Container) -> OrderedDict[str, nn.Module]:
-    return OrderedDict((name, _module(child)) for name, child in container.named_children())
-
-
-def _residual_module(residual: layers.Residual) -> Residual:
-    modules = _modules(residual.body)
-    shortcut_name = None
-    for name, child in residual.named_children():
-        if child is residual.shortcut:
-            shortcut_name = name
-            modules[name] = _module(child)
-    module = Residual(modules, shortcut_name, None if residual.activation is None else nn.ReLU())
-    module.body_names = [*residual.body.children]
-    return module
+def _parts(container: layers.Container) -> Parts:
+    return [(name, _module(child)) for name, child in container.named_children()]
 
 
 def _layer(module: nn.Module) -> Layer:
     match module:
         case nn.Sequential():
             return layers.Sequential({name: _layer(child) for name, child in module.named_children()})
+        case Chain():
+            return layers.Sequential({name: _layer(part) for name, part in module.parts})
         case Residual():
             return _residual_layer(module)
         case Parallel():
-            return layers.Parallel({name: _layer(module.get_submodule(name)) for name in module.names})
+            if any(name for name, _ in module.parts):
+                return layers.Parallel({name: _layer(part) for name, part in module.parts})
+            return layers.Parallel(*(_layer(part) for _, part in module.parts), flat=True)
         case nn.Conv2d():
             return _conv2d_layer(module)
         case nn.MaxPool2d():
@@ -189,11 +200,11 @@ def _conv2d_layer(module: nn.Conv2d) -> layers.Conv2d:
 
 
 def _residual_layer(module: Residual) -> layers.Residual:
-    body = {name: _layer(module.get_submodule(name)) for name in module.body_names}
-    shortcut = _layer(module.get_submodule(module.shortcut_name)) if module.shortcut_name else None
+    (_, body), *others = [(name, _layer(part)) for name, part in module.parts]
+    assert isinstance(body, layers.Sequential)
+    name, shortcut = others[0] if others else ("downsample", None)
     activation = None if module.activation is None else layers.ReLU()
-    name = module.shortcut_name or "downsample"
-    return layers.Residual(layers.Sequential(body), shortcut, shortcut_name=name, activation=activation)
+    return layers.Residual(body, shortcut, shortcut_name=name, activation=activation)
 
 
 def _refuse(module: nn.Module, option: str, wrong: Any) -> None:

@@ -36,8 +36,12 @@ class BatchNorm2d(Layer):
         }
 
     def arguments(self, training: bool) -> tuple[tuple[Array, ...], dict[str, Any]]:
-        """What the backend's batch norms take after x; counts the batch in training."""
+        """What the backend's batch norms take after x; counts the batch in training.
+
+        A frozen batch norm is always in evaluation mode.
+        """
         momentum = self.momentum
+        training = training and self.requires_grad
         if training:
             self.buffers["num_batches_tracked"] += 1
             if momentum is None:
@@ -57,14 +61,11 @@ class BatchNorm2d(Layer):
     def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
         x, mean, invstd = saved
         dx, dw, db = self.backend.batch_norm2d_backward(
-            dy, x, self.params.get("weight"), mean, invstd, training=True, need_dx=need_dx
-        )
+            dy, x, self.params.get("weight"), mean, invstd,
+            training=self.requires_grad, need_dx=need_dx, **self.need_grads(),
+        )  # fmt: skip
         self.set_grads(dw, db)
         return dx
-
-    def set_grads(self, dw: Array | None, db: Array | None) -> None:
-        """Keep the gradients of a backward pass."""
-        self.grads = {"weight": dw, "bias": db} if self.affine else {}
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 3 or input_shape[0] != self.num_features:

@@ -20,6 +20,8 @@ class Step(Protocol):
 
     def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None: ...
 
+    def is_trainable(self) -> bool: ...
+
 
 def run_forward(plan: list[Step], x: Array, training: bool) -> tuple[Array, list[Any] | None]:
     """Run the steps in order; the list of what each saved, or None in evaluation."""
@@ -35,10 +37,15 @@ def run_forward(plan: list[Step], x: Array, training: bool) -> tuple[Array, list
 
 
 def run_backward(plan: list[Step], dy: Array, saved: list[Any], need_dx: bool) -> Array | None:
-    """Run the steps backwards, dropping what each saved as soon as it is used."""
-    for i in range(len(plan) - 1, 0, -1):
-        dy = plan[i].backward(dy, saved.pop())
-    return plan[0].backward(dy, saved.pop(), need_dx) if plan else dy
+    """Run the steps backwards, dropping what each saved as soon as it is used.
+
+    Unless dx is needed, the first step with parameters to train is the last that is run.
+    """
+    first = 0 if need_dx else next((i for i, step in enumerate(plan) if step.is_trainable()), len(plan))
+    for i in range(len(plan) - 1, first - 1, -1):
+        dy = plan[i].backward(dy, saved.pop(), need_dx or i > first)
+    saved.clear()
+    return dy if need_dx else None
 
 
 class Container(Layer):

@@ -39,14 +39,10 @@ class Dense(Layer):
 
     def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
         dx, dw, db = self.backend.dense_backward(
-            dy, saved, self.params["weight"], need_dx=need_dx, need_db=self.bias
+            dy, saved, self.params["weight"], need_dx=need_dx, **self.need_grads()
         )
         self.set_grads(dw, db)
         return dx
-
-    def set_grads(self, dw: Array, db: Array | None) -> None:
-        """Keep the gradients of a backward pass."""
-        self.grads = {"weight": dw, "bias": db} if self.bias else {"weight": dw}
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if input_shape != (self.in_features,):

@@ -7,6 +7,7 @@ parameters and moves them to a backend.  Until then it is a description without 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 from zlib import crc32
 
@@ -29,7 +30,11 @@ class Layer:
 
     params, grads and buffers map torch.nn's names to arrays of the backend; ``backward`` overwrites
     ``grads``.  Nothing of a forward pass is kept in the layer: ``saved`` carries it to backward.
+    A layer whose ``requires_grad`` is False is frozen: see `freeze`.
     """
+
+    ignored_prefixes: tuple[str, ...] = ()
+    """`load_state_dict` passes over keys that begin so: torchvision's auxiliary heads."""
 
     def __init__(self) -> None:
         self.params: dict[str, Array] = {}
@@ -37,6 +42,7 @@ class Layer:
         self.buffers: dict[str, Array] = {}
         self.bound_backend: Backend | None = None
         self.dtype = "float32"
+        self.requires_grad = True
 
     # ---- what a layer defines --------------------------------------------------------------------
 
@@ -100,6 +106,45 @@ class Layer:
         self.buffers = {name: backend.asarray(_cast_float(a, dtype)) for name, a in buffers.items()}
         self.grads = {}
 
+    # ---- gradients -----------------------------------------------------------------------------------
+
+    def freeze(self, *names: str) -> None:
+        """Keep the layers of these full names, and all below them, as they are in training.
+
+        ``layer1`` freezes all of layer1; ``*``, ``?`` and ``[...]`` stand for other characters, as in
+        file names.  A frozen layer gets no gradients, no optimizer step and no weight decay, and a
+        frozen batch norm runs in evaluation mode, so that its running statistics stay as well.  What
+        is nearer to the input than the first layer left to train has no backward pass at all.
+
+        Torch: requires_grad_(False) on the parameters, and eval() on the batch norms.
+        Raises: ValueError naming a name that no layer with parameters bears
+        """
+        for pattern in names:
+            chosen = [layer for name, layer in self.named_layers() if name and fnmatchcase(name, pattern)]
+            below = [deep for layer in chosen for _, deep in layer.named_layers() if deep.params]
+            if not below:
+                known = ", ".join(name for name, _ in self.named_children())
+                raise ValueError(
+                    f"[freeze] names: expected layers with parameters, in or below {known}; got {pattern}"
+                )
+            for layer in below:
+                layer.requires_grad, layer.grads = False, {}
+
+    def is_trainable(self) -> bool:
+        """Whether this layer or one below it has parameters that are not frozen."""
+        return any(layer.params and layer.requires_grad for _, layer in self.named_layers())
+
+    def need_grads(self) -> dict[str, Any]:
+        """The arguments need_dw and need_db of this layer's backward operation."""
+        return {
+            "need_dw": self.requires_grad and "weight" in self.params,
+            "need_db": self.requires_grad and "bias" in self.params,
+        }
+
+    def set_grads(self, dw: Array | None, db: Array | None) -> None:
+        """Keep the gradients of a backward pass, those that it needed."""
+        self.grads = {name: a for name, a in (("weight", dw), ("bias", db)) if a is not None}
+
     # ---- names ---------------------------------------------------------------------------------------
 
     def named_layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
@@ -111,6 +156,10 @@ class Layer:
     def named_parameters(self) -> dict[str, Array]:
         """Full dotted name -> parameter, the backend's own arrays."""
         return self._named(lambda layer: layer.params)
+
+    def trainable_parameters(self) -> dict[str, Array]:
+        """`named_parameters` without those of frozen layers."""
+        return self._named(lambda layer: layer.params if layer.requires_grad else {})
 
     def named_gradients(self) -> dict[str, Array]:
         """Full dotted name -> gradient of the last backward pass."""
@@ -138,13 +187,15 @@ class Layer:
                 ordered[key] = np.array(backend.to_numpy(arrays[key]), order="C")
         return ordered
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> list[str]:
         """Copy in a state dict, minicnn's or torch's; nothing changes unless all of it fits.
 
+        Returns the keys that were ignored: those of auxiliary heads (``ignored_prefixes``).
         Raises ValueError naming missing and unexpected keys, or the key whose shape differs.
         """
         backend, mine = self.backend, self.state_dict()
-        missing, unexpected = mine.keys() - state.keys(), state.keys() - mine.keys()
+        ignored = [key for key in state if key.startswith(self.ignored_prefixes)]
+        missing, unexpected = mine.keys() - state.keys(), state.keys() - mine.keys() - {*ignored}
         if missing or unexpected:
             parts = [f"missing {sorted(missing)}"] * bool(missing)
             parts += [f"unexpected {sorted(unexpected)}"] * bool(unexpected)
@@ -154,6 +205,7 @@ class Layer:
             for own in (layer.params, layer.buffers):
                 for name in own:
                     own[name] = backend.asarray(fitted[_join(prefix, name)])
+        return ignored
 
     def generator_state(self) -> dict[str, Any]:
         """State of the layers' random generators by full name; JSON can hold it."""

@@ -14,10 +14,11 @@ class Parallel(Container):
     """Every branch gets x; their outputs (N,C_i,H,W) are concatenated.
 
     ``Parallel({"branch1": ..., "branch2": ...})`` or ``Parallel(a, b, ...)``, named 0, 1, ...
+    With ``flat`` the branches, which are containers, add nothing to the names of their layers.
     Source: Szegedy et al. 2014, arXiv:1409.4842.
     """
 
-    def __init__(self, *branches: Layer | dict[str, Layer]) -> None:
+    def __init__(self, *branches: Layer | dict[str, Layer], flat: bool = False) -> None:
         if len(branches) == 1 and isinstance(branches[0], dict):
             children = dict(branches[0])
         else:
@@ -25,6 +26,10 @@ class Parallel(Container):
         if not children:
             shapes.fail("Parallel", "branches", "at least 1 layer", 0)
         super().__init__(children)
+        self.flat = flat
+        for name, child in children.items():
+            if flat and not isinstance(child, Container):
+                shapes.fail("Parallel", name, "a container, as flat asks for", type(child).__name__)
 
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         results = [branch.forward(x, training) for branch in self.plan]
@@ -37,10 +42,15 @@ class Parallel(Container):
         sizes, kept = saved
         dx = None
         for branch, piece in zip(self.plan, self.backend.concat_backward(dy, sizes=sizes), strict=True):
-            part = branch.backward(piece, kept.pop(0), need_dx)
+            branch_saved = kept.pop(0)
+            if need_dx or branch.is_trainable():
+                part = branch.backward(piece, branch_saved, need_dx)
             if need_dx:
                 dx = part if dx is None else self.backend.add_forward(dx, part)
         return dx
+
+    def named_children(self) -> list[tuple[str, Layer]]:
+        return [("" if self.flat else name, branch) for name, branch in self.children.items()]
 
     def output_shape(self, input_shape: Shape) -> Shape:
         outputs = [branch.output_shape(input_shape) for branch in self.children.values()]

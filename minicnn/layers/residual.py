@@ -49,7 +49,7 @@ class Residual(Container):
         shortcut_saved, body_saved, join_saved = saved
         dz, dresidual = self.join.backward(self.backend, dy, join_saved)
         dx = run_backward(self.plan, dz, body_saved, need_dx)
-        if self.shortcut is not None:
+        if self.shortcut is not None and (need_dx or self.shortcut.is_trainable()):
             dresidual = self.shortcut.backward(dresidual, shortcut_saved, need_dx)
         return self.backend.add_forward(dx, dresidual) if need_dx else None
 
