@@ -19,7 +19,7 @@ class WeightAverage:
         average = d * average + (1 - d) * now
 
     The rising d lets early weights, which are poor, be forgotten.  Counters, such as num_batches_tracked,
-    stay the model's own.
+    stay the model's own, and so does all that is frozen.
 
     Equal:  torch.optim.swa_utils.AveragedModel(model, avg_fn=…, use_buffers=True) with this d
     Source: Polyak and Juditsky 1992; the rising decay is tf.train.ExponentialMovingAverage's num_updates.
@@ -61,7 +61,7 @@ class WeightAverage:
 
     def _present(self) -> dict[str, Array]:
         model = self.model
-        arrays = model.named_parameters() | model.named_buffers()
+        arrays = model.named_parameters(trainable_only=True) | model.named_buffers(trainable_only=True)
         return {name: a for name, a in arrays.items() if model.backend.to_numpy(a).dtype.kind == "f"}
 
     def _swap(self) -> None:

@@ -31,7 +31,7 @@ class Optimizer:
 
     def step(self, model: Layer) -> None:
         """Change the model's parameters by its gradients, in place; frozen layers keep theirs."""
-        params, grads = model.trainable_parameters(), model.named_gradients()
+        params, grads = model.named_parameters(trainable_only=True), model.named_gradients()
         if params.keys() != grads.keys():
             missing = sorted(params.keys() - grads.keys())
             raise ValueError(f"[{type(self).__name__}] gradients: expected one per parameter, no {missing}")
@@ -51,7 +51,7 @@ class Optimizer:
             for slot in self.slots:
                 self.states[slot] = {
                     name: backend.asarray(np.zeros(tuple(a.shape), model.dtype))
-                    for name, a in model.trainable_parameters().items()
+                    for name, a in model.named_parameters(trainable_only=True).items()
                 }
 
     def state_dict(self, model: Layer) -> dict[str, np.ndarray]:

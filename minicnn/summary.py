@@ -41,6 +41,9 @@ def summary(model: Sequential, input_shape: Shape | None) -> str:
         ]
         table.add_row(*row, *([marks.get(id(layer), "")] if marks else []))
     total = f"{count_parameters(model):,} parameters"
+    frozen = [layer for _, layer in model.named_layers() if not layer.requires_grad]
+    if frozen:
+        total += f" ({sum(map(count_parameters, frozen)):,} frozen)"
     if input_shape is not None:
         total += (
             f", {model.multiply_adds(input_shape):,} multiply-adds for {'x'.join(map(str, input_shape))}"

@@ -117,8 +117,9 @@ class Layer:
         is nearer to the input than the first layer left to train has no backward pass at all.
 
         Torch: requires_grad_(False) on the parameters, and eval() on the batch norms.
-        Raises: ValueError naming a name that no layer with parameters bears
+        Raises: ValueError naming a name that no layer with parameters bears; nothing is frozen then
         """
+        frozen: list[Layer] = []
         for pattern in names:
             chosen = [layer for name, layer in self.named_layers() if name and fnmatchcase(name, pattern)]
             below = [deep for layer in chosen for _, deep in layer.named_layers() if deep.params]
@@ -127,8 +128,9 @@ class Layer:
                 raise ValueError(
                     f"[freeze] names: expected layers with parameters, in or below {known}; got {pattern}"
                 )
-            for layer in below:
-                layer.requires_grad, layer.grads = False, {}
+            frozen += below
+        for layer in frozen:
+            layer.requires_grad, layer.grads = False, {}
 
     def is_trainable(self) -> bool:
         """Whether this layer or one below it has parameters that are not frozen."""
@@ -153,26 +155,25 @@ class Layer:
         for name, child in self.named_children():
             yield from child.named_layers(_join(prefix, name))
 
-    def named_parameters(self) -> dict[str, Array]:
-        """Full dotted name -> parameter, the backend's own arrays."""
-        return self._named(lambda layer: layer.params)
-
-    def trainable_parameters(self) -> dict[str, Array]:
-        """`named_parameters` without those of frozen layers."""
-        return self._named(lambda layer: layer.params if layer.requires_grad else {})
+    def named_parameters(self, *, trainable_only: bool = False) -> dict[str, Array]:
+        """Full dotted name -> parameter, the backend's own arrays; maybe without frozen layers'."""
+        return self._named(lambda layer: layer.params, trainable_only)
 
     def named_gradients(self) -> dict[str, Array]:
         """Full dotted name -> gradient of the last backward pass."""
         return self._named(lambda layer: layer.grads)
 
-    def named_buffers(self) -> dict[str, Array]:
-        """Full dotted name -> buffer."""
-        return self._named(lambda layer: layer.buffers)
+    def named_buffers(self, *, trainable_only: bool = False) -> dict[str, Array]:
+        """Full dotted name -> buffer; maybe without frozen layers'."""
+        return self._named(lambda layer: layer.buffers, trainable_only)
 
-    def _named(self, arrays: Callable[[Layer], dict[str, Array]]) -> dict[str, Array]:
+    def _named(
+        self, arrays: Callable[[Layer], dict[str, Array]], trainable_only: bool = False
+    ) -> dict[str, Array]:
         return {
             _join(prefix, name): array
             for prefix, layer in self.named_layers()
+            if layer.requires_grad or not trainable_only
             for name, array in arrays(layer).items()
         }
 
