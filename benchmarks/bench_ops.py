@@ -77,7 +77,7 @@ class TestConv:
                 return backend.conv2d_relu_max_pool2d_forward(a, w, b, conv=conv, pool=POOL)[0]
             return backend.conv2d_forward(a, w, b, **conv._asdict())
 
-        y = run(benchmark, self.group(name, fused, "forward"), backend.name, call, 2 * shape.multiply_adds)
+        y = run(benchmark, self.group(name, fused, "forward"), backend.label, call, 2 * shape.multiply_adds)
         check(backend.to_numpy(y), torch_conv(*map(torch.from_numpy, (x, weight, bias)), conv, fused))
 
     def test_backward(self, benchmark: Any, backend: Backend, name: str, fused: bool) -> None:
@@ -97,7 +97,7 @@ class TestConv:
             return backend.conv2d_backward(d, a, w, **conv._asdict())
 
         flops = 4 * shape.multiply_adds
-        grads = run(benchmark, self.group(name, fused, "backward"), backend.name, call, flops)
+        grads = run(benchmark, self.group(name, fused, "backward"), backend.label, call, flops)
         if not fused:  # winners that nearly tie may differ between float32 implementations
             for got, want in zip(
                 grads, torch.autograd.grad(ty, tensors, torch.from_numpy(dy)), strict=True
@@ -139,7 +139,7 @@ class TestDense:
         x, weight, bias = normal(n, inputs), normal(outputs, inputs), normal(outputs)
         a, w, b = (backend.asarray(v) for v in (x, weight, bias))
         group, flops = f"dense-{name}-forward", 2 * n * inputs * outputs
-        y = run(benchmark, group, backend.name, lambda: backend.dense_forward(a, w, b), flops)
+        y = run(benchmark, group, backend.label, lambda: backend.dense_forward(a, w, b), flops)
         check(backend.to_numpy(y), F.linear(*map(torch.from_numpy, (x, weight, bias))))
 
     def test_torch_forward(self, benchmark: Any, name: str) -> None:
@@ -159,7 +159,7 @@ class TestMaps:
         x = normal(n, c, size, size)
         a = backend.asarray(x)
         call = lambda: backend.max_pool2d_forward(a, **POOL._asdict())[0]  # noqa: E731 - one expression
-        y = run(benchmark, f"max_pool2d-{name}-forward", backend.name, call)
+        y = run(benchmark, f"max_pool2d-{name}-forward", backend.label, call)
         np.testing.assert_array_equal(backend.to_numpy(y), F.max_pool2d(torch.from_numpy(x), 2).numpy())
 
     @pytest.mark.parametrize("peer", PEERS)
@@ -181,7 +181,7 @@ class TestMaps:
                 0
             ]
 
-        y = run(benchmark, f"batch_norm2d-{name}-forward", backend.name, call)
+        y = run(benchmark, f"batch_norm2d-{name}-forward", backend.label, call)
         check(backend.to_numpy(y), F.batch_norm(torch.from_numpy(x), None, None, training=True))
 
     @pytest.mark.parametrize("peer", PEERS)

@@ -8,6 +8,7 @@ import pytest
 from paired import machine
 
 import minicnn
+from minicnn.backends import cuda_build
 
 THREADS = 2
 BACKENDS = [name for name, reason in minicnn.available_backends().items() if reason is None]
@@ -21,7 +22,7 @@ def _threads() -> None:
     torch.set_num_threads(THREADS)
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=BACKENDS, ids=lambda name: cuda_build.label() if name == "cuda" else name)
 def backend(request: pytest.FixtureRequest) -> Any:
     """Each backend that can be had."""
     return minicnn.get_backend(request.param)

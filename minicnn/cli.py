@@ -89,7 +89,7 @@ def choose_backend(args: argparse.Namespace, console: Console) -> str:
         from minicnn.backends.cuda_backend import allow_tf32
 
         allow_tf32(True)
-    console.print(f"backend: {backend.label} ({why})")
+    console.print(f"backend: {backend.label}, {why}")
     return name
 
 

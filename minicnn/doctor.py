@@ -97,7 +97,7 @@ def _cuda() -> list[Finding]:
             cuda_build.missing_for_build() or "",
         ),
         _found("NVIDIA driver", _driver(), "needed for --backend cuda only: install NVIDIA's driver"),
-        _module("cuda module", cuda_build.recipe()),
+        _module(f"{cuda_build.label()} module", cuda_build.recipe()),
     ]
 
 
@@ -115,8 +115,13 @@ def _last_line(command: list[str]) -> str | None:
 
 
 def _backends() -> list[Finding]:
+    labels = {"cuda": cuda_build.label()}
     lines = [
-        Finding(f"backend {name}", "can be had" if reason is None else "cannot be had", reason or "")
+        Finding(
+            f"backend {labels.get(name, name)}",
+            "can be had" if reason is None else "cannot be had",
+            reason or "",
+        )
         for name, reason in available_backends().items()
     ]
     name, why = choice()

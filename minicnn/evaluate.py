@@ -11,7 +11,7 @@ from minicnn import cli
 def main(argv: list[str] | None = None) -> None:
     """Evaluate the checkpoint that the arguments name.  Raises what `cli.run` turns into one line."""
     args = _parser().parse_args(argv)
-    from minicnn import data, metrics, report
+    from minicnn import data, report
     from minicnn.checkpoint import CheckpointError
     from minicnn.experiment import predict_images
     from minicnn.files import make_folder
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         model, dataset.test.x, saved.mean, saved.std, batch_size=args.batch_size,
         tta=args.tta or config.get("tta", "none"),
     )  # fmt: skip
-    result = metrics.report(logits, dataset.test.y, saved.class_names)
+    result = report.make(model, logits, dataset.test.y, saved.class_names)
     report.show(console, result)
     if args.out:
         make_folder(args.out)

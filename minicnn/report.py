@@ -11,8 +11,19 @@ from rich.table import Table
 
 from minicnn import metrics, plots
 from minicnn.files import write_json
+from minicnn.layers import Sequential
 
 MISTAKES_SHOWN = 24
+
+
+def make(
+    model: Sequential, logits: np.ndarray, labels: np.ndarray, class_names: list[str]
+) -> dict[str, Any]:
+    """`metrics.report` on a model's logits (N,K), and under ``computed_by`` the backend they came from."""
+    return {
+        "computed_by": model.backend.label,
+        **metrics.report(logits, labels, class_names),
+    }
 
 
 def write(
@@ -20,7 +31,7 @@ def write(
 ) -> None:
     """Write report.json, confusion_matrix.png and mistakes.png into a folder that is there.
 
-    Args: report of `metrics.report`; images (N,C,H,W) uint8, labels (N,) int64, logits (N,K)
+    Args: report of `make`; images (N,C,H,W) uint8, labels (N,) int64, logits (N,K)
     """
     write_json(folder / "report.json", report)
     plots.confusion(folder / "confusion_matrix.png", report)
@@ -30,7 +41,8 @@ def write(
 
 def show(console: Console, report: dict[str, Any]) -> None:
     """Print precision, recall and F1 of each class, and the accuracy."""
-    table = Table("class", title=f"{report['images']:,} test images")
+    title = f"{report['images']:,} test images, computed by {report['computed_by']}"
+    table = Table("class", title=title)
     for column in ("precision", "recall", "F1", "images"):
         table.add_column(column, justify="right")
     for row in report["per_class"]:

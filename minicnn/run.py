@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from rich.console import Console
 
-from minicnn import checkpoint, metrics, plots, report
+from minicnn import checkpoint, plots, report
 from minicnn.cli import Interrupted
 from minicnn.experiment import Experiment
 from minicnn.files import write_json, write_json_lines
@@ -82,7 +82,7 @@ class Run:
         """Write and print the report on the final weights, and draw the plots."""
         experiment, dataset = self.experiment, self.experiment.dataset
         logits = experiment.test_logits()
-        result = metrics.report(logits, dataset.test.y, dataset.class_names)
+        result = report.make(experiment.model, logits, dataset.test.y, dataset.class_names)
         report.write(self.folder, result, dataset.test.x, dataset.test.y, logits)
         config = experiment.config
         plots.curves(self.folder / "curves.png", experiment.history, f"{config.model} on {config.dataset}")
@@ -133,7 +133,8 @@ class Run:
         state = self.experiment.checkpoint()
         checkpoint.save(self.folder / CHECKPOINT, state)
         write_json_lines(self.folder / METRICS, state.history)
-        write_json(self.folder / CONFIG, asdict(self.experiment.config))
+        computed_by = self.experiment.model.backend.label
+        write_json(self.folder / CONFIG, {**asdict(self.experiment.config), "computed_by": computed_by})
         self._saved_at = time.monotonic()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from minicnn import Trainer, models, optim
+from minicnn import Trainer, doctor, evaluate, models, optim, predict
+from minicnn import train as train_command
 from minicnn.backends import BackendUnavailable, available_backends, build, choice, cuda_build, get_backend
 from minicnn.backends.cuda_backend import CudaBackend, allow_tf32
 
@@ -129,7 +132,29 @@ def test_built_module_is_for_a_gpu() -> None:
 
 @emulation_only
 def test_emulation_is_named_wherever_results_are_printed() -> None:
-    assert get_backend("cuda").label == "cuda, emulated on the CPU"
+    assert get_backend("cuda").label == "cuda (emulated on the CPU)"
+    assert cuda_build.label() == get_backend("cuda").label
+    assert "backend cuda (emulated on the CPU)" in [finding.part for finding in doctor.findings()]
+
+
+@emulation_only
+def test_emulation_is_named_in_what_a_run_prints_and_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--limit-train", "8", "--limit-test", "8", "--epochs", "1", "--batch-size", "4"]
+    command = ["--backend", "cuda", "--model", "lenet5", "--out", str(tmp_path / "run"), *flags]
+    label, file = "cuda (emulated on the CPU)", tmp_path / "run" / "checkpoint.safetensors"
+    train_command.main(command)
+    printed = capsys.readouterr().out
+    assert f"backend: {label}, as asked" in printed
+    assert f"8 test images, computed by {label}" in " ".join(printed.split())
+    for name in ("config.json", "report.json"):
+        assert json.loads((tmp_path / "run" / name).read_text())["computed_by"] == label
+    evaluate.main(["--backend", "cuda", "--checkpoint", str(file)])
+    assert f"backend: {label}, as asked" in capsys.readouterr().out
+    Image.fromarray(np.zeros((28, 28), "uint8")).save(tmp_path / "black.png")
+    predict.main(["--backend", "cuda", "--checkpoint", str(file), str(tmp_path / "black.png")])
+    assert f"backend: {label}, as asked" in capsys.readouterr().err
 
 
 @emulation_only
@@ -209,4 +234,4 @@ def test_command_line_turns_tf32_on(monkeypatch: pytest.MonkeyPatch) -> None:
     console = SimpleNamespace(print=printed.append)
     assert cli.choose_backend(arguments, console) == "cuda"  # type: ignore[arg-type]
     assert asked == [True]
-    assert printed == ["backend: cuda, emulated on the CPU (as asked)"]
+    assert printed == ["backend: cuda (emulated on the CPU), as asked"]

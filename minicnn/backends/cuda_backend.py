@@ -27,7 +27,7 @@ class CudaBackend(CppBackend):
     name: ClassVar[str] = "cuda"
 
     def __init__(self) -> None:
-        self._emulated = cuda_build.emulated()
+        self._emulated, self._label = cuda_build.emulated(), cuda_build.label()
         reason = None if self._emulated else cuda_build.missing_gpu()
         if reason is not None:
             raise BackendUnavailable(f"cuda: {reason}")
@@ -41,7 +41,7 @@ class CudaBackend(CppBackend):
 
     @property
     def label(self) -> str:
-        return "cuda, emulated on the CPU" if self._emulated else self.name
+        return self._label
 
     # ---- arrays ------------------------------------------------------------------------------
 

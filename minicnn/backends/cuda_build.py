@@ -27,6 +27,11 @@ def emulated() -> bool:
     return os.environ.get("MINICNN_CUDA_EMULATION", "0") not in ("", "0")
 
 
+def label() -> str:
+    """What results of the cuda backend are printed under."""
+    return "cuda (emulated on the CPU)" if emulated() else "cuda"
+
+
 def recipe() -> build.Recipe:
     """The module that get_backend("cuda") takes."""
     return EMULATED if emulated() else CUDA
