@@ -5,9 +5,12 @@ BACKEND ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 CXX ?= g++
-CUDA_PROOFS := tests/test_cuda_emulation.py tests/test_cuda_sanitizers.py
+CUDA_PROOFS := $(addprefix tests/test_cuda_,emulation.py sanitizers.py module.py)
+CUDA_ORDERS := tests/test_ops.py tests/test_rules.py tests/test_fusion.py
+EMULATED := MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda
 
-# The CUDA module takes minutes to build: made at installation when asked for, else on first use.
+# setup.py builds the CUDA module wherever it finds a toolkit, which takes minutes; so that `make train` and
+# `make test` begin at once, here it is built on first use, or at installation with FORCE_CUDA=1.
 export FORCE_CUDA ?= 0
 
 .PHONY: train test test-cuda cuda-report gpu lint format bench sanitize sanitize-quick doctor clean
@@ -18,7 +21,7 @@ INSTALLED := $(VENV)/installed-numpy
 ifneq ($(BACKEND),numpy)
 INSTALLED := $(VENV)/installed-torch
 endif
-SOURCES := $(wildcard csrc/*.h csrc/cpu/* csrc/cuda/*) setup.py minicnn/backends/build.py
+SOURCES := $(wildcard csrc/*.h csrc/cpu/* csrc/cuda/*) setup.py $(wildcard minicnn/backends/*build.py)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -50,12 +53,13 @@ train: $(INSTALLED)
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile $(CUDA_PROOFS:%=--ignore %)
 
-# The cuda backend on the CPU: the suite on the emulated module, in three orders of threads, and the
-# proofs that the emulation and the sanitizers find what they should.
+# The cuda backend on the CPU: the suite on the emulated module, the threads of a block in three orders; the
+# proofs that the emulation and the sanitizers find what they should; the module that nvcc builds.
 test-cuda: $(VENV)/installed-dev
-	MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda $(BIN)/pytest tests
-	MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda MINICNN_CUDA_ORDER=reversed $(BIN)/pytest tests/test_ops.py tests/test_rules.py
-	MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda MINICNN_CUDA_ORDER=7 $(BIN)/pytest tests/test_ops.py tests/test_rules.py
+	$(EMULATED) $(BIN)/pytest -n 2 -k cuda tests $(CUDA_PROOFS:%=--ignore %)
+	$(EMULATED) MINICNN_CUDA_ORDER=reversed $(BIN)/pytest -n 2 -k cuda $(CUDA_ORDERS)
+	$(EMULATED) MINICNN_CUDA_ORDER=7 $(BIN)/pytest -n 2 -k cuda $(CUDA_ORDERS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(CUDA_PROOFS)
 
 cuda-report: $(VENV)/installed-dev
 	$(BIN)/python scripts/cuda_report.py --check

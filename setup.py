@@ -44,14 +44,19 @@ class BuildWithSources(build_py):
             shutil.copytree(ROOT / "csrc", target, dirs_exist_ok=True)
 
 
+def _none(reason: str) -> None:
+    """Say why a module is left out; stop if FORCE_CUDA asks for it."""
+    force = os.environ.get("FORCE_CUDA", "")
+    if force not in ("", "0"):
+        raise SystemExit(f"minicnn: FORCE_CUDA={force}, but {reason}")
+    print(f"minicnn: {reason}")
+
+
 def cuda_modules() -> list[object]:
     """The CUDA module, or nothing, saying why."""
-    force = os.environ.get("FORCE_CUDA", "")
-    reason = "FORCE_CUDA=0" if force == "0" else cuda_build.missing_for_build()
+    reason = "FORCE_CUDA=0" if os.environ.get("FORCE_CUDA") == "0" else cuda_build.missing_for_build()
     if reason is not None:
-        if force not in ("", "0"):
-            raise SystemExit(f"minicnn: FORCE_CUDA={force}, but {reason}")
-        print(f"minicnn: {reason}: installing without the cuda backend's module")
+        _none(f"{reason}: installing without the cuda backend's module")
         return []
     cuda_build.prepare()
     from torch.utils.cpp_extension import CUDAExtension
@@ -72,7 +77,7 @@ def options() -> dict[str, object]:
     if reason is None and build.compiler() is None:
         reason = "there is no C++ compiler"
     if reason is not None:
-        print(f"minicnn: {reason}: installing without compiled modules; the numpy backend needs none")
+        _none(f"{reason}: installing without compiled modules; the numpy backend needs none")
         return {}
     from torch.utils.cpp_extension import BuildExtension, CppExtension
 

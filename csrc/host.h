@@ -5,8 +5,10 @@
 // The including module.cpp first defines, in namespace minicnn, `struct Device`:
 //   static constexpr at::DeviceType type        where its arrays live
 //   static Tensor allocate(sizes, dtype, memory_format)
-//   struct Guard { explicit Guard(const Tensor&); }   selects the tensor's device and stream for kernels
-//   static std::optional<int64_t> wrong_label(labels, classes)   a label outside [0, classes), if any
+//   struct Call {}        lives as long as a call from Python, whose first array decides on the device
+//   static std::optional<at::Device> elsewhere(const Tensor&)    the call's device, if the tensor has
+//   another static std::optional<int64_t> wrong_label(labels, classes)   a label outside [0, classes), if
+//   any
 #pragma once
 
 #include <new>
@@ -45,6 +47,8 @@ inline const Tensor& tensor(const char* op, Name name, Array array) {
     if (t.device().type() != Device::type) {
         fail(op, name, "device " + c10::DeviceTypeName(Device::type, true), t.device().str());
     }
+    if (const auto device = Device::elsewhere(t))
+        fail(op, name, "device " + device->str(), t.device().str());
     if (t.layout() != at::kStrided || !t.has_storage()) fail(op, name, "a dense tensor", t.toString());
     return t;
 }
@@ -113,10 +117,9 @@ T* out(const Tensor& t) {
     return t.defined() ? static_cast<T*>(t.mutable_data_ptr()) : nullptr;
 }
 
-// Calls body(float()) or body(double()), as x has it, on x's device and without the GIL.
+// Calls body(float()) or body(double()), as x has it, without the GIL.
 template <typename Body>
 auto run(const Tensor& x, const Body& body) {
-    const typename Device::Guard guard(x);
     const py::gil_scoped_release release;
     return x.scalar_type() == at::kFloat ? body(float()) : body(double());
 }

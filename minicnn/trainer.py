@@ -71,7 +71,8 @@ class Trainer:
         loss, probs = backend.softmax_cross_entropy_forward(logits, labels, **options)
         dlogits = backend.softmax_cross_entropy_backward(probs, labels, **options)
         model.backward(dlogits, saved, need_dx=False)
-        self.correct = self._count_correct(backend.to_numpy(probs), backend.to_numpy(labels))
+        host_labels = y if isinstance(y, np.ndarray) else backend.to_numpy(labels)
+        self.correct = self._count_correct(backend.to_numpy(probs), host_labels)
         return float(loss)
 
     def reduce_gradients(self, grads: dict[str, Array]) -> None:

@@ -15,7 +15,9 @@ import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 from minicnn.backends import build, cuda_build
@@ -48,20 +50,23 @@ class Kernel:
     occupancy: float
 
 
-def compile_file(path: Path, arch: str, folder: Path) -> tuple[list[Kernel], str]:
+def compile_file(path: Path, arch: str) -> tuple[list[Kernel], str]:
     """The kernels of a file and their PTX."""
     home = cuda_build.cuda_home()
     assert home is not None
-    command = [
-        str(home / "bin" / "nvcc"), "-std=c++17", *cuda_build.nvcc_flags(), f"-arch=sm_{arch}",
-        "-Xptxas", "-v",
-        "--keep", "--keep-dir", str(folder), "-c", str(path), "-o", str(folder / "out.o"),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    ptx = next(folder.glob(f"{path.stem}*.ptx")).read_text()
-    return parse(done.stdout + done.stderr, path.stem, arch), ptx
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            str(home / "bin" / "nvcc"), "-std=c++17", *cuda_build.nvcc_flags(), f"-arch=sm_{arch}",
+            "-Xptxas", "-v",
+            "--keep", "--keep-dir", folder, "-c", str(path), "-o", f"{folder}/out.o",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        ptx = next(Path(folder).glob(f"{path.stem}*.ptx")).read_text()
+    kernels = parse(done.stdout + done.stderr, path.stem, arch)
+    print(f"compiled {path.name} for sm_{arch}: {len(kernels)} kernels", file=sys.stderr, flush=True)
+    return kernels, ptx
 
 
 def parse(log: str, file: str, arch: str) -> list[Kernel]:
@@ -144,14 +149,13 @@ def main() -> None:
         raise SystemExit(reason)
     kernels: list[Kernel] = []
     code = ""
-    for path in sorted((build.source_folder() / "cuda").glob("*.cu")):
-        for arch in args.arch:
-            with tempfile.TemporaryDirectory() as folder:
-                found, ptx = compile_file(path, arch, Path(folder))
+    files = [path for path in cuda_build.sources() if path.suffix == ".cu"]
+    with ThreadPoolExecutor(build.parallel_jobs()) as pool:
+        for found, ptx in pool.map(compile_file, *zip(*product(files, args.arch), strict=True)):
             kernels += found
             code += ptx
-            print(f"compiled {path.name} for sm_{arch}: {len(found)} kernels", file=sys.stderr, flush=True)
     counts = {what: len(re.findall(pattern, code)) for what, pattern in PATTERNS.items()}
+    print(f"compiled by nvcc {cuda_build.toolkit_version()}; nothing here was run on a GPU")
     print(f"{'file':24} sm  registers  shared  spills  occupancy  kernel")
     for k in kernels:
         numbers = f"{k.registers:9}  {k.shared_bytes:6}  {k.spill_bytes:6}  {k.occupancy:9.0%}"

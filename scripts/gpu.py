@@ -1,11 +1,14 @@
 """One command for a machine with an NVIDIA GPU: build, test, time, write down.
 
-Builds the cuda module, runs the suite on the card in float32 and float64, compute-sanitizer where it is
-installed, then times operations, whole training steps and inference against torch (cuDNN, channels-last,
-torch.compile, TF32 off and on) with CUDA events.  Needs no network.  Writes gpu.json and gpu.txt, which
-name the device.
+Builds the cuda module for this card, runs the suite on it in float32 and float64, times operations, whole
+training steps and inference against torch (cuDNN eager, channels-last, torch.compile; TF32 off and on) with
+CUDA events after warm-up and with cold caches, then runs compute-sanitizer where it is installed.  Needs no
+network.  Writes gpu.json and gpu.txt, which name the device.
 
-    python scripts/gpu.py [--out DIR] [--skip-tests] [--minutes 8]
+Each section is a process of its own that must end by its share of --minutes: what it has not done by then
+is named as left out.
+
+    python scripts/gpu.py [--out DIR] [--minutes 8] [--sections NAME ...]
 """
 
 from __future__ import annotations
@@ -14,264 +17,204 @@ import argparse
 import json
 import os
 import shutil
-import statistics
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parent.parent
-WARM_UP, ROUNDS = 5, 20
-
-CONVOLUTIONS = {  # N, C, H, F, kernel, stride
-    "first layer 3x3": (256, 3, 32, 64, 3, 1),
-    "lenet5 conv2 5x5": (256, 6, 14, 16, 5, 1),
-    "64 to 64 3x3": (128, 64, 32, 64, 3, 1),
-    "128 to 128 3x3": (128, 128, 16, 128, 3, 1),
-    "256 to 256 3x3": (128, 256, 8, 256, 3, 1),
-    "64 to 128 3x3 stride 2": (128, 64, 32, 128, 3, 2),
-    "256 to 64 1x1": (128, 256, 16, 64, 1, 1),
-}
-MODELS = {"lenet5": (1, 28, 256), "simple_cnn": (1, 28, 256)}
+sys.path.insert(0, str(ROOT))  # this checkout, installed or not
+SHARES = {  # when each section must have ended, as a share of the whole time
+    "build": 0.40, "tests": 0.60, "operations": 0.72, "steps": 0.84, "compiled": 0.93, "sanitizer": 0.98,
+}  # fmt: skip
+PEERS = ("torch", "torch channels-last", "torch.compile")
+FAILED = ("failed", "stopped")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "gpu")
-    parser.add_argument("--skip-tests", action="store_true", help="build and time only")
-    parser.add_argument("--minutes", type=float, default=8, help="start no further timing after so many")
-    args = parser.parse_args()
-    deadline = time.monotonic() + 60 * args.minutes
+    parser.add_argument("--minutes", type=float, default=8, help="end within so many, whatever is left out")
+    parser.add_argument("--sections", nargs="+", choices=SHARES, default=list(SHARES))
+    parser.add_argument("--child", choices=("build", "operations", "steps", "compiled"),
+                        help=argparse.SUPPRESS)  # fmt: skip
+    args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
-
-    from minicnn.backends import get_backend
-
+    rows = args.out / "rows.jsonl"
+    if args.child:
+        run_child(args.child, rows)
+        return
     start = time.monotonic()
-    get_backend("cuda")  # builds the module; raises BackendUnavailable with the reason
-    report: dict[str, Any] = {**machine(), "build_seconds": round(time.monotonic() - start, 1)}
-    if not args.skip_tests:
-        report["tests"] = run_tests()
-        report["compute_sanitizer"] = run_compute_sanitizer()
-    report["rows"] = [row for bench in (convolutions, steps) for row in bench(deadline)]
-    (args.out / "gpu.json").write_text(json.dumps(report, indent=1))
+    rows.unlink(missing_ok=True)
+    build_for_this_card()
+    report: dict[str, Any] = {"sections": {}, "rows": []}
+    for name in args.sections:
+        left = start + 60 * args.minutes * SHARES[name] - time.monotonic()
+        print(f"{name}: at most {max(0, left):.0f} s", file=sys.stderr, flush=True)
+        report["sections"][name] = section(name, args.out, left)
+        if name == "build" and report["sections"][name]["status"] in FAILED:
+            break
+    lines = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
+    rows.unlink(missing_ok=True)
+    report |= next((line for line in lines if "device" in line), {"device": "no device"})
+    report["rows"] = merged([line for line in lines if "what" in line])
+    report["left_out"] = left_out(report["sections"])
+    report["minutes"] = round((time.monotonic() - start) / 60, 2)
+    (args.out / "gpu.json").write_text(json.dumps(report, indent=1) + "\n")
     (args.out / "gpu.txt").write_text(table(report))
-    print(table(report))
-    if any(done["status"] for done in report.get("tests", [])):
-        raise SystemExit("tests failed")
+    print(table(report), end="")
+    if any(done["status"] in FAILED for done in report["sections"].values()):
+        raise SystemExit(1)
+
+
+def build_for_this_card() -> None:
+    """Spare the compiler other architectures, unless TORCH_CUDA_ARCH_LIST asks for them."""
+    smi = shutil.which("nvidia-smi")
+    if smi is None or "TORCH_CUDA_ARCH_LIST" in os.environ:
+        return
+    done = subprocess.run(
+        [smi, "--query-gpu=compute_cap", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = done.stdout.split()
+    if done.returncode == 0 and found:
+        os.environ["TORCH_CUDA_ARCH_LIST"] = found[0]
+
+
+# ---- sections --------------------------------------------------------------------------------------
+
+
+def section(name: str, out: Path, seconds: float) -> dict[str, Any]:
+    """Run a section as a process for so many seconds at most: its status, its last line, its time."""
+    if name in ("tests", "sanitizer"):
+        tool = shutil.which("compute-sanitizer")
+        lacking = "pytest" if find_spec("pytest") is None else "compute-sanitizer"
+        if lacking == "pytest" or (name == "sanitizer" and tool is None):
+            return {"status": "left out", "note": f"{lacking} is not installed", "seconds": 0.0}
+        command = tests_command() if tool is None or name == "tests" else sanitizer_command(tool)
+        return run(command, seconds, MINICNN_TEST_BACKENDS="cuda")
+    return run([sys.executable, str(Path(__file__).resolve()), "--child", name, "--out", str(out)], seconds)
+
+
+def tests_command() -> list[str]:
+    """The suite on the card; every test of an operation runs in float32 and in float64."""
+    workers = ["-n", str(min(4, os.cpu_count() or 1))] if find_spec("xdist") else []
+    ignored = [f"--ignore=tests/test_cuda_{name}.py" for name in ("emulation", "sanitizers", "module")]
+    return [sys.executable, "-m", "pytest", "-q", "--maxfail=30", *workers, "tests", "-k", "cuda", *ignored]
+
+
+def sanitizer_command(tool: str) -> list[str]:
+    """Some tests under compute-sanitizer, which looks for races in shared memory."""
+    some = "cuda and float32 and (conv2d or flatten or batch_norm) and not backward"
+    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "tests/test_ops.py", "-k", some]
+    return [tool, "--tool", "racecheck", "--error-exitcode", "1", *pytest]
+
+
+def run(command: list[str], seconds: float, **environment: str) -> dict[str, Any]:
+    """Run a command and all it starts; kill them when the time is over."""
+    if seconds <= 0:
+        return {"status": "left out", "note": "no time was left", "seconds": 0.0}
+    start = time.monotonic()
+    process = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **environment}, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        printed, _ = process.communicate(timeout=seconds)
+        status = "done" if process.returncode == 0 else "failed"
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        printed, _ = process.communicate()
+        status = "stopped"
+    if status != "done":
+        print(printed[-4000:], file=sys.stderr)
+    note = (printed.strip().splitlines() or [""])[-1]
+    return {"status": status, "note": note, "seconds": round(time.monotonic() - start, 1)}
+
+
+def run_child(name: str, rows: Path) -> None:
+    """A section in this process; its rows are written one by one, so that a kill loses none."""
+
+    def keep(row: dict[str, Any]) -> None:
+        with rows.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    from minicnn.backends import cuda_build, get_backend
+
+    reason = None if cuda_build.emulated() else cuda_build.missing_gpu()
+    if reason is not None:
+        raise SystemExit(reason)
+    keep(machine())
+    get_backend("cuda")  # builds the module, unless it is there
+    if name == "build":
+        return
+    from scripts import gpu_timings
+
+    gpu_timings.SECTIONS[name](keep)
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were taken on."""
+    """What the numbers are taken on."""
     import torch
 
+    from minicnn.backends import cuda_build
+
+    about = {"torch": torch.__version__, "python": sys.version.split()[0], "cuda": torch.version.cuda}
+    if cuda_build.emulated():
+        return {"device": cuda_build.label(), **about}
     return {
         "device": torch.cuda.get_device_name(), "capability": torch.cuda.get_device_capability(),
-        "torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
-        "python": sys.version.split()[0],
+        "cudnn": torch.backends.cudnn.version(), **about,
     }  # fmt: skip
 
 
-def run_tests() -> list[dict[str, Any]]:
-    """The suite on the card; every test of an operation runs in float32 and in float64."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "tests", "--ignore=tests/test_packaging.py",
-               "--ignore=tests/test_cuda_sanitizers.py", "-k", "cuda"]  # fmt: skip
-    return [run(command, MINICNN_TEST_BACKENDS="cuda")]
+# ---- the report ------------------------------------------------------------------------------------
 
 
-def run_compute_sanitizer() -> list[dict[str, Any]] | str:
-    """Some tests under compute-sanitizer: memory, races in shared memory, barriers."""
-    tool = shutil.which("compute-sanitizer")
-    if tool is None:
-        return "not installed"
+def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the same thing, from different sections, as one."""
+    together: dict[tuple[str, str, bool], dict[str, Any]] = {}
+    for row in rows:
+        together.setdefault((row["what"], row["phase"], row["tf32"]), {}).update(row)
+    return list(together.values())
+
+
+def left_out(sections: dict[str, dict[str, Any]]) -> list[str]:
+    """What was not run, or not to its end, and why."""
+    reasons = {"left out": "{note}", "stopped": "stopped after {seconds:.0f} s", "failed": "failed: {note}"}
     return [
-        run([tool, "--tool", which, "--error-exitcode", "1", sys.executable, "-m", "pytest", "-q", "-x",
-             "tests/test_ops.py", "-k", "cuda and float32 and (conv2d or flatten or batch_norm)"],
-            MINICNN_TEST_BACKENDS="cuda")
-        for which in ("memcheck", "racecheck", "synccheck")
+        *(f"{name}: {reasons[done['status']].format(**done)}" for name, done in sections.items()
+          if done["status"] in reasons),
+        *(f"{name}: not begun" for name in SHARES if name not in sections),
     ]  # fmt: skip
-
-
-def run(command: list[str], **environment: str) -> dict[str, Any]:
-    start = time.monotonic()
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    print(done.stdout[-2000:], done.stderr[-2000:], sep="\n", file=sys.stderr)
-    return {
-        "command": " ".join(command[1:]), "status": done.returncode,
-        "seconds": round(time.monotonic() - start, 1),
-        "last_line": (done.stdout.strip().splitlines() or [""])[-1],
-    }  # fmt: skip
-
-
-# ---- timing ----------------------------------------------------------------------------------------
-
-
-def milliseconds(work: Callable[[], Any]) -> float:
-    """The median of ROUNDS runs by CUDA events, each after the second-level cache was overwritten."""
-    import torch
-
-    flush = torch.empty(256 * 1024 * 1024 // 4, device="cuda")
-    for _ in range(WARM_UP):
-        work()
-    times = []
-    for _ in range(ROUNDS):
-        flush.zero_()
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        work()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(begin.elapsed_time(end))
-    return statistics.median(times)
-
-
-def set_tf32(on: bool) -> None:
-    """For both sides."""
-    import torch
-
-    from minicnn.backends.cuda_backend import allow_tf32
-
-    torch.backends.cuda.matmul.allow_tf32 = on
-    torch.backends.cudnn.allow_tf32 = on
-    allow_tf32(on)
-
-
-def convolutions(deadline: float) -> list[dict[str, Any]]:
-    """Forward and backward of single convolutions; torch is cuDNN on channels-last arrays."""
-    import torch
-
-    torch.backends.cudnn.benchmark = True
-    rows = []
-    for name, shape in CONVOLUTIONS.items():
-        for tf32 in (False, True):
-            if time.monotonic() > deadline:
-                return rows
-            set_tf32(tf32)
-            rows += [{"what": name, "tf32": tf32, **row} for row in convolution(*shape)]
-    set_tf32(False)
-    return rows
-
-
-def convolution(n: int, c: int, size: int, f: int, kernel: int, stride: int) -> list[dict[str, Any]]:
-    """Both directions of one convolution, and how far its output is from cuDNN's."""
-    import torch
-
-    from minicnn.backends import get_backend
-
-    backend = get_backend("cuda")
-    rng = np.random.default_rng(0)
-    x = backend.asarray(rng.standard_normal((n, c, size, size)).astype("float32"))
-    weight = backend.asarray(rng.standard_normal((f, c, kernel, kernel)).astype("float32"))
-    bias = backend.asarray(np.zeros(f, "float32"))
-    pairs = ((stride, stride), (kernel // 2, kernel // 2), (1, 1))
-    forward = partial(
-        backend.conv2d_forward, x, weight, bias,
-        stride=pairs[0], padding=pairs[1], dilation=pairs[2], groups=1,
-    )  # fmt: skip
-    torch_forward = partial(torch.nn.functional.conv2d, x, weight, bias, *pairs)
-    y, expected = forward(), torch_forward()
-    backward = partial(
-        backend.conv2d_backward, y, x, weight,
-        stride=pairs[0], padding=pairs[1], dilation=pairs[2], groups=1,
-    )  # fmt: skip
-    torch_backward = partial(
-        torch.ops.aten.convolution_backward,
-        y,
-        x,
-        weight,
-        [f],
-        *map(list, pairs),
-        False,
-        [0, 0],
-        1,
-        [True] * 3,
-    )
-    error = float((y - expected).abs().max() / expected.abs().max())
-    return [
-        {"phase": phase, "minicnn_ms": milliseconds(ours), "torch_ms": milliseconds(torchs), "error": error}
-        for phase, ours, torchs in (
-            ("forward", forward, torch_forward), ("backward", backward, torch_backward)
-        )
-    ]  # fmt: skip
-
-
-def steps(deadline: float) -> list[dict[str, Any]]:
-    """Whole training steps and inference; torch eager on channels-last arrays, and compiled."""
-    import torch
-
-    from minicnn import Trainer, models, optim
-    from minicnn.torch_reference import to_torch
-
-    rows = []
-    for name, (channels, size, batch) in MODELS.items():
-        model = models.create(name, in_channels=channels, num_classes=10, image_size=size, backend="cuda")
-        trainer = Trainer(model, optim.SGD(lr=0.01, momentum=0.9))
-        rng = np.random.default_rng(0)
-        x = model.backend.asarray(rng.standard_normal((batch, channels, size, size)).astype("float32"))
-        y = model.backend.asarray(rng.integers(0, 10, batch))
-        peers: dict[str, Any] = {"eager": to_torch(model).cuda().to(memory_format=torch.channels_last)}
-        peers["compiled"] = torch.compile(peers["eager"])
-        for tf32 in (False, True):
-            set_tf32(tf32)
-            ours = {
-                "step": milliseconds(partial(trainer.step, x, y)),
-                "inference": milliseconds(partial(model.forward, x, False)),
-            }
-            for peer, module in peers.items():
-                if time.monotonic() > deadline:
-                    return rows
-                theirs = {"step": torch_step(module, x, y), "inference": torch_inference(module, x)}
-                rows += [
-                    {"what": f"{name} against {peer}", "phase": phase, "tf32": tf32,
-                     "minicnn_ms": ours[phase], "torch_ms": theirs[phase]}
-                    for phase in ours
-                ]  # fmt: skip
-    set_tf32(False)
-    return rows
-
-
-def torch_step(module: Any, x: Any, y: Any) -> float:
-    """A training step that, as ours, returns its loss to the host."""
-    import torch
-
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, fused=True)
-    module.train()
-
-    def step() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = torch.nn.functional.cross_entropy(module(x), y)
-        loss.backward()
-        optimizer.step()
-        return float(loss.detach())
-
-    return milliseconds(step)
-
-
-def torch_inference(module: Any, x: Any) -> float:
-    """A forward pass in evaluation mode."""
-    import torch
-
-    module.eval()
-    with torch.inference_mode():
-        return milliseconds(lambda: module(x))
 
 
 def table(report: dict[str, Any]) -> str:
-    """The rows as text."""
-    lines = [f"{report['device']}, torch {report['torch']}, CUDA {report['cuda']}"]
+    """The report as text; ratios are torch's best time to ours."""
+    lines = [
+        f"{report['device']}, torch {report.get('torch')}, CUDA {report.get('cuda')}, "
+        f"Python {report.get('python')}; milliseconds, medians",
+        f"{'':36} {'':10} {'':5} {'minicnn':>9} " + " ".join(f"{peer:>19}" for peer in PEERS)
+        + f" {'best / minicnn':>15} {'error':>9}",
+    ]  # fmt: skip
     for row in report["rows"]:
-        ratio = row["torch_ms"] / row["minicnn_ms"]
-        mode = "TF32" if row["tf32"] else "FP32"
+        times = [row[peer] for peer in PEERS if peer in row]
+        cells = [f"{row[peer]:19.3f}" if peer in row else f"{'-':>19}" for peer in PEERS]
+        ours = row.get("minicnn")
+        ratio = f"{min(times) / ours:15.2f}" if ours and times else f"{'-':>15}"
+        wrong = f"{row['error']:9.1e}" if "error" in row else f"{'-':>9}"
         lines.append(
-            f"{row['what']:26} {row['phase']:10} {mode}  minicnn {row['minicnn_ms']:8.3f} ms"
-            f"  torch {row['torch_ms']:8.3f} ms  torch/minicnn {ratio:5.2f}"
+            f"{row['what']:36} {row['phase']:10} {'TF32' if row['tf32'] else 'FP32':5} "
+            f"{f'{ours:9.3f}' if ours else '        -'} {' '.join(cells)} {ratio} {wrong}"
         )
+    for name, done in report["sections"].items():
+        lines.append(f"{name}: {done['status']} in {done['seconds']:.0f} s; {done['note']}")
+    lines += [f"left out: {reason}" for reason in report["left_out"]]
     return "\n".join(lines) + "\n"
 
 

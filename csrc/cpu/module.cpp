@@ -17,9 +17,10 @@ struct Device {
         return Tensor(at::detail::empty_cpu(sizes, dtype, /*pin_memory=*/false, format));
     }
 
-    struct Guard {
-        explicit Guard(const Tensor&) {}
+    struct Call {
+        Call() {}
     };
+    static std::optional<at::Device> elsewhere(const Tensor&) { return std::nullopt; }
 
     static std::optional<std::int64_t> wrong_label(const Tensor& labels, std::int64_t classes) {
         const auto* data = static_cast<const std::int64_t*>(labels.const_data_ptr());

@@ -26,9 +26,10 @@ struct Device {
         return Tensor(at::detail::empty_cpu(sizes, dtype, /*pin_memory=*/false, format));
     }
 
-    struct Guard {
-        explicit Guard(const Tensor&) {}
+    struct Call {
+        Call() {}
     };
+    static std::optional<at::Device> elsewhere(const Tensor&) { return std::nullopt; }
 
     static Tensor on_host(const Tensor& t) { return t; }
     static std::optional<std::int64_t> wrong_label(const Tensor& labels, std::int64_t classes);
@@ -55,15 +56,21 @@ struct Device {
         return Tensor(at::detail::empty_cuda(sizes, dtype, device, format));
     }
 
-    // Outputs are allocated on the current device, so that is where inputs must be.
-    struct Guard {
-        explicit Guard(const Tensor& t) : device(t.device()) {
-            if (device.original_device() == t.device()) return;
-            throw std::invalid_argument("[cuda] arrays: expected device " + device.original_device().str() +
-                                        ", the current one, got " + t.device().str());
-        }
-        c10::cuda::CUDAGuard device;
+    // A call from Python.  Its first array makes that array's device the current one, until the call ends.
+    struct Call {
+        Call() { now = this; }
+        ~Call() { now = nullptr; }
+        Call(const Call&) = delete;
+        c10::cuda::OptionalCUDAGuard guard;
+        static inline thread_local Call* now = nullptr;
     };
+
+    static std::optional<at::Device> elsewhere(const Tensor& t) {
+        c10::cuda::OptionalCUDAGuard& guard = Call::now->guard;
+        if (!guard.current_device()) guard.set_device(t.device());
+        const at::Device device = *guard.current_device();
+        return device == t.device() ? std::nullopt : std::optional(device);
+    }
 
     static Tensor on_host(const Tensor& t) { return t.to(at::kCPU); }
     static std::optional<std::int64_t> wrong_label(const Tensor& labels, std::int64_t classes);

@@ -119,12 +119,11 @@ def compile_flags() -> list[str]:
     ]  # fmt: skip
     if cpu_features():
         flags.append("-mcpu=native" if platform.machine() == "aarch64" else "-march=native")
-    if os.environ.get("MINICNN_WERROR") == "1":
-        flags.append("-Werror")
-    return flags
+    return [*flags, *WERROR]
 
 
 LINK_FLAGS = ["-fopenmp"]
+WERROR = ["-Werror"] if os.environ.get("MINICNN_WERROR") == "1" else []
 
 
 @dataclass(frozen=True)

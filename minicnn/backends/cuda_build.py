@@ -126,12 +126,21 @@ def architectures() -> str:
 
 def host_flags() -> list[str]:
     """Flags for module.cpp in the module for a GPU."""
-    return ["-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"]
+    return [
+        "-O2",
+        "-g0",
+        "-fvisibility=hidden",
+        "-Wall",
+        "-Wextra",
+        "-Wno-missing-field-initializers",
+        *build.WERROR,
+    ]
 
 
 def nvcc_flags() -> list[str]:
     """Flags for the kernels; NaN and infinity stay as IEEE has them."""
-    return ["-O3", "-Xcompiler", "-Wall,-Wextra,-fvisibility=hidden", "-lineinfo"]
+    werror = ["-Werror=all-warnings"] if build.WERROR else []
+    return ["-O3", "-Xcompiler", "-Wall,-Wextra,-fvisibility=hidden", "-lineinfo", *werror]
 
 
 def prepare() -> None:
@@ -154,7 +163,8 @@ def emulation_flags() -> list[str]:
     folder = build.source_folder() / "cuda_emulation"
     return [
         "-x", "c++", f"-I{folder}", "-DMINICNN_CUDA_EMULATION=1", "-O2", "-g0", "-fvisibility=hidden",
-        "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-attributes",
+        "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-attributes", "-Wno-missing-field-initializers",
+        *build.WERROR,
     ]  # fmt: skip
 
 
@@ -167,7 +177,7 @@ CUDA = build.Recipe(
     stem="_cuda",
     folders=("cuda",),
     sources=sources,
-    about=lambda: {"cuda": f"{torch_cuda_version()} for {architectures()}"},
+    about=lambda: {"cuda": torch_cuda_version(), "architectures": architectures()},
     missing=missing_for_build,
     load_options=_cuda_options,
 )
