@@ -1,0 +1,124 @@
+"""A recipe of minicnn in plain PyTorch, the peer of `python -m minicnn.train --recipe NAME`.
+
+    python benchmarks/torch_recipe.py --recipe fashion-quick [--channels-last] [flags of train]
+
+The same net with the same first weights, the same augmented batches, schedule, optimizer, averages and
+flips; everything that is computed from a batch is torch.nn, autograd and torch.optim.  Prints one JSON
+line: accuracy on the test images after the last epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from minicnn import data, train
+from minicnn.config import Config
+from minicnn.experiment import Experiment
+from minicnn.torch_reference import to_torch
+
+OPTIMIZERS = {
+    "sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+}  # fmt: skip
+TEST_BATCH = 256
+
+
+class TorchRun:
+    """The run of these settings, computed by PyTorch.
+
+    minicnn's experiment lends its first weights, batches, schedule and class weights, and computes nothing.
+    """
+
+    def __init__(self, config: Config, dataset: data.Dataset, *, channels_last: bool = False) -> None:
+        if config.early_stop:
+            raise ValueError("--early-stop: expected none, since both sides are to take the same steps")
+        self.config, self.dataset = config, dataset
+        self.plan = Experiment(config, dataset)
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.module = to_torch(self.plan.model).to(memory_format=self.format)
+        options = config.optimizer_options()
+        self.optimizer = OPTIMIZERS[config.optimizer](self.module.parameters(), config.lr, **options)
+        weight = self.plan.trainer.class_weight
+        self.loss = nn.CrossEntropyLoss(
+            None if weight is None else torch.as_tensor(weight), label_smoothing=config.label_smoothing
+        )
+        self.steps = 0
+        self.averages: dict[str, Tensor] = {}
+
+    def train_epoch(self, epoch: int) -> None:
+        self.module.train()
+        for x, y in self.plan.batches.epoch(epoch):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.plan.schedule(self.steps)
+            self.optimizer.zero_grad()
+            inputs = torch.from_numpy(x).contiguous(memory_format=self.format)
+            self.loss(self.module(inputs), torch.from_numpy(y)).backward()
+            if self.config.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
+            self.optimizer.step()
+            if self.config.ema:
+                self._average()
+            self.steps += 1
+
+    @torch.no_grad()
+    def accuracy(self) -> float:
+        """Share of the test images that are right; with averages and flips, if the recipe has them."""
+        own = {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
+        self.module.load_state_dict(own | self.averages)
+        self.module.eval()
+        right = sum(int((self._logits(x).argmax(1) == y).sum()) for x, y in self._test_batches())
+        self.module.load_state_dict(own)
+        return right / len(self.dataset.test)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        logits = self.module(x)
+        return (logits + self.module(x.flip(3))) / 2 if self.config.tta == "flip" else logits
+
+    def _test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        test = self.dataset.test
+        for start in range(0, len(test), TEST_BATCH):
+            rows = slice(start, start + TEST_BATCH)
+            x = data.normalize(test.x[rows], self.dataset.mean, self.dataset.std)
+            yield torch.from_numpy(x).contiguous(memory_format=self.format), torch.from_numpy(test.y[rows])
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        now = {name: t for name, t in self.module.state_dict().items() if t.is_floating_point()}
+        if self.averages:
+            decay = min(self.config.ema, (1 + self.steps) / (10 + self.steps))
+            torch._foreach_lerp_(list(self.averages.values()), list(now.values()), 1 - decay)
+        else:
+            self.averages = {name: tensor.clone() for name, tensor in now.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--channels-last", action="store_true")
+    own, flags = parser.parse_known_args()
+    args = train.parse([*flags, "--backend", "numpy"])
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    config = Config.resolve(vars(args))
+    dataset = data.load(
+        config.dataset, data_dir=config.data_dir, image_size=config.image_size, seed=config.seed,
+        limit_train=config.limit_train, limit_test=config.limit_test,
+    )  # fmt: skip
+    run = TorchRun(config, dataset, channels_last=own.channels_last)
+    accuracies = []
+    for epoch in range(config.epochs):
+        run.train_epoch(epoch)
+        accuracies.append(run.accuracy())
+    assert np.isfinite([float(p.detach().sum()) for p in run.module.parameters()]).all()
+    print(json.dumps({"accuracy": accuracies[-1]}))
+
+
+if __name__ == "__main__":
+    main()
