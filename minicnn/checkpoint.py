@@ -83,7 +83,7 @@ def load(path: str | Path) -> Checkpoint:
 
     Raises: CheckpointError naming the file and what is wrong with it
     """
-    tensors, metadata = _read(Path(path))
+    tensors, metadata = read_tensors(Path(path))
     if "minicnn" not in metadata:
         raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of minicnn")
     if metadata.get("minicnn_format") != str(FORMAT):
@@ -119,7 +119,11 @@ def check_tensors(path: str | Path, got: Mapping[str, np.ndarray], expected: Map
         raise CheckpointError(f"{path}: unexpected tensor {unexpected[0]}: this model has no such")
 
 
-def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
+def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """Tensors and metadata of any safetensors file.
+
+    Raises: CheckpointError naming the file and what is wrong with it
+    """
     from safetensors import SafetensorError, safe_open
 
     if path.is_dir():

@@ -46,6 +46,8 @@ class Config:
     class_weight: str = "none"
     early_stop: int | None = None
     recipe: str | None = None
+    init_from: str | None = None
+    freeze: str | None = None
 
     @classmethod
     def resolve(cls, flags: dict[str, Any]) -> Self:

@@ -46,6 +46,10 @@ class Experiment:
             config.model, in_channels=channels, num_classes=len(dataset.class_names),
             image_size=(height, width), backend=config.backend, seed=config.seed,
         )  # fmt: skip
+        if config.freeze:
+            self.model.freeze(*config.freeze.split(","))
+            if not self.model.is_trainable():
+                raise ValueError(f"--freeze {config.freeze} leaves nothing to train")
         train, self.validation = _held_out(dataset.train, config)
         self.judge = "test" if self.validation is None else "validation"
         self.batches = data.Batches(

@@ -18,6 +18,7 @@ from minicnn.config import RATES, Config
 from minicnn.data import augment
 from minicnn.experiment import Experiment
 from minicnn.files import folder_lock, make_folder
+from minicnn.pretrained import init_from
 from minicnn.progress import duration
 
 LIST = "list"
@@ -43,6 +44,8 @@ def main(argv: list[str] | None = None) -> None:
     if saved:
         config.check_resumes(saved)
     experiment = _experiment(config, console)
+    if config.init_from and not saved:
+        _init_from(config.init_from, experiment, console)
     if args.dry_run:
         _dry_run(experiment, console)
         return
@@ -102,6 +105,16 @@ def _experiment(config: Config, console: Console) -> Experiment:
     return experiment
 
 
+def _init_from(file: str, experiment: Experiment, console: Console) -> None:
+    taken = init_from(experiment.model, file)
+    console.print(f"first weights: {file}")
+    if taken.new:
+        console.print(f"for {len(experiment.dataset.class_names)} classes, new: {', '.join(taken.new)}")
+    if taken.ignored:
+        heads = dict.fromkeys(key.partition(".")[0] for key in taken.ignored)
+        console.print(f"ignored: {', '.join(f'{head}.*' for head in heads)}")
+
+
 def _dry_run(experiment: Experiment, console: Console) -> None:
     """Two training steps, of which the second is timed: the first one warms up."""
     console.print(experiment.model.summary(experiment.image_shape))
@@ -148,6 +161,15 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument("--model", choices=models.names(), default="simple_cnn", help="the network")
     cli.add_data(group)
+    group.add_argument(
+        "--init-from", metavar="FILE",
+        help="start from these weights, a .safetensors file or torch's .pt or .pth, with a new last layer "
+        "for another number of classes (default: from random ones)",
+    )  # fmt: skip
+    group.add_argument(
+        "--freeze", metavar="NAME[,...]",
+        help="layers to leave as they are, with all below them, as in conv1,layer?,*.bn1 (default: none)",
+    )  # fmt: skip
     for part in ("train", "test"):
         group.add_argument(
             f"--limit-{part}", type=cli.whole_number(1), metavar="N",
