@@ -21,15 +21,15 @@ from minicnn.pretrained import init_from
 from minicnn.torch_reference import to_torch
 
 RUN = [
-    "--model", "lenet5", "--limit-train", "96", "--limit-test", "32", "--batch-size", "16", "--backend", "numpy",
-    "--schedule", "constant", "--threads", "1",
+    "--model", "lenet5", "--limit-train", "96", "--limit-test", "32", "--batch-size", "16",
+    "--backend", "numpy", "--schedule", "constant", "--threads", "1",
 ]  # fmt: skip
 
 
-def net(name: str = "resnet20", classes: int = 4, seed: int = 0, **options: Any) -> Sequential:
+def net(name: str = "resnet20", classes: int = 4, seed: int = 0) -> Sequential:
     return models.create(
-        name, **{"in_channels": 3, "image_size": 32, **options}, num_classes=classes, backend="numpy", seed=seed
-    )  # fmt: skip
+        name, in_channels=3, num_classes=classes, image_size=32, backend="numpy", seed=seed
+    )
 
 
 def write_safetensors(model: Sequential, path: Path) -> Path:
@@ -106,7 +106,7 @@ def edited(**changes: Any) -> Callable[[Path], None]:
         ),
         ("w.pt", lambda path: torch.save([1], path), "expected a state dict, got list"),
         ("w.pt", lambda path: torch.save({}, path), "expected a state dict, got an empty one"),
-        ("w.pt", lambda path: torch.save({"lr": 1}, path), "expected a state dict of tensors, got int under lr"),
+        ("w.pt", lambda path: torch.save({"lr": 1}, path), "a state dict of tensors, got int under lr"),
         (
             "w.safetensors",
             edited(conv1__weight=None, extra=np.zeros(1)),
@@ -115,7 +115,7 @@ def edited(**changes: Any) -> Callable[[Path], None]:
         (
             "w.safetensors",
             lambda path: save_file(net("vgg_small").state_dict(), path),
-            "it has no conv1.weight, bn1.weight, bn1.bias and 106 more; features.0.weight, ",
+            "it has no conv1.weight, bn1.weight, bn1.bias and 104 more; classifier.bias, ",
         ),
         (
             "w.safetensors",
