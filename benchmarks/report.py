@@ -80,12 +80,44 @@ def untuned(result: Result) -> str:
     return f"{text}\n\n{table(rows)}"
 
 
+def recipes(result: Result) -> str:
+    """One row a recipe: what both sides reach, and in which time."""
+    rows = [["recipe", "test accuracy", "seconds", "PyTorch's accuracy", "its seconds", "ratio"]]
+    for name, entry in result.items():
+        row = [name]
+        for side in ("minicnn", "torch"):
+            row += (
+                [_accuracy(entry[side]), f"{entry[side]['median seconds']}"] if side in entry else ["", ""]
+            )
+        rows.append([*row, f"**{entry['torch / minicnn']}**" if "torch / minicnn" in entry else ""])
+    places = sorted({where(entry) for entry in result.values()})
+    return f"`benchmarks/recipes.py`, whole commands, on {'; '.join(places)}:\n\n{table(rows)}"
+
+
+def _accuracy(side: Result) -> str:
+    seeds, error = len(side["accuracies"]), side["standard error"]
+    spread = "one seed" if error is None else f"± {100 * error:.2f}, {seeds} seeds"
+    return f"{side['accuracy']:.2%} ({spread})"
+
+
+def augment(result: Result) -> str:
+    rows = [["`--augment`", "training step, ms", "against none"]]
+    for text, ms in result["training step, ms"].items():
+        rows.append([text, f"{ms:.2f}", f"{result['step with / without'][text]:.2f}"])
+    return (
+        f"`benchmarks/augment.py`, simple_cnn at batch 128 with fetching the batch, on {where(result)}:\n\n"
+        f"{table(rows)}"
+    )
+
+
 SECTIONS = {
     "cpp_steps": cpp_steps,
     "untuned": untuned,
     "end_to_end": end_to_end,
     "numpy_steps": numpy_steps,
     "memory": memory,
+    "recipes": recipes,
+    "augment": augment,
 }
 
 
