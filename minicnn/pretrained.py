@@ -2,6 +2,7 @@
 
 A file is safetensors, minicnn's checkpoints included, or a state dict that torch.save wrote; of the
 latter torch reads tensors and plain containers only (``weights_only=True``), so no code in it is run.
+Training normalises images by its own dataset's mean and deviation, whatever the weights were trained with.
 """
 
 from __future__ import annotations
