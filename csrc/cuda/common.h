@@ -30,6 +30,19 @@ __device__ __forceinline__ void store(T* at, const Vector<T, V>& values) {
     *reinterpret_cast<Vector<T, V>*>(at) = values;
 }
 
+// The first `count` of the values; all at once where there are so many and the place allows it.
+template <typename T, int V>
+__device__ __forceinline__ void store_some(T* at, const Vector<T, V>& values, int count) {
+    if (count >= V && reinterpret_cast<std::uintptr_t>(at) % sizeof(values) == 0) {
+        store(at, values);
+    } else {
+#pragma unroll
+        for (int k = 0; k < V; ++k) {
+            if (k < count) at[k] = values.v[k];
+        }
+    }
+}
+
 template <typename T>
 bool aligned(const T* pointer) {
     return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0;  // so is nullptr

@@ -14,13 +14,14 @@ struct ForwardOutput {
     std::int64_t F;
     int group_filters;
     bool relu;
-    static constexpr bool doubts = false;
+    static constexpr bool doubts = false, contiguous = true;
     __device__ std::int64_t row(std::int64_t m) const { return m * F; }
-    __device__ bool put(int group, int, std::int64_t row, int n, T value) const {
-        const int f = group * group_filters + n;
-        if (bias) value += bias[f];
-        y[row + f] = relu ? cuda::relu(value) : value;
-        return true;
+    __device__ T* at(int group, int, std::int64_t row, int n) const {
+        return y + row + group * group_filters + n;
+    }
+    __device__ T value(int group, int n, T sum) const {
+        if (bias) sum += bias[group * group_filters + n];
+        return relu ? cuda::relu(sum) : sum;
     }
 };
 

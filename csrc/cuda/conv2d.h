@@ -55,11 +55,30 @@ inline bool is_pointwise(const ConvParams& p) {
     return p.KH == 1 && p.KW == 1 && p.stride_h == 1 && p.stride_w == 1 && p.pad_h == 0 && p.pad_w == 0;
 }
 
+// A gradient to the weight is computed as (taps and channels) x filters; dw is its transpose.
+template <typename T>
+struct WeightOutput {
+    T* dw;
+    std::int64_t depth;
+    int group_filters;
+    static constexpr bool doubts = false, contiguous = false;
+    __device__ std::int64_t row(std::int64_t m) const { return m; }
+    __device__ T* at(int group, int, std::int64_t row, int n) const {
+        return dw + (std::int64_t(group) * group_filters + n) * depth + row;
+    }
+    __device__ T value(int, int, T sum) const { return sum; }
+};
+
 // The gradients, for a dy on the map before what is fused behind it; `fused` is false where nothing is.
 template <typename T, bool fused>
 void conv2d_input_gradient(const T* dy, const Fused& f, const T* weight, T* dx, const ConvParams& p);
 template <typename T, bool fused>
 void conv2d_weight_gradient(const T* dy, const Fused& f, const T* x, T* dw, const ConvParams& p);
+// The gradient to the weight from the winners of a max-pool alone, for windows of few cells.
+bool pooled_weight_supported(const ConvParams& p, const PoolParams& pool);
+template <typename T>
+void pooled_weight_gradient(const T* dy, const std::uint8_t* winner, const T* x, T* dw, const ConvParams& p,
+                            const PoolParams& pool);
 // db, from a dy of so many rows: of the map, or of the pooled map.
 template <typename T>
 void conv2d_bias_gradient(const T* dy, const Fused& f, T* db, std::int64_t rows, std::int64_t F);

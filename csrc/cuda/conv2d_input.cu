@@ -33,17 +33,17 @@ struct InputOutput {
     Axis down, across;
     Pixels inputs;
     int group_channels, depth;
-    static constexpr bool doubts = true;
+    static constexpr bool doubts = true, contiguous = true;
 
     __device__ std::int64_t row(std::int64_t m) const {
         const Pixel at = inputs.at(m);
         const std::int64_t h = down.phase + at.h * down.stride, w = across.phase + at.w * across.stride;
         return ((at.n * H + h) * W + w) * C;
     }
-    __device__ bool put(int group, int, std::int64_t row, int n, T value) const {
-        dx[row + group * group_channels + n] = value;
-        return is_finite(value);
+    __device__ T* at(int group, int, std::int64_t row, int n) const {
+        return dx + row + group * group_channels + n;
     }
+    __device__ T value(int, int, T sum) const { return sum; }
     __device__ void put_again(int group, std::int64_t row_of_dx, std::int64_t m, int n) const {
         A of_group = a;
         B filters = b;
@@ -57,7 +57,7 @@ struct InputOutput {
             if (!of_group.meets(row, at)) continue;
             sum += of_group.template values<1>(row, at).v[0] * *filters.at(channel, filters.depth(k, true));
         }
-        dx[row_of_dx + group * group_channels + n] = sum;
+        *at(group, 0, row_of_dx, n) = sum;
     }
 };
 
@@ -92,12 +92,12 @@ struct PointwiseOutput {
     T* dx;
     std::int64_t C;
     int group_channels;
-    static constexpr bool doubts = false;
+    static constexpr bool doubts = false, contiguous = true;
     __device__ std::int64_t row(std::int64_t m) const { return m * C; }
-    __device__ bool put(int group, int, std::int64_t row, int n, T value) const {
-        dx[row + group * group_channels + n] = value;
-        return true;
+    __device__ T* at(int group, int, std::int64_t row, int n) const {
+        return dx + row + group * group_channels + n;
     }
+    __device__ T value(int, int, T sum) const { return sum; }
 };
 
 template <typename T, int WA, int WB>

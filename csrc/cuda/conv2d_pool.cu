@@ -2,40 +2,12 @@
 // whole windows in a block and pools them in shared memory, backward looks up which cell won.
 
 #include "conv2d.h"
+#include "window_order.h"
 
 namespace minicnn {
 namespace {
 
-using cuda::narrow;
-
-// Numbers the pixels of the map window by window, so that the cells of a window are neighbours.
-class WindowOrder {
-  public:
-    WindowOrder(const PoolParams& pool)
-        : by_cells_(pool.KH * pool.KW),
-          by_width_(pool.KW),
-          windows_(pool.OH, pool.OW),
-          cells_(int(pool.KH * pool.KW)),
-          width_(int(pool.KW)),
-          stride_h_(narrow(pool.stride_h, "stride")),
-          stride_w_(narrow(pool.stride_w, "stride")) {}
-
-    __device__ cuda::Pixel at(std::int64_t i) const {
-        const std::int64_t window = by_cells_.quotient(i);
-        return cell(windows_.at(window), int(i - window * cells_));
-    }
-    __device__ cuda::Pixel cell(const cuda::Pixel& window, int number) const {
-        const int u = by_width_.quotient(number);
-        return {window.n, window.h * stride_h_ + u, window.w * stride_w_ + number - u * width_};
-    }
-    __device__ cuda::Pixel window(std::int64_t i) const { return windows_.at(i); }
-    __host__ __device__ int cells() const { return cells_; }
-
-  private:
-    cuda::Divisor by_cells_, by_width_;
-    cuda::Pixels windows_;
-    int cells_, width_, stride_h_, stride_w_;
-};
+using cuda::narrow, cuda::WindowOrder;
 
 template <typename T>
 struct PoolOutput {
@@ -166,7 +138,11 @@ void conv2d_pool_backward(const T* dy, const std::uint8_t* winner, const T* x, c
                           T* dw, T* db, const ConvParams& p, const PoolParams& pool) {
     const cuda::Fused f{nullptr, winner, pool};
     if (dx) cuda::conv2d_input_gradient<T, true>(dy, f, weight, dx, p);
-    if (dw) cuda::conv2d_weight_gradient<T, true>(dy, f, x, dw, p);
+    if (dw && cuda::pooled_weight_supported(p, pool)) {
+        cuda::pooled_weight_gradient(dy, winner, x, dw, p, pool);
+    } else if (dw) {
+        cuda::conv2d_weight_gradient<T, true>(dy, f, x, dw, p);
+    }
     if (db) cuda::conv2d_bias_gradient(dy, f, db, p.N * pool.OH * pool.OW, p.F);
 }
 

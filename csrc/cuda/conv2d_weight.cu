@@ -6,20 +6,6 @@
 namespace minicnn::cuda {
 namespace {
 
-// The product is (taps and channels) x filters; dw is its transpose.
-template <typename T>
-struct WeightOutput {
-    T* dw;
-    std::int64_t depth;
-    int group_filters;
-    static constexpr bool doubts = false;
-    __device__ std::int64_t row(std::int64_t m) const { return m; }
-    __device__ bool put(int group, int, std::int64_t row, int n, T value) const {
-        dw[(std::int64_t(group) * group_filters + n) * depth + row] = value;
-        return true;
-    }
-};
-
 template <typename T, int WA, int WB, bool fused>
 void multiply(const T* dy, const Fused& f, const T* x, T* dw, const ConvParams& p) {
     const std::int64_t depth = p.KH * p.KW * (p.C / p.groups), filters = p.F / p.groups;

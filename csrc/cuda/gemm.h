@@ -12,7 +12,7 @@
 
 #include <cuda_pipeline.h>
 
-#include "common.h"
+#include "reduce.h"
 
 namespace minicnn::cuda {
 
@@ -214,12 +214,64 @@ __device__ __forceinline__ void multiply(Math& math, const A& a, const B& b, con
     math.template finish<A, B>(shared);
 }
 
-// Output has row(m): where row m begins; put(group, split, row, n, value), which may return false: the
-// value is in doubt, and put_again(group, row, m, n) finds it in another way.
+// How a thread's columns of out lie once its neighbours' are exchanged: U at a time beside each other in
+// memory.  Where they are so already, nothing is exchanged.
+template <typename B, int TN>
+struct Columns {
+    using T = typename B::Element;
+    static constexpr int U = Share<B, TN>::U;
+
+    // The first of the U columns that thread t of 16 ends up with at sum[.][j], j a multiple of U.
+    __device__ static int first(int t, int j) {
+        return B::k_contiguous ? j * 16 + t % U * 16 + t / U * U : Share<B, TN>::row(t, j);
+    }
+
+    // Transposes the U x U numbers that U neighbouring threads hold.  The whole warp must call it.
+    __device__ static Vector<T, U> exchange(const T* sum) {
+        Vector<T, U> values;
+#pragma unroll
+        for (int i = 0; i < U; ++i) values.v[i] = sum[i];
+        if constexpr (B::k_contiguous) {
+#pragma unroll
+            for (int step = 1; step < U; step *= 2) {
+                const bool upper = threadIdx.x & step;
+#pragma unroll
+                for (int i = 0; i < U; ++i) {
+                    if (i & step) continue;
+                    T &low = values.v[i], &high = values.v[i + step];
+                    const T other = __shfl_xor_sync(whole_warp, upper ? low : high, step);
+                    (upper ? low : high) = other;
+                }
+            }
+        }
+        return values;
+    }
+};
+
+// Output has row(m): where row m begins; at(group, split, row, n): where an element is put; contiguous: the
+// next n lies beside it; value(group, n, sum): what is put there.  With `doubts`, a value that is not
+// finite is found in another way, by put_again(group, row, m, n).
+
+// Puts the first `count` of the values, of neighbouring n.
+template <typename T, int U, typename Output>
+__device__ __forceinline__ void put(const Output& out, int group, int split, std::int64_t row, int n,
+                                    const Vector<T, U>& values, int count) {
+    if constexpr (Output::contiguous) {
+        store_some(out.at(group, split, row, n), values, count);
+    } else {
+#pragma unroll
+        for (int q = 0; q < U; ++q) {
+            if (q < count) *out.at(group, split, row, n + q) = values.v[q];
+        }
+    }
+}
+
 template <typename Math, typename A, typename B, int WA, int WB, typename Output>
 __global__ void __launch_bounds__(block_threads, 1) gemm_kernel(A a, B b, Output out, GemmSize s) {
     using T = typename Math::T;
     using Layout = GemmLayout<Math, A, B>;
+    using Of = Columns<B, Math::TN>;
+    constexpr int U = Of::U;
     MINICNN_DYNAMIC_SHARED(T, shared);
     const int group = int(blockIdx.z) / s.splits, split = int(blockIdx.z) % s.splits;
     const std::int64_t first_row = std::int64_t(blockIdx.x) * s.tile_rows;
@@ -233,22 +285,27 @@ __global__ void __launch_bounds__(block_threads, 1) gemm_kernel(A a, B b, Output
 #pragma unroll
     for (int i = 0; i < Math::TM; ++i) {
         const std::int64_t m = first_row + Share<A, Math::TM>::row(ty, i);
-        if (m >= s.M) continue;
-        const std::int64_t row = out.row(m);
+        const std::int64_t row = m < s.M ? out.row(m) : 0;
 #pragma unroll
-        for (int j = 0; j < Math::TN; ++j) {
-            const int n = first_column + Share<B, Math::TN>::row(tx, j);
-            if (n >= s.N) continue;
-            if (!out.put(group, split, row, n, math.sum[i][j]))
-                doubtful |= std::uint64_t{1} << (i * Math::TN + j);
+        for (int j = 0; j < Math::TN; j += U) {
+            Vector<T, U> values = Of::exchange(math.sum[i] + j);
+            const int n = first_column + Of::first(tx, j), count = m < s.M ? s.N - n : 0;
+#pragma unroll
+            for (int q = 0; q < U; ++q) {
+                if (q >= count) continue;
+                values.v[q] = out.value(group, n + q, values.v[q]);
+                if (Output::doubts && !is_finite(values.v[q]))
+                    doubtful |= std::uint64_t{1} << (i * Math::TN + j + q);
+            }
+            put(out, group, split, row, n, values, count);
         }
     }
     if constexpr (Output::doubts) {
         for (int element = 0; doubtful; ++element, doubtful >>= 1) {
             if (!(doubtful & 1)) continue;
             const std::int64_t m = first_row + Share<A, Math::TM>::row(ty, element / Math::TN);
-            out.put_again(group, out.row(m), m,
-                          first_column + Share<B, Math::TN>::row(tx, element % Math::TN));
+            const int j = element % Math::TN;
+            out.put_again(group, out.row(m), m, first_column + Of::first(tx, j / U * U) + j % U);
         }
     }
 }
@@ -270,12 +327,12 @@ struct Parts {
     T* data;
     std::int64_t M;
     int N, groups;
-    static constexpr bool doubts = false;
+    static constexpr bool doubts = false, contiguous = true;
     __device__ std::int64_t row(std::int64_t m) const { return m * N; }
-    __device__ bool put(int group, int split, std::int64_t row, int n, T value) const {
-        data[(std::int64_t(split) * groups + group) * M * N + row + n] = value;
-        return true;
+    __device__ T* at(int group, int split, std::int64_t row, int n) const {
+        return data + (std::int64_t(split) * groups + group) * M * N + row + n;
     }
+    __device__ T value(int, int, T sum) const { return sum; }
 };
 
 // Adds the parts up in order and puts the sums.
@@ -293,8 +350,10 @@ struct AddParts {
         const std::int64_t line = divide(i, N), group = divide(line, M), m = line - group * M;
         const std::int64_t row = out.row(m);
         const int n = int(i - line * N);
-        if (!out.put(int(group), 0, row, n, sum)) {
-            if constexpr (Output::doubts) out.put_again(int(group), row, m, n);
+        const T value = out.value(int(group), n, sum);
+        *out.at(int(group), 0, row, n) = value;
+        if constexpr (Output::doubts) {
+            if (!is_finite(value)) out.put_again(int(group), row, m, n);
         }
     }
 };
@@ -306,19 +365,24 @@ inline int splits_for(const GemmSize& s, int BM, int BN) {
     return int(std::clamp<std::int64_t>(smaller(wanted, most), 1, 128));
 }
 
+// compute(output) leaves the sums, or their parts that are then added up.
+template <typename T, typename Output, typename Compute>
+void sum_parts(const GemmSize& s, const Output& out, const Compute& compute) {
+    if (s.splits == 1) return compute(out);
+    const std::int64_t size = s.groups * s.M * s.N;
+    const Scratch<T> parts(s.splits * size);
+    compute(Parts<T>{parts.get(), s.M, s.N, s.groups});
+    for_each<T>(AddParts<T, Output>{parts.get(), out, s.M, s.N, s.groups, s.splits}, size, false);
+}
+
 template <typename Math, int WA, int WB, typename A, typename B, typename Output>
 void gemm(const A& a, const B& b, const Output& out, GemmSize s) {
-    using T = typename Math::T;
     using Layout = GemmLayout<Math, A, B>;
     if (s.M == 0 || s.N == 0) return;
     s.tile_rows = Layout::BM;
     s.splits = splits_for(s, Layout::BM, Layout::BN);
     s.split_depth = ceil_div(ceil_div(s.K, s.splits), slice) * slice;
-    if (s.splits == 1) return launch_gemm<Math, WA, WB>(a, b, out, s);
-    const std::int64_t size = s.groups * s.M * s.N;
-    const Scratch<T> parts(s.splits * size);
-    launch_gemm<Math, WA, WB>(a, b, Parts<T>{parts.get(), s.M, s.N, s.groups}, s);
-    for_each<T>(AddParts<T, Output>{parts.get(), out, s.M, s.N, s.groups, s.splits}, size, false);
+    sum_parts<typename Math::T>(s, out, [&](const auto& to) { launch_gemm<Math, WA, WB>(a, b, to, s); });
 }
 
 }  // namespace minicnn::cuda

@@ -1,0 +1,231 @@
+// The gradient to the weight behind a max-pool, from the winners alone: a window of 2 x 2 sends its
+// gradient to one pixel of the map, so a quarter of the multiplications of the dense product are left.
+//
+// A warp owns a few filters and some hundred taps, its lanes a few taps each.  For every window it takes
+// the taps' inputs at all cells of the window into registers; then each filter adds those of its winner.
+// Which cell that is, is the same for the whole warp: a branch that all lanes take alike.  Inputs come
+// through the L1 cache, as the warps of a block share the taps and the windows.  There is no barrier.
+
+#include "conv2d.h"
+
+namespace minicnn::cuda {
+namespace {
+
+constexpr int most_cells = 4;  // of a window
+constexpr int block_warps = block_threads / warp_lanes;
+
+// What a warp owns; WX taps are loaded at once.
+template <typename T, int WX>
+struct WarpShare {
+    static constexpr int vectors = WX == 1 ? 5 : 3;  // of a lane
+    static constexpr int taps = warp_lanes * vectors * WX;
+    static constexpr int filters = 32 / sizeof(T);
+};
+
+// How far a tap, or a cell of a window, is from the first one in the image.
+struct Step {
+    int h, w;
+    std::int64_t elements;
+};
+
+// The inputs of windows and taps.
+template <typename T>
+struct Inputs {
+    const T* x;
+    std::int64_t C;
+    int H, W, windows_down, windows_across;
+    int window_h, window_w, pad_h, pad_w, dil_h, dil_w;  // window_h, window_w: from one window to the next
+    Pixels windows;
+    Taps taps;
+    Step cells[most_cells];
+
+    Inputs(const T* x_, const ConvParams& p, const PoolParams& pool)
+        : x(x_),
+          C(p.C),
+          H(narrow(p.H, "H")),
+          W(narrow(p.W, "W")),
+          windows_down(int(pool.OH)),
+          windows_across(int(pool.OW)),
+          window_h(narrow(pool.stride_h * p.stride_h, "stride")),
+          window_w(narrow(pool.stride_w * p.stride_w, "stride")),
+          pad_h(narrow(p.pad_h, "padding")),
+          pad_w(narrow(p.pad_w, "padding")),
+          dil_h(narrow(p.dil_h, "dilation")),
+          dil_w(narrow(p.dil_w, "dilation")),
+          windows(pool.OH, pool.OW),
+          taps(p.KW, p.C / p.groups) {
+        for (int i = 0; i < most_cells; ++i)
+            cells[i] = step(int(i / pool.KW * p.stride_h), int(i % pool.KW * p.stride_w), 0);
+    }
+
+    __host__ __device__ Step step(int h, int w, std::int64_t channel) const {
+        return {h, w, (std::int64_t(h) * W + w) * C + channel};
+    }
+    __device__ Step tap(std::int64_t k, std::int64_t first_channel) const {
+        const Tap tap = taps.at(k);
+        return step(tap.u * dil_h, tap.v * dil_w, first_channel + tap.c);
+    }
+    // The first input of a window; it may lie in the padding.
+    __device__ Step corner(const Pixel& window) const {
+        const int h = window.h * window_h - pad_h, w = window.w * window_w - pad_w;
+        return {h, w, ((window.n * H + h) * W + w) * C};
+    }
+    __device__ bool in_image(int h, int w) const {
+        return unsigned(h) < unsigned(H) && unsigned(w) < unsigned(W);
+    }
+    __device__ void to_next(Pixel& window) const {
+        if (++window.w < windows_across) return;
+        window.w = 0;
+        if (++window.h < windows_down) return;
+        window.h = 0;
+        ++window.n;
+    }
+};
+
+// The warps that the product is shared out to: so many along the filters and the taps, for each of
+// s.splits.
+struct Warps {
+    int along_filters, along_taps;
+};
+
+// sum += dy * input
+template <typename T, int vectors, int WX>
+__device__ __forceinline__ void add(T (&sum)[vectors][WX], T dy, const Vector<T, WX> (&input)[vectors]) {
+#pragma unroll
+    for (int j = 0; j < vectors; ++j) {
+#pragma unroll
+        for (int q = 0; q < WX; ++q) sum[j][q] += dy * input[j].v[q];
+    }
+}
+
+// WD filters' gradients are loaded at once.
+template <typename T, int WX, int WD, typename Output>
+__global__ void __launch_bounds__(block_threads, 1)
+    pooled_weight_kernel(Inputs<T> inputs, const T* dy, const std::uint8_t* winner, std::int64_t F,
+                         Output out, GemmSize s, Warps warps) {
+    using Of = WarpShare<T, WX>;
+    const int lane = int(threadIdx.x) % warp_lanes, group = int(blockIdx.y);
+    const int warp = int(blockIdx.x) * block_warps + int(threadIdx.x) / warp_lanes;
+    const int first_filter = warp % warps.along_filters * Of::filters, rest = warp / warps.along_filters;
+    const int first_tap = rest % warps.along_taps * Of::taps, split = rest / warps.along_taps;
+    if (split >= s.splits) return;
+
+    const int K = int(s.M);
+    int k[Of::vectors];
+    const T* from[Of::vectors];
+    int tap_h[Of::vectors], tap_w[Of::vectors];
+#pragma unroll
+    for (int j = 0; j < Of::vectors; ++j) {
+        k[j] = first_tap + (j * warp_lanes + lane) * WX;
+        const Step tap = inputs.tap(smaller(k[j], K - WX), group * (inputs.C / s.groups));
+        from[j] = inputs.x + tap.elements;
+        tap_h[j] = tap.h;
+        tap_w[j] = tap.w;
+    }
+
+    T sum[Of::filters][Of::vectors][WX] = {};
+    const std::int64_t first = split * s.split_depth, last = smaller(first + s.split_depth, s.K);
+    Pixel at = inputs.windows.at(first);
+    for (std::int64_t window = first; window < last; ++window, inputs.to_next(at)) {
+        Vector<T, WX> input[most_cells][Of::vectors];
+        const Step corner = inputs.corner(at);
+#pragma unroll
+        for (int i = 0; i < most_cells; ++i) {  // beyond a smaller window's last cell: nobody asks for it
+            const int h = corner.h + inputs.cells[i].h, w = corner.w + inputs.cells[i].w;
+            const std::int64_t offset = corner.elements + inputs.cells[i].elements;
+#pragma unroll
+            for (int j = 0; j < Of::vectors; ++j) {
+                input[i][j] = {};
+                if (inputs.in_image(h + tap_h[j], w + tap_w[j])) input[i][j] = load<WX>(from[j] + offset);
+            }
+        }
+        const std::int64_t row = window * F + std::int64_t(group) * s.N + first_filter;
+#pragma unroll
+        for (int f = 0; f < Of::filters; f += WD) {
+            if (first_filter + f >= s.N) break;
+            const Vector<T, WD> gradient = load<WD>(dy + row + f);
+            const auto won = load<WD>(winner + row + f);
+#pragma unroll
+            for (int i = 0; i < WD; ++i) {
+                switch (won.v[i]) {  // comparisons one by one would become four times the multiplications
+                    case 0:
+                        add(sum[f + i], gradient.v[i], input[0]);
+                        break;
+                    case 1:
+                        add(sum[f + i], gradient.v[i], input[1]);
+                        break;
+                    case 2:
+                        add(sum[f + i], gradient.v[i], input[2]);
+                        break;
+                    case 3:
+                        add(sum[f + i], gradient.v[i], input[3]);
+                        break;
+                }
+            }
+        }
+    }
+
+#pragma unroll
+    for (int j = 0; j < Of::vectors; ++j) {
+#pragma unroll
+        for (int q = 0; q < WX; ++q) {
+            Vector<T, Of::filters> values;
+#pragma unroll
+            for (int f = 0; f < Of::filters; ++f) values.v[f] = sum[f][j][q];
+            const int count = k[j] + q < K ? s.N - first_filter : 0;
+            put(out, group, split, out.row(k[j] + q), first_filter, values, count);
+        }
+    }
+}
+
+template <typename T, int WX, int WD>
+void from_winners(const T* dy, const std::uint8_t* winner, const T* x, T* dw, const ConvParams& p,
+                  const PoolParams& pool) {
+    using Of = WarpShare<T, WX>;
+    const std::int64_t depth = p.KH * p.KW * (p.C / p.groups);
+    GemmSize s{depth, p.N * pool.OH * pool.OW, narrow(p.F / p.groups, "F"), 0, int(p.groups), 1, 0};
+    const Warps warps{int(ceil_div(s.N, Of::filters)), int(ceil_div(narrow(depth, "taps"), Of::taps))};
+    const std::int64_t tiles = std::int64_t(warps.along_filters) * warps.along_taps;
+    constexpr std::int64_t enough = 2048, least_windows = 64;
+    s.splits =
+        int(std::clamp<std::int64_t>(smaller(enough / (tiles * s.groups), s.K / least_windows), 1, 128));
+    s.split_depth = ceil_div(s.K, s.splits);
+    const Inputs<T> inputs(x, p, pool);
+    const dim3 grid(unsigned(narrow(ceil_div(tiles * s.splits, block_warps), "tiles of a gradient")),
+                    unsigned(s.groups));
+    sum_parts<T>(s, WeightOutput<T>{dw, depth, s.N}, [&](const auto& out) {
+        using Output = std::decay_t<decltype(out)>;
+        launch(pooled_weight_kernel<T, WX, WD, Output>, grid, block_threads, 0, current_stream(), inputs,
+               dy, winner, p.F, out, s, warps);
+    });
+}
+
+}  // namespace
+
+// With TF32 the tensor cores' dense product is the faster by far.
+bool pooled_weight_supported(const ConvParams& p, const PoolParams& pool) {
+    return pool.KH * pool.KW <= most_cells && !is_depthwise(p) && !allow_tf32;
+}
+
+template <typename T>
+void pooled_weight_gradient(const T* dy, const std::uint8_t* winner, const T* x, T* dw, const ConvParams& p,
+                            const PoolParams& pool) {
+    constexpr int V = full_width<T>;
+    const bool wide_x = aligned(x) && p.C / p.groups % V == 0;
+    const bool wide_dy = aligned(dy) && aligned(winner) && p.F / p.groups % V == 0;
+    if (wide_x && wide_dy) {
+        from_winners<T, V, V>(dy, winner, x, dw, p, pool);
+    } else if (wide_dy) {
+        from_winners<T, 1, V>(dy, winner, x, dw, p, pool);
+    } else {
+        from_winners<T, 1, 1>(dy, winner, x, dw, p, pool);
+    }
+}
+
+#define INSTANTIATE(T)                                                                                   \
+    template void pooled_weight_gradient(const T*, const std::uint8_t*, const T*, T*, const ConvParams&, \
+                                         const PoolParams&)
+INSTANTIATE(float);
+INSTANTIATE(double);
+
+}  // namespace minicnn::cuda

@@ -1,0 +1,37 @@
+// The pixels of a map in the order of the windows of the max-pool behind it.
+#pragma once
+
+#include "operands.h"
+
+namespace minicnn::cuda {
+
+// Numbers the pixels of the map window by window, so that the cells of a window are neighbours.
+class WindowOrder {
+  public:
+    WindowOrder(const PoolParams& pool)
+        : by_cells_(pool.KH * pool.KW),
+          by_width_(pool.KW),
+          windows_(pool.OH, pool.OW),
+          cells_(int(pool.KH * pool.KW)),
+          width_(int(pool.KW)),
+          stride_h_(narrow(pool.stride_h, "stride")),
+          stride_w_(narrow(pool.stride_w, "stride")) {}
+
+    __device__ Pixel at(std::int64_t i) const {
+        const std::int64_t window = by_cells_.quotient(i);
+        return cell(windows_.at(window), int(i - window * cells_));
+    }
+    __device__ Pixel cell(const Pixel& window, int number) const {
+        const int u = by_width_.quotient(number);
+        return {window.n, window.h * stride_h_ + u, window.w * stride_w_ + number - u * width_};
+    }
+    __device__ Pixel window(std::int64_t i) const { return windows_.at(i); }
+    __host__ __device__ int cells() const { return cells_; }
+
+  private:
+    Divisor by_cells_, by_width_;
+    Pixels windows_;
+    int cells_, width_, stride_h_, stride_w_;
+};
+
+}  // namespace minicnn::cuda
