@@ -22,6 +22,10 @@ struct Moments {
     }
     __device__ void merge(const Moments& other) {
         if (other.count == 0) return;
+        if (count == 0) {
+            *this = other;
+            return;
+        }
         const double total = count + other.count, delta = double(other.mean) - double(mean);
         const double share = other.count / total;
         squares = T(double(squares) + double(other.squares) + delta * delta * count * share);
@@ -35,6 +39,7 @@ struct ImageMoments {
     using Accumulator = Moments<T>;
     const T* x;
     std::int64_t C;
+    __device__ int column(int c) const { return c; }
     __device__ void add(Accumulator& sum, std::int64_t row, int c) const { sum.add(x[row * C + c]); }
 };
 
@@ -120,6 +125,7 @@ struct SumGradients {
     Gradient gradient;
     const T *x, *mean;
     std::int64_t C;
+    __device__ int column(int c) const { return c; }
     __device__ void add(Accumulator& sum, std::int64_t row, int c) const {
         const std::int64_t i = row * C + c;
         const T g = gradient(i);

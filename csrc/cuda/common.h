@@ -84,10 +84,10 @@ __device__ __forceinline__ T relu_gradient(T dy, T y) {
 }
 
 // A size that a kernel counts in 32 bits.
-inline int narrow(std::int64_t size, const char* what) {
-    if (size >= std::int64_t{1} << 31) {
-        throw std::invalid_argument("[cuda] " + std::string(what) + ": expected fewer than 2**31, got " +
-                                    std::to_string(size));
+inline int narrow(std::int64_t size, const char* what, int bits = 31) {
+    if (size >= std::int64_t{1} << bits) {
+        throw std::invalid_argument("[cuda] " + std::string(what) + ": expected fewer than 2**" +
+                                    std::to_string(bits) + ", got " + std::to_string(size));
     }
     return int(size);
 }

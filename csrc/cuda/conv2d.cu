@@ -2,31 +2,13 @@
 
 #include "conv2d.h"
 #include "depthwise.h"
+#include "first_layer.h"
 
 namespace minicnn {
 namespace {
 
-// y = sum + bias, then ReLU
-template <typename T>
-struct ForwardOutput {
-    T* y;
-    const T* bias;
-    std::int64_t F;
-    int group_filters;
-    bool relu;
-    static constexpr bool doubts = false, contiguous = true;
-    __device__ std::int64_t row(std::int64_t m) const { return m * F; }
-    __device__ T* at(int group, int, std::int64_t row, int n) const {
-        return y + row + group * group_filters + n;
-    }
-    __device__ T value(int group, int n, T sum) const {
-        if (bias) sum += bias[group * group_filters + n];
-        return relu ? cuda::relu(sum) : sum;
-    }
-};
-
 template <typename T, int W, typename A>
-void multiply(const A& patches, const T* weight, const ForwardOutput<T>& out, const ConvParams& p) {
+void multiply(const A& patches, const T* weight, const cuda::ForwardOutput<T>& out, const ConvParams& p) {
     const std::int64_t depth = p.KH * p.KW * (p.C / p.groups), filters = p.F / p.groups;
     const cuda::Matrix<T, true> b{weight, depth, filters * depth};
     const cuda::GemmSize s{p.N * p.OH * p.OW, depth, cuda::narrow(filters, "F"), 0, int(p.groups), 1, 0};
@@ -35,7 +17,7 @@ void multiply(const A& patches, const T* weight, const ForwardOutput<T>& out, co
 }
 
 template <typename T, int W>
-void forward(const T* x, const T* weight, const ForwardOutput<T>& out, const ConvParams& p) {
+void forward(const T* x, const T* weight, const cuda::ForwardOutput<T>& out, const ConvParams& p) {
     if (cuda::is_pointwise(p)) {
         multiply<T, W>(cuda::Matrix<T, true>{x, p.C, p.C / p.groups}, weight, out, p);
     } else {
@@ -48,14 +30,17 @@ void forward(const T* x, const T* weight, const ForwardOutput<T>& out, const Con
 template <typename T>
 void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu) {
     constexpr int V = cuda::full_width<T>;
+    cuda::check_sizes(p);
     const bool whole = cuda::aligned(x) && cuda::aligned(weight);
     if (cuda::is_depthwise(p)) {
         const cuda::DepthwiseForward<T> f{x, weight, bias, y, p, relu};
         const bool wide = cuda::aligned(x) && cuda::aligned(y) && p.C % V == 0;
         return cuda::for_each<T>(f, p.N * p.OH * p.OW * p.C, wide);
     }
-    const ForwardOutput<T> out{y, bias, p.F, int(p.F / p.groups), relu};
-    if (whole && p.C / p.groups % V == 0) {
+    const cuda::ForwardOutput<T> out{y, bias, p.F, int(p.F / p.groups), relu};
+    if (cuda::is_first_layer(p)) {
+        cuda::first_layer_forward(x, weight, out, p);
+    } else if (whole && p.C / p.groups % V == 0) {
         forward<T, V>(x, weight, out, p);
     } else {
         forward<T, 1>(x, weight, out, p);
@@ -66,6 +51,7 @@ template <typename T>
 void conv2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, T* dx, T* dw, T* db,
                      const ConvParams& p) {
     const cuda::Fused f{relu_y, nullptr, {}};
+    cuda::check_sizes(p);
     if (relu_y) {
         if (dx) cuda::conv2d_input_gradient<T, true>(dy, f, weight, dx, p);
         if (dw) cuda::conv2d_weight_gradient<T, true>(dy, f, x, dw, p);

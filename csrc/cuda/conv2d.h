@@ -48,12 +48,37 @@ void with_math([[maybe_unused]] std::int64_t columns, const Body& body) {
     body(Choice<typename Of::Wide>());
 }
 
+// Kernels tell places along H and W, in the padding too, by 32 bits with a sign.
+inline void check_sizes(const ConvParams& p) {
+    narrow(p.H + 2 * p.pad_h, "H with its padding", 30);
+    narrow(p.W + 2 * p.pad_w, "W with its padding", 30);
+}
+
 inline bool is_depthwise(const ConvParams& p) { return p.groups == p.C && p.groups == p.F; }
 
 // A window of one cell that meets every pixel: a plain matrix product.
 inline bool is_pointwise(const ConvParams& p) {
     return p.KH == 1 && p.KW == 1 && p.stride_h == 1 && p.stride_w == 1 && p.pad_h == 0 && p.pad_w == 0;
 }
+
+// y = sum + bias, then ReLU
+template <typename T>
+struct ForwardOutput {
+    T* y;
+    const T* bias;
+    std::int64_t F;
+    int group_filters;
+    bool relu;
+    static constexpr bool doubts = false, contiguous = true;
+    __device__ std::int64_t row(std::int64_t m) const { return m * F; }
+    __device__ T* at(int group, int, std::int64_t row, int n) const {
+        return y + row + group * group_filters + n;
+    }
+    __device__ T value(int group, int n, T sum) const {
+        if (bias) sum += bias[group * group_filters + n];
+        return relu ? cuda::relu(sum) : sum;
+    }
+};
 
 // A gradient to the weight is computed as (taps and channels) x filters; dw is its transpose.
 template <typename T>

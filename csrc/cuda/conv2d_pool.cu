@@ -2,46 +2,12 @@
 // whole windows in a block and pools them in shared memory, backward looks up which cell won.
 
 #include "conv2d.h"
-#include "window_order.h"
+#include "first_layer.h"
 
 namespace minicnn {
 namespace {
 
-using cuda::narrow, cuda::WindowOrder;
-
-template <typename T>
-struct PoolOutput {
-    T* y;
-    std::uint8_t* winner;
-    const T* bias;
-    std::int64_t F;
-    int OH, OW, group_filters;  // OH, OW of the map
-    bool relu;
-
-    // The maximum of a window; tile holds the sums of its cells, `pitch` apart.
-    __device__ void put(const T* tile, int pitch, const WindowOrder& order, std::int64_t window,
-                        int f) const {
-        const cuda::Pixel first = order.window(window);
-        const T offset = bias ? bias[f] : T(0);
-        T best = T(-INFINITY);
-        int won = 0;
-        for (int cell = 0; cell < order.cells(); ++cell) {
-            const cuda::Pixel at = order.cell(first, cell);
-            if (at.h >= OH || at.w >= OW) continue;
-            const T value = tile[cell * pitch] + offset;
-            if (value > best || value != value) {
-                best = value;
-                won = cell;
-            }
-        }
-        if (relu && best <= T(0)) {
-            best = 0;
-            won = relu_off;
-        }
-        y[window * F + f] = best;
-        if (winner) winner[window * F + f] = std::uint8_t(won);
-    }
-};
+using cuda::narrow, cuda::PoolOutput, cuda::WindowOrder;
 
 template <typename Math>
 constexpr int pool_pitch = 16 * Math::TN + 1;
@@ -74,8 +40,17 @@ __global__ void __launch_bounds__(cuda::block_threads, 1)
          row += cuda::block_threads / BN * cells) {
         const int column = int(threadIdx.x) % BN, n = first_column + column;
         if (n >= s.N || first_row + row >= s.M) continue;
-        out.put(shared + row * pitch + column, pitch, order, (first_row + row) / cells,
-                group * out.group_filters + n);
+        const std::int64_t window = (first_row + row) / cells;
+        const cuda::Pixel first = order.window(window);
+        const int f = group * out.group_filters + n;
+        cuda::Maximum<T> maximum;
+        for (int cell = 0; cell < cells; ++cell) {
+            if (out.in_map(order.cell(first, cell)))
+                maximum.take(cell, shared[(row + cell) * pitch + column] + out.offset(f));
+        }
+        maximum = out.after_relu(maximum);
+        out.y[window * out.F + f] = maximum.best;
+        if (out.winner) out.winner[window * out.F + f] = std::uint8_t(maximum.won);
     }
 }
 
@@ -124,9 +99,12 @@ template <typename T>
 void conv2d_pool_forward(const T* x, const T* weight, const T* bias, T* y, std::uint8_t* winner,
                          const ConvParams& p, const PoolParams& pool, bool relu) {
     constexpr int V = cuda::full_width<T>;
+    cuda::check_sizes(p);
     const PoolOutput<T> out{
         y, winner, bias, p.F, narrow(p.OH, "OH"), narrow(p.OW, "OW"), int(p.F / p.groups), relu};
-    if (cuda::aligned(x) && cuda::aligned(weight) && p.C / p.groups % V == 0) {
+    if (cuda::is_first_layer(p) && cuda::first_layer_takes(pool)) {
+        cuda::first_layer_pool_forward(x, weight, out, p, pool);
+    } else if (cuda::aligned(x) && cuda::aligned(weight) && p.C / p.groups % V == 0) {
         forward<T, V>(x, weight, out, p, pool);
     } else {
         forward<T, 1>(x, weight, out, p, pool);
@@ -137,8 +115,9 @@ template <typename T>
 void conv2d_pool_backward(const T* dy, const std::uint8_t* winner, const T* x, const T* weight, T* dx,
                           T* dw, T* db, const ConvParams& p, const PoolParams& pool) {
     const cuda::Fused f{nullptr, winner, pool};
+    cuda::check_sizes(p);
     if (dx) cuda::conv2d_input_gradient<T, true>(dy, f, weight, dx, p);
-    if (dw && cuda::pooled_weight_supported(p, pool)) {
+    if (dw && !cuda::is_first_layer(p) && cuda::pooled_weight_supported(p, pool)) {
         cuda::pooled_weight_gradient(dy, winner, x, dw, p, pool);
     } else if (dw) {
         cuda::conv2d_weight_gradient<T, true>(dy, f, x, dw, p);

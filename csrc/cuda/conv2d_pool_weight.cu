@@ -7,6 +7,7 @@
 // through the L1 cache, as the warps of a block share the taps and the windows.  There is no barrier.
 
 #include "conv2d.h"
+#include "inputs.h"
 
 namespace minicnn::cuda {
 namespace {
@@ -22,56 +23,20 @@ struct WarpShare {
     static constexpr int filters = 32 / sizeof(T);
 };
 
-// How far a tap, or a cell of a window, is from the first one in the image.
-struct Step {
-    int h, w;
-    std::int64_t elements;
-};
-
-// The inputs of windows and taps.
+// The inputs of windows, one after another.
 template <typename T>
-struct Inputs {
-    const T* x;
-    std::int64_t C;
-    int H, W, windows_down, windows_across;
-    int window_h, window_w, pad_h, pad_w, dil_h, dil_w;  // window_h, window_w: from one window to the next
+struct WindowInputs : Inputs<T> {
+    int windows_down, windows_across;
     Pixels windows;
-    Taps taps;
     Step cells[most_cells];
 
-    Inputs(const T* x_, const ConvParams& p, const PoolParams& pool)
-        : x(x_),
-          C(p.C),
-          H(narrow(p.H, "H")),
-          W(narrow(p.W, "W")),
+    WindowInputs(const T* x, const ConvParams& p, const PoolParams& pool)
+        : Inputs<T>(x, p, p.stride_h * pool.stride_h, p.stride_w * pool.stride_w),
           windows_down(int(pool.OH)),
           windows_across(int(pool.OW)),
-          window_h(narrow(pool.stride_h * p.stride_h, "stride")),
-          window_w(narrow(pool.stride_w * p.stride_w, "stride")),
-          pad_h(narrow(p.pad_h, "padding")),
-          pad_w(narrow(p.pad_w, "padding")),
-          dil_h(narrow(p.dil_h, "dilation")),
-          dil_w(narrow(p.dil_w, "dilation")),
-          windows(pool.OH, pool.OW),
-          taps(p.KW, p.C / p.groups) {
+          windows(pool.OH, pool.OW) {
         for (int i = 0; i < most_cells; ++i)
-            cells[i] = step(int(i / pool.KW * p.stride_h), int(i % pool.KW * p.stride_w), 0);
-    }
-
-    __host__ __device__ Step step(int h, int w, std::int64_t channel) const {
-        return {h, w, (std::int64_t(h) * W + w) * C + channel};
-    }
-    __device__ Step tap(std::int64_t k, std::int64_t first_channel) const {
-        const Tap tap = taps.at(k);
-        return step(tap.u * dil_h, tap.v * dil_w, first_channel + tap.c);
-    }
-    // The first input of a window; it may lie in the padding.
-    __device__ Step corner(const Pixel& window) const {
-        const int h = window.h * window_h - pad_h, w = window.w * window_w - pad_w;
-        return {h, w, ((window.n * H + h) * W + w) * C};
-    }
-    __device__ bool in_image(int h, int w) const {
-        return unsigned(h) < unsigned(H) && unsigned(w) < unsigned(W);
+            cells[i] = this->step(int(i / pool.KW * p.stride_h), int(i % pool.KW * p.stride_w), 0);
     }
     __device__ void to_next(Pixel& window) const {
         if (++window.w < windows_across) return;
@@ -101,7 +66,7 @@ __device__ __forceinline__ void add(T (&sum)[vectors][WX], T dy, const Vector<T,
 // WD filters' gradients are loaded at once.
 template <typename T, int WX, int WD, typename Output>
 __global__ void __launch_bounds__(block_threads, 1)
-    pooled_weight_kernel(Inputs<T> inputs, const T* dy, const std::uint8_t* winner, std::int64_t F,
+    pooled_weight_kernel(WindowInputs<T> inputs, const T* dy, const std::uint8_t* winner, std::int64_t F,
                          Output out, GemmSize s, Warps warps) {
     using Of = WarpShare<T, WX>;
     const int lane = int(threadIdx.x) % warp_lanes, group = int(blockIdx.y);
@@ -190,9 +155,9 @@ void from_winners(const T* dy, const std::uint8_t* winner, const T* x, T* dw, co
     s.splits =
         int(std::clamp<std::int64_t>(smaller(enough / (tiles * s.groups), s.K / least_windows), 1, 128));
     s.split_depth = ceil_div(s.K, s.splits);
-    const Inputs<T> inputs(x, p, pool);
-    const dim3 grid(unsigned(narrow(ceil_div(tiles * s.splits, block_warps), "tiles of a gradient")),
-                    unsigned(s.groups));
+    const WindowInputs<T> inputs(x, p, pool);
+    const int jobs = narrow(tiles * s.splits, "tiles of a gradient");
+    const dim3 grid(unsigned(ceil_div(jobs, block_warps)), unsigned(s.groups));
     sum_parts<T>(s, WeightOutput<T>{dw, depth, s.N}, [&](const auto& out) {
         using Output = std::decay_t<decltype(out)>;
         launch(pooled_weight_kernel<T, WX, WD, Output>, grid, block_threads, 0, current_stream(), inputs,

@@ -2,6 +2,7 @@
 
 #include "conv2d.h"
 #include "depthwise.h"
+#include "first_layer.h"
 
 namespace minicnn::cuda {
 namespace {
@@ -24,6 +25,7 @@ struct BiasSums {
     const T *dy, *relu_y;
     const std::uint8_t* winner;
     std::int64_t F;
+    __device__ int column(int f) const { return f; }
     __device__ void add(Accumulator& sum, std::int64_t row, int f) const {
         const std::int64_t i = row * F + f;
         if (winner) {
@@ -51,6 +53,7 @@ void conv2d_weight_gradient(const T* dy, const Fused& f, const T* x, T* dw, cons
         const KeepDepthwiseWeight<T> keep{dw, int(p.C), int(p.KH * p.KW)};
         return reduce_rows(sums, keep, p.N * p.OH * p.OW, p.KH * p.KW * p.C);
     }
+    if (is_first_layer(p)) return first_layer_weight_gradient(dy, f, x, dw, p);
     const bool wide_x = aligned(x) && p.C / p.groups % V == 0;
     const bool wide_dy = aligned(dy) && aligned(f.relu_y) && aligned(f.winner) && p.F / p.groups % V == 0;
     if (wide_x && wide_dy) {

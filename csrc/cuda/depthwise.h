@@ -79,8 +79,8 @@ struct DepthwiseWeight {
     Taps taps;
     const T* x;
     ConvParams p;
-    __device__ void add(Accumulator& sum, std::int64_t row, int column) const {
-        const Tap tap = taps.at(column);
+    __device__ Tap column(int column) const { return taps.at(column); }
+    __device__ void add(Accumulator& sum, std::int64_t row, const Tap& tap) const {
         const Pixel at = pixels.at(row);
         const std::int64_t h = at.h * p.stride_h - p.pad_h + tap.u * p.dil_h;
         const std::int64_t w = at.w * p.stride_w - p.pad_w + tap.v * p.dil_w;

@@ -34,6 +34,11 @@ template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
             cudaStream_t stream, const Arguments&... arguments) {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+    constexpr unsigned most_blocks = 65535;  // along y or z
+    if (const unsigned wanted = grid.y > grid.z ? grid.y : grid.z; wanted > most_blocks) {
+        throw std::invalid_argument("[cuda] blocks of a kernel: expected at most " +
+                                    std::to_string(most_blocks) + ", got " + std::to_string(wanted));
+    }
     constexpr std::size_t granted = 48 * 1024;  // more must be asked for
     if (shared_bytes > granted) {
         check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)),

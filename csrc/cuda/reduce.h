@@ -58,11 +58,11 @@ inline RowSplit split_rows(std::int64_t rows, std::int64_t channels) {
     return {rows, narrow(channels, "channels"), int(chunks), ceil_div(rows, chunks), lanes};
 }
 
-// partial[chunk * channels + c] = the accumulator of the rows of one chunk.
-// Sums::Accumulator has merge(other); sums.add(accumulator, row, c) takes one element in.
-template <typename Sums>
-__global__ void __launch_bounds__(block_threads)
-    reduce_rows_kernel(Sums sums, typename Sums::Accumulator* partial, RowSplit s) {
+// Reduces the rows of each chunk and hands finish(c, chunk, accumulator) the result.
+// Sums::Accumulator has merge(other); sums.column(c) is what a thread needs to know of its column, and
+// sums.add(accumulator, row, column) takes one element in.
+template <typename Sums, typename Finish>
+__global__ void __launch_bounds__(block_threads) reduce_rows_kernel(Sums sums, Finish finish, RowSplit s) {
     using Accumulator = typename Sums::Accumulator;
     MINICNN_SHARED(Accumulator, shared, block_threads);
     const int c = int(blockIdx.x * blockDim.x + threadIdx.x);
@@ -70,7 +70,9 @@ __global__ void __launch_bounds__(block_threads)
     const std::int64_t first = blockIdx.y * s.chunk_rows, last = smaller(first + s.chunk_rows, s.rows);
     Accumulator sum{};
     if (c < s.channels) {
-        for (std::int64_t row = first + threadIdx.y; row < last; row += blockDim.y) sums.add(sum, row, c);
+        const auto column = sums.column(c);
+        for (std::int64_t row = first + threadIdx.y; row < last; row += blockDim.y)
+            sums.add(sum, row, column);
     }
     shared[place] = sum;
     for (unsigned half = blockDim.y / 2; half > 0; half /= 2) {
@@ -80,18 +82,35 @@ __global__ void __launch_bounds__(block_threads)
             shared[place] = sum;
         }
     }
-    if (threadIdx.y == 0 && c < s.channels) partial[std::int64_t(blockIdx.y) * s.channels + c] = sum;
+    if (threadIdx.y == 0 && c < s.channels) finish(c, int(blockIdx.y), sum);
 }
 
-// finish(c, accumulator of all rows), one thread a channel.
+// The accumulators of the chunks, (chunks, channels): what a first pass leaves and a second one reduces.
+template <typename Accumulator_>
+struct Chunks {
+    using Accumulator = Accumulator_;
+    Accumulator* data;
+    std::int64_t channels;
+    __device__ void operator()(int c, int chunk, const Accumulator& sum) const {
+        data[chunk * channels + c] = sum;
+    }
+    __device__ int column(int c) const { return c; }
+    __device__ void add(Accumulator& sum, std::int64_t chunk, int c) const {
+        sum.merge(data[chunk * channels + c]);
+    }
+};
+
 template <typename Accumulator, typename Finish>
-__global__ void __launch_bounds__(block_threads)
-    finish_rows_kernel(Finish finish, const Accumulator* partial, RowSplit s) {
-    const int c = int(blockIdx.x * block_threads + threadIdx.x);
-    if (c >= s.channels) return;
-    Accumulator sum = partial[c];
-    for (int chunk = 1; chunk < s.chunks; ++chunk) sum.merge(partial[std::int64_t(chunk) * s.channels + c]);
-    finish(c, sum);
+struct FinishAll {
+    Finish finish;
+    __device__ void operator()(int c, int, const Accumulator& sum) const { finish(c, sum); }
+};
+
+template <typename Sums, typename Finish>
+void launch_rows(const Sums& sums, const Finish& finish, const RowSplit& s) {
+    launch(reduce_rows_kernel<Sums, Finish>,
+           dim3(unsigned(ceil_div(s.channels, s.lanes)), unsigned(s.chunks)),
+           dim3(s.lanes, block_threads / s.lanes), 0, current_stream(), sums, finish, s);
 }
 
 // Reduces all rows, channel by channel, and hands each channel's accumulator to `finish`.
@@ -99,12 +118,14 @@ template <typename Sums, typename Finish>
 void reduce_rows(const Sums& sums, const Finish& finish, std::int64_t rows, std::int64_t channels) {
     using Accumulator = typename Sums::Accumulator;
     if (channels == 0) return;
+    const FinishAll<Accumulator, Finish> finish_all{finish};
     const RowSplit s = split_rows(rows, channels);
+    if (s.chunks == 1) return launch_rows(sums, finish_all, s);
     const Scratch<Accumulator> partial(std::int64_t(s.chunks) * channels);
-    launch(reduce_rows_kernel<Sums>, dim3(unsigned(ceil_div(channels, s.lanes)), unsigned(s.chunks)),
-           dim3(s.lanes, block_threads / s.lanes), 0, current_stream(), sums, partial.get(), s);
-    launch(finish_rows_kernel<Accumulator, Finish>, unsigned(ceil_div(channels, block_threads)),
-           block_threads, 0, current_stream(), finish, partial.get(), s);
+    const Chunks<Accumulator> chunks{partial.get(), channels};
+    launch_rows(sums, chunks, s);
+    constexpr unsigned few_lanes = 4;  // along the channels, so that most threads share out the chunks
+    launch_rows(chunks, finish_all, RowSplit{s.chunks, s.channels, 1, s.chunks, few_lanes});
 }
 
 }  // namespace minicnn::cuda

@@ -1,5 +1,7 @@
-// The pixels of a map in the order of the windows of the max-pool behind it.
+// The pixels of a map in the order of the windows of the max-pool behind it, and the maximum of a window.
 #pragma once
+
+#include <cmath>
 
 #include "operands.h"
 
@@ -32,6 +34,36 @@ class WindowOrder {
     Divisor by_cells_, by_width_;
     Pixels windows_;
     int cells_, width_, stride_h_, stride_w_;
+};
+
+// The first of equal cells, the last of several NaN.
+template <typename T>
+struct Maximum {
+    T best = T(-INFINITY);
+    int won = 0;
+    __device__ void take(int cell, T value) {
+        if (value > best || value != value) {
+            best = value;
+            won = cell;
+        }
+    }
+};
+
+// Where the maxima of the sums of a convolution go.
+template <typename T>
+struct PoolOutput {
+    T* y;
+    std::uint8_t* winner;  // or nullptr
+    const T* bias;
+    std::int64_t F;
+    int OH, OW, group_filters;  // OH, OW of the map
+    bool relu;
+
+    __device__ bool in_map(const Pixel& cell) const { return cell.h < OH && cell.w < OW; }
+    __device__ T offset(int f) const { return bias ? bias[f] : T(0); }
+    __device__ Maximum<T> after_relu(const Maximum<T>& maximum) const {
+        return relu && maximum.best <= T(0) ? Maximum<T>{T(0), relu_off} : maximum;
+    }
 };
 
 }  // namespace minicnn::cuda

@@ -1,0 +1,257 @@
+// The kernels of a first layer: a thread computes 4 pixels times 8 filters, or the sums of 9 taps of a
+// filter.
+
+#include "first_layer.h"
+#include "inputs.h"
+
+namespace minicnn::cuda {
+namespace {
+
+// ---- forward
+// ---------------------------------------------------------------------------------------------
+
+constexpr int pixels_of_thread = first_layer_cells;
+constexpr int block_filters = 64;
+
+// What a thread has of the sums, for V neighbouring filters.
+template <typename T, int V>
+using Sums = T[pixels_of_thread][V];
+
+// Pixels in the order of memory, four at a time.
+template <typename T>
+struct EveryPixel {
+    ForwardOutput<T> to;
+    Pixels order;
+    std::int64_t pixels;
+
+    __device__ Pixel pixel(std::int64_t i, int number) const {
+        return order.at(smaller(i * pixels_of_thread + number, pixels - 1));
+    }
+    __device__ bool in_map(const Pixel&) const { return true; }
+    template <int V>
+    __device__ void put(std::int64_t i, int f, const Sums<T, V>& sums, const bool*) const {
+#pragma unroll
+        for (int number = 0; number < pixels_of_thread; ++number) {
+            const std::int64_t m = i * pixels_of_thread + number;
+            if (m >= pixels) break;
+            Vector<T, V> values{};
+#pragma unroll
+            for (int q = 0; q < V; ++q) {
+                if (f + q < to.F) values.v[q] = to.value(0, f + q, sums[number][q]);
+            }
+            store_some(to.at(0, 0, to.row(m), f), values, int(to.F) - f);
+        }
+    }
+};
+
+// The pixels of a window of a max-pool, which are pooled at once.
+template <typename T>
+struct EveryWindow {
+    PoolOutput<T> to;
+    WindowOrder order;
+
+    __device__ Pixel pixel(std::int64_t i, int number) const { return order.cell(order.window(i), number); }
+    __device__ bool in_map(const Pixel& pixel) const { return to.in_map(pixel); }
+    template <int V>
+    __device__ void put(std::int64_t i, int f, const Sums<T, V>& sums, const bool* in_map) const {
+        Vector<T, V> y{};
+        Vector<std::uint8_t, V> winner{};
+#pragma unroll
+        for (int q = 0; q < V; ++q) {
+            if (f + q >= to.F) break;
+            const T offset = to.offset(f + q);
+            Maximum<T> maximum;
+#pragma unroll
+            for (int cell = 0; cell < pixels_of_thread; ++cell) {
+                if (in_map[cell]) maximum.take(cell, sums[cell][q] + offset);
+            }
+            maximum = to.after_relu(maximum);
+            y.v[q] = maximum.best;
+            winner.v[q] = std::uint8_t(maximum.won);
+        }
+        store_some(to.y + i * to.F + f, y, int(to.F) - f);
+        if (to.winner) store_some(to.winner + i * to.F + f, winner, int(to.F) - f);
+    }
+};
+
+// The filters and the steps of their taps wait in shared memory; inputs come through the L1 cache.  `count`
+// is how many times four pixels there are.
+template <typename T, typename Places>
+__global__ void __launch_bounds__(block_threads)
+    first_layer_kernel(Inputs<T> inputs, const T* weight, Places places, std::int64_t count, int K, int F) {
+    constexpr int V = full_width<T>, vectors = 2;
+    MINICNN_SHARED(T, filters, first_layer_taps * block_filters);  // [tap][filter], zeros beyond the last
+    MINICNN_SHARED(Step, taps, first_layer_taps);
+    const int first_filter = int(blockIdx.y) * block_filters;
+    for (int i = int(threadIdx.x); i < K * block_filters; i += block_threads) {
+        const int k = i / block_filters, f = first_filter + i % block_filters;
+        filters[i] = f < F ? weight[std::int64_t(f) * K + k] : T(0);
+    }
+    for (int k = int(threadIdx.x); k < K; k += block_threads) taps[k] = inputs.tap(k, 0);
+    __syncthreads();
+
+    // `lanes` neighbouring threads share pixels; each has every lanes-th vector of filters
+    const int lanes = int(ceil_div(smaller(F - first_filter, block_filters), V * vectors));
+    const std::int64_t step = std::int64_t(gridDim.x) * block_threads;
+    for (std::int64_t item = std::int64_t(blockIdx.x) * block_threads + threadIdx.x; item < count * lanes;
+         item += step) {
+        const std::int64_t i = divide(item, lanes);
+        const int lane = int(item - i * lanes);
+        Step corners[pixels_of_thread];
+        bool in_map[pixels_of_thread];
+#pragma unroll
+        for (int number = 0; number < pixels_of_thread; ++number) {
+            const Pixel pixel = places.pixel(i, number);
+            corners[number] = inputs.corner(pixel);
+            in_map[number] = places.in_map(pixel);
+        }
+        T sums[vectors][pixels_of_thread][V] = {};
+        for (int k = 0; k < K; ++k) {
+            const Step tap = taps[k];
+            T input[pixels_of_thread];
+#pragma unroll
+            for (int number = 0; number < pixels_of_thread; ++number) {
+                const Step& corner = corners[number];
+                const bool in = inputs.in_image(corner.h + tap.h, corner.w + tap.w);
+                input[number] = in ? inputs.x[corner.elements + tap.elements] : T(0);
+            }
+#pragma unroll
+            for (int j = 0; j < vectors; ++j) {
+                const auto filter = load<V>(filters + k * block_filters + (j * lanes + lane) * V);
+#pragma unroll
+                for (int number = 0; number < pixels_of_thread; ++number) {
+#pragma unroll
+                    for (int q = 0; q < V; ++q) sums[j][number][q] += input[number] * filter.v[q];
+                }
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < vectors; ++j) {
+            const int f = first_filter + (j * lanes + lane) * V;
+            if (f < F) places.template put<V>(i, f, sums[j], in_map);
+        }
+    }
+}
+
+template <typename T, typename Places>
+void forward(const T* x, const T* weight, const Places& places, std::int64_t count, const ConvParams& p) {
+    const std::int64_t most_blocks = 2048, F = narrow(p.F, "F");
+    const std::int64_t lanes = ceil_div(std::min<std::int64_t>(F, block_filters), 2 * full_width<T>);
+    const dim3 grid(unsigned(std::min(ceil_div(count * lanes, block_threads), most_blocks)),
+                    unsigned(ceil_div(F, block_filters)));
+    launch(first_layer_kernel<T, Places>, grid, block_threads, 0, current_stream(),
+           Inputs<T>(x, p, p.stride_h, p.stride_w), weight, places, count, int(p.KH * p.KW * p.C), int(F));
+}
+
+// ---- the gradient to the weight
+// --------------------------------------------------------------------------
+
+constexpr int taps_of_thread = 9;
+
+template <typename T>
+struct TapSums {
+    T taps[taps_of_thread];
+    __device__ void merge(const TapSums& other) {
+        for (int i = 0; i < taps_of_thread; ++i) taps[i] += other.taps[i];
+    }
+};
+
+// A sum for each column, (part of the taps) * F + f, over the rows of dy.
+template <typename T>
+struct FirstLayerWeight {
+    using Accumulator = TapSums<T>;
+    Inputs<T> inputs;
+    Pixels rows;  // of dy
+    const T *dy, *relu_y;
+    const std::uint8_t* winner;
+    int K, F, pool_stride_h, pool_stride_w, pool_KW;
+
+    struct Column {
+        int f;
+        Step taps[taps_of_thread];
+    };
+    __device__ Column column(int column) const {
+        const int part = column / F;
+        Column of{column - part * F, {}};
+#pragma unroll
+        for (int t = 0; t < taps_of_thread; ++t)
+            of.taps[t] = inputs.tap(smaller(part * taps_of_thread + t, K - 1), 0);
+        return of;
+    }
+    __device__ void add(Accumulator& sum, std::int64_t row, const Column& column) const {
+        const std::int64_t i = row * F + column.f;
+        T g = dy[i];
+        Pixel at = rows.at(row);
+        if (winner) {
+            const int won = winner[i];
+            if (won == relu_off) return;
+            at.h = at.h * pool_stride_h + won / pool_KW;
+            at.w = at.w * pool_stride_w + won % pool_KW;
+        } else if (relu_y) {
+            g = relu_gradient(g, relu_y[i]);
+        }
+        const Step corner = inputs.corner(at);
+#pragma unroll
+        for (int t = 0; t < taps_of_thread; ++t) {
+            const Step& tap = column.taps[t];
+            const bool in = inputs.in_image(corner.h + tap.h, corner.w + tap.w);
+            sum.taps[t] += g * (in ? inputs.x[corner.elements + tap.elements] : T(0));
+        }
+    }
+};
+
+template <typename T>
+struct KeepTaps {
+    T* dw;
+    int K, F;
+    __device__ void operator()(int column, const TapSums<T>& sum) const {
+        const int part = column / F, f = column - part * F;
+#pragma unroll
+        for (int t = 0; t < taps_of_thread; ++t) {
+            const int k = part * taps_of_thread + t;
+            if (k < K) dw[std::int64_t(f) * K + k] = sum.taps[t];
+        }
+    }
+};
+
+}  // namespace
+
+template <typename T>
+void first_layer_forward(const T* x, const T* weight, const ForwardOutput<T>& out, const ConvParams& p) {
+    const std::int64_t pixels = p.N * p.OH * p.OW;
+    const EveryPixel<T> places{out, Pixels(p.OH, p.OW), pixels};
+    forward(x, weight, places, ceil_div(pixels, pixels_of_thread), p);
+}
+
+template <typename T>
+void first_layer_pool_forward(const T* x, const T* weight, const PoolOutput<T>& out, const ConvParams& p,
+                              const PoolParams& pool) {
+    forward(x, weight, EveryWindow<T>{out, WindowOrder(pool)}, p.N * pool.OH * pool.OW, p);
+}
+
+template <typename T>
+void first_layer_weight_gradient(const T* dy, const Fused& f, const T* x, T* dw, const ConvParams& p) {
+    const std::int64_t OH = f.winner ? f.pool.OH : p.OH, OW = f.winner ? f.pool.OW : p.OW;
+    const int K = int(p.KH * p.KW * p.C), F = narrow(p.F, "F");
+    const FirstLayerWeight<T> sums{Inputs<T>(x, p, p.stride_h, p.stride_w),
+                                   Pixels(OH, OW),
+                                   dy,
+                                   static_cast<const T*>(f.relu_y),
+                                   f.winner,
+                                   K,
+                                   F,
+                                   int(f.pool.stride_h),
+                                   int(f.pool.stride_w),
+                                   int(larger<std::int64_t>(f.pool.KW, 1))};
+    reduce_rows(sums, KeepTaps<T>{dw, K, F}, p.N * OH * OW, ceil_div(K, taps_of_thread) * F);
+}
+
+#define INSTANTIATE(T)                                                                                  \
+    template void first_layer_forward(const T*, const T*, const ForwardOutput<T>&, const ConvParams&);  \
+    template void first_layer_pool_forward(const T*, const T*, const PoolOutput<T>&, const ConvParams&, \
+                                           const PoolParams&);                                          \
+    template void first_layer_weight_gradient(const T*, const Fused&, const T*, T*, const ConvParams&)
+INSTANTIATE(float);
+INSTANTIATE(double);
+
+}  // namespace minicnn::cuda
