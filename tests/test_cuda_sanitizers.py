@@ -46,6 +46,10 @@ CONV = """
     const ConvParams p{1, 8, 6, 6, 20, 3, 3, 6, 6, 1, 1, 1, 1, 1, 1, 1};
     Numbers x(8 * 36), w(20 * 72), b(20), y(20 * 36), dx(8 * 36), dw(20 * 72), db(20);
 """
+FIRST_LAYER = """
+    const ConvParams p{1, 3, 6, 6, 20, 3, 3, 6, 6, 1, 1, 1, 1, 1, 1, 1};
+    Numbers x(3 * 36), w(20 * 27), b(20), y(20 * 36), dw(20 * 27), db(20);
+"""
 POOL = "const PoolParams pool{2, 2, 3, 3, 2, 2, 0, 0, 1, 1}; std::vector<std::uint8_t> won(20 * 9);"
 
 CALLS = {
@@ -73,11 +77,16 @@ CALLS = {
     "conv2d_pool": CONV + POOL + "conv2d_pool_forward<float>(x, w, b, y, won.data(), p, pool, true);",
     "conv2d_pool_backward": CONV + POOL + """
         conv2d_pool_backward<float>(y, won.data(), x, w, dx, dw, db, p, pool);""",
+    "first_layer": FIRST_LAYER + "conv2d_forward<float>(x, w, b, y, p, true);",
+    "first_layer_backward": FIRST_LAYER + "conv2d_backward<float>(y, y, x, w, nullptr, dw, db, p);",
+    "first_layer_pool": FIRST_LAYER + POOL + """
+        conv2d_pool_forward<float>(x, w, b, y, won.data(), p, pool, true);
+        conv2d_pool_backward<float>(y, won.data(), x, w, nullptr, dw, db, p, pool);""",
 }  # fmt: skip
 
 EVERYTHING = "".join(f"{{ {call} }}\n" for call in CALLS.values())
 KERNELS = ("flatten", "softmax_cross_entropy", "optimizers", "batch_norm2d", "conv2d", "conv2d_input",
-           "conv2d_weight", "conv2d_pool")  # fmt: skip
+           "conv2d_weight", "conv2d_pool", "conv2d_pool_weight", "first_layer")  # fmt: skip
 
 
 def build(
@@ -130,6 +139,15 @@ def test_address_and_undefined_behaviour_sanitizers_find_nothing(tmp_path: Path)
     assert "runtime error" not in printed
 
 
+CALLED = {
+    "conv2d": ("conv2d", "first_layer"),
+    "conv2d_tf32": ("conv2d", "first_layer"),
+    "conv2d_pool": ("conv2d_pool", "first_layer"),
+    "first_layer": ("conv2d", "first_layer"),
+}
+"""The files of a call that is not made by the file of its name alone."""
+
+
 class Plant(NamedTuple):
     """A barrier taken out of a shipped kernel."""
 
@@ -148,6 +166,7 @@ PLANTS = [
     Plant("optimizers", "reduce.h", "= value;\n    __syncthreads();"),
     Plant("softmax_cross_entropy", "reduce.h", "__syncthreads();  // the previous call's readers are done"),
     Plant("batch_norm2d", "reduce.h", "        __syncthreads();\n        if (threadIdx.y < half)"),
+    Plant("first_layer", "first_layer.cu", BARRIER),
     Plant("conv2d", "gemm.h", "__syncthreads();  // this slice is read, the next has come"),
     Plant("conv2d_tf32", "tensor_cores.h", "        __syncthreads();\n        const int tx"),
     Plant("conv2d_pool", "conv2d_pool.cu", BARRIER),
@@ -156,9 +175,9 @@ PLANTS = [
 
 @pytest.mark.parametrize("plant", PLANTS, ids=str)
 def test_thread_sanitizer_finds_a_barrier_taken_out(tmp_path: Path, plant: Plant) -> None:
-    kernel = "conv2d" if plant.call == "conv2d_tf32" else plant.call
+    kernels = CALLED.get(plant.call, (plant.call,))
     without = (plant.file, plant.text, plant.text.replace(BARRIER, ""))
-    program = build(tmp_path, CALLS[plant.call], (kernel,), "thread", planted=without)
+    program = build(tmp_path, CALLS[plant.call], kernels, "thread", planted=without)
     assert "WARNING: ThreadSanitizer: data race" in output(program)
 
 
