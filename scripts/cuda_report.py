@@ -1,8 +1,8 @@
 """Compiles every CUDA kernel for sm_80 and sm_90, needs no GPU, and tells what the compiler made of it.
 
-For each kernel: registers, shared memory, spills, theoretical occupancy.  For the whole: whether 128-bit
-loads, asynchronous copies and tensor-core instructions are in the code.  ``--check`` fails where a kernel
-spills or one of those instructions is missing.
+For each kernel: registers, shared memory, spills, theoretical occupancy.  For the whole: how many 128-bit
+loads and stores, asynchronous copies and tensor-core instructions are in the code.  ``--check`` fails where
+a kernel spills or one that must have such an instruction lacks it.
 
     python scripts/cuda_report.py [--arch 80 90] [--check] [--json FILE]
 """
@@ -31,10 +31,23 @@ RESERVED = 1024  # bytes of shared memory that the system takes of each block
 
 PATTERNS = {
     "128-bit global loads": r"ld\.global(?:\.nc)?\.(?:v4\.[fub]32|v2\.[fub]64)",
+    "128-bit global stores": r"st\.global\.(?:v4\.[fub]32|v2\.[fub]64)",
     "128-bit shared loads": r"ld\.shared\.(?:v4\.[fub]32|v2\.[fub]64)",
     "128-bit asynchronous copies": r"cp\.async\.c[ag]\.shared\.global \[[^\]]+\], \[[^\]]+\], 16",
     "TF32 tensor-core products": r"mma\.(?:sync\.)?[a-z0-9.]*tf32",
 }
+
+WIDE = r"(?:4, 4|2, 2)"  # both operands are loaded 128 bits at a time
+WHOLE = r"(?:Registers<float, 8, [48]>|Registers<double, 4, 4>|TensorCores)"  # tiles of vectors
+CONTIGUOUS = r"(?:Parts|ForwardOutput|InputOutput|PointwiseOutput)"
+EXPECTED = {
+    "128-bit global loads": rf"pooled_weight_kernel<\w+, {WIDE}",
+    "128-bit global stores": rf"gemm_kernel<{WHOLE}.*, {CONTIGUOUS}<|first_layer_kernel",
+    "128-bit shared loads": r"gemm_kernel<Registers|conv2d_pool_kernel<Registers|first_layer_kernel",
+    "128-bit asynchronous copies": rf"gemm_kernel<.*>, {WIDE}, \w+<",
+    "TF32 tensor-core products": r".*TensorCores",
+}
+"""The kernels, by the beginning of their names, that must have each instruction."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,7 @@ class Kernel:
     spill_bytes: int
     shared_bytes: int
     occupancy: float
+    lacks: tuple[str, ...]
 
 
 def compile_file(path: Path, arch: str) -> tuple[list[Kernel], str]:
@@ -64,13 +78,14 @@ def compile_file(path: Path, arch: str) -> tuple[list[Kernel], str]:
         if done.returncode:
             raise SystemExit(done.stderr)
         ptx = next(Path(folder).glob(f"{path.stem}*.ptx")).read_text()
-    kernels = parse(done.stdout + done.stderr, path.stem, arch)
+    kernels = parse(done.stdout + done.stderr, ptx, path.stem, arch)
     print(f"compiled {path.name} for sm_{arch}: {len(kernels)} kernels", file=sys.stderr, flush=True)
     return kernels, ptx
 
 
-def parse(log: str, file: str, arch: str) -> list[Kernel]:
-    """The kernels in the output of ptxas -v."""
+def parse(log: str, ptx: str, file: str, arch: str) -> list[Kernel]:
+    """The kernels in the output of ptxas -v, whose code is the PTX."""
+    codes = dict(re.findall(r"\.entry (\w+)\((.*?)(?=\.entry|\Z)", ptx, re.DOTALL))
     found = re.findall(
         r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?"
         r"Used (\d+) registers([^\n]*)",
@@ -83,9 +98,18 @@ def parse(log: str, file: str, arch: str) -> list[Kernel]:
         shared = (int(static.group(1)) if static else 0) + dynamic_shared(name)
         kernels.append(
             Kernel(file, arch, name, int(registers), int(stores) + int(loads), shared,
-                   occupancy(int(registers), shared, arch))
+                   occupancy(int(registers), shared, arch), lacking(name, codes[mangled]))
         )  # fmt: skip
     return kernels
+
+
+def lacking(name: str, code: str) -> tuple[str, ...]:
+    """The instructions that a kernel must have and has not."""
+    return tuple(
+        what
+        for what, kernels in EXPECTED.items()
+        if re.match(kernels, name) and not re.search(PATTERNS[what], code)
+    )
 
 
 def demangle(name: str) -> str:
@@ -167,9 +191,9 @@ def main() -> None:
             json.dumps({"kernels": [asdict(k) for k in kernels], "instructions": counts}, indent=1)
         )
     spilling = [f"{k.name} (sm_{k.arch})" for k in kernels if k.spill_bytes]
-    lacking = [what for what, count in counts.items() if count == 0]
-    if args.check and (spilling or lacking):
-        raise SystemExit(f"spills: {spilling or 'none'}; missing: {lacking or 'nothing'}")
+    missing = [f"{what} in {k.name} (sm_{k.arch})" for k in kernels for what in k.lacks]
+    if args.check and (spilling or missing or not all(counts.values())):
+        raise SystemExit(f"spills: {spilling or 'none'}; missing: {missing or 'nothing'}; {counts}")
 
 
 if __name__ == "__main__":

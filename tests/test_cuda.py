@@ -16,6 +16,7 @@ from PIL import Image
 from minicnn import Trainer, doctor, evaluate, models, optim, predict
 from minicnn import train as train_command
 from minicnn.backends import BackendUnavailable, available_backends, choice, cuda_build, get_backend
+from minicnn.backends.base import Conv, Pool
 from minicnn.backends.cuda_backend import CudaBackend, allow_tf32
 
 EMULATED = cuda_build.emulated()
@@ -175,6 +176,47 @@ def train(backend: str, steps: int) -> tuple[list[float], dict[str, np.ndarray]]
         x, y = rng.standard_normal((4, 1, 28, 28)), rng.integers(0, 10, 4)
         losses.append(trainer.step(x, y))
     return losses, model.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("shape", "filters", "kernel", "stride", "groups", "pool", "ceil_mode"),
+    [
+        pytest.param(
+            (9, 8, 16, 16), 12, (3, 3), 1, 1, (2, 2), False, id="winners of many windows in parts"
+        ),
+        pytest.param((2, 6, 14, 14), 16, (5, 5), 1, 1, (2, 2), False, id="narrow channels"),
+        pytest.param((2, 8, 11, 11), 6, (3, 2), 2, 2, (1, 3), True, id="groups, a window of three cells"),
+        pytest.param((2, 16, 8, 8), 9, (3, 3), 1, 1, (3, 3), True, id="a large window"),
+        pytest.param((3, 1, 13, 11), 20, (3, 3), 1, 1, (2, 2), True, id="a first layer"),
+        pytest.param((2, 3, 14, 14), 7, (3, 3), 2, 1, (1, 2), False, id="a first layer, another window"),
+    ],
+)
+@emulation_only
+def test_convolutions_before_a_max_pool_on_integers(
+    shape: tuple[int, ...], filters: int, kernel: tuple[int, int], stride: int, groups: int,
+    pool: tuple[int, int], ceil_mode: bool,
+) -> None:  # fmt: skip
+    """Each way to compute them gives NumPy's numbers, to the bit where they are integers."""
+    rng = np.random.default_rng(8)
+    x, weight, bias = (
+        rng.integers(-3, 4, size).astype("float32")
+        for size in (shape, (filters, shape[1] // groups, *kernel), (filters,))
+    )
+    conv = Conv((stride, stride), (1, 1), (1, 1), groups)
+    window = Pool(pool, pool, (0, 0), (1, 1), ceil_mode)
+    results = []
+    for backend in (get_backend("cuda"), get_backend("numpy")):
+        arrays = [backend.asarray(a) for a in (x, weight)]
+        y, saved = backend.conv2d_relu_max_pool2d_forward(
+            *arrays, backend.asarray(bias), conv=conv, pool=window
+        )
+        dy = np.arange(backend.to_numpy(y).size, dtype="float32").reshape(y.shape) % 7 - 3
+        gradients = backend.conv2d_relu_max_pool2d_backward(
+            backend.asarray(dy), *arrays, saved, conv=conv, pool=window
+        )
+        results.append([backend.to_numpy(a) for a in (y, *gradients)])
+    for name, got, expected in zip(("y", "dx", "dw", "db"), *results, strict=True):
+        np.testing.assert_array_equal(got, expected, err_msg=name)
 
 
 @emulation_only
