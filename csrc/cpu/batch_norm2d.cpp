@@ -269,12 +269,10 @@ void batch_norm2d_pool_forward(const T* x, const T* weight, const T* bias, T* ru
     find_statistics(x, running_mean, running_var, mean, invstd, s, p);
     const Affine<T> affine(weight, bias, invstd, s.C);
     const T *scale = affine.scale.data(), *shift = affine.shift.data();
-    const auto normalised = [=](std::int64_t offset, std::int64_t c) {
-        return (x[offset + c] - mean[c]) * scale[c] + shift[c];
+    const auto normalised = [=](auto L, std::int64_t offset, std::int64_t c) {
+        return (load<L>(x + offset + c) - load<L>(mean + c)) * load<L>(scale + c) + load<L>(shift + c);
     };
-    const auto rectify = [C = s.C](T* pixel) {
-        for (std::int64_t c = 0; c < C; ++c) pixel[c] = pixel[c] < 0 ? T(0) : pixel[c];
-    };
+    const auto rectify = [](const auto& maxima) { return relu(maxima); };
     max_pool(normalised, rectify, y, argmax, s, pool);
 }
 

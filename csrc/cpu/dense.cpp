@@ -2,17 +2,46 @@
 // Fused: bias and ReLU into the forward pass, the ReLU mask into the backward pass.
 #include "conv2d_weight.h"
 #include "gemm.h"
+#include "transpose.h"
 
 namespace minicnn {
+
+namespace {
+
+// y (N, out) = product (out, N) transposed + bias, then ReLU if `relu`.
+template <typename T>
+void finish_transposed(const T* product, const T* bias, T* y, int64_t N, int64_t out, bool relu) {
+    constexpr int L = lanes<T>;
+    parallel_for(0, (out + L - 1) / L, std::max<int64_t>(1, 16384 / (L * N)),
+                 [&](int64_t first, int64_t last) {
+                     for (int64_t o = first * L; o < std::min(last * L, out); o += L) {
+                         const int64_t count = std::min<int64_t>(L, out - o);
+                         T* block = scratch<T>(Slot::map, N * L);
+                         pack_transposed<L>(product + o * N, N, count, N, block, L);
+                         for (int64_t n = 0; n < N; ++n) {
+                             for (int64_t l = 0; l < count; ++l) {
+                                 const T value = block[n * L + l] + (bias ? bias[o + l] : T(0));
+                                 y[n * out + o + l] = relu && value <= 0 ? T(0) : value;
+                             }
+                         }
+                     }
+                 });
+}
+
+}  // namespace
 
 template <typename T>
 void dense_forward(const T* x, const T* weight, const T* bias, T* y, int64_t N, int64_t in, int64_t out,
                    bool relu) {
     if (N < rows_worth_packing) {
         dot_products(x, weight, bias, y, N, out, in, relu);
-        return;
+    } else if (2 * N < out) {  // packs the smaller operand, x
+        T* product = scratch<T>(Slot::shared_map, out * N);
+        gemm<T>({weight, in, 1, x, 1, in, nullptr, product, out, N, in, false});
+        finish_transposed(product, bias, y, N, out, relu);
+    } else {
+        gemm<T>({x, in, 1, weight, 1, in, bias, y, N, out, in, relu});
     }
-    gemm<T>({x, in, 1, weight, 1, in, bias, y, N, out, in, relu});
 }
 
 template <typename T>

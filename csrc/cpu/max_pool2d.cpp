@@ -7,8 +7,8 @@ namespace minicnn {
 
 template <typename T, typename Index>
 void max_pool2d_forward(const T* x, T* y, Index* argmax, const ImageShape& s, const PoolParams& p) {
-    max_pool([x](std::int64_t offset, std::int64_t c) { return x[offset + c]; }, [](T*) {}, y, argmax, s,
-             p);
+    const auto read = [x](auto L, std::int64_t offset, std::int64_t c) { return load<L>(x + offset + c); };
+    max_pool(read, [](const auto& maxima) { return maxima; }, y, argmax, s, p);
 }
 
 template <typename T, typename Index>

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "elementwise.h"
+#include "simd.h"
 
 namespace minicnn {
 
@@ -22,46 +23,45 @@ inline Cells cells_inside(std::int64_t out, std::int64_t stride, std::int64_t pa
     return {start, first, last};
 }
 
-// Channels handled together: their running maxima and winners stay in registers or the first cache.
-constexpr std::int64_t channel_block = 64;
+// Channels [c, c + L) of a window: the first of equal cells wins, the last of several NaN; y is -inf over a
+// window without cells.  value(lanes, offset, c): the values at those channels of the pixel at this offset.
+template <int L, typename T, typename Index, typename Value, typename Finish>
+MINICNN_INLINE void max_of_lanes(const Value& value, const Finish& finish, T* y, Index* argmax,
+                                 const ImageShape& s, const PoolParams& p, std::int64_t image,
+                                 const Cells& rows, const Cells& columns, std::int64_t c) {
+    // a winner's number in a lane as wide as the value or the index
+    using Number = std::conditional_t<sizeof(Index) == 8 || sizeof(T) == 8, std::int64_t, std::int32_t>;
+    Vec<T, L> best = Vec<T, L>{} - std::numeric_limits<T>::infinity();
+    Vec<Number, L> winner = Vec<Number, L>{} + Number(rows.first * p.KW + columns.first);
+    for (std::int64_t u = rows.first; u < rows.last; ++u) {
+        const std::int64_t row = image + (rows.start + u * p.dil_h) * s.W;
+        for (std::int64_t v = columns.first; v < columns.last; ++v) {
+            const std::int64_t offset = (row + columns.start + v * p.dil_w) * s.C;
+            const Vec<T, L> x = value(std::integral_constant<int, L>{}, offset, c);
+            const auto wins = (x > best) | (x != x);
+            best = wins ? x : best;
+            const Vec<Number, L> number = Vec<Number, L>{} + Number(u * p.KW + v);
+            winner = __builtin_convertvector(wins, Vec<Number, L>) ? number : winner;
+        }
+    }
+    store(y + c, finish(best));
+    if (argmax) store(argmax + c, __builtin_convertvector(winner, Vec<Index, L>));
+}
 
-// The first of equal cells wins, the last of several NaN; y is -inf over a window without cells.
-// value(offset, c): the value at channel c of the pixel that begins at this offset.
-template <bool with_winner, typename T, typename Index, typename Value>
-void max_of_window(const Value& value, T* y, Index* argmax, const ImageShape& s, const PoolParams& p,
-                   std::int64_t image, const Cells& rows, const Cells& columns) {
-    // the winner in a lane as wide as the value, so that one mask serves both
-    using Lane = std::conditional_t<sizeof(Index) == 8 || sizeof(T) == 8, std::int64_t, std::int32_t>;
-    T best[channel_block];
-    Lane winner[channel_block];
-    for (std::int64_t c0 = 0; c0 < s.C; c0 += channel_block) {
-        const std::int64_t block = std::min(channel_block, s.C - c0);
-        for (std::int64_t c = 0; c < block; ++c) {
-            best[c] = -std::numeric_limits<T>::infinity();
-            winner[c] = Lane(rows.first * p.KW + columns.first);
-        }
-        for (std::int64_t u = rows.first; u < rows.last; ++u) {
-            const std::int64_t row = image + (rows.start + u * p.dil_h) * s.W;
-            for (std::int64_t v = columns.first; v < columns.last; ++v) {
-                const std::int64_t offset = (row + columns.start + v * p.dil_w) * s.C;
-                const Lane number = Lane(u * p.KW + v);
-#pragma GCC ivdep
-                for (std::int64_t c = 0; c < block; ++c) {
-                    const T x = value(offset, c0 + c);
-                    const bool wins = (x > best[c]) | (x != x);
-                    best[c] = wins ? x : best[c];
-                    if constexpr (with_winner) winner[c] = wins ? number : winner[c];
-                }
-            }
-        }
-        for (std::int64_t c = 0; c < block; ++c) {
-            y[c0 + c] = best[c];
-            if constexpr (with_winner) argmax[c0 + c] = Index(winner[c]);
-        }
+// All channels of a window: in vectors of L lanes, the last of which overlaps the one before, or where
+// there are fewer channels in narrower ones.
+template <int L, typename T, typename Index, typename Value, typename Finish>
+void max_of_window(const Value& value, const Finish& finish, T* y, Index* argmax, const ImageShape& s,
+                   const PoolParams& p, std::int64_t image, const Cells& rows, const Cells& columns) {
+    if constexpr (L > 1) {
+        if (s.C < L) return max_of_window<L / 2>(value, finish, y, argmax, s, p, image, rows, columns);
+    }
+    for (std::int64_t c = 0; c < s.C; c += L) {
+        max_of_lanes<L>(value, finish, y, argmax, s, p, image, rows, columns, std::min(c, s.C - L));
     }
 }
 
-// max_pool2d of the image whose values `value` gives; each pooled pixel is then finished by finish(y).
+// max_pool2d of the image whose values `value` gives; finish(maxima) is what is stored of a vector of them.
 template <typename T, typename Index, typename Value, typename Finish>
 void max_pool(const Value& value, const Finish& finish, T* y, Index* argmax, const ImageShape& s,
               const PoolParams& p) {
@@ -73,12 +73,8 @@ void max_pool(const Value& value, const Finish& finish, T* y, Index* argmax, con
             for (std::int64_t ow = 0; ow < p.OW; ++ow) {
                 const Cells columns = cells_inside(ow, p.stride_w, p.pad_w, p.dil_w, p.KW, s.W);
                 const std::int64_t at = (item * p.OW + ow) * s.C;
-                if (argmax) {
-                    max_of_window<true>(value, y + at, argmax + at, s, p, image, rows, columns);
-                } else {
-                    max_of_window<false>(value, y + at, argmax, s, p, image, rows, columns);
-                }
-                finish(y + at);
+                max_of_window<lanes<T>>(value, finish, y + at, argmax ? argmax + at : nullptr, s, p, image,
+                                        rows, columns);
             }
         }
     });

@@ -250,8 +250,8 @@ void winograds() {
 
 template <typename T>
 void dense_layers() {
-    const int64_t shapes[][3] = {{1, 400, 120}, {128, 84, 10}, {5, 1, 1},
-                                 {33, 257, 65}, {0, 7, 5},     {130, 513, 130}};
+    const int64_t shapes[][3] = {{1, 400, 120}, {128, 84, 10},   {5, 1, 1},  {33, 257, 65},
+                                 {0, 7, 5},     {130, 513, 130}, {9, 37, 35}};
     for (const auto& [N, in, out] : shapes) {
         check<T>("dense", [&, N = N, in = in, out = out](Arrays<T>& a) {
             const T *x = a.in(N * in), *w = a.in(in * out);

@@ -1,0 +1,52 @@
+// Transposes of small blocks in registers, for packing an operand whose lanes lie apart in memory.
+#pragma once
+
+#include "simd.h"
+
+namespace minicnn {
+
+// One of log2(L) steps: exchanges the lanes of a whose number has the bit `step` with those of b without
+// it.
+template <int step, typename V, int... lane>
+MINICNN_INLINE void exchange(V& a, V& b, std::integer_sequence<int, lane...>) {
+    constexpr int L = sizeof...(lane);
+#if defined(__clang__)
+    const V first = __builtin_shufflevector(a, b, (lane & step ? L + lane - step : lane)...);
+    b = __builtin_shufflevector(a, b, (lane & step ? L + lane : lane + step)...);
+#else
+    using Lanes = decltype(a < b);
+    const V first = __builtin_shuffle(a, b, Lanes{(lane & step ? L + lane - step : lane)...});
+    b = __builtin_shuffle(a, b, Lanes{(lane & step ? L + lane : lane + step)...});
+#endif
+    a = first;
+}
+
+template <int L, int step = L / 2, typename V>
+MINICNN_INLINE void transpose(V (&v)[L]) {
+    unroll<L>([&](auto i) __attribute__((always_inline)) {
+        if constexpr (!(i & step)) {
+            exchange<step>(v[i], v[i + step], std::make_integer_sequence<int, L>{});
+        }
+    });
+    if constexpr (step > 1) transpose<L, step / 2>(v);
+}
+
+// to[k*ldt + l] = from[l*ldf + k] for l < count and 0 for count <= l < L, k < depth.
+template <int L, typename T>
+void pack_transposed(const T* from, std::int64_t ldf, std::int64_t count, std::int64_t depth, T* to,
+                     std::int64_t ldt) {
+    std::int64_t k = 0;
+    for (; k + L <= depth; k += L) {
+        Vec<T, L> v[L];
+        unroll<L>([&](auto l) __attribute__((always_inline)) {
+            v[l] = l < count ? load<L>(from + l * ldf + k) : Vec<T, L>{};
+        });
+        transpose<L>(v);
+        unroll<L>([&](auto i) __attribute__((always_inline)) { store(to + (k + i) * ldt, v[i]); });
+    }
+    for (; k < depth; ++k) {
+        for (std::int64_t l = 0; l < L; ++l) to[k * ldt + l] = l < count ? from[l * ldf + k] : T(0);
+    }
+}
+
+}  // namespace minicnn
