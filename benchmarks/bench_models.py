@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from nets import build, torch_step
+from peers import PEERS
 
 from minicnn import Backend, Trainer, optim
 from minicnn.fusion import fuse
 from minicnn.torch_reference import to_torch
 
 NETS = {"lenet5": 128, "simple_cnn": 128, "vgg_like": 64}
-PEERS = {"torch": torch.contiguous_format, "torch-channels-last": torch.channels_last}
 
 
 def batch(name: str, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,10 +37,11 @@ def test_step(benchmark: Any, backend: Backend, name: str) -> None:
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("peer", PEERS)
 def test_torch_step(benchmark: Any, name: str, peer: str) -> None:
-    x, y = map(torch.from_numpy, batch(name, NETS[name]))
-    x = x.contiguous(memory_format=PEERS[peer])
-    module = to_torch(build(name, "numpy")).to(memory_format=PEERS[peer])
-    step = torch_step(module, x, y, 0.05, 0.9)
+    images, labels = batch(name, NETS[name])
+    module = to_torch(build(name, "numpy")).to(memory_format=PEERS[peer].order)
+    step = torch_step(
+        PEERS[peer].wrap(module), PEERS[peer].images(images), torch.from_numpy(labels), 0.05, 0.9
+    )
     benchmark.group = f"{name}-{NETS[name]}-step"
     assert np.isfinite(benchmark.pedantic(step, rounds=8, warmup_rounds=2))
 
@@ -60,8 +61,8 @@ def test_inference(benchmark: Any, backend: Backend, name: str, n: int) -> None:
 @pytest.mark.parametrize(("name", "n"), [*NETS.items(), ("lenet5", 1)])
 @pytest.mark.parametrize("peer", PEERS)
 def test_torch_inference(benchmark: Any, name: str, n: int, peer: str) -> None:
-    x = torch.from_numpy(batch(name, n)[0]).contiguous(memory_format=PEERS[peer])
-    module = to_torch(build(name, "numpy")).eval().to(memory_format=PEERS[peer])
+    x = PEERS[peer].images(batch(name, n)[0])
+    module = PEERS[peer].wrap(to_torch(build(name, "numpy")).eval().to(memory_format=PEERS[peer].order))
     benchmark.group = f"{name}-{n}-inference"
     with torch.no_grad():
         logits = benchmark.pedantic(lambda: module(x), rounds=20, warmup_rounds=3)

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from peak import peak_gflops
+from peers import PEERS
 from shapes import CONVS, DENSES, IMAGES, ConvShape
 
 from minicnn import Backend
@@ -18,7 +19,6 @@ from minicnn.backends import Conv, Pool
 
 THREADS = 2
 POOL = Pool((2, 2), (2, 2), (0, 0), (1, 1), False)
-PEERS = {"torch": torch.contiguous_format, "torch-channels-last": torch.channels_last}
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -108,12 +108,13 @@ class TestConv:
     def test_torch_forward(self, benchmark: Any, peer: str, name: str, fused: bool) -> None:
         shape = CONVS[name]
         x, weight, bias, conv = conv_problem(shape)
-        a, w = (torch.from_numpy(v).contiguous(memory_format=PEERS[peer]) for v in (x, weight))
+        a, w = map(PEERS[peer].images, (x, weight))
         b = torch.from_numpy(bias)
+        forward = PEERS[peer].wrap(torch_conv)
         with torch.no_grad():
             y = run(
                 benchmark, self.group(name, fused, "forward"), peer,
-                lambda: torch_conv(a, w, b, conv, fused), 2 * shape.multiply_adds,
+                lambda: forward(a, w, b, conv, fused), 2 * shape.multiply_adds,
             )  # fmt: skip
         assert y.shape[:2] == (shape.n, shape.f)
 
@@ -121,9 +122,9 @@ class TestConv:
     def test_torch_backward(self, benchmark: Any, peer: str, name: str, fused: bool) -> None:
         shape = CONVS[name]
         x, weight, bias, conv = conv_problem(shape)
-        images = [torch.from_numpy(v).contiguous(memory_format=PEERS[peer]) for v in (x, weight)]
+        images = map(PEERS[peer].images, (x, weight))
         tensors = [v.requires_grad_() for v in (*images, torch.from_numpy(bias))]
-        y = torch_conv(*tensors, conv, fused)
+        y = PEERS[peer].wrap(torch_conv)(*tensors, conv, fused)
         dy = torch.randn_like(y)
         grads = run(
             benchmark, self.group(name, fused, "backward"), peer,
@@ -142,11 +143,13 @@ class TestDense:
         y = run(benchmark, group, backend.label, lambda: backend.dense_forward(a, w, b), flops)
         check(backend.to_numpy(y), F.linear(*map(torch.from_numpy, (x, weight, bias))))
 
-    def test_torch_forward(self, benchmark: Any, name: str) -> None:
+    @pytest.mark.parametrize("peer", ["torch", "torch-compile"])
+    def test_torch_forward(self, benchmark: Any, peer: str, name: str) -> None:
         n, inputs, outputs = DENSES[name]
+        forward = PEERS[peer].wrap(F.linear)
         a, w, b = map(torch.from_numpy, (normal(n, inputs), normal(outputs, inputs), normal(outputs)))
         flops = 2 * n * inputs * outputs
-        y = run(benchmark, f"dense-{name}-forward", "torch", lambda: F.linear(a, w, b), flops)
+        y = run(benchmark, f"dense-{name}-forward", peer, lambda: forward(a, w, b), flops)
         assert y.shape == (n, outputs)
 
 
@@ -165,9 +168,9 @@ class TestMaps:
     @pytest.mark.parametrize("peer", PEERS)
     def test_torch_max_pool(self, benchmark: Any, peer: str, name: str) -> None:
         n, c, size = IMAGES[name]
-        a = torch.from_numpy(normal(n, c, size, size)).contiguous(memory_format=PEERS[peer])
-        group = f"max_pool2d-{name}-forward"
-        y = run(benchmark, group, peer, lambda: F.max_pool2d(a, 2, return_indices=True)[0])
+        a = PEERS[peer].images(normal(n, c, size, size))
+        forward = PEERS[peer].wrap(lambda a: F.max_pool2d(a, 2, return_indices=True))
+        y = run(benchmark, f"max_pool2d-{name}-forward", peer, lambda: forward(a)[0])
         assert y.shape[2] == size // 2
 
     def test_batch_norm(self, benchmark: Any, backend: Backend, name: str) -> None:
@@ -187,8 +190,8 @@ class TestMaps:
     @pytest.mark.parametrize("peer", PEERS)
     def test_torch_batch_norm(self, benchmark: Any, peer: str, name: str) -> None:
         n, c, size = IMAGES[name]
-        a = torch.from_numpy(normal(n, c, size, size)).contiguous(memory_format=PEERS[peer])
+        a = PEERS[peer].images(normal(n, c, size, size))
         w, b = torch.ones(c), torch.zeros(c)
-        call = lambda: F.batch_norm(a, None, None, w, b, training=True)  # noqa: E731 - one expression
-        y = run(benchmark, f"batch_norm2d-{name}-forward", peer, call)
+        forward = PEERS[peer].wrap(lambda a, w, b: F.batch_norm(a, None, None, w, b, training=True))
+        y = run(benchmark, f"batch_norm2d-{name}-forward", peer, lambda: forward(a, w, b))
         assert y.shape == a.shape
