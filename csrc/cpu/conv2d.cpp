@@ -8,6 +8,7 @@
 #include "conv2d_winograd.h"
 #include "correlation.h"
 #include "depthwise.h"
+#include "transpose.h"
 
 namespace minicnn {
 namespace {
@@ -21,10 +22,10 @@ Correlation<T> forward_correlation(const T* x, const ConvParams& p) {
 
 template <typename T>
 PackedFilters<T> forward_filters(const T* weight, const T* bias, const ConvParams& p) {
-    const int64_t Cg = p.C / p.groups, Fg = p.F / p.groups;
-    return pack_filters<T>(p.groups, Fg, p.KH, p.KW, Cg, bias,
-                           [&](int64_t g, int64_t f, int64_t u, int64_t v, int64_t c) {
-                               return weight[(((g * Fg + f) * p.KH + u) * p.KW + v) * Cg + c];
+    const int64_t Fg = p.F / p.groups, depth = p.KH * p.KW * (p.C / p.groups);
+    return pack_filters<T>(p.groups, Fg, depth, bias,
+                           [&](int64_t g, int64_t f, int64_t count, int width, T* block) {
+                               pack_block(weight + (g * Fg + f) * depth, depth, count, depth, block, width);
                            });
 }
 
@@ -51,14 +52,22 @@ void backward_data(const T* dy, const T* relu_y, const T* weight, T* dx, const C
         const Phase ph = phase_of(i, p.stride_h, p.dil_h, p.pad_h, p.KH);
         for (int64_t j = 0; j < std::min(p.stride_w, p.W); ++j) {
             const Phase pw = phase_of(j, p.stride_w, p.dil_w, p.pad_w, p.KW);
-            auto weight_at = [&](int64_t g, int64_t c, int64_t u, int64_t v, int64_t f) {
-                const int64_t row = ph.start + u * ph.every, col = pw.start + v * pw.every;
-                return weight[(((g * Fg + f) * p.KH + row) * p.KW + col) * Cg + c];
+            const auto fill = [&](int64_t g, int64_t lane, int64_t count, int width, T* block) {
+                for (int64_t u = 0; u < ph.taps.count; ++u) {
+                    for (int64_t v = 0; v < pw.taps.count; ++v) {
+                        const int64_t row = ph.start + u * ph.every, col = pw.start + v * pw.every;
+                        const T* filter = weight + ((g * Fg * p.KH + row) * p.KW + col) * Cg + lane;
+                        for (int64_t f = 0; f < Fg; ++f, filter += p.KH * p.KW * Cg, block += width) {
+                            std::copy_n(filter, count, block);
+                            std::fill(block + count, block + width, T(0));
+                        }
+                    }
+                }
             };
             Correlation<T> c{dy, relu_y, p.N, p.OH, p.OW, p.F, ph.taps, pw.taps, 0, 0, p.C, p.groups, {}};
             c.rows = (p.H - i + p.stride_h - 1) / p.stride_h;
             c.cols = (p.W - j + p.stride_w - 1) / p.stride_w;
-            c.filters = pack_filters<T>(p.groups, Cg, ph.taps.count, pw.taps.count, Fg, nullptr, weight_at);
+            c.filters = pack_filters<T>(p.groups, Cg, ph.taps.count * pw.taps.count * Fg, nullptr, fill);
             correlate(c, PlainOutput<T>{dx + (i * p.W + j) * p.C, p.H * p.W * p.C, p.stride_h * p.W * p.C,
                                         p.stride_w * p.C, false});
         }

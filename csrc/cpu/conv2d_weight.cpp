@@ -100,6 +100,8 @@ class WeightGradient {
           depth_(p.KH * p.KW * Cg_),
           padded_(padded_lanes<T>(Fg_)),
           inside_(p.pad_h == 0 && p.pad_w == 0),
+          skips_padding_(h_.reads_much_padding(p.OH, p.H) &&
+                         all_finite(dy, p.N * (winner ? (p.OH / 2) * (p.OW / 2) : p.OH * p.OW) * p.F)),
           dy_direct_(!relu_y && !winner && padded_ == Fg_),
           bands_(p.N, p.OH, winner ? 2 : 1,
                  (p.stride_h * row_stride() + p.OW * p.F) * static_cast<int64_t>(sizeof(T)),
@@ -170,8 +172,24 @@ class WeightGradient {
                                     r1 - r0,
                                     p_.OW};
                 set_dy(in, n, r0, r1, block);
-                add_gradient(in, depth_, block.width, partial(chunk, block));
+                add_rows(in, r0, r1, block.width, partial(chunk, block));
             }
+        }
+    }
+
+    // Adds the gradient from output rows [r0, r1), or where padding is skipped for each row of taps from
+    // those that it reads the image through.
+    void add_rows(const GradientInput<T>& in, int64_t r0, int64_t r1, BlockWidth width, T* dst) const {
+        const int64_t row_of_taps = p_.KW * Cg_;
+        if (!skips_padding_) return add_gradient(in, depth_, width, dst);
+        for (int64_t u = 0; u < p_.KH; ++u) {
+            const Taps::Range rows = h_.outputs_inside(u, r0, r1, p_.H);
+            GradientInput<T> part = in;
+            part.x += (rows.first - r0) * in.x_row;
+            part.dy += (rows.first - r0) * in.dy_row;
+            part.rows = rows.last - rows.first;
+            part.offset += u * row_of_taps;
+            add_gradient(part, row_of_taps, width, dst + u * row_of_taps * block_lanes<T>(width));
         }
     }
 
@@ -242,7 +260,7 @@ class WeightGradient {
     const ConvParams& p_;
     Taps h_, w_;
     int64_t width_, Fg_, Cg_, depth_, padded_;
-    bool inside_, dy_direct_;
+    bool inside_, skips_padding_, dy_direct_;
     Bands bands_;
     BatchSplit split_;
     const int64_t* offset_;

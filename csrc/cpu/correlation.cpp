@@ -3,6 +3,7 @@
 // Fused: zero padding and ReLU mask into the copy; bias, ReLU and max-pool into the tiles.
 #include "correlation.h"
 
+#include <atomic>
 #include <limits>
 
 namespace minicnn {
@@ -27,6 +28,25 @@ void copy_window(const T* image, const T* mask, int64_t H, int64_t W, int64_t C,
         }
         std::fill(out + to, out + width, T(0));
     }
+}
+
+template <typename T>
+bool all_finite(const T* values, int64_t size) {
+    constexpr int L = lanes<T>;
+    constexpr int64_t piece = 1024;  // vectors
+    std::atomic<bool> finite{true};
+    parallel_for(0, (size / L + piece - 1) / piece, 4, [&](int64_t first, int64_t last) {
+        Vec<T, L> sum{};
+        for (int64_t i = first * piece * L; i + L <= std::min(last * piece * L, size); i += L)
+            sum += load<L>(values + i) * T(0);
+        for (int l = 0; l < L; ++l) {
+            if (!(sum[l] == 0)) finite.store(false, std::memory_order_relaxed);
+        }
+    });
+    for (int64_t i = size / L * L; i < size; ++i) {
+        if (!(values[i] * 0 == 0)) finite = false;
+    }
+    return finite;
 }
 
 Bands::Bands(int64_t N, int64_t all_rows, int64_t unit, int64_t source_bytes_per_row,
@@ -65,6 +85,8 @@ class Runner {
     explicit Runner(const Correlation<T>& c) : c_(c) {
         inside_ = !c.mask && c.h.begin(0) >= 0 && c.h.end(c.rows - 1) <= c.H && c.w.begin(0) >= 0 &&
                   c.w.end(c.cols - 1) <= c.W;
+        skips_padding_ = !inside_ && c.h.reads_much_padding(c.rows, c.H) &&
+                         all_finite(c.filters.blocks, c.groups * c.filters.padded * c.filters.depth);
         w0_ = inside_ ? 0 : c.w.begin(0);
         width_ = inside_ ? c.W : c.w.end(c.cols - 1) - w0_;
         int64_t* offset = scratch<int64_t>(Slot::shared_offsets, c.filters.depth);
@@ -94,6 +116,18 @@ class Runner {
         return copy;
     }
 
+    // The input of output rows [from, to), where `in` is that of first_row.
+    TileInput<T> for_rows(TileInput<T> in, int64_t first_row, int64_t from, int64_t to) const {
+        in.a += (from - first_row) * in.row_stride;
+        if (!skips_padding_) return in;
+        const Taps::Range taps = c_.h.inside(from, to, c_.H);
+        const int64_t row_of_taps = c_.w.count * (c_.C / c_.groups);
+        in.offset += taps.first * row_of_taps;
+        in.depth = (taps.last - taps.first) * row_of_taps;
+        in.b += taps.first * row_of_taps * in.ldb;
+        return in;
+    }
+
     // Calls f(group, lane, width, input) for each block of output channels; input is that of output (r0,
     // 0).
     template <typename F>
@@ -119,22 +153,24 @@ class Runner {
 
   private:
     const Correlation<T>& c_;
-    bool inside_;
+    bool inside_, skips_padding_;
     int64_t w0_, width_;
     const int64_t* offset_;
 };
 
 template <typename T>
-void plain_rows(const Runner<T>& run, const T* source, int64_t rows, int64_t cols, T* y, int64_t row_stride,
-                int64_t col_stride, bool relu) {
-    run.for_each_block(source, [&](int64_t channel, int64_t count, BlockWidth width, TileInput<T> in) {
+void plain_rows(const Runner<T>& run, int64_t n, int64_t r0, int64_t r1, int64_t cols, T* y,
+                int64_t row_stride, int64_t col_stride, bool relu) {
+    run.for_each_block(run.source(n, r0, r1), [&](int64_t channel, int64_t count, BlockWidth width,
+                                                  const TileInput<T>& block) {
         const auto& kernels = tile_kernels<T>(width).plain;
-        const T* a = in.a;
-        for (int64_t i = 0; i < rows; ++i) {
+        for (int64_t r = r0; r < r1; ++r) {
+            TileInput<T> in = run.for_rows(block, r0, r, r + 1);
+            const T* a = in.a;
             for_each_tile<T>(kernels, cols, plain_cols(width == two_vectors ? 2 : 1), 1,
                              [&](TileKernel<T> kernel, int64_t j) {
-                                 in.a = a + i * in.row_stride + j * in.col_stride;
-                                 T* to = y + i * row_stride + j * col_stride + channel;
+                                 in.a = a + j * in.col_stride;
+                                 T* to = y + (r - r0) * row_stride + j * col_stride + channel;
                                  kernel(in, {to, 0, col_stride, static_cast<int>(count), relu, nullptr});
                              });
         }
@@ -142,16 +178,18 @@ void plain_rows(const Runner<T>& run, const T* source, int64_t rows, int64_t col
 }
 
 template <typename T>
-void pooled_rows(const Runner<T>& run, const T* source, int64_t rows, int64_t cols, int64_t F, T* y,
+void pooled_rows(const Runner<T>& run, int64_t n, int64_t r0, int64_t r1, int64_t cols, int64_t F, T* y,
                  uint8_t* winner, bool relu) {
-    run.for_each_block(source, [&](int64_t channel, int64_t count, BlockWidth width, TileInput<T> in) {
+    run.for_each_block(run.source(n, 2 * r0, 2 * r1), [&](int64_t channel, int64_t count, BlockWidth width,
+                                                          const TileInput<T>& block) {
         const auto& kernels = tile_kernels<T>(width).pooled;
-        const T* a = in.a;
-        for (int64_t i = 0; i < rows; ++i) {
+        for (int64_t r = r0; r < r1; ++r) {
+            TileInput<T> in = run.for_rows(block, 2 * r0, 2 * r, 2 * r + 2);
+            const T* a = in.a;
             for_each_tile<T>(kernels, 2 * cols, pooled_cols(width == two_vectors ? 2 : 1), 2,
                              [&](TileKernel<T> kernel, int64_t j) {
-                                 in.a = a + 2 * i * in.row_stride + j * in.col_stride;
-                                 const int64_t at = (i * cols + j / 2) * F + channel;
+                                 in.a = a + j * in.col_stride;
+                                 const int64_t at = ((r - r0) * cols + j / 2) * F + channel;
                                  kernel(in, {y + at, 0, F, static_cast<int>(count), relu,
                                              winner ? winner + at : nullptr});
                              });
@@ -198,7 +236,7 @@ void correlate(const Correlation<T>& c, const PlainOutput<T>& out) {
                      for (int64_t task = first; task < last; ++task) {
                          const int64_t n = task / bands.per_image, r0 = task % bands.per_image * bands.rows;
                          const int64_t r1 = std::min(r0 + bands.rows, c.rows);
-                         plain_rows(run, run.source(n, r0, r1), r1 - r0, c.cols,
+                         plain_rows(run, n, r0, r1, c.cols,
                                     out.y + n * out.image_stride + r0 * out.row_stride, out.row_stride,
                                     out.col_stride, out.relu);
                      }
@@ -219,8 +257,7 @@ void correlate_pooled(const Correlation<T>& c, const PoolParams& pool, T* y, uin
             const int64_t r1 = std::min(r0 + bands.rows, pool.OH), at = (n * pool.OH + r0) * pool.OW * c.F;
             uint8_t* band_winner = winner ? winner + at : nullptr;
             if (in_tile) {
-                const T* source = run.source(n, 2 * r0, 2 * r1);
-                pooled_rows(run, source, r1 - r0, pool.OW, c.F, y + at, band_winner, relu);
+                pooled_rows(run, n, r0, r1, pool.OW, c.F, y + at, band_winner, relu);
                 continue;
             }
             const int64_t reach = (pool.KH - 1) * pool.dil_h + 1;
@@ -228,7 +265,7 @@ void correlate_pooled(const Correlation<T>& c, const PoolParams& pool, T* y, uin
             const int64_t h1 =
                 std::clamp<int64_t>((r1 - 1) * pool.stride_h - pool.pad_h + reach, h0 + 1, c.rows);
             T* map = scratch<T>(Slot::map, (h1 - h0) * c.cols * c.F);
-            plain_rows(run, run.source(n, h0, h1), h1 - h0, c.cols, map, c.cols * c.F, c.F, false);
+            plain_rows(run, n, h0, h1, c.cols, map, c.cols * c.F, c.F, false);
             for (int64_t r = r0; r < r1; ++r) {
                 const int64_t row = (r - r0) * pool.OW * c.F;
                 pool_row(map, h0, c, pool, r, y + at + row, band_winner ? band_winner + row : nullptr,
@@ -239,6 +276,7 @@ void correlate_pooled(const Correlation<T>& c, const PoolParams& pool, T* y, uin
 }
 
 #define INSTANTIATE(T)                                                                                  \
+    template bool all_finite(const T*, int64_t);                                                        \
     template void copy_window(const T*, const T*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, \
                               int64_t, T*);                                                             \
     template void correlate(const Correlation<T>&, const PlainOutput<T>&);                              \

@@ -20,6 +20,41 @@ struct Taps {
     std::int64_t highest() const { return first + (step > 0 ? (count - 1) * step : 0); }
     std::int64_t begin(std::int64_t output) const { return output * stride + lowest(); }
     std::int64_t end(std::int64_t output) const { return output * stride + highest() + 1; }
+
+    struct Range {
+        std::int64_t first, last;
+    };
+
+    // The taps that the outputs [from, to) read inside a source of this size; the others read padding.
+    Range inside(std::int64_t from, std::int64_t to, std::int64_t size) const {
+        const auto reads = [&](std::int64_t tap) {
+            const std::int64_t at = first + tap * step;
+            return (to - 1) * stride + at >= 0 && from * stride + at < size;
+        };
+        Range range{0, count};
+        while (range.first < count && !reads(range.first)) ++range.first;
+        while (range.last > range.first && !reads(range.last - 1)) --range.last;
+        return range;
+    }
+    // Whether so many of the `outputs`' taps read padding that leaving it out saves more than it costs.
+    bool reads_much_padding(std::int64_t outputs, std::int64_t size) const {
+        std::int64_t used = 0;
+        for (std::int64_t tap = 0; tap < count; ++tap) {
+            const Range reading = outputs_inside(tap, 0, outputs, size);
+            used += reading.last - reading.first;
+        }
+        return 8 * used < 7 * outputs * count;
+    }
+    // The outputs of [from, to) that read inside a source of this size through one tap.
+    Range outputs_inside(std::int64_t tap, std::int64_t from, std::int64_t to, std::int64_t size) const {
+        const auto reads = [&](std::int64_t output) {
+            const std::int64_t at = output * stride + first + tap * step;
+            return at >= 0 && at < size;
+        };
+        while (from < to && !reads(from)) ++from;
+        while (to > from && !reads(to - 1)) --to;
+        return {from, to};
+    }
 };
 
 // Filters of `groups` groups, each in blocks of output channels: block[k][lane], zero where there is no
@@ -67,10 +102,11 @@ std::int64_t padded_lanes(std::int64_t channels) {
     return lane;
 }
 
-// Packs filters; weight_at(group, channel, u, v, c) is read for u < taps_h, v < taps_w, c < C/groups.
+// Packs filters; fill(group, lane, count, width, block) writes the lanes [lane, lane + count) of a group as
+// block[k][width], zero beyond the count.
 template <typename T, typename F>
-PackedFilters<T> pack_filters(std::int64_t groups, std::int64_t channels, std::int64_t taps_h,
-                              std::int64_t taps_w, std::int64_t depth_c, const T* bias, const F& weight_at);
+PackedFilters<T> pack_filters(std::int64_t groups, std::int64_t channels, std::int64_t depth, const T* bias,
+                              const F& fill);
 
 template <typename T>
 void correlate(const Correlation<T>& c, const PlainOutput<T>& out);
@@ -88,6 +124,10 @@ template <typename T>
 void copy_window(const T* image, const T* mask, std::int64_t H, std::int64_t W, std::int64_t C,
                  std::int64_t h0, std::int64_t h1, std::int64_t w0, std::int64_t w1, T* out);
 
+// Whether leaving out products with padding changes nothing: it makes NaN of values that are not finite.
+template <typename T>
+bool all_finite(const T* values, std::int64_t size);
+
 // How the images of a batch are cut in bands of rows: by size of a band's source, and finer for small
 // batches.
 struct Bands {
@@ -100,10 +140,9 @@ struct Bands {
 std::int64_t grain_for(double flops_per_task);
 
 template <typename T, typename F>
-PackedFilters<T> pack_filters(std::int64_t groups, std::int64_t channels, std::int64_t taps_h,
-                              std::int64_t taps_w, std::int64_t depth_c, const T* bias,
-                              const F& weight_at) {
-    const std::int64_t depth = taps_h * taps_w * depth_c, padded = padded_lanes<T>(channels);
+PackedFilters<T> pack_filters(std::int64_t groups, std::int64_t channels, std::int64_t depth, const T* bias,
+                              const F& fill) {
+    const std::int64_t padded = padded_lanes<T>(channels);
     T* blocks = scratch<T>(Slot::shared_weights, groups * padded * (depth + 1));
     T* padded_bias = blocks + groups * padded * depth;
     const int wide = block_lanes<T>(two_vectors);
@@ -111,19 +150,10 @@ PackedFilters<T> pack_filters(std::int64_t groups, std::int64_t channels, std::i
     parallel_for(0, groups * per_group, std::max<std::int64_t>(1, 65536 / (wide * depth + 1)),
                  [&](std::int64_t first, std::int64_t last) {
                      for (std::int64_t i = first; i < last; ++i) {
-                         const std::int64_t g = i / per_group, lane = i % per_group * wide,
-                                            left = channels - lane;
-                         const int width = block_lanes<T>(block_width<T>(left));
-                         const int count = static_cast<int>(std::min<std::int64_t>(width, left));
-                         T* b = blocks + (g * padded + lane) * depth;
-                         for (std::int64_t u = 0; u < taps_h; ++u) {
-                             for (std::int64_t v = 0; v < taps_w; ++v) {
-                                 for (std::int64_t c = 0; c < depth_c; ++c, b += width) {
-                                     for (int l = 0; l < count; ++l) b[l] = weight_at(g, lane + l, u, v, c);
-                                     for (int l = count; l < width; ++l) b[l] = T(0);
-                                 }
-                             }
-                         }
+                         const std::int64_t g = i / per_group, lane = i % per_group * wide;
+                         const int width = block_lanes<T>(block_width<T>(channels - lane));
+                         const std::int64_t count = std::min<std::int64_t>(width, channels - lane);
+                         fill(g, lane, count, width, blocks + (g * padded + lane) * depth);
                          for (int l = 0; l < width; ++l) {
                              padded_bias[g * padded + lane + l] =
                                  bias && l < count ? bias[g * channels + lane + l] : T(0);

@@ -12,17 +12,7 @@ namespace {
 template <typename T>
 void pack_columns(const Gemm<T>& m, int64_t j, int64_t count, int width, T* to) {
     const T* from = m.b + j * m.b_col;
-    if (m.b_depth == 1) {
-        for (int l = 0; l < width; l += lanes<T>) {
-            const int64_t left = std::clamp<int64_t>(count - l, 0, lanes<T>);
-            if (width < lanes<T>) {
-                pack_transposed<lanes<T> / 2>(from, m.b_col, left, m.depth, to, width);
-            } else {
-                pack_transposed<lanes<T>>(from + l * m.b_col, m.b_col, left, m.depth, to + l, width);
-            }
-        }
-        return;
-    }
+    if (m.b_depth == 1) return pack_block(from, m.b_col, count, m.depth, to, width);
     for (int64_t k = 0; k < m.depth; ++k, to += width, from += m.b_depth) {
         for (int64_t l = 0; l < count; ++l) to[l] = from[l * m.b_col];
         for (int64_t l = count; l < width; ++l) to[l] = T(0);

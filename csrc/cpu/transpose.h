@@ -1,6 +1,8 @@
 // Transposes of small blocks in registers, for packing an operand whose lanes lie apart in memory.
 #pragma once
 
+#include <algorithm>
+
 #include "simd.h"
 
 namespace minicnn {
@@ -46,6 +48,16 @@ void pack_transposed(const T* from, std::int64_t ldf, std::int64_t count, std::i
     }
     for (; k < depth; ++k) {
         for (std::int64_t l = 0; l < L; ++l) to[k * ldt + l] = l < count ? from[l * ldf + k] : T(0);
+    }
+}
+
+// The same for a block of `width` lanes: some vectors, or half of one.
+template <typename T>
+void pack_block(const T* from, std::int64_t ldf, std::int64_t count, std::int64_t depth, T* to, int width) {
+    if (width < lanes<T>) return pack_transposed<lanes<T> / 2>(from, ldf, count, depth, to, width);
+    for (int l = 0; l < width; l += lanes<T>) {
+        const std::int64_t left = std::clamp<std::int64_t>(count - l, 0, lanes<T>);
+        pack_transposed<lanes<T>>(from + l * ldf, ldf, left, depth, to + l, width);
     }
 }
 
