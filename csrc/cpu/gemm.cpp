@@ -26,8 +26,6 @@ void gemm(const Gemm<T>& m) {
     if (m.rows * m.cols == 0) return;
     constexpr int wide = block_lanes<T>(two_vectors);
     const int64_t blocks = (m.cols + wide - 1) / wide, padded = padded_lanes<T>(m.cols);
-    int64_t* offset = scratch<int64_t>(Slot::shared_offsets, m.depth);
-    for (int64_t k = 0; k < m.depth; ++k) offset[k] = k * m.a_depth;
     T* packed = scratch<T>(Slot::shared_weights, padded * (m.depth + 1));
     T* bias = packed + padded * m.depth;
     for (int64_t j = 0; j < padded; ++j) bias[j] = m.bias && j < m.cols ? m.bias[j] : T(0);
@@ -50,6 +48,9 @@ void gemm(const Gemm<T>& m) {
         std::max<int64_t>(1, std::min<int64_t>((m.rows + 27) / 28, (64 + blocks - 1) / blocks));
     const double flops = 2.0 * static_cast<double>(m.rows) * wide * m.depth / static_cast<double>(groups);
     parallel_for(0, blocks * groups, grain_for(flops), [&](int64_t first, int64_t last) {
+        // each thread its own: fetching it from another core's cache takes longer
+        int64_t* offset = scratch<int64_t>(Slot::lists, m.depth);
+        for (int64_t k = 0; k < m.depth; ++k) offset[k] = k * m.a_depth;
         for (int64_t task = first; task < last; ++task) {
             const int64_t j = task / groups * wide, group = task % groups;
             const int64_t i0 = m.rows * group / groups, i1 = m.rows * (group + 1) / groups;
