@@ -61,10 +61,12 @@ class Runner {
           dy_(dy),
           rows_(x),
           depth_((x.C + L - 1) / L * L),
-          padded_((x.F + 2 * L - 1) / (2 * L) * 2 * L),
+          width_(block_width<float>(x.F) == two_vectors ? two_vectors : one_vector),
+          block_(block_lanes<float>(width_)),
+          padded_((x.F + block_ - 1) / block_ * block_),
           source_plane_(rows_.tiles() * depth_ + L),
           size_(winograd_planes * padded_ * x.C),
-          split_((rows_.total + rows_.per_block - 1) / rows_.per_block, padded_ / (2 * L),
+          split_((rows_.total + rows_.per_block - 1) / rows_.per_block, padded_ / block_,
                  size_ * static_cast<int64_t>(sizeof(float))) {
         int64_t* offset = scratch<int64_t>(Slot::shared_offsets, x.C);
         for (int64_t i = 0; i < x.C; ++i) offset[i] = i;
@@ -86,14 +88,14 @@ class Runner {
     }
 
   private:
-    // plane p, block of 2L filters: [c][lane]
+    // plane p, block of filters: [c][lane]
     float* partial(int64_t chunk, int64_t p, int64_t block) const {
-        return partials_ + chunk * size_ + (p * padded_ + block * 2 * L) * x_.C;
+        return partials_ + chunk * size_ + (p * padded_ + block * block_) * x_.C;
     }
 
     void sum(int64_t chunk, int64_t part) const {
         const int64_t b0 = split_.first_block(part), b1 = split_.first_block(part + 1),
-                      width = (b1 - b0) * 2 * L;
+                      width = (b1 - b0) * block_;
         const int64_t gradient_plane = rows_.tiles() * width + L;
         float* sources = scratch<float>(Slot::lists, winograd_planes * source_plane_);
         float* gradients = scratch<float>(Slot::map, winograd_planes * gradient_plane);
@@ -104,7 +106,7 @@ class Runner {
             for (int64_t row = from; row < to; ++row) {
                 const int64_t tile = (row - from) * rows_.across;
                 read_row(row, sources + tile * depth_);
-                read_gradient_row(row, b0 * 2 * L, width, gradients + tile * width, gradient_plane);
+                read_gradient_row(row, b0 * block_, width, gradients + tile * width, gradient_plane);
             }
             for (int64_t p = 0; p < winograd_planes; ++p) {
                 for (int64_t b = b0; b < b1; ++b) {
@@ -112,12 +114,12 @@ class Runner {
                                                   0,
                                                   depth_,
                                                   offset_,
-                                                  gradients + p * gradient_plane + (b - b0) * 2 * L,
+                                                  gradients + p * gradient_plane + (b - b0) * block_,
                                                   0,
                                                   width,
                                                   1,
                                                   (to - from) * rows_.across};
-                    add_gradient(in, x_.C, two_vectors, partial(chunk, p, b));
+                    add_gradient(in, x_.C, width_, partial(chunk, p, b));
                 }
             }
         }
@@ -153,12 +155,12 @@ class Runner {
 
     // Adds the chunks in order and transforms filters [f, f + L) back; whether all is finite.
     bool add_chunks(int64_t f, float* dw) const {
-        const int64_t count = std::clamp<int64_t>(x_.F - f, 0, L), block = f / (2 * L);
+        const int64_t count = std::clamp<int64_t>(x_.F - f, 0, L), block = f / block_;
         float bad = 0;
         for (int64_t c = 0; c < x_.C; ++c) {
             V m[6][6], half[3][6];
             for (int64_t p = 0; p < winograd_planes; ++p) {
-                const int64_t at = c * 2 * L + f % (2 * L);
+                const int64_t at = c * block_ + f % block_;
                 V total = load<L>(partial(0, p, block) + at);
                 for (int64_t chunk = 1; chunk < split_.chunks; ++chunk) {
                     total += load<L>(partial(chunk, p, block) + at);
@@ -187,7 +189,9 @@ class Runner {
 
     const Correlation<float>&x_, &dy_;
     TileRows rows_;
-    int64_t depth_, padded_, source_plane_, size_;
+    int64_t depth_;
+    BlockWidth width_;
+    int64_t block_, padded_, source_plane_, size_;
     BatchSplit split_;
     const int64_t* offset_;
     float* partials_;

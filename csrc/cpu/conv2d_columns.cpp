@@ -1,0 +1,134 @@
+// im2col and one matrix product for each pass of a convolution: y = columns w^T, columns' = dy w, and
+// dw = dy^T columns.  A batch goes through in parts, so that the matrix stays bounded.
+#include "conv2d_columns.h"
+
+#include "gemm.h"
+
+namespace minicnn {
+namespace {
+
+constexpr int64_t matrix_bytes = 8 << 20;
+
+int64_t depth_of(const ConvParams& p) { return p.KH * p.KW * p.C; }
+int64_t pixels_of(const ConvParams& p) { return p.OH * p.OW; }
+
+// Images whose columns fit the matrix, at least one.
+template <typename T>
+int64_t images_at_once(const ConvParams& p) {
+    return std::max<int64_t>(
+        1, matrix_bytes / (pixels_of(p) * depth_of(p) * static_cast<int64_t>(sizeof(T)) + 1));
+}
+
+// Calls f(tap, pixel of the image, or -1 in the padding) for every tap of the window at (row, col).
+template <typename F>
+void for_each_tap(const ConvParams& p, int64_t row, int64_t col, const F& f) {
+    for (int64_t u = 0; u < p.KH; ++u) {
+        const int64_t h = row * p.stride_h - p.pad_h + u * p.dil_h;
+        for (int64_t v = 0; v < p.KW; ++v) {
+            const int64_t w = col * p.stride_w - p.pad_w + v * p.dil_w;
+            f(u * p.KW + v, h < 0 || h >= p.H || w < 0 || w >= p.W ? -1 : h * p.W + w);
+        }
+    }
+}
+
+// columns[image, row, col][u, v, c] = x[image, row*stride - pad + u*dilation, ...][c], 0 in the padding
+template <typename T>
+void to_columns(const T* x, T* columns, int64_t images, const ConvParams& p) {
+    const int64_t pixels = pixels_of(p), depth = depth_of(p);
+    parallel_for(0, images * pixels, std::max<int64_t>(1, 32768 / depth), [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) {
+            const T* image = x + i / pixels * p.H * p.W * p.C;
+            T* window = columns + i * depth;
+            for_each_tap(p, i % pixels / p.OW, i % p.OW, [&](int64_t tap, int64_t pixel) {
+                if (pixel < 0) {
+                    std::fill_n(window + tap * p.C, p.C, T(0));
+                } else {
+                    std::copy_n(image + pixel * p.C, p.C, window + tap * p.C);
+                }
+            });
+        }
+    });
+}
+
+// dx = the sum of the columns that were copied from each pixel, in the order of the windows.
+template <typename T>
+void add_columns(const T* columns, T* dx, int64_t images, const ConvParams& p) {
+    const int64_t pixels = pixels_of(p), depth = depth_of(p), size = p.H * p.W * p.C;
+    parallel_for(0, images, std::max<int64_t>(1, 32768 / (pixels * depth + 1)),
+                 [&](int64_t first, int64_t last) {
+                     for (int64_t n = first; n < last; ++n) {
+                         T* image = dx + n * size;
+                         std::fill_n(image, size, T(0));
+                         for (int64_t i = 0; i < pixels; ++i) {
+                             const T* window = columns + (n * pixels + i) * depth;
+                             for_each_tap(p, i / p.OW, i % p.OW, [&](int64_t tap, int64_t pixel) {
+                                 if (pixel < 0) return;
+                                 const T* from = window + tap * p.C;
+                                 T* to = image + pixel * p.C;
+                                 for (int64_t c = 0; c < p.C; ++c) to[c] += from[c];
+                             });
+                         }
+                     }
+                 });
+}
+
+}  // namespace
+
+// Register tiles of rows shorter than this wait for their own sums.
+constexpr int64_t short_row = 3;
+
+bool columns_forward_pays(const ConvParams& p) {
+    return p.groups == 1 && p.OW <= short_row && p.F >= 32 && p.C >= 8;
+}
+
+bool columns_data_pays(const ConvParams& p) {
+    // A direct sum over the input's pixels multiplies by padding where the output is the smaller map.
+    return p.groups == 1 && p.C >= 8 && p.F >= 16 &&
+           (p.W <= short_row || 2 * p.H * p.W > 3 * p.stride_h * p.stride_w * p.OH * p.OW);
+}
+
+bool columns_weight_pays(const ConvParams& p, int64_t bytes_per_value) {
+    return p.groups == 1 && p.OW <= short_row && p.C >= 8 && p.F >= 16 &&
+           p.N * pixels_of(p) * depth_of(p) * bytes_per_value <= matrix_bytes;
+}
+
+template <typename T>
+void columns_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu) {
+    const int64_t most = images_at_once<T>(p), pixels = pixels_of(p), depth = depth_of(p);
+    for (int64_t n = 0; n < p.N; n += most) {
+        const int64_t images = std::min(most, p.N - n);
+        T* columns = scratch<T>(Slot::shared_map, images * pixels * depth);
+        to_columns(x + n * p.H * p.W * p.C, columns, images, p);
+        gemm<T>({columns, depth, 1, weight, 1, depth, bias, y + n * pixels * p.F, images * pixels, p.F,
+                 depth, relu});
+    }
+}
+
+template <typename T>
+void columns_backward_data(const T* dy, const T* weight, T* dx, const ConvParams& p) {
+    const int64_t most = images_at_once<T>(p), pixels = pixels_of(p), depth = depth_of(p);
+    for (int64_t n = 0; n < p.N; n += most) {
+        const int64_t images = std::min(most, p.N - n);
+        T* columns = scratch<T>(Slot::shared_map, images * pixels * depth);
+        gemm<T>({dy + n * pixels * p.F, p.F, 1, weight, depth, 1, nullptr, columns, images * pixels, depth,
+                 p.F, false});
+        add_columns(columns, dx + n * p.H * p.W * p.C, images, p);
+    }
+}
+
+template <typename T>
+void columns_backward_weight(const T* dy, const T* x, T* dw, const ConvParams& p) {
+    const int64_t rows = p.N * pixels_of(p), depth = depth_of(p);
+    T* columns = scratch<T>(Slot::shared_map, rows * depth);
+    to_columns(x, columns, p.N, p);
+    gemm<T>({dy, 1, p.F, columns, depth, 1, nullptr, dw, p.F, depth, rows, false});
+}
+
+#define INSTANTIATE(T)                                                                        \
+    template void columns_forward(const T*, const T*, const T*, T*, const ConvParams&, bool); \
+    template void columns_backward_data(const T*, const T*, T*, const ConvParams&);           \
+    template void columns_backward_weight(const T*, const T*, T*, const ConvParams&);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace minicnn

@@ -1,0 +1,22 @@
+// Convolution by columns: every window of the image copied into a row of a matrix (im2col), and one matrix
+// product.  For small maps, whose rows of pixels are too short for the register tiles of correlation.h.
+#pragma once
+
+#include "../conv_ops.h"
+
+namespace minicnn {
+
+// Whether the pass is faster this way; each as the pass of the same name without `columns`.
+bool columns_forward_pays(const ConvParams& p);
+bool columns_data_pays(const ConvParams& p);
+bool columns_weight_pays(const ConvParams& p, std::int64_t bytes_per_value);
+
+template <typename T>
+void columns_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu);
+// dy is already masked where a ReLU follows.
+template <typename T>
+void columns_backward_data(const T* dy, const T* weight, T* dx, const ConvParams& p);
+template <typename T>
+void columns_backward_weight(const T* dy, const T* x, T* dw, const ConvParams& p);
+
+}  // namespace minicnn
