@@ -152,7 +152,7 @@ class WeightGradient {
 
     void sum(int64_t chunk, int64_t part) const {
         const int64_t b0 = split_.first_block(part), b1 = split_.first_block(part + 1);
-        for (int64_t b = b0; b < b1; ++b) {
+        for (int64_t b = b0; b < b1 && split_.units == 0; ++b) {
             const Block block = block_at(b);
             std::fill_n(partial(chunk, block), block_lanes<T>(block.width) * depth_, T(0));
         }
@@ -170,7 +170,8 @@ class WeightGradient {
                                     0,
                                     0,
                                     r1 - r0,
-                                    p_.OW};
+                                    p_.OW,
+                                    unit == split_.first_unit(chunk)};
                 set_dy(in, n, r0, r1, block);
                 add_rows(in, r0, r1, block.width, partial(chunk, block));
             }

@@ -9,8 +9,9 @@ namespace {
 template <int L, int NV, int KB, bool CONSECUTIVE, typename T>
 void gradient_tile(const GradientInput<T>& in, T* dst) {
     Vec<T, L> acc[KB][NV];
-    unroll<KB * NV>([&](auto i)
-                        __attribute__((always_inline)) { acc[i / NV][i % NV] = load<L>(dst + i * L); });
+    unroll<KB * NV>([&](auto i) __attribute__((always_inline)) {
+        acc[i / NV][i % NV] = in.first ? Vec<T, L>{} : load<L>(dst + i * L);
+    });
     const int64_t* offset = in.offset;
     const int64_t x_col = in.x_col, dy_col = in.dy_col;
     for (int64_t r = 0; r < in.rows; ++r) {

@@ -14,6 +14,7 @@ struct GradientInput {
     const std::int64_t* offset;
     const T* dy;
     std::int64_t dy_row, dy_col, rows, cols;
+    bool first = false;  // dst holds nothing yet: the sum begins with 0
 };
 
 // dst[k][lane] += sum over pixels of x[pixel + offset[k]] * dy[pixel][lane] for k < depth and a block of

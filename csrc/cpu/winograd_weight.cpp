@@ -99,8 +99,6 @@ class Runner {
         const int64_t gradient_plane = rows_.tiles() * width + L;
         float* sources = scratch<float>(Slot::lists, winograd_planes * source_plane_);
         float* gradients = scratch<float>(Slot::map, winograd_planes * gradient_plane);
-        for (int64_t p = 0; p < winograd_planes; ++p)
-            std::fill_n(partial(chunk, p, b0), width * x_.C, 0.0f);
         for (int64_t unit = split_.first_unit(chunk); unit < split_.first_unit(chunk + 1); ++unit) {
             const int64_t from = unit * rows_.per_block, to = std::min(from + rows_.per_block, rows_.total);
             for (int64_t row = from; row < to; ++row) {
@@ -118,7 +116,8 @@ class Runner {
                                                   0,
                                                   width,
                                                   1,
-                                                  (to - from) * rows_.across};
+                                                  (to - from) * rows_.across,
+                                                  unit == split_.first_unit(chunk)};
                     add_gradient(in, x_.C, width_, partial(chunk, p, b));
                 }
             }
