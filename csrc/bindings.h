@@ -35,6 +35,7 @@ inline void bind(py::module_& m) {
     offer(m, "batch_norm2d_backward", &host::batch_norm2d_backward);
     offer(m, "batch_norm2d_pool_forward", &host::batch_norm2d_pool_forward);
     offer(m, "batch_norm2d_pool_backward", &host::batch_norm2d_pool_backward);
+    offer(m, "fold_batch_norm2d", &host::fold_batch_norm2d);
     offer(m, "relu_forward", &host::relu_forward);
     offer(m, "relu_backward", &host::relu_backward);
     offer(m, "add_forward", &host::add_forward);

@@ -167,4 +167,31 @@ inline Gradients batch_norm2d_pool_backward(Array dy_, Array y_, Array argmax_, 
     return {a.dx, a.dw, a.db};
 }
 
+inline std::pair<Tensor, Tensor> fold_batch_norm2d(Array weight_, Array bias_, Array gamma_, Array beta_,
+                                                   Array running_mean_, Array running_var_, double eps) {
+    const char* op = "fold_batch_norm2d";
+    const Tensor& given = tensor(op, "weight", weight_);
+    check_float(op, "weight", given);
+    check_filters(op, "weight", given);
+    const std::int64_t F = given.size(0);
+    const auto checked = [&](const char* name, const Tensor& a) {
+        if (a.defined()) check_array(op, name, a, {F}, given);
+        return arranged(a);
+    };
+    const Tensor bias = checked("bias", optional_tensor(op, "bias", bias_));
+    const Tensor gamma = checked("gamma", optional_tensor(op, "gamma", gamma_));
+    const Tensor beta = checked("beta", optional_tensor(op, "beta", beta_));
+    const Tensor mean = checked("running_mean", tensor(op, "running_mean", running_mean_));
+    const Tensor var = checked("running_var", tensor(op, "running_var", running_var_));
+    const Tensor weight = arranged(given), folded_weight = empty_like(op, "weight", weight);
+    const Tensor folded_bias = empty(op, "bias", {F}, weight.scalar_type());
+    run(weight, [&](auto zero) {
+        using T = decltype(zero);
+        minicnn::fold_batch_norm2d<T>(in<T>(weight), in<T>(bias), in<T>(gamma), in<T>(beta), in<T>(mean),
+                                      in<T>(var), out<T>(folded_weight), out<T>(folded_bias), F,
+                                      weight.numel() / F, eps);
+    });
+    return {folded_weight, folded_bias};
+}
+
 }  // namespace minicnn::host

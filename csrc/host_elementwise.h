@@ -30,7 +30,8 @@ inline Tensor relu_backward(Array dy_, Array y_) {
     return dx;
 }
 
-inline Tensor add_forward(Array a_, Array b_) {
+// relu(a + b), where relu may be absent.
+inline Tensor add_forward(Array a_, Array b_, bool relu) {
     const char* op = "add";
     const Tensor &given_a = tensor(op, "a", a_), &given_b = tensor(op, "b", b_);
     check_float(op, "a", given_a);
@@ -38,7 +39,7 @@ inline Tensor add_forward(Array a_, Array b_) {
     const Tensor a = arranged(given_a), b = arranged(given_b), y = empty_like(op, "y", a);
     run(a, [&](auto zero) {
         using T = decltype(zero);
-        minicnn::add_forward<T>(in<T>(a), in<T>(b), out<T>(y), a.numel());
+        minicnn::add_forward<T>(in<T>(a), in<T>(b), out<T>(y), a.numel(), relu);
     });
     return y;
 }

@@ -70,6 +70,13 @@ void batch_norm2d_pool_backward(const T* dy, const T* y, const Index* argmax, co
                                 const T* mean, const T* invstd, T* dx, T* dw, T* db,
                                 const ImageShape& shape, bool training, const PoolParams& pool);
 
+// The convolution weight (F, size) and bias (F, optional) with a batch norm in evaluation behind them
+// folded in; gamma and beta (F) are optional.
+template <typename T>
+void fold_batch_norm2d(const T* weight, const T* bias, const T* gamma, const T* beta, const T* running_mean,
+                       const T* running_var, T* folded_weight, T* folded_bias, std::int64_t F,
+                       std::int64_t size, double eps);
+
 // ---- elementwise -------------------------------------------------------------------------------
 
 template <typename T>
@@ -77,8 +84,9 @@ void relu_forward(const T* x, T* y, std::int64_t size);
 template <typename T>
 void relu_backward(const T* dy, const T* y, T* dx, std::int64_t size);
 
+// y = a + b, then ReLU if `relu`.
 template <typename T>
-void add_forward(const T* a, const T* b, T* y, std::int64_t size);
+void add_forward(const T* a, const T* b, T* y, std::int64_t size, bool relu);
 
 // y = keep ? factor * x : 0 * x: forward and, on dy, backward.
 template <typename T>

@@ -81,6 +81,14 @@ inline void check_image(const char* op, Name name, const Tensor& x) {
     }
 }
 
+inline void check_filters(const char* op, Name name, const Tensor& weight) {
+    const auto w = weight.sizes();
+    if (w.size() != 4) fail(op, name, "4 dimensions (F, C/groups, KH, KW)", std::to_string(w.size()));
+    if (*std::min_element(w.begin(), w.end()) < 1) {
+        fail(op, name, "every dimension of at least 1", "shape " + repr(w));
+    }
+}
+
 inline void check_matrix(const char* op, Name name, const Tensor& x, const char* letters) {
     check_float(op, name, x);
     if (x.dim() != 2) {
@@ -125,13 +133,8 @@ inline Size conv2d(const char* op, const Tensor& x, const Tensor& weight, const 
                    const Ints& stride, const Ints& padding, const Ints& dilation, std::int64_t groups) {
     check_image(op, "x", x);
     check_like(op, "weight", weight, x);
-    if (weight.dim() != 4) {
-        fail(op, "weight", "4 dimensions (F, C/groups, KH, KW)", std::to_string(weight.dim()));
-    }
+    check_filters(op, "weight", weight);
     const auto w = weight.sizes();
-    if (*std::min_element(w.begin(), w.end()) < 1) {
-        fail(op, "weight", "every dimension of at least 1", "shape " + repr(w));
-    }
     check_pair(op, "stride", stride, 1);
     check_pair(op, "padding", padding, 0);
     check_pair(op, "dilation", dilation, 1);

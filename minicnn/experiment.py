@@ -17,6 +17,7 @@ from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors
 from minicnn.config import Config
 from minicnn.data.split import balanced_class_weight, stratified_split
 from minicnn.ema import WeightAverage
+from minicnn.folding import folded
 from minicnn.trainer import Trainer
 
 IMAGES_AT_ONCE = 1000
@@ -224,7 +225,7 @@ def predict_images(
 
     With ``tta`` "flip" they are the means over each image and its mirror image.
     """
-    parts = []
+    model, parts = folded(model), []
     for start in range(0, len(x), IMAGES_AT_ONCE):
         check()
         part = data.normalize(x[start : start + IMAGES_AT_ONCE], mean, std)

@@ -6,7 +6,7 @@ a row of PATTERNS are one step.  What a fused operation means is in `minicnn.bac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from minicnn.backends import Array, Backend
@@ -21,177 +21,56 @@ from minicnn.layers.relu import ReLU
 from minicnn.layers.residual import Residual
 from minicnn.layers.sequential import Sequential
 
+PATTERNS: list[tuple[str, tuple[type[Layer], ...]]] = [
+    ("conv2d_relu_max_pool2d", (Conv2d, ReLU, MaxPool2d)),
+    ("batch_norm2d_relu_max_pool2d", (BatchNorm2d, ReLU, MaxPool2d)),
+    ("conv2d_max_pool2d", (Conv2d, MaxPool2d)),
+    ("conv2d_relu", (Conv2d, ReLU)),
+    ("dense_relu", (Dense, ReLU)),
+    ("batch_norm2d_relu", (BatchNorm2d, ReLU)),
+]
+"""Which layers run as which operation.  Longest first: the first row that matches is taken."""
+
 
 class FusedStep:
-    """Several layers that run as one operation; the first owns the parameters."""
+    """Layers that run as the operation ``op``: the first owns the parameters, a max-pool is the last."""
 
-    op: str
-
-    def __init__(self, layers: list[Layer]) -> None:
-        self.layers = tuple(layers)
+    def __init__(self, op: str, layers: list[Layer]) -> None:
+        self.op, self.layers, self.owner = op, tuple(layers), layers[0]
+        last = layers[-1]
+        self.pool = {"pool": last.pool} if isinstance(last, MaxPool2d) else {}
 
     def is_trainable(self) -> bool:
-        """Whether one of the layers has parameters that are not frozen."""
-        return any(layer.is_trainable() for layer in self.layers)
-
-
-class Conv2dReLU(FusedStep):
-    """conv2d, relu."""
-
-    op = "conv2d_relu"
-
-    def __init__(self, layers: list[Layer]) -> None:
-        super().__init__(layers)
-        assert isinstance(layers[0], Conv2d)
-        self.layer = layers[0]
+        """Whether the parameters are not frozen."""
+        return self.owner.is_trainable()
 
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        layer = self.layer
-        y, saved = layer.backend.conv2d_relu_forward(
-            x, layer.params["weight"], layer.params.get("bias"), conv=layer.conv, need_saved=training
-        )
+        operation = getattr(self.owner.backend, f"{self.op}_forward")
+        arrays, attributes = _forward_arguments(self.owner, training)
+        y, saved = operation(x, *arrays, **attributes, **self.pool, need_saved=training)
         return y, (x, saved) if training else None
 
     def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
-        layer, (x, kept) = self.layer, saved
-        dx, dw, db = layer.backend.conv2d_relu_backward(
-            dy, x, layer.params["weight"], kept, conv=layer.conv, need_dx=need_dx, **layer.need_grads()
-        )
-        layer.set_grads(dw, db)
+        owner, (x, kept) = self.owner, saved
+        operation = getattr(owner.backend, f"{self.op}_backward")
+        attributes = {**_backward_attributes(owner), **self.pool, **owner.need_grads()}
+        dx, dw, db = operation(dy, x, owner.params.get("weight"), kept, need_dx=need_dx, **attributes)
+        owner.set_grads(dw, db)
         return dx
 
 
-class Conv2dMaxPool2d(FusedStep):
-    """conv2d, max_pool2d."""
-
-    op = "conv2d_max_pool2d"
-
-    def __init__(self, layers: list[Layer]) -> None:
-        super().__init__(layers)
-        assert isinstance(layers[0], Conv2d)
-        assert isinstance(layers[-1], MaxPool2d)
-        self.layer, self.pool = layers[0], layers[-1].pool
-
-    def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        layer = self.layer
-        y, saved = layer.backend.conv2d_max_pool2d_forward(
-            x, layer.params["weight"], layer.params.get("bias"),
-            conv=layer.conv, pool=self.pool, need_saved=training,
-        )  # fmt: skip
-        return y, (x, saved) if training else None
-
-    def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
-        layer, (x, kept) = self.layer, saved
-        dx, dw, db = layer.backend.conv2d_max_pool2d_backward(
-            dy, x, layer.params["weight"], kept,
-            conv=layer.conv, pool=self.pool, need_dx=need_dx, **layer.need_grads(),
-        )  # fmt: skip
-        layer.set_grads(dw, db)
-        return dx
+def _forward_arguments(owner: Layer, training: bool) -> tuple[tuple[Array, ...], dict[str, Any]]:
+    """What a fused forward operation takes after x."""
+    if isinstance(owner, BatchNorm2d):
+        return owner.arguments(training)
+    return (owner.params["weight"], owner.params.get("bias")), _backward_attributes(owner)
 
 
-class Conv2dReLUMaxPool2d(Conv2dMaxPool2d):
-    """conv2d, relu, max_pool2d."""
-
-    op = "conv2d_relu_max_pool2d"
-
-    def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        layer = self.layer
-        y, saved = layer.backend.conv2d_relu_max_pool2d_forward(
-            x, layer.params["weight"], layer.params.get("bias"),
-            conv=layer.conv, pool=self.pool, need_saved=training,
-        )  # fmt: skip
-        return y, (x, saved) if training else None
-
-    def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
-        layer, (x, kept) = self.layer, saved
-        dx, dw, db = layer.backend.conv2d_relu_max_pool2d_backward(
-            dy, x, layer.params["weight"], kept,
-            conv=layer.conv, pool=self.pool, need_dx=need_dx, **layer.need_grads(),
-        )  # fmt: skip
-        layer.set_grads(dw, db)
-        return dx
-
-
-class DenseReLU(FusedStep):
-    """dense, relu."""
-
-    op = "dense_relu"
-
-    def __init__(self, layers: list[Layer]) -> None:
-        super().__init__(layers)
-        assert isinstance(layers[0], Dense)
-        self.layer = layers[0]
-
-    def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        layer = self.layer
-        y, saved = layer.backend.dense_relu_forward(
-            x, layer.params["weight"], layer.params.get("bias"), need_saved=training
-        )
-        return y, (x, saved) if training else None
-
-    def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
-        layer, (x, kept) = self.layer, saved
-        dx, dw, db = layer.backend.dense_relu_backward(
-            dy, x, layer.params["weight"], kept, need_dx=need_dx, **layer.need_grads()
-        )
-        layer.set_grads(dw, db)
-        return dx
-
-
-class BatchNorm2dReLU(FusedStep):
-    """batch_norm2d, relu."""
-
-    op = "batch_norm2d_relu"
-
-    def __init__(self, layers: list[Layer]) -> None:
-        super().__init__(layers)
-        assert isinstance(layers[0], BatchNorm2d)
-        self.layer = layers[0]
-
-    def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        layer = self.layer
-        arrays, attributes = layer.arguments(training)
-        y, saved = layer.backend.batch_norm2d_relu_forward(x, *arrays, **attributes, need_saved=training)
-        return y, (x, saved) if training else None
-
-    def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
-        layer, (x, kept) = self.layer, saved
-        dx, dw, db = layer.backend.batch_norm2d_relu_backward(
-            dy, x, layer.params.get("weight"), kept,
-            training=layer.requires_grad, need_dx=need_dx, **layer.need_grads(),
-        )  # fmt: skip
-        layer.set_grads(dw, db)
-        return dx
-
-
-class BatchNorm2dReLUMaxPool2d(FusedStep):
-    """batch_norm2d, relu, max_pool2d."""
-
-    op = "batch_norm2d_relu_max_pool2d"
-
-    def __init__(self, layers: list[Layer]) -> None:
-        super().__init__(layers)
-        assert isinstance(layers[0], BatchNorm2d)
-        assert isinstance(layers[-1], MaxPool2d)
-        self.layer, self.pool = layers[0], layers[-1].pool
-
-    def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        layer = self.layer
-        arrays, attributes = layer.arguments(training)
-        y, saved = layer.backend.batch_norm2d_relu_max_pool2d_forward(
-            x, *arrays, **attributes, pool=self.pool, need_saved=training
-        )
-        return y, (x, saved) if training else None
-
-    def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
-        layer, (x, kept) = self.layer, saved
-        dx, dw, db = layer.backend.batch_norm2d_relu_max_pool2d_backward(
-            dy, x, layer.params.get("weight"), kept,
-            training=layer.requires_grad, pool=self.pool, need_dx=need_dx, **layer.need_grads(),
-        )  # fmt: skip
-        layer.set_grads(dw, db)
-        return dx
+def _backward_attributes(owner: Layer) -> dict[str, Any]:
+    """The keyword arguments of a fused backward operation that its first layer decides."""
+    if isinstance(owner, BatchNorm2d):
+        return {"training": owner.requires_grad}
+    return {"conv": owner.conv} if isinstance(owner, Conv2d) else {}
 
 
 class BatchNorm2dAddReLU:
@@ -219,27 +98,32 @@ class BatchNorm2dAddReLU:
         return dz, dresidual
 
 
-PATTERNS: list[tuple[tuple[type[Layer], ...], type[Any]]] = [
-    ((Conv2d, ReLU, MaxPool2d), Conv2dReLUMaxPool2d),
-    ((BatchNorm2d, ReLU, MaxPool2d), BatchNorm2dReLUMaxPool2d),
-    ((Conv2d, MaxPool2d), Conv2dMaxPool2d),
-    ((Conv2d, ReLU), Conv2dReLU),
-    ((Dense, ReLU), DenseReLU),
-    ((BatchNorm2d, ReLU), BatchNorm2dReLU),
-]
-"""Longest first: the first row that matches is taken."""
+class AddReLU:
+    """The end of a residual block without a batch norm, add, relu, as a `minicnn.layers.residual.Join`."""
+
+    op = "add_relu"
+
+    def __init__(self, relu: ReLU) -> None:
+        self.layers = (relu,)
+
+    def forward(self, backend: Backend, z: Array, residual: Array, training: bool) -> tuple[Array, Any]:
+        return backend.add_relu_forward(z, residual, need_saved=training)
+
+    def backward(self, backend: Backend, dy: Array, saved: Any) -> tuple[Array, Array]:
+        return backend.add_relu_backward(dy, saved)
 
 
 def fuse(container: Container) -> None:
     """Give this container and all below it a plan with fused steps."""
     container.unfuse()
+    container.fused = True
     for _, child in container.named_children():
         if isinstance(child, Container):
             fuse(child)
     if isinstance(container, Residual):
         _fuse_residual(container)
     elif not isinstance(container, Parallel):
-        container.plan = _plan(list(_flat(container.children.values())))
+        container.plan = _plan([layer for _, layer in flat(container)])
 
 
 def unfuse(container: Container) -> None:
@@ -249,13 +133,13 @@ def unfuse(container: Container) -> None:
             layer.unfuse()
 
 
-def _flat(layers: Iterable[Layer]) -> Iterator[Layer]:
-    """The layers with what nested Sequentials hold in their places, so that all of it can be fused."""
-    for layer in layers:
+def flat(container: Container, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+    """The children by dotted name, with what nested Sequentials hold in their places."""
+    for name, layer in container.children.items():
         if isinstance(layer, Sequential):
-            yield from _flat(layer.children.values())
+            yield from flat(layer, f"{prefix}{name}.")
         else:
-            yield layer
+            yield f"{prefix}{name}", layer
 
 
 def _plan(layers: list[Layer]) -> list[Step]:
@@ -263,9 +147,9 @@ def _plan(layers: list[Layer]) -> list[Step]:
     i = 0
     while i < len(layers):
         kinds = tuple(type(layer) for layer in layers[i:])
-        for pattern, step in PATTERNS:
+        for op, pattern in PATTERNS:
             if kinds[: len(pattern)] == pattern:
-                plan.append(step(layers[i : i + len(pattern)]))
+                plan.append(FusedStep(op, layers[i : i + len(pattern)]))
                 i += len(pattern)
                 break
         else:
@@ -275,11 +159,15 @@ def _plan(layers: list[Layer]) -> list[Step]:
 
 
 def _fuse_residual(residual: Residual) -> None:
-    """Let the body's last batch norm run together with the addition and the ReLU after it."""
-    body = list(_flat(residual.body.children.values()))
-    if residual.activation is not None and body and isinstance(body[-1], BatchNorm2d):
+    """Let the addition and the ReLU after it run together, and the body's last batch norm with them."""
+    if residual.activation is None:
+        return
+    body = [layer for _, layer in flat(residual.body)]
+    if body and isinstance(body[-1], BatchNorm2d):
         residual.plan = _plan(body[:-1])
         residual.join = BatchNorm2dAddReLU(body[-1], residual.activation)
+    else:
+        residual.join = AddReLU(residual.activation)
 
 
 def fused_names(container: Container) -> dict[int, str]:
@@ -289,7 +177,7 @@ def fused_names(container: Container) -> dict[int, str]:
         if isinstance(layer, Container):
             steps: list[Any] = [*layer.plan, getattr(layer, "join", None)]
             for step in steps:
-                if isinstance(step, (FusedStep, BatchNorm2dAddReLU)):
+                if isinstance(step, (FusedStep, BatchNorm2dAddReLU, AddReLU)):
                     # Parents come first, and run what is in the Sequentials below them.
                     names = {id(fused): step.op for fused in step.layers} | names
     return names

@@ -73,6 +73,14 @@ def check_image(op: str, name: str, x: Any) -> None:
         fail(op, name, "C, H and W of at least 1", f"shape {tuple(x.shape)}")
 
 
+def check_filters(op: str, name: str, weight: Any) -> None:
+    """weight is (F,C/groups,KH,KW), and nothing of it is 0."""
+    if weight.ndim != 4:
+        fail(op, name, "4 dimensions (F, C/groups, KH, KW)", weight.ndim)
+    if min(weight.shape) < 1:
+        fail(op, name, "every dimension of at least 1", f"shape {tuple(weight.shape)}")
+
+
 def check_matrix(op: str, name: str, x: Any, letters: str) -> None:
     check_float(op, name, x)
     if x.ndim != 2:
@@ -93,10 +101,7 @@ def conv2d(
     """Check conv2d's arguments; returns (OH, OW)."""
     check_image(op, "x", x)
     check_like(op, "weight", weight, x)
-    if weight.ndim != 4:
-        fail(op, "weight", "4 dimensions (F, C/groups, KH, KW)", weight.ndim)
-    if min(weight.shape) < 1:
-        fail(op, "weight", "every dimension of at least 1", f"shape {tuple(weight.shape)}")
+    check_filters(op, "weight", weight)
     check_pair(op, "stride", stride, 1)
     check_pair(op, "padding", padding, 0)
     check_pair(op, "dilation", dilation, 1)
@@ -190,6 +195,15 @@ def softmax_cross_entropy(
         fail(op, "label_smoothing", "a number from 0 to 1", label_smoothing)
     if class_weight is not None:
         check_array(op, "class_weight", class_weight, (k,), logits)
+
+
+def fold_batch_norm2d(op: str, weight: Any, **vectors: Any) -> None:
+    """``vectors`` are (F,), or None where they may be."""
+    check_float(op, "weight", weight)
+    check_filters(op, "weight", weight)
+    for name, a in vectors.items():
+        if a is not None:
+            check_array(op, name, a, (weight.shape[0],), weight)
 
 
 def dropout(op: str, name: str, x: Any, keep_mask: Any, p: float) -> None:

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Iterator
 
+from minicnn.folding import evaluation_names
 from minicnn.fusion import fused_names
 from minicnn.layers.container import Container
 from minicnn.layers.layer import Layer, Shape
@@ -19,14 +20,15 @@ def summary(model: Sequential, input_shape: Shape | None) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    marks = fused_names(model)
+    columns = {"runs as": fused_names(model), "in evaluation": evaluation_names(model)}
+    marks = {heading: names for heading, names in columns.items() if names}
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("name")
     table.add_column("layer", overflow="fold")
     for heading in ("output", "parameters", "multiply-adds"):
         table.add_column(heading, justify="right")
-    if marks:
-        table.add_column("runs as")
+    for heading in marks:
+        table.add_column(heading)
     for name, depth, layer, shape_in in _walk(model, 0, input_shape):
         known = shape_in is not None
         leaf = not isinstance(layer, Container)
@@ -39,7 +41,7 @@ def summary(model: Sequential, input_shape: Shape | None) -> str:
             if leaf and shape_in is not None
             else "?" * (leaf and not known),
         ]
-        table.add_row(*row, *([marks.get(id(layer), "")] if marks else []))
+        table.add_row(*row, *(names.get(id(layer), "") for names in marks.values()))
     total = f"{count_parameters(model):,} parameters"
     frozen = [layer for _, layer in model.named_layers() if not layer.requires_grad]
     if frozen:
@@ -49,7 +51,7 @@ def summary(model: Sequential, input_shape: Shape | None) -> str:
             f", {model.multiply_adds(input_shape):,} multiply-adds for {'x'.join(map(str, input_shape))}"
         )
     out = io.StringIO()
-    console = Console(file=out, width=120, color_system=None)
+    console = Console(file=out, width=140, color_system=None)
     console.print(table)
     console.print(total)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

@@ -52,7 +52,7 @@ def check(
     np.testing.assert_allclose((ahead - behind) / (2 * STEP), sum(parts), rtol=0, atol=ALLOWED * size)
 
 
-DIFFERENTIABLE = [case for case in CASES if not case.exact]
+DIFFERENTIABLE = [case for case in CASES if not case.exact and hasattr(Backend, f"{case.op}_backward")]
 
 
 @pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)

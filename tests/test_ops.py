@@ -49,14 +49,17 @@ def compare(actual: Results, expected: Results, allowed: float, dtype: np.dtype)
 def test_forward_and_backward_equal_torch(backend: Backend, case: Case, dtype: np.dtype) -> None:
     problem, expected = problem_and_oracle(case, dtype)
     actual = run_backend(backend, problem)
-    if case.inputs.get("bias", ...) is None:  # torch gives no gradient of what is not there
+    if (
+        "bias" in actual.gradients and case.inputs["bias"] is None
+    ):  # torch gives no gradient of what is not there
         actual.gradients.pop("bias")
     compare(actual, expected, problem.tolerance, dtype)
 
 
 def test_table_covers_every_operation() -> None:
     in_contract = {name.removesuffix("_forward") for name in dir(Backend) if name.endswith("_forward")}
-    assert {case.op for case in CASES} == in_contract == OPERATIONS.keys()
+    without_gradients = {"fold_batch_norm2d"}
+    assert {case.op for case in CASES} == in_contract | without_gradients == OPERATIONS.keys()
     assert len({str(case) for case in CASES}) == len(CASES)
 
 

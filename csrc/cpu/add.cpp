@@ -1,15 +1,22 @@
-// Elementwise sum.
+// Elementwise sum, with or without a ReLU.
 
 #include "elementwise.h"
 
 namespace minicnn {
 
 template <typename T>
-void add_forward(const T* a, const T* b, T* y, std::int64_t size) {
-    elementwise(size, [=](std::int64_t i) { y[i] = a[i] + b[i]; });
+void add_forward(const T* a, const T* b, T* y, std::int64_t size, bool relu) {
+    if (relu) {
+        elementwise(size, [=](std::int64_t i) {
+            const T sum = a[i] + b[i];
+            y[i] = sum < 0 ? T(0) : sum;
+        });
+    } else {
+        elementwise(size, [=](std::int64_t i) { y[i] = a[i] + b[i]; });
+    }
 }
 
-template void add_forward(const float*, const float*, float*, std::int64_t);
-template void add_forward(const double*, const double*, double*, std::int64_t);
+template void add_forward(const float*, const float*, float*, std::int64_t, bool);
+template void add_forward(const double*, const double*, double*, std::int64_t, bool);
 
 }  // namespace minicnn

@@ -1,4 +1,4 @@
-// The sum of two arrays.
+// The sum of two arrays, with or without a ReLU.
 
 #include "common.h"
 
@@ -9,24 +9,28 @@ template <typename T>
 struct Add {
     const T *a, *b;
     T* y;
+    bool relu;
     template <int V>
     __device__ void at(std::int64_t i) const {
         auto sum = cuda::load<V>(a + i);
         const auto other = cuda::load<V>(b + i);
-        for (int k = 0; k < V; ++k) sum.v[k] += other.v[k];
+        for (int k = 0; k < V; ++k) {
+            sum.v[k] += other.v[k];
+            if (relu) sum.v[k] = cuda::relu(sum.v[k]);
+        }
         cuda::store(y + i, sum);
     }
-    Add from(std::int64_t i) const { return {a + i, b + i, y + i}; }
+    Add from(std::int64_t i) const { return {a + i, b + i, y + i, relu}; }
 };
 
 }  // namespace
 
 template <typename T>
-void add_forward(const T* a, const T* b, T* y, std::int64_t size) {
-    cuda::elementwise<T>(Add<T>{a, b, y}, size, a, b, y);
+void add_forward(const T* a, const T* b, T* y, std::int64_t size, bool relu) {
+    cuda::elementwise<T>(Add<T>{a, b, y, relu}, size, a, b, y);
 }
 
-template void add_forward(const float*, const float*, float*, std::int64_t);
-template void add_forward(const double*, const double*, double*, std::int64_t);
+template void add_forward(const float*, const float*, float*, std::int64_t, bool);
+template void add_forward(const double*, const double*, double*, std::int64_t, bool);
 
 }  // namespace minicnn

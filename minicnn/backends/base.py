@@ -128,6 +128,17 @@ class Backend(Primitives):
             need_dx=need_dx, need_dw=need_dw, need_db=need_db,
         )  # fmt: skip
 
+    # ---- add -------------------------------------------------------------------------------------
+
+    def add_relu_forward(self, a: Array, b: Array, *, need_saved: bool = True) -> tuple[Array, Any]:
+        """relu(a + b), of equal shapes."""
+        y = self.relu_forward(self.add_forward(a, b))
+        return y, y if need_saved else None
+
+    def add_relu_backward(self, dy: Array, saved: Any) -> tuple[Array, Array]:
+        """Gradients (da, db) of add_relu."""
+        return self.add_backward(self.relu_backward(dy, saved))
+
     # ---- batch norm with what follows it ---------------------------------------------------------
 
     def batch_norm2d_relu_forward(

@@ -293,6 +293,15 @@ class CppBackend(Backend):
         )
         return gradients
 
+    def fold_batch_norm2d(
+        self, weight: Array, bias: Array | None, gamma: Array | None, beta: Array | None,
+        running_mean: Array, running_var: Array, *, eps: float,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        folded: tuple[Array, Array] = self._module.fold_batch_norm2d(
+            weight, bias, gamma, beta, running_mean, running_var, eps
+        )
+        return folded
+
     def dropout_forward(self, x: Array, keep_mask: Array, *, p: float) -> Array:
         return self._module.dropout_forward(x, keep_mask, p)
 
@@ -325,11 +334,18 @@ class CppBackend(Backend):
     # ---- joining and reshaping -----------------------------------------------------------------
 
     def add_forward(self, a: Array, b: Array) -> Array:
-        return self._module.add_forward(a, b)
+        return self._module.add_forward(a, b, False)
 
     def add_backward(self, dy: Array) -> tuple[Array, Array]:
         da, db = self._module.add_backward(dy)
         return da, db
+
+    def add_relu_forward(self, a: Array, b: Array, *, need_saved: bool = True) -> tuple[Array, Any]:
+        y = self._module.add_forward(a, b, True)
+        return y, y if need_saved else None
+
+    def add_relu_backward(self, dy: Array, saved: Any) -> tuple[Array, Array]:
+        return self.add_backward(self.relu_backward(dy, saved))
 
     def concat_forward(self, xs: Sequence[Array]) -> Array:
         return self._module.concat_forward(xs)

@@ -17,6 +17,7 @@ from minicnn.ops import (
     dense,
     dropout,
     flatten,
+    fold_batch_norm2d,
     max_pool2d,
     optimizers,
     relu,
@@ -54,6 +55,7 @@ class NumpyBackend(Backend):
     dense_backward = staticmethod(dense.dense_backward)
     batch_norm2d_forward = staticmethod(batch_norm2d.batch_norm2d_forward)
     batch_norm2d_backward = staticmethod(batch_norm2d.batch_norm2d_backward)
+    fold_batch_norm2d = staticmethod(fold_batch_norm2d.fold_batch_norm2d)
     dropout_forward = staticmethod(dropout.dropout_forward)
     dropout_backward = staticmethod(dropout.dropout_backward)
     softmax_forward = staticmethod(softmax.softmax_forward)

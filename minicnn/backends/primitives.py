@@ -173,6 +173,22 @@ class Primitives(ABC):
         """Gradients (dx, dw, db); dw and db are None where weight is None."""
 
     @abstractmethod
+    def fold_batch_norm2d(
+        self, weight: Array, bias: Array | None, gamma: Array | None, beta: Array | None,
+        running_mean: Array, running_var: Array, *, eps: float,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """The convolution that equals a convolution and the batch norm behind it in evaluation.
+
+        weight'[f] = weight[f] * s[f],  bias'[f] = (bias[f] - running_mean[f]) * s[f] + beta[f]
+        with s = gamma / sqrt(running_var + eps); None stands for gamma 1, beta 0, bias 0.
+
+        Args:    weight (F,C/groups,KH,KW), bias (F,) or None: the convolution's;
+                 gamma, beta (F,) or None, running_mean, running_var (F,): the batch norm's
+        Returns: weight (F,C/groups,KH,KW), bias (F,), both new
+        Torch:   torch.nn.utils.fusion.fuse_conv_bn_weights
+        """
+
+    @abstractmethod
     def dropout_forward(self, x: Array, keep_mask: Array, *, p: float) -> Array:
         """x / (1-p) where keep_mask is true, else 0; the bool mask (x's shape) is drawn on the host."""
 

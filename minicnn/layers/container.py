@@ -63,6 +63,7 @@ class Container(Layer):
 
     def unfuse(self) -> None:
         """Plan every child as a step of its own."""
+        self.fused = False
         self.plan: list[Step] = list(self.children.values())
 
     def named_children(self) -> list[tuple[str, Layer]]:

@@ -34,6 +34,7 @@ class Residual(Container):
         super().__init__(children)
 
     def unfuse(self) -> None:
+        self.fused = False
         self.plan: list[Step] = [self.body]
         self.join: Join = AddJoin(self.activation)
 

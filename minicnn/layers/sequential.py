@@ -42,15 +42,21 @@ class Sequential(Container):
         return run_backward(self.plan, dy, saved, need_dx)
 
     def predict(self, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
-        """Logits (N,K) of images x (N,C,H,W), in evaluation mode, ``batch_size`` at a time."""
+        """Logits (N,K) of images x (N,C,H,W), in evaluation mode, ``batch_size`` at a time.
+
+        In a fused model the batch norms right behind convolutions are folded into them, once a call.
+        """
+        from minicnn.folding import folded
+
         if batch_size < 1:
             shapes.fail("predict", "batch_size", "at least 1", batch_size)
         backend = self.backend
+        model = folded(self)
         x = np.asarray(x)
         outputs = []
         for start in range(0, max(len(x), 1), batch_size):
             batch = x[start : start + batch_size].astype(self.dtype, copy=False)
-            outputs.append(backend.to_numpy(self.forward(backend.asarray(batch), False)[0]))
+            outputs.append(backend.to_numpy(model.forward(backend.asarray(batch), False)[0]))
         return outputs[0].copy() if len(outputs) == 1 else np.concatenate(outputs)
 
     def predict_proba(self, x: np.ndarray, batch_size: int = 256) -> np.ndarray:

@@ -126,6 +126,19 @@ def _batch_norm(
     return Case(op, id, inputs, attrs if pool is None else {**attrs, "pool": pool})
 
 
+def _fold(id: str, weight: Shape, *, bias: bool = True, affine: bool = True, eps: float = 1e-5) -> Case:
+    f = weight[0]
+    inputs: dict[str, Draw | None] = {
+        "weight": _normal(*weight),
+        "bias": _normal(f) if bias else None,
+        "gamma": _normal(f) if affine else None,
+        "beta": _normal(f) if affine else None,
+        "running_mean": _normal(f),
+        "running_var": _positive(f),
+    }
+    return Case("fold_batch_norm2d", id, inputs, {"eps": eps})
+
+
 def _dropout(id: str, x: Shape, p: float) -> Case:
     return Case("dropout", id, {"x": _normal(*x), "keep_mask": lambda rng: rng.random(x) >= p}, {"p": p})
 
@@ -271,6 +284,13 @@ CASES: tuple[Case, ...] = (
     _batch_norm("far-from-zero", (4, 3, 5, 5), shift=30.0),
     _batch_norm("evaluation-batch0", (0, 3, 4, 4), training=False),
 
+    _fold("3x3", (5, 3, 3, 3)),
+    _fold("no-bias", (17, 4, 3, 3), bias=False),
+    _fold("not-affine", (4, 2, 1, 1), affine=False),
+    _fold("nothing-optional", (3, 33, 1, 5), bias=False, affine=False, eps=0.5),
+    _fold("depthwise", (6, 1, 3, 2)),
+    _fold("many-filters", (130, 8, 3, 3)),
+
     _dropout("half", (4, 3, 5, 5), 0.5),
     _dropout("tenth-matrix", (7, 33), 0.1),
     _dropout("none", (3, 4), 0.0),
@@ -325,6 +345,10 @@ CASES: tuple[Case, ...] = (
     _conv_relu_pool("ties-overlapping", (2, 2, 8, 9), 5, 3, pool=_window(3, stride=2, padding=1),
                     exact=True),
     _conv_relu_pool("batch0", (0, 3, 6, 6), 4, 3, pool=HALVES),
+
+    Case("add_relu", "image", {"a": _normal(2, 3, 4, 5), "b": _normal(2, 3, 4, 5)}),
+    Case("add_relu", "zeros", {"a": _integers(2, 5, 4, 5), "b": _integers(2, 5, 4, 5)}, exact=True),
+    Case("add_relu", "batch0", {"a": _normal(0, 3, 4, 5), "b": _normal(0, 3, 4, 5)}),
 
     _dense_relu("5x7", 4, 5, 7),
     _dense_relu("no-bias", 4, 9, 17, bias=False),

@@ -103,6 +103,18 @@ def _batch_norm2d_terms(t: Arrays, _: Attrs) -> int:
     return int(max(1, t["x"].size // t["x"].shape[1]))
 
 
+def _fold_batch_norm2d(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
+    weight, bias = b.fold_batch_norm2d(**t, **a)
+    return {"weight": weight, "bias": bias}, lambda _: {}
+
+
+def _torch_fold_batch_norm2d(torch: Any, t: Arrays, a: Attrs) -> Outputs:
+    weight, bias = torch.nn.utils.fuse_conv_bn_weights(
+        t["weight"], t["bias"], t["running_mean"], t["running_var"], a["eps"], t["gamma"], t["beta"]
+    )
+    return {"weight": weight, "bias": bias}
+
+
 # ---- pools -----------------------------------------------------------------------------------------
 
 
@@ -170,6 +182,11 @@ def _torch_dropout(_: Any, t: Arrays, a: Attrs) -> Outputs:
 
 def _add(b: Backend, t: Arrays, _: Attrs) -> tuple[Outputs, Backward]:
     return {"y": b.add_forward(t["a"], t["b"])}, lambda dy: _named(b.add_backward(dy), "a", "b")
+
+
+def _add_relu(b: Backend, t: Arrays, _: Attrs) -> tuple[Outputs, Backward]:
+    y, saved = b.add_relu_forward(t["a"], t["b"])
+    return {"y": y}, lambda dy: _named(b.add_relu_backward(dy, saved), "a", "b")
 
 
 def _torch_add(_: Any, t: Arrays, __: Attrs) -> Outputs:
@@ -310,6 +327,7 @@ def _fused(
     terms: Callable[[Arrays, Attrs], int],
     *,
     relu: bool = True,
+    optional_gradients: tuple[str, ...] = PARAMETRIC,
 ) -> Operation:
     def in_torch(torch: Any, t: Arrays, a: Attrs) -> Outputs:
         outputs = smooth(torch, t, a)
@@ -321,7 +339,7 @@ def _fused(
     def before_kink(torch: Any, t: Arrays, a: Attrs) -> Any:
         return smooth(torch, t, a)["y"]
 
-    return Operation(run, in_torch, terms, PARAMETRIC, before_kink)
+    return Operation(run, in_torch, terms, optional_gradients, before_kink)
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -332,6 +350,7 @@ OPERATIONS: dict[str, Operation] = {
     "relu": Operation(_relu, _torch_relu, _moved_only),
     "dense": Operation(_dense, _torch_dense, _dense_terms, PARAMETRIC),
     "batch_norm2d": Operation(_batch_norm2d, _torch_batch_norm2d, _batch_norm2d_terms, PARAMETRIC),
+    "fold_batch_norm2d": Operation(_fold_batch_norm2d, _torch_fold_batch_norm2d, _rounded_once),
     "dropout": Operation(_dropout, _torch_dropout, _rounded_once),
     "softmax": Operation(_softmax, _torch_softmax, lambda t, _: int(t["x"].shape[1])),
     "softmax_cross_entropy": Operation(_softmax_cross_entropy, _torch_softmax_cross_entropy, _loss_terms),
@@ -345,6 +364,7 @@ OPERATIONS: dict[str, Operation] = {
     "conv2d_relu_max_pool2d": _fused(
         _fused_conv2d("conv2d_relu_max_pool2d"), _smooth_conv2d, _conv2d_terms
     ),
+    "add_relu": _fused(_add_relu, _torch_add, _rounded_once, optional_gradients=()),
     "dense_relu": _fused(_dense_relu, _torch_dense, _dense_terms),
     "batch_norm2d_relu": _fused(
         _fused_batch_norm2d("batch_norm2d_relu"), _smooth_batch_norm2d, _batch_norm2d_terms

@@ -330,6 +330,11 @@ void images() {
                                       a.out(xs), a.out(s.C), a.out(s.C), s, training);
             });
         }
+        check<T>("fold_batch_norm2d", [&](Arrays<T>& a) {
+            const int64_t F = s.C, size = s.H * s.W;
+            fold_batch_norm2d(a.in(F * size), a.in(F), a.in(F), a.in(F), a.in(F), a.positive(F),
+                              a.out(F * size), a.out(F), F, size, 1e-5);
+        });
         check<T>("flatten and concat", [&](Arrays<T>& a) {
             flatten_forward(a.in(xs), a.out(xs), s);
             flatten_backward(a.in(xs), a.out(xs), s);
@@ -369,7 +374,8 @@ void elementwise_and_optimizers() {
             T* y = a.out(size);
             relu_forward(a.in(size), y, size);
             relu_backward(a.in(size), static_cast<const T*>(y), a.out(size), size);
-            add_forward(a.in(size), a.in(size), a.out(size), size);
+            for (const bool relu : {false, true})
+                add_forward(a.in(size), a.in(size), a.out(size), size, relu);
             bool* keep = a.template out_of<bool>(size);
             for (int64_t i = 0; i < size; ++i) keep[i] = i % 3 != 0;
             dropout(a.in(size), static_cast<const bool*>(keep), T(2), a.out(size), size);

@@ -1,0 +1,33 @@
+"""Batch norm in evaluation folded into the convolution before it.
+
+Evaluation maps each filter's output z to s * (z - mean) + beta, with s = gamma / sqrt(var + eps), and
+z = weight * x + bias is linear in x; so one convolution does both:
+
+    weight' = s * weight,      bias' = s * (bias - mean) + beta
+
+Source: Jacob et al. 2017, arXiv:1712.05877, section 3.2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minicnn import shapes
+
+
+def fold_batch_norm2d(
+    weight: np.ndarray, bias: np.ndarray | None, gamma: np.ndarray | None, beta: np.ndarray | None,
+    running_mean: np.ndarray, running_var: np.ndarray, *, eps: float,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """The folded weight (F,C/groups,KH,KW) and bias (F,)."""
+    shapes.fold_batch_norm2d(
+        "fold_batch_norm2d", weight, bias=bias, gamma=gamma, beta=beta,
+        running_mean=running_mean, running_var=running_var,
+    )  # fmt: skip
+    scale = 1 / np.sqrt(running_var + weight.dtype.type(eps))
+    if gamma is not None:
+        scale *= gamma
+    folded_bias = (-running_mean if bias is None else bias - running_mean) * scale
+    if beta is not None:
+        folded_bias += beta
+    return weight * scale[:, None, None, None], folded_bias
