@@ -225,7 +225,7 @@ def predict_images(
 
     With ``tta`` "flip" they are the means over each image and its mirror image.
     """
-    model, parts = folded(model), []
+    model, parts = folded(model, x.shape), []
     for start in range(0, len(x), IMAGES_AT_ONCE):
         check()
         part = data.normalize(x[start : start + IMAGES_AT_ONCE], mean, std)

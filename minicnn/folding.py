@@ -7,16 +7,23 @@ to a copy of the tree; so it cannot outlive the weights, and layers, names and s
 from __future__ import annotations
 
 import copy
+import math
 from typing import NamedTuple
 
 from minicnn.backends import Backend
 from minicnn.fusion import flat, fuse, fused_names
 from minicnn.layers.batch_norm2d import BatchNorm2d
 from minicnn.layers.conv2d import Conv2d
-from minicnn.layers.layer import Layer
+from minicnn.layers.layer import Layer, Shape
 from minicnn.layers.parallel import Parallel
 from minicnn.layers.residual import Residual
 from minicnn.layers.sequential import Sequential
+
+FOLDING = 4
+"""How many values of a map are normalised in the time in which one value of a weight is folded.
+
+Measured with the cpp backend, resnet18 and resnet20: 0.36 ns against 0.08 ns, as folding takes new memory.
+"""
 
 
 class Fold(NamedTuple):
@@ -35,27 +42,28 @@ class Fold(NamedTuple):
         self.folded.params = {"weight": weight, "bias": bias}
 
 
-def folded(model: Sequential) -> Sequential:
+def folded(model: Sequential, shape: Shape | None = None) -> Sequential:
     """The model as it is run in evaluation: a fused copy, whose batch norms are folded where they can be.
 
-    The copy shares all other arrays with the model.  It is for evaluation, until the model's weights
-    change.  A model that is not fused, or has nothing to fold, is returned itself.
+    With the ``shape`` (N,C,H,W) of all images to come, only where folding costs less than it saves.  The
+    copy shares all other arrays with the model.  It is for evaluation, until the model's weights change.
+    A model that is not fused, or has nothing to fold, is returned itself.
     """
     if not model.fused:
         return model
     backend = model.backend
-    twin, folds = _twin(model)
+    twin, folds = _twin(model, shape)
     for fold in folds:
         fold.compute(backend)
     return twin if folds else model
 
 
 def evaluation_names(model: Sequential) -> dict[int, str]:
-    """id(layer) -> the operation that runs it in evaluation, for `print(model)`.
+    """id(layer) -> the operation that runs it in evaluation of many images, for `print(model)`.
 
     Empty where evaluation folds nothing, and so runs what training runs.
     """
-    twin, folds = _twin(model) if model.fused else (model, [])
+    twin, folds = _twin(model, None) if model.fused else (model, [])
     if not folds:
         return {}
     names = fused_names(twin)
@@ -64,53 +72,67 @@ def evaluation_names(model: Sequential) -> dict[int, str]:
     return names
 
 
-def _twin(model: Sequential) -> tuple[Sequential, list[Fold]]:
-    """A fused copy of the tree without the batch norms that can be folded, and what is to be folded."""
-    folds: list[Fold] = []
-    twin = _copy_sequential(model, folds)
-    if folds:
+def _twin(model: Sequential, shape: Shape | None) -> tuple[Sequential, list[Fold]]:
+    """A fused copy of the tree without the batch norms to fold, and what is to be folded."""
+    copier = _Copier(math.inf if shape is None else shape[0])
+    try:
+        twin = copier.sequential(model, None if shape is None else shape[1:])
+    except ValueError:  # the images do not fit, as the forward pass will say
+        return model, []
+    if copier.folds:
         fuse(twin)
-    return twin, folds
+    return twin, copier.folds
 
 
-def _copy(layer: Layer, folds: list[Fold]) -> Layer:
-    """A copy of a container with copies below it; any other layer itself."""
-    if isinstance(layer, Sequential):
-        return _copy_sequential(layer, folds)
-    if isinstance(layer, Residual):
-        return _copy_residual(layer, folds)
-    if isinstance(layer, Parallel):
-        twin = copy.copy(layer)
-        twin.children = {name: _copy(branch, folds) for name, branch in layer.children.items()}
+class _Copier:
+    """Copies containers, with folded convolutions; a shape is that of one image, None if not known."""
+
+    def __init__(self, images: float) -> None:
+        self.images = images
+        self.folds: list[Fold] = []
+
+    def layer(self, layer: Layer, shape: Shape | None) -> Layer:
+        """A copy of a container with copies below it; any other layer itself."""
+        if isinstance(layer, Sequential):
+            return self.sequential(layer, shape)
+        if isinstance(layer, Residual):
+            return self.residual(layer, shape)
+        if isinstance(layer, Parallel):
+            twin = copy.copy(layer)
+            twin.children = {name: self.layer(branch, shape) for name, branch in layer.children.items()}
+            twin.unfuse()
+            return twin
+        return layer
+
+    def residual(self, residual: Residual, shape: Shape | None) -> Residual:
+        twin = copy.copy(residual)
+        twin.body = self.sequential(residual.body, shape)
+        copies: dict[int, Layer] = {id(residual.body): twin.body}
+        if residual.shortcut is not None:
+            twin.shortcut = copies[id(residual.shortcut)] = self.layer(residual.shortcut, shape)
+        twin.children = {name: copies.get(id(child), child) for name, child in residual.children.items()}
         twin.unfuse()
         return twin
-    return layer
 
+    def sequential(self, sequential: Sequential, shape: Shape | None) -> Sequential:
+        """What nested Sequentials hold is in their places."""
+        twin = copy.copy(sequential)
+        twin.children = {}
+        last_name, last = "", Layer()
+        for name, layer in flat(sequential):
+            if type(last) is Conv2d and type(layer) is BatchNorm2d and self.pays(last, shape):
+                together = copy.copy(last)
+                together.bias, together.params = True, {}
+                self.folds.append(Fold(last, layer, together))
+                twin.children[last_name] = together
+            else:
+                twin.children[name] = self.layer(layer, shape)
+            shape = None if shape is None else layer.output_shape(shape)
+            last_name, last = name, layer
+        twin.unfuse()
+        return twin
 
-def _copy_residual(residual: Residual, folds: list[Fold]) -> Residual:
-    twin = copy.copy(residual)
-    twin.body = _copy_sequential(residual.body, folds)
-    copies: dict[int, Layer] = {id(residual.body): twin.body}
-    if residual.shortcut is not None:
-        twin.shortcut = copies[id(residual.shortcut)] = _copy(residual.shortcut, folds)
-    twin.children = {name: copies.get(id(child), child) for name, child in residual.children.items()}
-    twin.unfuse()
-    return twin
-
-
-def _copy_sequential(sequential: Sequential, folds: list[Fold]) -> Sequential:
-    """A copy with folded convolutions, and with what nested Sequentials hold in their places."""
-    twin = copy.copy(sequential)
-    twin.children = {}
-    last_name, last = "", Layer()
-    for name, layer in flat(sequential):
-        if type(last) is Conv2d and type(layer) is BatchNorm2d:
-            together = copy.copy(last)
-            together.bias, together.params = True, {}
-            folds.append(Fold(last, layer, together))
-            twin.children[last_name] = together
-        else:
-            twin.children[name] = _copy(layer, folds)
-        last_name, last = name, layer
-    twin.unfuse()
-    return twin
+    def pays(self, conv: Conv2d, output: Shape | None) -> bool:
+        """Whether the pass over the convolution's output that folding saves takes longer than folding."""
+        weights = math.prod(conv.kernel_size) * conv.in_channels // conv.conv.groups * conv.out_channels
+        return output is None or self.images * math.prod(output) >= FOLDING * weights

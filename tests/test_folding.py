@@ -29,6 +29,8 @@ from minicnn.layers import (
 from minicnn.torch_reference import to_torch
 
 SHAPE = (2, 9, 8)
+MANY = 64
+"""Images of this shape for which every fold of `every_place` pays."""
 
 
 def every_place() -> Sequential:
@@ -103,7 +105,7 @@ def test_logits_are_those_of_the_unfolded_model_and_of_torch(
     else:
         model = make(backend, rng, lambda: getattr(models, name)(2, 5, (size, size)))
     x = rng.standard_normal((3, *(SHAPE if name == "every place" else (2, size, size))))
-    actual = model.predict(x)
+    actual = folded(model).predict(x)
     assert_same(actual, unfolded(model, x))
     with torch.no_grad():
         assert_same(actual, to_torch(model).eval()(torch.from_numpy(x)).numpy())
@@ -130,9 +132,9 @@ def test_prediction_runs_no_batch_norm_and_folds_once(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
     model = make(backend, rng)
-    model.predict(x := rng.standard_normal((4, *SHAPE)))
+    x = rng.standard_normal((MANY, *SHAPE))
     calls = count(backend, monkeypatch)
-    model.predict(x, batch_size=2)
+    model.predict(x, batch_size=MANY // 2)
     assert not [op for op in calls if op.startswith("batch_norm2d")]
     assert calls["fold_batch_norm2d"] == 8
     expected = {"conv2d_relu_max_pool2d": 2, "conv2d_relu": 4, "add_relu": 2}  # in two batches
@@ -194,7 +196,7 @@ def changes(model: Sequential, rng: np.random.Generator) -> dict[str, Callable[[
 )  # fmt: skip
 def test_no_fold_outlives_its_weights(backend: Backend, change: str, rng: np.random.Generator) -> None:
     model = make(backend, rng)
-    x = rng.standard_normal((3, *SHAPE))
+    x = rng.standard_normal((MANY, *SHAPE))
     before = model.predict(x)
     changes(model, rng)[change]()
     after = model.predict(x)
@@ -206,7 +208,7 @@ def test_averages_are_folded_while_they_are_applied(backend: Backend, rng: np.ra
     model = make(backend, rng)
     average = WeightAverage(model, 0.9)
     average.update()
-    x = rng.standard_normal((3, *SHAPE))
+    x = rng.standard_normal((MANY, *SHAPE))
     first = model.predict(x)
     unlike_new(model, rng)
     changed = model.predict(x)
@@ -218,7 +220,7 @@ def test_averages_are_folded_while_they_are_applied(backend: Backend, rng: np.ra
 def test_model_stays_as_it_is(backend: Backend, rng: np.random.Generator) -> None:
     model = make(backend, rng)
     before, shown = model.state_dict(), str(model)
-    model.predict(rng.standard_normal((2, *SHAPE)))
+    model.predict(rng.standard_normal((MANY, *SHAPE)))
     after = model.state_dict()
     assert [*after] == [*before]
     for name, a in before.items():
@@ -271,7 +273,7 @@ def test_only_the_first_of_two_batch_norms_is_folded(backend: Backend, rng: np.r
         backend, rng, lambda: Sequential(Conv2d(2, 3, 1), BatchNorm2d(3), BatchNorm2d(3), Flatten())
     )
     assert [type(layer) for layer in folded(model).children.values()] == [Conv2d, BatchNorm2d, Flatten]
-    x = rng.standard_normal((2, 2, 4, 4))
+    x = rng.standard_normal((MANY, 2, 4, 4))
     assert_same(model.predict(x), unfolded(model, x))
 
 
@@ -282,8 +284,30 @@ def test_convolution_used_twice_is_folded_for_each_place(
     model = make(
         backend, rng, lambda: Sequential(shared, BatchNorm2d(2), ReLU(), shared, BatchNorm2d(2), Flatten())
     )
-    x = rng.standard_normal((2, 2, 4, 4))
+    x = rng.standard_normal((MANY, 2, 4, 4))
+    assert [type(layer) for layer in folded(model).children.values()] == [Conv2d, ReLU, Conv2d, Flatten]
     assert_same(model.predict(x), unfolded(model, x))
+
+
+@pytest.mark.parametrize(("images", "folds"), [(1, 0), (24, 1), (48, 2)])
+def test_few_images_fold_only_what_pays(
+    backend: Backend, images: int, folds: int, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """Weights of 2*4*9 = 72 and 4*4*9 = 144 values, maps of 4*4 = 16 values an image."""
+    layers = [Conv2d(2, 4, 3), BatchNorm2d(4), ReLU(), Conv2d(4, 4, 3, padding=1), BatchNorm2d(4)]
+    model = make(backend, rng, lambda: Sequential(*layers, Flatten()))
+    x = rng.standard_normal((images, 2, 4, 4))
+    calls = count(backend, monkeypatch)
+    actual = model.predict(x)
+    assert calls["fold_batch_norm2d"] == folds
+    assert_same(actual, unfolded(model, x))
+
+
+def test_images_that_do_not_fit_are_refused_in_the_operations_words(
+    backend: Backend, rng: np.random.Generator
+) -> None:
+    with pytest.raises(ValueError, match=r"^\[conv2d\] weight: expected C=3, got C=2$"):
+        make(backend, rng).predict(np.zeros((MANY, 3, 9, 8)))
 
 
 def test_no_images(backend: Backend, rng: np.random.Generator) -> None:

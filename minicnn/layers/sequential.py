@@ -44,15 +44,16 @@ class Sequential(Container):
     def predict(self, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
         """Logits (N,K) of images x (N,C,H,W), in evaluation mode, ``batch_size`` at a time.
 
-        In a fused model the batch norms right behind convolutions are folded into them, once a call.
+        In a fused model the batch norms right behind convolutions are folded into them, once a call, where
+        there are images enough for it to pay.
         """
         from minicnn.folding import folded
 
         if batch_size < 1:
             shapes.fail("predict", "batch_size", "at least 1", batch_size)
         backend = self.backend
-        model = folded(self)
         x = np.asarray(x)
+        model = folded(self, x.shape)
         outputs = []
         for start in range(0, max(len(x), 1), batch_size):
             batch = x[start : start + batch_size].astype(self.dtype, copy=False)

@@ -1,0 +1,86 @@
+"""What folding batch norms into convolutions saves: inference of resnet20, 128 images of 32×32, in turn.
+
+    python benchmarks/fold.py [--threads 2] [--seconds 3]
+
+minicnn with batch norms folded, with them as fused operations of their own, and PyTorch eager,
+channels-last and through torch.compile; all are checked to agree first.
+Writes benchmarks/results/fold.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import torch
+from cpp_steps import Call, torch_inference
+from paired import machine, save, time_in_turn
+from peers import PEERS
+
+import minicnn
+from minicnn import Sequential, models
+from minicnn.fusion import fuse
+from minicnn.layers import BatchNorm2d
+from minicnn.torch_reference import to_torch
+
+BATCH, SIZE = 128, 32
+
+
+def trained_like(seed: int) -> Sequential:
+    """A fused resnet20 whose batch norms have statistics and maps of their own, as after training."""
+    model = models.create("resnet20", in_channels=3, num_classes=10, image_size=SIZE, backend="cpp")
+    rng = np.random.default_rng(seed)
+    state = model.state_dict()
+    for name, layer in model.named_layers():
+        if isinstance(layer, BatchNorm2d):
+            for key in ("weight", "running_var"):
+                state[f"{name}.{key}"] = rng.uniform(0.5, 1.5, layer.num_features)
+            for key in ("bias", "running_mean"):
+                state[f"{name}.{key}"] = rng.normal(0, 0.1, layer.num_features)
+    model.load_state_dict(state)
+    fuse(model)
+    return model
+
+
+def sides(model: Sequential, x: np.ndarray) -> dict[str, Call]:
+    backend = model.backend
+    calls: dict[str, Call] = {
+        "folded": lambda: model.predict(x),
+        "not folded": lambda: backend.to_numpy(model.forward(backend.asarray(x), False)[0]),
+    }
+    for name, peer in PEERS.items():
+        module = to_torch(model).eval().to(memory_format=peer.order)
+        calls[name] = torch_inference(peer.wrap(module), peer.images(x))
+    expected = calls["not folded"]()
+    for call in calls.values():
+        np.testing.assert_allclose(call(), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    return calls
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=3.0, help="measuring time of each side")
+    args = parser.parse_args()
+    minicnn.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads)
+    x = np.random.default_rng(0).random((BATCH, 3, SIZE, SIZE), np.float32)
+    with torch.no_grad():
+        times = time_in_turn(sides(trained_like(0), x), seconds=args.seconds)
+    best = min(PEERS, key=times.__getitem__)
+    result = {
+        "machine": machine(args.threads),
+        "net": f"resnet20, batch {BATCH}, {SIZE}x{SIZE}",
+        "milliseconds": {name: round(t, 2) for name, t in times.items()},
+        "not folded / folded": round(times["not folded"] / times["folded"], 2),
+        "best torch": best,
+        "best torch / folded": round(times[best] / times["folded"], 2),
+    }
+    print(result)
+    save("fold", result)
+
+
+if __name__ == "__main__":
+    main()
