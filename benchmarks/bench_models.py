@@ -7,20 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nets import build, torch_step
+from nets import NETS as ALL_NETS
+from nets import batch, build, torch_step
 from peers import PEERS
 
 from minicnn import Backend, Trainer, optim
 from minicnn.fusion import fuse
 from minicnn.torch_reference import to_torch
 
-NETS = {"lenet5": 128, "simple_cnn": 128, "vgg_like": 64}
-
-
-def batch(name: str, n: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    shape = (3, 32, 32) if name == "vgg_like" else (1, 28, 28)
-    return rng.random((n, *shape), np.float32), rng.integers(0, 10, n)
+NETS = {name: ALL_NETS[name].batches[0] for name in ("lenet5", "simple_cnn", "vgg_like", "resnet20")}
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -54,7 +49,7 @@ def test_inference(benchmark: Any, backend: Backend, name: str, n: int) -> None:
     benchmark.group = f"{name}-{n}-inference"
     logits = benchmark.pedantic(lambda: model.predict(x), rounds=20, warmup_rounds=3)
     with torch.no_grad():
-        expected = to_torch(model)(torch.from_numpy(x)).numpy()
+        expected = to_torch(model).eval()(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
 
 

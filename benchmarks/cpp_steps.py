@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from nets import build, torch_step
+from nets import NETS, batch, build, torch_step
 from paired import machine, save, time_in_turn
 
 import minicnn
@@ -27,14 +27,7 @@ from minicnn.fusion import fuse
 from minicnn.torch_reference import to_torch
 
 Call = Callable[[], Any]
-NETS: dict[str, tuple[int, ...]] = {"lenet5": (128, 1), "simple_cnn": (128,), "vgg_like": (64,)}
 LR, MOMENTUM = 0.01, 0.9
-
-
-def batch(name: str, n: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    shape = (3, 32, 32) if name == "vgg_like" else (1, 28, 28)
-    return rng.random((n, *shape), np.float32), rng.integers(0, 10, n)
 
 
 def torch_modules(model: Sequential, compiled: bool) -> dict[str, torch.nn.Module]:
@@ -157,11 +150,11 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     result: dict[str, Any] = {"machine": machine(args.threads), "training": {}, "inference": {}}
     for name in args.nets:
-        n = NETS[name][0]
+        n = NETS[name].batches[0]
         training = compare(training_sides(name, n, not args.no_compile), args.seconds)
         result["training"][f"{name}, batch {n}"] = training
         print("training", name, n, training, flush=True)
-        for n in NETS[name]:
+        for n in NETS[name].batches:
             with torch.no_grad():
                 sides, skipped = inference_sides(name, n, not args.no_compile, args.threads)
                 inference = compare(sides, args.seconds) | ({"skipped": skipped} if skipped else {})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from minicnn import Sequential, models
-from minicnn.layers import Conv2d, Dense, Flatten, MaxPool2d, ReLU
+from minicnn.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d, ReLU
 
 
 def vgg_like() -> Sequential:
@@ -22,13 +24,43 @@ def vgg_like() -> Sequential:
     return Sequential(*layers, Flatten(), Dense(256 * 16, 10), input_shape=(3, 32, 32))
 
 
+class Net(NamedTuple):
+    """A net's image shape (C,H,W), and the batch sizes it is timed at, the first of them in training."""
+
+    shape: tuple[int, int, int]
+    batches: tuple[int, ...]
+
+
+NETS = {
+    "lenet5": Net((1, 28, 28), (128, 1)),
+    "simple_cnn": Net((1, 28, 28), (128,)),
+    "vgg_like": Net((3, 32, 32), (64,)),
+    "resnet20": Net((3, 32, 32), (128,)),
+    "resnet18": Net((3, 64, 64), (32,)),
+    "googlenet": Net((3, 64, 64), (32,)),
+}
+
+
 def build(name: str, backend: str) -> Sequential:
-    """lenet5, simple_cnn (1x28x28) or vgg_like (3x32x32), with 10 classes."""
+    """A net of NETS with 10 classes, without dropout, whose masks PyTorch would draw otherwise."""
     if name == "vgg_like":
         model = vgg_like()
         model.bind(backend)
         return model
-    return models.create(name, in_channels=1, num_classes=10, image_size=28, backend=backend)
+    channels, *size = NETS[name].shape
+    model = models.create(
+        name, in_channels=channels, num_classes=10, image_size=(size[0], size[1]), backend=backend
+    )
+    for _, layer in model.named_layers():
+        if isinstance(layer, Dropout):
+            layer.p = 0.0
+    return model
+
+
+def batch(name: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random images and labels."""
+    rng = np.random.default_rng(0)
+    return rng.random((n, *NETS[name].shape), np.float32), rng.integers(0, 10, n)
 
 
 def torch_step(
