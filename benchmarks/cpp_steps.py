@@ -57,9 +57,9 @@ def training_sides(name: str, n: int, compiled: bool) -> dict[str, Call]:
     sides: dict[str, Call] = {"minicnn": lambda: trainer.step(x, y)}
     for peer, module in modules.items():
         sides[peer] = torch_step(module, like(x, peer), torch.from_numpy(y), LR, MOMENTUM)
-    for _ in range(3):
+    for tolerance in (1e-4, 1e-2, 1e-2):  # rounding grows with the steps, in nets with batch norm above all
         losses = [step() for step in sides.values()]
-        np.testing.assert_allclose(losses, losses[0], rtol=2e-3)
+        np.testing.assert_allclose(losses, losses[0], rtol=tolerance)
     return sides
 
 
