@@ -13,6 +13,7 @@ from typing import NamedTuple
 from minicnn.backends import Backend
 from minicnn.fusion import flat, fuse, fused_names
 from minicnn.layers.batch_norm2d import BatchNorm2d
+from minicnn.layers.container import Container
 from minicnn.layers.conv2d import Conv2d
 from minicnn.layers.layer import Layer, Shape
 from minicnn.layers.parallel import Parallel
@@ -49,13 +50,20 @@ def folded(model: Sequential, shape: Shape | None = None) -> Sequential:
     copy shares all other arrays with the model.  It is for evaluation, until the model's weights change.
     A model that is not fused, or has nothing to fold, is returned itself.
     """
-    if not model.fused:
+    if not model.fused or not _has_batch_norm(model):
         return model
     backend = model.backend
     twin, folds = _twin(model, shape)
     for fold in folds:
         fold.compute(backend)
     return twin if folds else model
+
+
+def _has_batch_norm(container: Container) -> bool:
+    return any(
+        isinstance(child, BatchNorm2d) or (isinstance(child, Container) and _has_batch_norm(child))
+        for child in container.children.values()
+    )
 
 
 def evaluation_names(model: Sequential) -> dict[int, str]:
