@@ -9,11 +9,11 @@
 
 namespace minicnn {
 
-// Both are defined by whoever links the kernels.  run_on_threads calls body(context) `count` times
-// (count <= num_threads()), each call on a thread of its own where it can, and returns when all have
-// returned; an exception thrown by a body comes out of it.
+// Both are defined by whoever links the kernels.  run_on_threads calls body(context, i) for each i < count
+// (count <= num_threads()), each call on a thread of its own where it can, the same one for the same i, and
+// returns when all have returned; an exception thrown by a body comes out of it.
 int num_threads();
-void run_on_threads(int count, void (*body)(void*), void* context);
+void run_on_threads(int count, void (*body)(void*, int), void* context);
 
 // Flush-to-zero and denormals-are-zero for the calling thread, as long as the object lives.
 class FlushDenormals {
@@ -50,28 +50,46 @@ class FlushDenormals {
 // Calls f(first, last) on consecutive pieces of [begin, end), each of exactly `grain` items but for
 // the last.  The pieces do not depend on the number of threads; which thread takes which piece does,
 // so a piece must write only what is its own.
+//
+// Each thread has a share of consecutive pieces, and helps with the others' when its own is done.  So a
+// thread mostly reads what it wrote in the operation before: other cores' caches can be far away.
 template <typename F>
 void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain, const F& f) {
     const std::int64_t pieces = (end - begin + grain - 1) / grain;
     if (pieces <= 0) return;
-    struct Share {
-        const F& f;
-        std::int64_t begin, end, grain, pieces;
+    constexpr int most_threads = 64;
+    struct alignas(64) Share {
         std::atomic<std::int64_t> next;
-    } share{f, begin, end, grain, pieces, {0}};
-    auto work = [](void* context) {
-        Share& s = *static_cast<Share*>(context);
+        std::int64_t end;
+    };
+    struct Work {
+        const F& f;
+        std::int64_t begin, end, grain;
+        int threads;
+        Share shares[most_threads];
+    } work{f, begin, end, grain, 1, {}};
+    work.threads =
+        static_cast<int>(std::min<std::int64_t>({pieces, most_threads, pieces == 1 ? 1 : num_threads()}));
+    for (int i = 0; i < work.threads; ++i) {
+        work.shares[i].next = pieces * i / work.threads;
+        work.shares[i].end = pieces * (i + 1) / work.threads;
+    }
+    auto run = [](void* context, int self) {
+        Work& w = *static_cast<Work*>(context);
         FlushDenormals guard;
-        for (std::int64_t i; (i = s.next.fetch_add(1, std::memory_order_relaxed)) < s.pieces;) {
-            const std::int64_t first = s.begin + i * s.grain;
-            s.f(first, std::min(first + s.grain, s.end));
+        for (int i = 0; i < w.threads; ++i) {
+            Share& share = w.shares[(self + i) % w.threads];
+            for (std::int64_t piece;
+                 (piece = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) {
+                const std::int64_t first = w.begin + piece * w.grain;
+                w.f(first, std::min(first + w.grain, w.end));
+            }
         }
     };
-    const std::int64_t threads = pieces == 1 ? 1 : std::min<std::int64_t>(num_threads(), pieces);
-    if (threads == 1) {
-        work(&share);
+    if (work.threads == 1) {
+        run(&work, 0);
     } else {
-        run_on_threads(static_cast<int>(threads), work, &share);
+        run_on_threads(work.threads, run, &work);
     }
 }
 

@@ -40,9 +40,9 @@ namespace minicnn {
 
 int num_threads() { return at::get_num_threads(); }
 
-void run_on_threads(int count, void (*body)(void*), void* context) {
+void run_on_threads(int count, void (*body)(void*, int), void* context) {
     at::parallel_for(0, count, 1, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) body(context);
+        for (std::int64_t i = begin; i < end; ++i) body(context, static_cast<int>(i));
     });
 }
 

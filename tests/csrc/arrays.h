@@ -18,10 +18,10 @@ static int threads = 1;
 
 int num_threads() { return threads; }
 
-void run_on_threads(int count, void (*body)(void*), void* context) {
+void run_on_threads(int count, void (*body)(void*, int), void* context) {
     std::vector<std::thread> others;
-    for (int i = 1; i < count; ++i) others.emplace_back(body, context);
-    body(context);
+    for (int i = 1; i < count; ++i) others.emplace_back(body, context, i);
+    body(context, 0);
     for (std::thread& other : others) other.join();
 }
 
