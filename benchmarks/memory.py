@@ -26,7 +26,7 @@ def measure(side: str, name: str, n: int) -> float:
     """MB that five training steps of this side add."""
     import numpy as np
     import torch
-    from cpp_steps import batch
+    from nets import batch
 
     torch.set_num_threads(2)
     step = single_side(side, name, *batch(name, n))
@@ -58,17 +58,17 @@ def main() -> None:
     if len(sys.argv) == 4:
         print(json.dumps(measure(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
         return
-    from cpp_steps import NETS
+    from nets import NETS
     from paired import machine, save
 
     result: dict[str, Any] = {"machine": machine(2), "peak growth, MB": {}}
-    for name, sizes in NETS.items():
+    for name, net in NETS.items():
         row = {}
         for side in SIDES:
-            command = [sys.executable, __file__, side, name, str(sizes[0])]
+            command = [sys.executable, __file__, side, name, str(net.batches[0])]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             row[side] = round(json.loads(done.stdout.splitlines()[-1]), 1)
-        result["peak growth, MB"][f"{name}, batch {sizes[0]}"] = row
+        result["peak growth, MB"][f"{name}, batch {net.batches[0]}"] = row
         print(name, row, flush=True)
     save("memory", result)
 

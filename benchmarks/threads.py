@@ -9,8 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from cpp_steps import NETS, batch
-from nets import build
+from nets import NETS, batch, build
 from paired import machine, save, time_in_turn
 
 from minicnn import Trainer, optim
@@ -34,10 +33,10 @@ def calls(name: str, n: int) -> dict[str, Callable[[], Any]]:
 
 def main() -> None:
     result: dict[str, Any] = {"machine": machine(2), "1 thread / 2 threads": {}}
-    for name, sizes in NETS.items():
-        for phase, call in calls(name, sizes[0]).items():
+    for name, net in NETS.items():
+        for phase, call in calls(name, net.batches[0]).items():
             times = time_in_turn({"one": with_threads(1, call), "two": with_threads(2, call)})
-            key = f"{name}, batch {sizes[0]}, {phase}"
+            key = f"{name}, batch {net.batches[0]}, {phase}"
             result["1 thread / 2 threads"][key] = round(times["one"] / times["two"], 2)
             print(key, result["1 thread / 2 threads"][key], flush=True)
     save("threads", result)
