@@ -19,6 +19,8 @@ from pathlib import Path
 
 from paired import machine, save
 
+LR = 0.004
+
 
 def run_minicnn(data_dir: str, seed: int) -> tuple[float, float]:
     """(test accuracy, wall seconds) of the main command."""
@@ -26,7 +28,7 @@ def run_minicnn(data_dir: str, seed: int) -> tuple[float, float]:
         command = [
             sys.executable, "-m", "minicnn.train", "--backend", "cpp", "--model", "simple_cnn",
             "--dataset", "fashion-mnist", "--data-dir", data_dir, "--epochs", "3", "--threads", "2",
-            "--seed", str(seed), "--out", f"{folder}/run",
+            "--seed", str(seed), "--lr", str(LR), "--out", f"{folder}/run",
         ]  # fmt: skip
         start = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
@@ -38,7 +40,9 @@ def run_minicnn(data_dir: str, seed: int) -> tuple[float, float]:
 def run_torch(data_dir: str, seed: int) -> tuple[float, float]:
     script = Path(__file__).with_name("torch_train.py")
     start = time.perf_counter()
-    command = [sys.executable, str(script), "--data-dir", data_dir, "--seed", str(seed)]
+    command = [
+        sys.executable, str(script), "--data-dir", data_dir, "--seed", str(seed), "--lr", str(LR),
+    ]  # fmt: skip
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)["accuracy"], time.perf_counter() - start
 

@@ -74,10 +74,12 @@ def untuned(result: Result) -> str:
     text = (
         f"`benchmarks/untuned.py`, shapes drawn at random, on {where(result)}: {len(nets)} nets' training "
         f"steps are {min(nets)} to {max(nets)} times as fast as PyTorch's best; of "
-        f"{len(ratios) - len(nets)} single operations these are below 0.8:"
+        f"{len(ratios) - len(nets)} single operations"
     )
+    if not losses:
+        return f"{text} none is below 0.8 of it."
     rows = [["operation", "ratio"], *([key, str(r)] for key, r in losses.items())]
-    return f"{text}\n\n{table(rows)}"
+    return f"{text} these are below 0.8 of it:\n\n{table(rows)}"
 
 
 def recipes(result: Result) -> str:

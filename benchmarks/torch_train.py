@@ -2,7 +2,7 @@
 
     python benchmarks/torch_train.py --data-dir DIR [--epochs 3] [--lr 0.004] [--threads 2]
 
-Adam with one-cycle, as `python -m minicnn.train --model simple_cnn` does by default.  Prints one JSON
+Adam with one-cycle, as `python -m minicnn.train --model simple_cnn --lr 0.004` does.  Prints one JSON
 line: test accuracy and seconds of training.
 """
 

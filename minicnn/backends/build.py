@@ -32,7 +32,7 @@ from types import ModuleType
 from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent.parent
-INSTALL_TORCH = 'pip install "minicnn[torch]"'
+INSTALL_TORCH = "pip install torch ninja setuptools"
 INSTALL_COMPILER = "apt install g++ (or name yours in CXX)"
 INSTALL_NINJA = "pip install ninja"
 
