@@ -161,8 +161,10 @@ class TestMaps:
         n, c, size = IMAGES[name]
         x = normal(n, c, size, size)
         a = backend.asarray(x)
-        call = lambda: backend.max_pool2d_forward(a, **POOL._asdict())[0]  # noqa: E731 - one expression
-        y = run(benchmark, f"max_pool2d-{name}-forward", backend.label, call)
+        y = run(
+            benchmark, f"max_pool2d-{name}-forward", backend.label,
+            lambda: backend.max_pool2d_forward(a, **POOL._asdict())[0],
+        )  # fmt: skip
         np.testing.assert_array_equal(backend.to_numpy(y), F.max_pool2d(torch.from_numpy(x), 2).numpy())
 
     @pytest.mark.parametrize("peer", PEERS)

@@ -28,5 +28,5 @@ def backend(request: pytest.FixtureRequest) -> Any:
     return minicnn.get_backend(request.param)
 
 
-def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, Any]) -> None:  # noqa: ARG001
+def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, Any]) -> None:  # noqa: ARG001 - the hook's
     machine_info["minicnn"] = machine(THREADS)

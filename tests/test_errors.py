@@ -255,7 +255,7 @@ def assert_as_torch(op: str, inputs: dict[str, np.ndarray | None], attrs: dict[s
     for name in BACKENDS:
         backend = get_backend(name)
         arrays = to_backend(backend, inputs)
-        actual = shape_or_refusal(lambda: OPERATIONS[op].run(backend, arrays, attrs)[0]["y"])  # noqa: B023
+        actual = shape_or_refusal(lambda: OPERATIONS[op].run(backend, arrays, attrs)[0]["y"])  # noqa: B023 - called here
         assert actual == expected, f"{name}: {actual}, torch: {expected}"
 
 

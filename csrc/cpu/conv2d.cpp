@@ -75,15 +75,6 @@ void backward_data(const T* dy, const T* relu_y, const T* weight, T* dx, const C
     }
 }
 
-// dy where relu_y (or nullptr) is not <= 0, else 0.
-template <typename T>
-const T* masked_gradient(const T* dy, const T* relu_y, const ConvParams& p) {
-    if (!relu_y) return dy;
-    T* masked = scratch<T>(Slot::shared_partials, p.N * p.OH * p.OW * p.F);
-    for (int64_t i = 0; i < p.N * p.OH * p.OW * p.F; ++i) masked[i] = relu_y[i] <= 0 ? T(0) : dy[i];
-    return masked;
-}
-
 }  // namespace
 
 template <typename T>
@@ -95,7 +86,7 @@ void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv
         const WinogradOutput to{y, out.image_stride, out.row_stride, p.F, p.OH, p.OW, relu, false, nullptr};
         if (forward_winograd(x, weight, bias, to, p)) return;
     }
-    if (columns_forward_pays(p)) return columns_forward(x, weight, bias, y, p, relu);
+    if (columns_forward_pays(p, sizeof(T))) return columns_forward(x, weight, bias, y, p, relu);
     c.filters = forward_filters(weight, bias, p);
     correlate(c, out);
 }
@@ -110,13 +101,15 @@ void conv2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, 
     }
     if (dx && data_winograd(dy, relu_y, nullptr, weight, dx, p, direct_share)) dx = nullptr;
     if (dw && weight_winograd(dy, relu_y, nullptr, x, dw, p, direct_share)) dw = nullptr;
-    const bool columns_data = dx && columns_data_pays(p);
-    const bool columns_weight = dw && columns_weight_pays(p, sizeof(T));
-    const T* gradient = columns_data || columns_weight ? masked_gradient(dy, relu_y, p) : nullptr;
-    if (columns_data) columns_backward_data(gradient, weight, dx, p);
-    if (columns_weight) columns_backward_weight(gradient, x, dw, p);
-    if (dx && !columns_data) backward_data(dy, relu_y, weight, dx, p);
-    if (columns_weight) dw = nullptr;
+    if (dx && columns_data_pays(p, sizeof(T))) {
+        columns_backward_data(dy, relu_y, weight, dx, p);
+    } else if (dx) {
+        backward_data(dy, relu_y, weight, dx, p);
+    }
+    if (dw && columns_weight_pays(p, sizeof(T))) {
+        columns_backward_weight(dy, relu_y, x, dw, p);
+        dw = nullptr;
+    }
     if (dw || db) backward_weight(dy, relu_y, x, dw, db, p);
 }
 

@@ -12,11 +12,9 @@ constexpr int64_t matrix_bytes = 8 << 20;
 int64_t depth_of(const ConvParams& p) { return p.KH * p.KW * p.C; }
 int64_t pixels_of(const ConvParams& p) { return p.OH * p.OW; }
 
-// Images whose columns fit the matrix, at least one.
-template <typename T>
-int64_t images_at_once(const ConvParams& p) {
-    return std::max<int64_t>(
-        1, matrix_bytes / (pixels_of(p) * depth_of(p) * static_cast<int64_t>(sizeof(T)) + 1));
+// Images whose columns fit the matrix.
+int64_t images_at_once(const ConvParams& p, int64_t bytes_per_value) {
+    return matrix_bytes / (pixels_of(p) * depth_of(p) * bytes_per_value);
 }
 
 // Calls f(tap, pixel of the image, or -1 in the padding) for every tap of the window at (row, col).
@@ -77,24 +75,25 @@ void add_columns(const T* columns, T* dx, int64_t images, const ConvParams& p) {
 // Register tiles of rows shorter than this wait for their own sums.
 constexpr int64_t short_row = 3;
 
-bool columns_forward_pays(const ConvParams& p) {
-    return p.groups == 1 && p.OW <= short_row && p.F >= 32 && p.C >= 8;
+bool columns_forward_pays(const ConvParams& p, int64_t bytes_per_value) {
+    return p.groups == 1 && p.OW <= short_row && p.F >= 32 && p.C >= 8 &&
+           images_at_once(p, bytes_per_value) > 0;
 }
 
-bool columns_data_pays(const ConvParams& p) {
+bool columns_data_pays(const ConvParams& p, int64_t bytes_per_value) {
     // A direct sum over the input's pixels multiplies by padding where the output is the smaller map.
-    return p.groups == 1 && p.C >= 8 && p.F >= 16 &&
+    return p.groups == 1 && p.C >= 8 && p.F >= 16 && images_at_once(p, bytes_per_value) > 0 &&
            (p.W <= short_row || 2 * p.H * p.W > 3 * p.stride_h * p.stride_w * p.OH * p.OW);
 }
 
 bool columns_weight_pays(const ConvParams& p, int64_t bytes_per_value) {
     return p.groups == 1 && p.OW <= short_row && p.C >= 8 && p.F >= 16 &&
-           p.N * pixels_of(p) * depth_of(p) * bytes_per_value <= matrix_bytes;
+           p.N <= images_at_once(p, bytes_per_value);
 }
 
 template <typename T>
 void columns_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu) {
-    const int64_t most = images_at_once<T>(p), pixels = pixels_of(p), depth = depth_of(p);
+    const int64_t most = images_at_once(p, sizeof(T)), pixels = pixels_of(p), depth = depth_of(p);
     for (int64_t n = 0; n < p.N; n += most) {
         const int64_t images = std::min(most, p.N - n);
         T* columns = scratch<T>(Slot::shared_map, images * pixels * depth);
@@ -105,8 +104,9 @@ void columns_forward(const T* x, const T* weight, const T* bias, T* y, const Con
 }
 
 template <typename T>
-void columns_backward_data(const T* dy, const T* weight, T* dx, const ConvParams& p) {
-    const int64_t most = images_at_once<T>(p), pixels = pixels_of(p), depth = depth_of(p);
+void columns_backward_data(const T* dy, const T* relu_y, const T* weight, T* dx, const ConvParams& p) {
+    dy = masked_gradient(dy, relu_y, p.N * pixels_of(p) * p.F);
+    const int64_t most = images_at_once(p, sizeof(T)), pixels = pixels_of(p), depth = depth_of(p);
     for (int64_t n = 0; n < p.N; n += most) {
         const int64_t images = std::min(most, p.N - n);
         T* columns = scratch<T>(Slot::shared_map, images * pixels * depth);
@@ -117,7 +117,8 @@ void columns_backward_data(const T* dy, const T* weight, T* dx, const ConvParams
 }
 
 template <typename T>
-void columns_backward_weight(const T* dy, const T* x, T* dw, const ConvParams& p) {
+void columns_backward_weight(const T* dy, const T* relu_y, const T* x, T* dw, const ConvParams& p) {
+    dy = masked_gradient(dy, relu_y, p.N * pixels_of(p) * p.F);
     const int64_t rows = p.N * pixels_of(p), depth = depth_of(p);
     T* columns = scratch<T>(Slot::shared_map, rows * depth);
     to_columns(x, columns, p.N, p);
@@ -126,8 +127,8 @@ void columns_backward_weight(const T* dy, const T* x, T* dw, const ConvParams& p
 
 #define INSTANTIATE(T)                                                                        \
     template void columns_forward(const T*, const T*, const T*, T*, const ConvParams&, bool); \
-    template void columns_backward_data(const T*, const T*, T*, const ConvParams&);           \
-    template void columns_backward_weight(const T*, const T*, T*, const ConvParams&);
+    template void columns_backward_data(const T*, const T*, const T*, T*, const ConvParams&); \
+    template void columns_backward_weight(const T*, const T*, const T*, T*, const ConvParams&);
 INSTANTIATE(float)
 INSTANTIATE(double)
 

@@ -6,17 +6,17 @@
 
 namespace minicnn {
 
-// Whether the pass is faster this way; each as the pass of the same name without `columns`.
-bool columns_forward_pays(const ConvParams& p);
-bool columns_data_pays(const ConvParams& p);
+// Whether the pass is faster this way, and its matrix small enough.
+bool columns_forward_pays(const ConvParams& p, std::int64_t bytes_per_value);
+bool columns_data_pays(const ConvParams& p, std::int64_t bytes_per_value);
 bool columns_weight_pays(const ConvParams& p, std::int64_t bytes_per_value);
 
+// Arguments as in conv2d_forward and conv2d_backward.
 template <typename T>
 void columns_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu);
-// dy is already masked where a ReLU follows.
 template <typename T>
-void columns_backward_data(const T* dy, const T* weight, T* dx, const ConvParams& p);
+void columns_backward_data(const T* dy, const T* relu_y, const T* weight, T* dx, const ConvParams& p);
 template <typename T>
-void columns_backward_weight(const T* dy, const T* x, T* dw, const ConvParams& p);
+void columns_backward_weight(const T* dy, const T* relu_y, const T* x, T* dw, const ConvParams& p);
 
 }  // namespace minicnn

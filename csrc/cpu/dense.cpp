@@ -5,7 +5,6 @@
 #include "transpose.h"
 
 namespace minicnn {
-
 namespace {
 
 // y (N, out) = product (out, N) transposed + bias, then ReLU if `relu`.
@@ -47,14 +46,10 @@ void dense_forward(const T* x, const T* weight, const T* bias, T* y, int64_t N, 
 template <typename T>
 void dense_backward(const T* dy, const T* relu_y, const T* x, const T* weight, T* dx, T* dw, T* db,
                     int64_t N, int64_t in, int64_t out) {
-    if (relu_y) {
-        T* masked = scratch<T>(Slot::shared_map, N * out);
-        for (int64_t i = 0; i < N * out; ++i) masked[i] = relu_y[i] <= 0 ? T(0) : dy[i];
-        dy = masked;
-    }
+    if (db) sum_channels<T>(dy, relu_y, db, N, out);
+    dy = masked_gradient(dy, relu_y, N * out);
     if (dx) gemm<T>({dy, out, 1, weight, in, 1, nullptr, dx, N, in, out, false});
     if (dw) gemm<T>({dy, 1, out, x, in, 1, nullptr, dw, out, in, N, false});
-    if (db) sum_channels<T>(dy, nullptr, db, N, out);
 }
 
 #define INSTANTIATE(T)                                                                                 \

@@ -107,8 +107,19 @@ void dot_products(const T* a, const T* b, const T* bias, T* c, int64_t rows, int
     });
 }
 
-#define INSTANTIATE(T)                  \
-    template void gemm(const Gemm<T>&); \
+template <typename T>
+const T* masked_gradient(const T* dy, const T* relu_y, int64_t size) {
+    if (!relu_y) return dy;
+    T* masked = scratch<T>(Slot::shared_partials, size);
+    parallel_for(0, size, 16384, [=](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) masked[i] = relu_y[i] <= 0 ? T(0) : dy[i];
+    });
+    return masked;
+}
+
+#define INSTANTIATE(T)                                              \
+    template void gemm(const Gemm<T>&);                             \
+    template const T* masked_gradient(const T*, const T*, int64_t); \
     template void dot_products(const T*, const T*, const T*, T*, int64_t, int64_t, int64_t, bool);
 INSTANTIATE(float)
 INSTANTIATE(double)

@@ -32,4 +32,9 @@ template <typename T>
 void dot_products(const T* a, const T* b, const T* bias, T* c, std::int64_t rows, std::int64_t cols,
                   std::int64_t depth, bool relu);
 
+// dy where relu_y (or nullptr) is not <= 0, else 0: a gradient for a product that masks nothing itself, in
+// the scratch memory that sum_channels uses too.
+template <typename T>
+const T* masked_gradient(const T* dy, const T* relu_y, std::int64_t size);
+
 }  // namespace minicnn

@@ -10,7 +10,7 @@ import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -117,7 +117,7 @@ def _uint8_dtype(name: str, *_: object) -> np.dtype[np.uint8]:
 class RestrictedUnpickler(pickle.Unpickler):
     """Admits the three globals of a pickled uint8 array, under NumPy's old and new module names."""
 
-    _globals: dict[str, Callable[..., object] | None] = {  # noqa: RUF012
+    _globals: ClassVar[dict[str, Callable[..., object] | None]] = {
         "numpy.core.multiarray._reconstruct": _empty_array,
         "numpy._core.multiarray._reconstruct": _empty_array,
         "numpy.ndarray": None,  # the argument of _reconstruct, which is not needed

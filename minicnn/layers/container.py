@@ -7,7 +7,7 @@ The tree of layers, and so every name, stays as it was.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from minicnn.backends import Array
 from minicnn.layers.layer import Layer
@@ -46,6 +46,14 @@ def run_backward(plan: list[Step], dy: Array, saved: list[Any], need_dx: bool) -
         dy = plan[i].backward(dy, saved.pop(), need_dx or i > first)
     saved.clear()
     return dy if need_dx else None
+
+
+def named(layers: tuple[Layer | dict[str, Layer], ...]) -> dict[str, Layer]:
+    """The children of a container that is made of one dict of layers, or of layers, named 0, 1, ..."""
+    if len(layers) == 1 and isinstance(layers[0], dict):
+        return dict(layers[0])
+    # what is no layer is for Container to refuse
+    return {str(i): cast(Layer, layer) for i, layer in enumerate(layers)}
 
 
 class Container(Layer):

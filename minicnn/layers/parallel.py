@@ -6,7 +6,7 @@ from typing import Any
 
 from minicnn import shapes
 from minicnn.backends import Array
-from minicnn.layers.container import Container
+from minicnn.layers.container import Container, named
 from minicnn.layers.layer import Layer, Shape
 
 
@@ -19,10 +19,7 @@ class Parallel(Container):
     """
 
     def __init__(self, *branches: Layer | dict[str, Layer], flat: bool = False) -> None:
-        if len(branches) == 1 and isinstance(branches[0], dict):
-            children = dict(branches[0])
-        else:
-            children = {str(i): branch for i, branch in enumerate(branches)}  # type: ignore[misc]
+        children = named(branches)
         if not children:
             shapes.fail("Parallel", "branches", "at least 1 layer", 0)
         super().__init__(children)

@@ -8,7 +8,7 @@ import numpy as np
 
 from minicnn import shapes
 from minicnn.backends import Array, Backend
-from minicnn.layers.container import Container, run_backward, run_forward
+from minicnn.layers.container import Container, named, run_backward, run_forward
 from minicnn.layers.layer import Layer, Shape
 
 
@@ -24,11 +24,7 @@ class Sequential(Container):
         self, *layers: Layer | dict[str, Layer], backend: str | Backend | None = None, seed: int = 0,
         dtype: str = "float32", input_shape: Shape | None = None,
     ) -> None:  # fmt: skip
-        if len(layers) == 1 and isinstance(layers[0], dict):
-            children = dict(layers[0])
-        else:
-            children = {str(i): layer for i, layer in enumerate(layers)}  # type: ignore[misc]
-        super().__init__(children)
+        super().__init__(named(layers))
         self.input_shape = input_shape
         if input_shape is not None:
             self.output_shape(input_shape)
