@@ -13,4 +13,4 @@ __all__ = [
     "Backend", "BackendUnavailable", "Sequential", "Trainer", "available_backends", "get_backend", "models",
     "optim", "schedules", "set_num_threads",
 ]  # fmt: skip
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"

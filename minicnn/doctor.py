@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minicnn import cli
 from minicnn.backends import available_backends, build, choice, cuda_build
 
 
@@ -128,7 +129,11 @@ def _backends() -> list[Finding]:
     return [*lines, Finding("backend auto", f"takes {name}: {why}")]
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
+    """Print the report."""
+    cli.Parser(
+        "doctor", "", "Show what each backend has and lacks on this machine, and the command that mends it."
+    ).parse_args(argv)
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -140,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -53,7 +53,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(
-        "evaluate", "--checkpoint FILE [options]", "Test a trained model on the test images of a dataset."
+        "evaluate",
+        "--checkpoint FILE [options]",
+        "Test a trained model on the test images of a dataset, and print accuracy and a report by class.",
     )
     cli.add_checkpoint(parser)
     parser.add_argument(

@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(
         "preview",
         "--augment LIST [options]",
-        "Draw a grid of training images: each as it is, and as it is shown in the first epochs.",
+        "Draw a grid of training images to a PNG file: each as it is, and as it is shown in the first epochs.",
     )
     cli.add_data(parser)
     parser.add_argument("--augment", required=True, metavar="LIST", help=help_text())
@@ -54,7 +54,11 @@ def _parser() -> argparse.ArgumentParser:
             f"--{flag}", type=cli.whole_number(1), default=count, metavar="N", help=f"number of {what}"
         )
     parser.add_argument(
-        "--seed", type=cli.whole_number(0), default=0, metavar="N", help="that of the training run"
+        "--seed",
+        type=cli.whole_number(0),
+        default=0,
+        metavar="N",
+        help="of first weights and changes: that of the training run",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("preview.png"), metavar="FILE", help="the PNG file to write"

@@ -67,13 +67,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     Raises: ValueError, OSError about a recipe that cannot be had
     """
     argv = sys.argv[1:] if argv is None else argv
-    recipe = vars(_parser(all_defaults=False).parse_args(argv)).get("recipe", LIST)
-    chosen = [] if recipe == LIST else recipes.arguments(recipe)
-    known = _parser()._option_string_actions
+    parser = _parser()
+    given = parser.parse_args(argv)
+    if given.recipe in (None, LIST):
+        return given
+    chosen = recipes.arguments(given.recipe)
     for argument in chosen:
-        if argument.partition("=")[0] not in known:
-            raise ValueError(f"recipe {recipe}: expected flags of this command, got {argument}")
-    return _parser().parse_args([*chosen, *argv])
+        if argument.partition("=")[0] not in parser._option_string_actions:
+            raise ValueError(f"recipe {given.recipe}: expected flags of this command, got {argument}")
+    return parser.parse_args([*chosen, *argv])
 
 
 def _saved_config(out: Path, args: argparse.Namespace, console: Console) -> dict[str, Any] | None:
@@ -140,8 +142,8 @@ def _parser(*, all_defaults: bool = True) -> argparse.ArgumentParser:
     parser = cli.Parser(
         "train",
         "[options]",
-        "Train an image classifier. Without any option: simple_cnn on the bundled sample of Fashion-MNIST, "
-        "which takes a few minutes at most and needs no network.",
+        "Train an image classifier; its metrics, checkpoints, report and plots go to a folder. Without any "
+        "option: simple_cnn on the bundled sample of Fashion-MNIST, in a minute or two, without a network.",
     )
     _add_what(parser.add_argument_group("what to train, and on what"))
     _add_how(parser.add_argument_group("how to train"))
@@ -157,9 +159,12 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--recipe", metavar="NAME",
         help=f"take the flags of a recipe, {', '.join(recipes.names())} or FILE.toml; flags beside it win; "
-        f"{LIST} tells what each recipe reaches",
+        f"{LIST} tells what each recipe reaches (default: none)",
     )  # fmt: skip
-    group.add_argument("--model", choices=models.names(), default="simple_cnn", help="the network")
+    group.add_argument(
+        "--model", choices=models.names(), default="simple_cnn", metavar="NAME",
+        help=f"the network: {', '.join(models.names())}",
+    )  # fmt: skip
     cli.add_data(group)
     group.add_argument(
         "--init-from", metavar="FILE",
@@ -173,9 +178,13 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
     for part in ("train", "test"):
         group.add_argument(
             f"--limit-{part}", type=cli.whole_number(1), metavar="N",
-            help=f"use only N {part} images (default: all)",
+            help=f"use only N {'training' if part == 'train' else part} images (default: all)",
         )  # fmt: skip
-    group.add_argument("--augment", metavar="LIST", help=f"change training images; {augment.help_text()}")
+    group.add_argument(
+        "--augment",
+        metavar="LIST",
+        help=f"change training images (default: as they are); {augment.help_text()}",
+    )
 
 
 def _add_how(group: argparse._ArgumentGroup) -> None:
@@ -217,7 +226,8 @@ def _add_rates(group: argparse._ArgumentGroup) -> None:
         "--warmup",
         type=cli.number(0, 1),
         metavar="X",
-        help="share of the run in which the learning rate rises (default: 0.3 for onecycle, else 0)",
+        help="share of the run, from 0 to 1, in which the learning rate rises (default: 0.3 for onecycle, "
+        "else 0)",
     )
     group.add_argument(
         "--momentum",
@@ -239,14 +249,14 @@ def _add_rates(group: argparse._ArgumentGroup) -> None:
         "--clip-norm",
         type=cli.number(0, above=True),
         metavar="X",
-        help="scale gradients down to this norm (default: off)",
+        help="scale all gradients down to this Euclidean norm together (default: off)",
     )
     group.add_argument(
         "--label-smoothing",
         type=cli.number(0, 1),
         default=0.0,
         metavar="X",
-        help="share of a label spread over all classes",
+        help="share of a label, from 0 to 1, spread over all classes",
     )
     group.add_argument(
         "--class-weight", choices=("none", "balanced"), default="none",

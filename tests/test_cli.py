@@ -10,12 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn import checkpoint, cli, data, evaluate, predict, train
+from minicnn import checkpoint, cli, data, doctor, evaluate, predict, preview, train
 from minicnn.experiment import predict_images
 from minicnn.saved_model import load_model
 
@@ -186,12 +187,19 @@ def test_threads_hold_for_blas_and_for_a_torch_imported_later() -> None:
     assert done.stdout.split() in (["{1}"], ["{1}", "1", "2"])
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict"])
-def test_help_explains(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("module", [train, evaluate, predict, preview, doctor], ids=lambda m: m.__name__)
+def test_help_tells_what_holds_without_an_option(
+    module: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stop:
-        {"train": train, "evaluate": evaluate, "predict": predict}[name].main(["--help"])
+        module.main(["--help"])
     assert stop.value.code == 0
-    assert f"python -m minicnn.{name}" in capsys.readouterr().out
+    usage, _, options = capsys.readouterr().out.partition("options:")
+    assert usage.startswith(f"usage: python -m {module.__name__}")
+    for option in options.split("\n  --")[1:]:
+        name, value = option.split()[:2]
+        takes_a_value = value.isupper() or value.startswith("{")
+        assert not takes_a_value or "(default:" in " ".join(option.split()) or f"--{name} " in usage, option
 
 
 # ---- what is refused -----------------------------------------------------------------------------

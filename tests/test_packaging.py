@@ -1,4 +1,5 @@
-"""What a newcomer's machine meets: installing without torch, importing lightly, the README's example."""
+"""What a newcomer's machine meets: sdist and wheel, installing without torch, importing lightly, the README's
+example."""
 
 from __future__ import annotations
 
@@ -6,28 +7,97 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
+
+import minicnn
+from minicnn.backends import build
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def plain_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment with minicnn by a plain `pip install .`: no torch, no compiler."""
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist of a clean clone, and the wheel that is built from the sdist."""
+    folder = tmp_path_factory.mktemp("distributions")
+    source = folder / "source"
+    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(source)], check=True)
+    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions: Path) -> Path:
+    (path,) = distributions.glob(f"minicnn-{minicnn.__version__}-py3-none-any.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with nothing but the wheel and what it requires: no torch."""
     folder = tmp_path_factory.mktemp("plain")
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
-    source = folder / "source"
-    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(source)], check=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", str(source)]
+    pip = [str(python), "-m", "pip", "install", "--quiet", str(wheel)]
     done = subprocess.run(
         pip, capture_output=True, text=True, env=os.environ | {"PATH": str(folder / "bin")}, check=False
     )
     assert done.returncode == 0, done.stderr
     return python
+
+
+def tracked(*folders: str) -> set[str]:
+    """The files that git has, in these folders or everywhere."""
+    command = ["git", "ls-tree", "-r", "-z", "--name-only", "HEAD", *folders]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(filter(None, listed.stdout.split("\0")))
+
+
+def test_sdist_is_the_tree(distributions: Path) -> None:
+    (path,) = distributions.glob(f"minicnn-{minicnn.__version__}.tar.gz")
+    with tarfile.open(path) as archive:
+        files = {m.name.partition("/")[2] for m in archive.getmembers() if m.isfile()}
+    made = {name for name in files if name.startswith("minicnn.egg-info/")} | {"PKG-INFO", "setup.cfg"}
+    left_out = {name for name in tracked() if name.startswith(".ci/")} | {".gitignore"}
+    assert files - made == tracked() - left_out
+    assert path.stat().st_size < 10e6
+
+
+def test_wheel_has_the_package_and_its_sources(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        files = set(archive.namelist())
+    info = {name for name in files if name.startswith(f"minicnn-{minicnn.__version__}.dist-info/")}
+    assert files - info == tracked("minicnn") | {f"minicnn/{name}" for name in tracked("csrc")}
+    assert sum(name.endswith("LICENSE") for name in info) == 2
+    assert "minicnn/py.typed" in files
+
+
+def test_cpp_from_the_wheel_builds_or_finds_its_module(wheel: Path, tmp_path: Path) -> None:
+    """With torch, the wheel's own sources become the module on first use (at once where it is cached)."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    code = """
+import numpy as np
+from minicnn import Trainer, models, optim
+from minicnn.backends import build
+print(build.source_folder(), build.find_module(build.CPU)[0])
+model = models.create("lenet5", in_channels=1, num_classes=10, image_size=28, backend="cpp")
+assert Trainer(model, optim.SGD(0.1)).step(np.ones((4, 1, 28, 28), np.float32), np.arange(4)) > 0
+print(build.find_module(build.CPU)[0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    before, after = done.stdout.splitlines()
+    assert before.startswith(str(tmp_path / "minicnn" / "csrc"))
+    assert after == str(build.cached_path()), "other sources than the checkout's"
 
 
 def test_plain_install_trains_on_numpy(plain_python: Path, tmp_path: Path) -> None:
