@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(
         "preview",
         "--augment LIST [options]",
-        "Draw a grid of training images to a PNG file: each as it is, and as it is shown in the first epochs.",
+        "Draw a grid of training images: each as it is, and as the first epochs show it.",
     )
     cli.add_data(parser)
     parser.add_argument("--augment", required=True, metavar="LIST", help=help_text())

@@ -1,5 +1,4 @@
-"""What a newcomer's machine meets: sdist and wheel, installing without torch, importing lightly, the README's
-example."""
+"""What a newcomer meets: sdist and wheel, installing without torch, light imports, the README's example."""
 
 from __future__ import annotations
 
