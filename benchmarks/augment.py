@@ -18,7 +18,7 @@ from paired import machine, save, time_in_turn
 from minicnn import Trainer, data, models, optim, set_num_threads
 from minicnn.data.augment import Augment
 
-ALL = "rotate=10,zoom=0.1,flip,shift=2,crop=4,cutout=8,brightness=0.2,contrast=0.2,mixup=0.2"
+ALL = "rotate=10,zoom=0.1,flip,shift=2,crop=4,cutout=8,brightness=0.2,contrast=0.2,erase=0.5,mixup=0.2"
 USUAL = "flip,crop=2,cutout=8"
 BATCH = 128
 

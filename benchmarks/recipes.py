@@ -1,10 +1,15 @@
 """What recipes reach: accuracy and time of `minicnn.train --recipe NAME` and of the same in plain PyTorch.
 
-    python benchmarks/recipes.py NAME [--seeds 3] [--torch-seeds 3] [--channels-last] [flags of train]
+    python benchmarks/recipes.py NAME [--seeds 0,1,2] [--sides minicnn,torch] [--threads 2]
+    python benchmarks/recipes.py NAME --time [--epochs 3]
 
-The two take turns as whole processes, a seed at a time; wall time includes starting Python and loading the
-data, which both do.  Accuracy is the test accuracy after the last epoch, never the best one's.  The result
-is put under the recipe's name into benchmarks/results/recipes.json.
+The first measures accuracy: that of the test images after the last epoch, never the best one's; seeds that
+were measured before are kept as long as the recipe is the same.  The second measures time: both sides as
+whole processes in turn, starting Python and loading the data included.  With --epochs, runs of one epoch
+and of so many are timed and the rest is reckoned: every epoch takes the same.
+
+Both put what they find under the recipe's name into benchmarks/results/recipes.json, and into the
+comment of the recipe.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import statistics
 import subprocess
 import sys
@@ -22,55 +28,89 @@ from typing import Any
 
 from paired import RESULTS, machine, save
 
-Result = tuple[float, float]
-"""Test accuracy and wall seconds."""
+from minicnn import recipes
+
+SIDES = ("minicnn", "torch")
+MEASURED = "# Measured: "
 
 
-def run_minicnn(flags: list[str]) -> Result:
+def run(side: str, flags: list[str]) -> tuple[float, float]:
+    """Test accuracy after the last epoch, and wall seconds, of a whole process."""
+    start = time.perf_counter()
+    if side == "torch":
+        script = str(Path(__file__).with_name("torch_recipe.py"))
+        done = subprocess.run(
+            [sys.executable, script, *flags], check=True, stdout=subprocess.PIPE, text=True
+        )
+        return json.loads(done.stdout)["accuracy"], time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "minicnn.train", *flags, "--out", f"{folder}/run"]
-        start = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        command = [sys.executable, "-m", "minicnn.train", *flags, "--backend", "cpp"]
+        subprocess.run([*command, "--out", f"{folder}/run"], check=True, stdout=subprocess.PIPE)
         seconds = time.perf_counter() - start
         lines = (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()
     return json.loads(lines[-1])["test_accuracy"], seconds
 
 
-def run_torch(flags: list[str]) -> Result:
-    script = Path(__file__).with_name("torch_recipe.py")
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, str(script), *flags], check=True, stdout=subprocess.PIPE, text=True
-    )
-    return json.loads(done.stdout)["accuracy"], time.perf_counter() - start
+def with_accuracies(entry: dict[str, Any], side: str, found: dict[str, float]) -> dict[str, Any]:
+    """The entry with these accuracies of seeds added: their mean, and its standard error (None for one)."""
+    seeds = entry.get(side, {}).get("seeds", {}) | {seed: round(a, 5) for seed, a in found.items()}
+    values = list(seeds.values())
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    mean = {"accuracy": round(statistics.mean(values), 5), "standard error": error and round(error, 5)}
+    return entry | {side: {"seeds": seeds, **mean}}
 
 
-def summary(results: list[Result]) -> dict[str, Any]:
-    """Mean accuracy with its standard error (None for one seed), and the median time."""
-    accuracies, seconds = zip(*results, strict=True)
-    error = statistics.stdev(accuracies) / math.sqrt(len(accuracies)) if len(accuracies) > 1 else None
+def measure_time(flags: list[str], epochs: int, timed: int | None) -> dict[str, Any]:
+    """Both sides' seconds for the recipe's ``epochs``, reckoned from ``timed`` if that is a number."""
+    if timed is None:
+        seconds = {side: run(side, flags)[1] for side in SIDES}
+    else:
+        one, many = (
+            {side: run(side, [*flags, "--epochs", str(n)])[1] for side in SIDES} for n in (1, timed)
+        )
+        seconds = {s: one[s] + (epochs - 1) * (many[s] - one[s]) / (timed - 1) for s in SIDES}
     return {
-        "accuracy": round(statistics.mean(accuracies), 5),
-        "standard error": None if error is None else round(error, 5),
-        "accuracies": [round(a, 5) for a in accuracies],
-        "median seconds": round(statistics.median(seconds), 1),
+        **{side: round(value, 1) for side, value in seconds.items()},
+        "torch / minicnn": round(seconds["torch"] / seconds["minicnn"], 2),
+        "epochs timed": epochs if timed is None else timed,
     }
 
 
-def measure(
-    flags: list[str], seeds: int, torch_seeds: int, torch_flags: list[str]
-) -> dict[str, dict[str, Any]]:
-    """Both sides' summaries; ``flags`` are those of minicnn.train."""
-    results: dict[str, list[Result]] = {"minicnn": [], "torch": []}
-    for seed in range(max(seeds, torch_seeds)):
-        both = [*flags, "--seed", str(seed)]
-        if seed < seeds:
-            results["minicnn"].append(run_minicnn([*both, "--backend", "cpp"]))
-            print(f"seed {seed}: minicnn", *results["minicnn"][-1], flush=True)
-        if seed < torch_seeds:
-            results["torch"].append(run_torch([*both, *torch_flags]))
-            print(f"seed {seed}: torch", *results["torch"][-1], flush=True)
-    return {name: summary(runs) for name, runs in results.items() if runs}
+def sentence(entry: dict[str, Any]) -> str:
+    """What was measured, for the recipe's comment."""
+    parts = [
+        f"{_accuracy(entry[side])}{' in PyTorch' * (side == 'torch')}" for side in SIDES if side in entry
+    ]
+    text = "; ".join(parts)
+    if "time" in entry:
+        spent, place = entry["time"], entry["time"]["machine"]
+        text += (
+            f". {_duration(spent['minicnn'])} ({_duration(spent['torch'])} in PyTorch, "
+            f"{spent['torch / minicnn']} times) on {place['cpu']}, {place['threads']} threads"
+        )
+    return f"{text}."
+
+
+def _accuracy(side: dict[str, Any]) -> str:
+    error = side["standard error"]
+    seeds = f"{len(side['seeds'])} seeds" if error is not None else "one seed"
+    return f"{100 * side['accuracy']:.2f} %{'' if error is None else f' +- {100 * error:.2f}'} ({seeds})"
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{int(seconds + 0.5) // 60} min {int(seconds + 0.5) % 60} s"
+        if seconds >= 100
+        else f"{seconds:.0f} s"
+    )
+
+
+def write_comment(path: Path, entry: dict[str, Any]) -> None:
+    """Replace or add the line that says what was measured, last of the comment at the recipe's top."""
+    text = re.sub(f"^{MEASURED}.*\n", "", path.read_text(), flags=re.MULTILINE)
+    comment = re.match("(#.*\n)*", text)
+    end = comment.end() if comment else 0
+    path.write_text(f"{text[:end]}{MEASURED}{sentence(entry)}\n{text[end:]}")
 
 
 def main() -> None:
@@ -78,21 +118,39 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("recipe")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--torch-seeds", type=int, default=3)
-    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--sides", default=",".join(SIDES))
+    parser.add_argument("--time", action="store_true")
+    parser.add_argument("--epochs", type=int)
     parser.add_argument("--threads", type=int, default=2)
-    args, more = parser.parse_known_args()
-    flags = ["--recipe", args.recipe, "--threads", str(args.threads), *more]
-    sides = measure(flags, args.seeds, args.torch_seeds, ["--channels-last"] if args.channels_last else [])
-    entry: dict[str, Any] = {"machine": machine(args.threads), "flags": more, **sides}
-    if len(sides) == 2:
-        ratio = sides["torch"]["median seconds"] / sides["minicnn"]["median seconds"]
-        entry["torch / minicnn"] = round(ratio, 2)
-        entry["torch is"] = "channels-last" if args.channels_last else "eager"
+    parser.add_argument("--data-dir")
+    args = parser.parse_args()
+    settings = recipes.arguments(args.recipe)
+    flags = ["--recipe", args.recipe, "--threads", str(args.threads)]
+    flags += ["--data-dir", args.data_dir] if args.data_dir else []
+    found: dict[str, Any] = {}
+    if args.time:
+        epochs = next(int(s.removeprefix("--epochs=")) for s in settings if s.startswith("--epochs="))
+        found["time"] = measure_time(flags, epochs, args.epochs) | {"machine": machine(args.threads)}
+    else:
+        for side in args.sides.split(","):
+            found[side] = {}
+            for seed in args.seeds.split(","):
+                found[side][seed], seconds = run(side, [*flags, "--seed", seed])
+                print(f"seed {seed}: {side} {found[side][seed]:.2%} in {seconds:.0f} s", flush=True)
+    _keep(args.recipe, settings, found)
+
+
+def _keep(recipe: str, settings: list[str], found: dict[str, Any]) -> None:
     path = RESULTS / "recipes.json"
     saved = json.loads(path.read_text()) if path.exists() else {}
-    save("recipes", saved | {args.recipe: entry})
+    entry = saved.get(recipe, {})
+    if entry.get("settings") != settings:
+        entry = {"settings": settings}
+    for key, value in found.items():
+        entry = entry | {key: value} if key == "time" else with_accuracies(entry, key, value)
+    save("recipes", saved | {recipe: entry})
+    write_comment(recipes.path(recipe), entry)
 
 
 if __name__ == "__main__":

@@ -84,20 +84,18 @@ def untuned(result: Result) -> str:
 
 def recipes(result: Result) -> str:
     """One row a recipe: what both sides reach, and in which time."""
-    rows = [["recipe", "test accuracy", "seconds", "PyTorch's accuracy", "its seconds", "ratio"]]
+    rows = [["recipe", "test accuracy", "PyTorch's", "minutes", "PyTorch's", "ratio"]]
     for name, entry in result.items():
-        row = [name]
-        for side in ("minicnn", "torch"):
-            row += (
-                [_accuracy(entry[side]), f"{entry[side]['median seconds']}"] if side in entry else ["", ""]
-            )
-        rows.append([*row, f"**{entry['torch / minicnn']}**" if "torch / minicnn" in entry else ""])
-    places = sorted({where(entry) for entry in result.values()})
+        accuracies = [_accuracy(entry[side]) if side in entry else "" for side in ("minicnn", "torch")]
+        spent = entry.get("time")
+        times = [f"{spent[side] / 60:.1f}" for side in ("minicnn", "torch")] if spent else ["", ""]
+        rows.append([name, *accuracies, *times, f"**{spent['torch / minicnn']}**" if spent else ""])
+    places = sorted({where(entry["time"]) for entry in result.values() if "time" in entry})
     return f"`benchmarks/recipes.py`, whole commands, on {'; '.join(places)}:\n\n{table(rows)}"
 
 
 def _accuracy(side: Result) -> str:
-    seeds, error = len(side["accuracies"]), side["standard error"]
+    seeds, error = len(side["seeds"]), side["standard error"]
     spread = "one seed" if error is None else f"± {100 * error:.2f}, {seeds} seeds"
     return f"{side['accuracy']:.2%} ({spread})"
 

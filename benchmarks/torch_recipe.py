@@ -15,10 +15,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from minicnn import data, train
 from minicnn.config import Config
+from minicnn.data.views import views
 from minicnn.experiment import Experiment
 from minicnn.torch_reference import to_torch
 
@@ -72,20 +74,20 @@ class TorchRun:
         own = {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
         self.module.load_state_dict(own | self.averages)
         self.module.eval()
-        right = sum(int((self._logits(x).argmax(1) == y).sum()) for x, y in self._test_batches())
+        right = sum(int((logits.argmax(1) == y).sum()) for logits, y in self._test_logits())
         self.module.load_state_dict(own)
         return right / len(self.dataset.test)
 
-    def _logits(self, x: Tensor) -> Tensor:
-        logits = self.module(x)
-        return (logits + self.module(x.flip(3))) / 2 if self.config.tta == "flip" else logits
-
-    def _test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _test_logits(self) -> Iterator[tuple[Tensor, Tensor]]:
         test = self.dataset.test
         for start in range(0, len(test), TEST_BATCH):
             rows = slice(start, start + TEST_BATCH)
-            x = data.normalize(test.x[rows], self.dataset.mean, self.dataset.std)
-            yield torch.from_numpy(x).contiguous(memory_format=self.format), torch.from_numpy(test.y[rows])
+            logits = [share * self._logits(view) for share, view in views(test.x[rows], self.config.tta)]
+            yield torch.stack(logits).sum(0), torch.from_numpy(test.y[rows])
+
+    def _logits(self, images: NDArray[np.uint8]) -> Tensor:
+        x = torch.from_numpy(data.normalize(images, self.dataset.mean, self.dataset.std))
+        return self.module(x.contiguous(memory_format=self.format))
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -112,12 +114,12 @@ def main() -> None:
         limit_train=config.limit_train, limit_test=config.limit_test,
     )  # fmt: skip
     run = TorchRun(config, dataset, channels_last=own.channels_last)
-    accuracies = []
-    for epoch in range(config.epochs):
-        run.train_epoch(epoch)
-        accuracies.append(run.accuracy())
+    for number in range(1, config.epochs + 1):
+        run.train_epoch(number - 1)
+        if number % config.test_every == 0 or number == config.epochs:
+            accuracy = run.accuracy()
     assert np.isfinite([float(p.detach().sum()) for p in run.module.parameters()]).all()
-    print(json.dumps({"accuracy": accuracies[-1]}))
+    print(json.dumps({"accuracy": accuracy}))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from minicnn import data
 from minicnn.backends import BackendUnavailable, choice, get_backend
+from minicnn.data.views import TTA
 from minicnn.threads import set_num_threads
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
-TTA = ("none", "flip")
 
 
 class Interrupted(Exception):
@@ -160,7 +160,8 @@ def add_tta(parser: argparse._ActionsContainer, default: str | None) -> None:
     """Add --tta."""
     parser.add_argument(
         "--tta", choices=TTA, default=default,
-        help="test-time augmentation: flip takes the mean of the logits of each image and its mirror image"
+        help="test-time augmentation: flip averages the logits of each image and its mirror image, "
+        "flip-shift also of both moved by a pixel along the diagonal"
         + ("" if default else " (default: as in training)"),
     )  # fmt: skip
 

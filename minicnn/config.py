@@ -43,6 +43,7 @@ class Config:
     augment: str | None = None
     ema: float = 0.0
     tta: str = "none"
+    test_every: int = 1
     class_weight: str = "none"
     early_stop: int | None = None
     recipe: str | None = None

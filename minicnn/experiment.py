@@ -16,6 +16,7 @@ from minicnn import data, metrics, models, optim, schedules
 from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors
 from minicnn.config import Config
 from minicnn.data.split import balanced_class_weight, stratified_split
+from minicnn.data.views import views
 from minicnn.ema import WeightAverage
 from minicnn.folding import folded
 from minicnn.trainer import Trainer
@@ -101,7 +102,7 @@ class Experiment:
             yield
 
     def finish_epoch(self, check: Callable[[], None] = lambda: None) -> bool:
-        """Test, and record the epoch; returns whether it is the best so far.
+        """Test, if it is time to, and record the epoch; returns whether it is the best so far.
 
         ``check`` is called now and then, and may raise: the epoch is not finished then.
         """
@@ -110,8 +111,9 @@ class Experiment:
             "epoch": self.epoch + 1,
             "train_loss": sums["loss"] / sums["images"],
             "train_accuracy": sums["correct"] / sums["images"],
-            **self._scores("test", self.dataset.test, check),
         }
+        if self._tests_now():
+            entry |= self._scores("test", self.dataset.test, check)
         if self.validation is not None:
             entry |= self._scores("validation", self.validation, check)
         entry |= {
@@ -121,7 +123,7 @@ class Experiment:
         }
         self.history.append(entry)
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, _no_sums()
-        accuracy = entry[f"{self.judge}_accuracy"]
+        accuracy = entry.get(f"{self.judge}_accuracy", -1.0)
         best = accuracy > self.best_accuracy
         self.best_accuracy = max(accuracy, self.best_accuracy)
         return best
@@ -147,6 +149,11 @@ class Experiment:
         """The weights that predict: the average, where there is one."""
         with self._averaged():
             return self.model.state_dict()
+
+    def _tests_now(self) -> bool:
+        """Whether the epoch under way ends with a test: each Nth does, and the last."""
+        number, every = self.epoch + 1, self.config.test_every
+        return number % every == 0 or number == self.config.epochs
 
     def _averaged(self) -> AbstractContextManager[None]:
         return self.average.applied() if self.average else nullcontext()
@@ -223,14 +230,16 @@ def predict_images(
 ) -> np.ndarray:  # fmt: skip
     """Logits (N,K) of uint8 images (N,C,H,W), normalised a part at a time.
 
-    With ``tta`` "flip" they are the means over each image and its mirror image.
+    With ``tta`` they are the means over the image's `views`.
     """
     model, parts = folded(model, x.shape), []
     for start in range(0, len(x), IMAGES_AT_ONCE):
         check()
-        part = data.normalize(x[start : start + IMAGES_AT_ONCE], mean, std)
-        views = [part, part[..., ::-1]] if tta == "flip" else [part]
-        parts.append(sum(model.predict(view, batch_size=batch_size) for view in views) / len(views))
+        logits = [
+            share * model.predict(data.normalize(view, mean, std), batch_size=batch_size)
+            for share, view in views(x[start : start + IMAGES_AT_ONCE], tta)
+        ]
+        parts.append(np.sum(logits, axis=0))
     return np.concatenate(parts)
 
 

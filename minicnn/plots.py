@@ -26,15 +26,18 @@ LONGEST_NAME = 18
 def curves(path: Path, history: list[dict[str, Any]], title: str) -> None:
     """Loss and accuracy, training and test, against the epoch."""
     figure = _figure(10, 4.2)
-    epochs = [entry["epoch"] for entry in history]
     for axes, key, label, scale in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), ("Loss (cross-entropy)", "Accuracy (%)"), (1, 100),
         strict=True,
     ):  # fmt: skip
         for part, colour in (("train", TRAIN), ("test", TEST)):
-            values = [scale * entry[f"{part}_{key}"] for entry in history]
+            points = [
+                (entry["epoch"], scale * entry[f"{part}_{key}"])
+                for entry in history
+                if f"{part}_{key}" in entry
+            ]
             name = f"{part} (while learning)" if part == "train" else part
-            axes.plot(epochs, values, marker="o", markersize=4, color=colour, label=name)
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, color=colour, label=name)
         axes.set(xlabel="Epoch", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)

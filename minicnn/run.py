@@ -94,7 +94,8 @@ class Run:
             patience = f"for {config.early_stop} epochs"
             self.console.print(f"stopped early: the validation loss has not fallen {patience}")
         part = experiment.judge
-        best = max(experiment.history, key=lambda entry: entry[f"{part}_accuracy"])
+        judged = [entry for entry in experiment.history if f"{part}_accuracy" in entry]
+        best = max(judged, key=lambda entry: entry[f"{part}_accuracy"])
         accuracy = f"{100 * best[f'{part}_accuracy']:.2f} % of the {part} images"
         self.console.print(f"best: {accuracy} after epoch {best['epoch']}, in {self.folder / BEST}")
         drawn = [str(self.folder / name) for name in PLOTS if (self.folder / name).exists()]

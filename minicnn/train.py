@@ -268,6 +268,10 @@ def _add_rates(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     cli.add_tta(group, "none")
     group.add_argument(
+        "--test-every", type=cli.whole_number(1), default=1, metavar="N",
+        help="test after each Nth epoch and after the last; a best epoch is one that was tested",
+    )  # fmt: skip
+    group.add_argument(
         "--early-stop", type=cli.whole_number(1), metavar="N",
         help="hold a tenth of the training images out, and stop when the loss on them has not fallen for N "
         "epochs; then best.safetensors is chosen by their accuracy, not by the test's (default: off)",

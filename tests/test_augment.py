@@ -17,7 +17,9 @@ from minicnn.data.augment import AMOUNTS, Augment, EpochAugment
 from minicnn.data.warp import affine_matrices, affine_warp
 from minicnn.experiment import Experiment
 
-EVERYTHING = "rotate=10,zoom=0.1,shift=2,flip,crop=4,brightness=0.2,contrast=0.2,cutout=8,mixup=0.2"
+EVERYTHING = (
+    "rotate=10,zoom=0.1,shift=2,flip,crop=4,brightness=0.2,contrast=0.2,cutout=8,erase=0.5,mixup=0.2"
+)
 MEAN = np.array([0.3, 0.5])
 
 
@@ -149,6 +151,23 @@ def test_cutout_is_one_square_of_the_mean_colour(x: np.ndarray, side: int) -> No
             for j in range(max(left, 0), min(left + side, 12)):
                 expected[:, i, j] = 255 * MEAN
         np.testing.assert_array_equal(image, expected)
+
+
+def test_erase_fills_a_rectangle_of_some_images(rng: np.random.Generator) -> None:
+    x = rng.integers(1, 256, (400, 2, 20, 30), dtype=np.uint8)
+    got, changes = changed(x, "erase=0.25")
+    filled = (got == changes.mean).all(1)
+    np.testing.assert_array_equal(np.where(filled[:, None], changes.mean, x), got)
+    due = filled.any((1, 2))
+    assert due.mean() == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 400) ** 0.5)
+    tall, wide = (filled.any(axis)[due].sum(1) for axis in (2, 1))
+    np.testing.assert_array_equal(tall * wide, filled.sum((1, 2))[due])  # a whole rectangle each
+    share, ratio = tall * wide / 600, tall / wide
+    assert 0.01 < share.min() < 0.06 < 0.27 < share.max() < 0.36
+    assert 0.2 < ratio.min() < 0.5 < 2 < ratio.max() < 4.5
+    for edge in (filled[:, 0], filled[:, -1], filled[..., 0], filled[..., -1]):
+        assert edge.any(), "a rectangle may lie at any edge"
+    assert changed(x, "erase=1")[0].tobytes() != got.tobytes()
 
 
 def test_mixup_blends_neighbours_and_their_labels(x: np.ndarray, rng: np.random.Generator) -> None:

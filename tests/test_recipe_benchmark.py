@@ -10,7 +10,7 @@ import pytest
 import recipes as recipes_benchmark
 from torch_recipe import TorchRun
 
-from minicnn import data, train
+from minicnn import data, recipes, train
 from minicnn.config import Config
 from minicnn.experiment import Experiment
 
@@ -26,7 +26,7 @@ SGD = ["--optimizer", "sgd", "--lr", "0.05", "--nesterov", "--weight-decay", "0.
 )
 def test_both_sides_take_the_same_steps(optimizer: list[str]) -> None:
     flags = [*TINY, *optimizer, "--augment", "flip,crop=2,mixup=0.5", "--label-smoothing", "0.1",
-             "--ema", "0.8", "--tta", "flip", "--class-weight", "balanced"]  # fmt: skip
+             "--ema", "0.8", "--tta", "flip-shift", "--class-weight", "balanced"]  # fmt: skip
     config = Config.resolve(vars(train.parse(flags)))
     dataset = data.load(config.dataset, limit_train=64, limit_test=60)
     ours, theirs = Experiment(config, dataset), TorchRun(config, dataset)
@@ -52,29 +52,64 @@ def test_the_peer_does_not_stop_early() -> None:
         TorchRun(config, data.load(config.dataset, limit_train=64, limit_test=20))
 
 
-def test_summary() -> None:
-    got = recipes_benchmark.summary([(0.9, 10.0), (0.92, 14.0), (0.94, 12.0)])
-    assert (got["accuracy"], got["median seconds"]) == (0.92, 12.0)
-    assert got["standard error"] == pytest.approx(0.02 / 3**0.5, abs=1e-5)
-    assert recipes_benchmark.summary([(0.9, 1.0)])["standard error"] is None
+def test_accuracies_of_seeds_add_up() -> None:
+    entry = recipes_benchmark.with_accuracies({}, "torch", {"0": 0.9})
+    assert entry["torch"] == {"seeds": {"0": 0.9}, "accuracy": 0.9, "standard error": None}
+    entry = recipes_benchmark.with_accuracies(entry, "torch", {"1": 0.92, "2": 0.94})
+    assert entry["torch"]["seeds"] == {"0": 0.9, "1": 0.92, "2": 0.94}
+    assert entry["torch"]["accuracy"] == 0.92
+    assert entry["torch"]["standard error"] == pytest.approx(0.02 / 3**0.5, abs=1e-5)
 
 
-def test_the_script_saves_what_both_reach(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_time_is_reckoned_from_a_few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(side: str, flags: list[str]) -> tuple[float, float]:
+        epochs = int(flags[flags.index("--epochs") + 1]) if "--epochs" in flags else 20
+        return 0.5, 3 + epochs * (2 if side == "minicnn" else 5)
+
+    monkeypatch.setattr(recipes_benchmark, "run", run)
+    whole = recipes_benchmark.measure_time([], 20, None)
+    assert whole == {"minicnn": 43, "torch": 103, "torch / minicnn": 2.4, "epochs timed": 20}
+    assert recipes_benchmark.measure_time([], 20, 4) == whole | {"epochs timed": 4}
+
+
+def measure(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr("sys.argv", ["recipes.py", *arguments, "--threads", "1"])
+    recipes_benchmark.main()
+
+
+def test_the_script_saves_what_both_reach_and_says_so_in_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tmp_path / "mine.toml"
-    recipe.write_text('model = "lenet5"\nepochs = 1\nlimit-train = 64\nlimit-test = 20\naugment = "flip"\n')
+    recipe.write_text('# Mine.\n\nmodel = "lenet5"\nepochs = 1\nlimit-train = 64\nlimit-test = 20\n')
     (tmp_path / "recipes.json").write_text('{"other": 1}')
     for module in ("recipes", "paired"):
         monkeypatch.setattr(f"{module}.RESULTS", tmp_path)
-    arguments = ["recipes.py", str(recipe), "--seeds", "1", "--torch-seeds", "1", "--threads", "1"]
-    monkeypatch.setattr("sys.argv", [*arguments, "--batch-size", "32"])
-    monkeypatch.setattr(recipes_benchmark, "run_minicnn", lambda _: (0.5, 1.0))
-    recipes_benchmark.main()
+    measure(monkeypatch, str(recipe), "--sides", "torch", "--seeds", "4")
+    monkeypatch.setattr(recipes_benchmark, "run", lambda *_: (0.5, 120.0))
+    measure(monkeypatch, str(recipe), "--sides", "minicnn", "--seeds", "0,1")
+    measure(monkeypatch, str(recipe), "--time")
     saved = json.loads((tmp_path / "recipes.json").read_text())
     assert saved["other"] == 1
     entry = saved[str(recipe)]
-    assert entry["minicnn"]["accuracies"] == [0.5]
+    assert entry["minicnn"]["seeds"] == {"0": 0.5, "1": 0.5}
     assert 0 <= entry["torch"]["accuracy"] <= 1
-    assert entry["torch / minicnn"] == pytest.approx(entry["torch"]["median seconds"], abs=0.05)
-    assert "written" in capsys.readouterr().err
+    first, second = recipes.about(str(recipe)).splitlines()
+    assert first == "Mine."
+    assert second.startswith("Measured: 50.00 % +- 0.00 (2 seeds); ")
+    assert "2 min 0 s (2 min 0 s in PyTorch, 1.0 times) on " in second
+    recipe.write_text(recipe.read_text().replace("lenet5", "simple_cnn"))
+    measure(monkeypatch, str(recipe), "--time")
+    changed = json.loads((tmp_path / "recipes.json").read_text())[str(recipe)]
+    assert "minicnn" not in changed, "accuracies of another recipe must not stay"
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_recipe_says_what_was_measured_of_it_as_it_is(name: str) -> None:
+    saved = json.loads((recipes_benchmark.RESULTS / "recipes.json").read_text())
+    lines = [line for line in recipes.about(name).splitlines() if line.startswith("Measured: ")]
+    if name not in saved:
+        assert not lines
+        return
+    assert saved[name]["settings"] == recipes.arguments(name)
+    assert lines == [f"Measured: {recipes_benchmark.sentence(saved[name])}"]

@@ -14,6 +14,7 @@ from minicnn import Trainer, checkpoint, data, evaluate, models, optim, train
 from minicnn.backends import Backend
 from minicnn.config import Config
 from minicnn.data.split import balanced_class_weight
+from minicnn.data.views import TTA, views
 from minicnn.ema import WeightAverage
 from minicnn.experiment import Experiment, predict_images
 from minicnn.layers import BatchNorm2d, Conv2d, Dense, Flatten, ReLU, Sequential
@@ -180,6 +181,28 @@ def test_flip_is_the_mean_of_two_predictions(backend: Backend, rng: np.random.Ge
     assert not np.allclose(flipped, two[0])
 
 
+def test_flip_shift_also_moves_by_a_pixel(rng: np.random.Generator) -> None:
+    x = rng.integers(1, 256, (2, 1, 3, 4), dtype=np.uint8)
+    down, up = np.zeros_like(x), np.zeros_like(x)
+    down[:, :, 1:, 1:], up[:, :, :-1, :-1] = x[:, :, :-1, :-1], x[:, :, 1:, 1:]
+    expected = [(share, image[..., ::step]) for share, image in ((0.25, x), (0.125, down), (0.125, up))
+                for step in (1, -1)]  # fmt: skip
+    got = list(views(x, "flip-shift"))
+    assert [share for share, _ in got] == [share for share, _ in expected]
+    for (_, mine), (_, image) in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(mine, image)
+
+
+@pytest.mark.parametrize("tta", TTA)
+def test_predictions_are_the_weighted_mean_over_the_views(tta: str, rng: np.random.Generator) -> None:
+    model = Sequential(Conv2d(1, 3, 3), ReLU(), Flatten(), Dense(3 * 4 * 5, 4), backend="numpy")
+    x = rng.integers(0, 256, (5, 1, 6, 7), dtype=np.uint8)
+    pairs = list(views(x, tta))
+    assert sum(share for share, _ in pairs) == 1
+    expected = sum(share * predict_images(model, view, [0.3], [0.2]) for share, view in pairs)
+    np.testing.assert_allclose(predict_images(model, x, [0.3], [0.2], tta=tta), expected, rtol=1e-5)
+
+
 def test_evaluate_flips_as_training_did_unless_told(tmp_path: Path) -> None:
     run = go(experiment("--tta", "flip"), 3)
     file = tmp_path / "c.safetensors"
@@ -192,6 +215,28 @@ def test_evaluate_flips_as_training_did_unless_told(tmp_path: Path) -> None:
     run.finish_epoch()
     assert losses["as trained"] == losses["flip"] != losses["none"]
     assert losses["flip"] == pytest.approx(run.history[-1]["test_loss"], rel=1e-6)
+
+
+# ---- testing less often ------------------------------------------------------------------------------
+
+
+def test_every_second_epoch_and_the_last_are_tested(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*SMALL, "--epochs", "5", "--test-every", "2", "--out", str(tmp_path / "run")]
+    train.main(flags)
+    history = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    tested = [entry["epoch"] for entry in history if "test_accuracy" in entry]
+    assert tested == [2, 4, 5]
+    best = max((entry for entry in history if "test_accuracy" in entry), key=lambda e: e["test_accuracy"])
+    assert f"% of the test images after epoch {best['epoch']}," in capsys.readouterr().out
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 0
+
+
+def test_testing_less_often_changes_no_weight() -> None:
+    always, seldom = (go(experiment("--test-every", n), 7) for n in ("1", "3"))
+    for name, array in always.state_dict().items():
+        np.testing.assert_array_equal(seldom.state_dict()[name], array)
 
 
 # ---- early stopping ----------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from minicnn.data.warp import affine_matrices, affine_warp
 
+Range = tuple[NDArray[Any], NDArray[Any]]
+
 
 class _Amount(NamedTuple):
     """What the value of an option is, for its error message and for the help."""
@@ -46,6 +48,7 @@ AMOUNTS = {
     "brightness": _Amount("shares", "multiply pixels by 1 - share to 1 + share", 1),
     "contrast": _Amount("shares", "multiply distances from the image's mean likewise", 1),
     "cutout": _Amount("pixels", "fill a square of this side with the mean colour", whole=True),
+    "erase": _Amount("chance", "fill a rectangle with the mean colour, 2 to 33 % of the image in size", 1),
     "mixup": _Amount("alpha", "blend with another image and its label, by a share from Beta(alpha, alpha)"),
 }
 FLIP = "mirror left to right: a random half of the images in one epoch, the other half in the next"
@@ -54,8 +57,11 @@ _COLUMNS = (
     "rotate", "zoom", "shift_y", "shift_x", "crop_y", "crop_x", "cutout_y", "cutout_x", "brightness",
     "contrast",
 )  # fmt: skip
-_UNIFORM, _FLIPS, _MIXUP = 1, 2, 3
+_UNIFORM, _FLIPS, _MIXUP, _ERASE = 1, 2, 3, 4
 """What a generator is for, the last part of its seed."""
+
+_ERASED, _SLIMMEST = (0.02, 0.33), 0.3
+"""An erased rectangle's share of the image, and its smallest ratio of sides; RandomErasing's defaults."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,12 @@ class Augment:
     """How far images may be changed; 0 or False leaves a change out, in the units of `AMOUNTS`.
 
     rotate, zoom and shift together are one warp with bilinear sampling.  The order is: flip, crop, warp,
-    brightness, contrast, cutout, mixup; what comes in from outside an image is black.
+    brightness, contrast, cutout, erase, mixup; what comes in from outside an image is black.
 
     Sources: flips that alternate, Jordan 2024, arXiv:2404.00498; cutout, DeVries and Taylor 2017,
-    arXiv:1708.04552; mixup, Zhang et al. 2017, arXiv:1710.09412.
+    arXiv:1708.04552; erase, Zhong et al. 2017, arXiv:1708.04896 (torchvision.transforms.RandomErasing,
+    but that a rectangle longer than the image is cut off, not drawn again); mixup, Zhang et al. 2017,
+    arXiv:1710.09412.
     """
 
     rotate: float = 0
@@ -77,6 +85,7 @@ class Augment:
     brightness: float = 0
     contrast: float = 0
     cutout: int = 0
+    erase: float = 0
     mixup: float = 0
 
     def __post_init__(self) -> None:
@@ -129,6 +138,8 @@ class EpochAugment:
         draws = np.random.default_rng([seed, epoch, _UNIFORM]).uniform(-1, 1, (images, len(_COLUMNS)))
         self.draws = dict(zip(_COLUMNS, draws.T, strict=True))
         self.flips = (np.random.default_rng([seed, 0, _FLIPS]).random(images) < 0.5) ^ bool(epoch % 2)
+        if augment.erase:
+            self.erased = np.random.default_rng([seed, epoch, _ERASE]).random((images, 5))
         if augment.mixup:
             generator = np.random.default_rng([seed, epoch, _MIXUP])
             self.shares = generator.beta(augment.mixup, augment.mixup, images)
@@ -151,6 +162,8 @@ class EpochAugment:
             y = self._recoloured(y.astype(np.float32, copy=False), drawn)
         if augment.cutout:
             y = _cut_out(y.astype(np.float32, copy=False), drawn, augment.cutout, self.mean)
+        if augment.erase:
+            y = _erase(y.astype(np.float32, copy=False), self.erased[numbers], augment.erase, self.mean)
         return y
 
     def mixed(
@@ -184,9 +197,10 @@ class EpochAugment:
         ):
             if strength:
                 factor = (1 + strength * drawn[name]).astype(np.float32)[:, None, None, None]
-                middle = x.mean((1, 2, 3), keepdims=True) if name == "contrast" else np.float32(0)
+                middle = x.mean((1, 2, 3), keepdims=True) if name == "contrast" else None
                 x = x * factor
-                x += (1 - factor) * middle
+                if middle is not None:
+                    x += (1 - factor) * middle
                 np.clip(x, 0, 255, out=x)
         return x
 
@@ -230,11 +244,36 @@ def _cut_out(
     x: NDArray[np.float32], drawn: dict[str, NDArray[Any]], side: int, colour: NDArray[np.float32]
 ) -> NDArray[np.float32]:  # fmt: skip
     """A square with its centre anywhere in the image; what sticks out is lost."""
+    top, left = (
+        _whole(drawn[name], length - 1) - side // 2
+        for name, length in zip(("cutout_y", "cutout_x"), x.shape[2:], strict=True)
+    )
+    return _filled(x, (top, top + side), (left, left + side), colour)
+
+
+def _erase(
+    x: NDArray[np.float32], drawn: NDArray[np.float64], chance: float, colour: NDArray[np.float32]
+) -> NDArray[np.float32]:  # fmt: skip
+    """A rectangle within each image that is due, its place, size and shape from numbers in [0, 1)."""
+    due, size, shape, down, right = drawn.T
+    height, width = x.shape[2:]
+    area = (_ERASED[0] + (_ERASED[1] - _ERASED[0]) * size) * height * width
+    ratio = _SLIMMEST ** (2 * shape - 1)
+    tall = np.clip(np.rint(np.sqrt(area * ratio)), 1, height)
+    wide = np.clip(np.rint(np.sqrt(area / ratio)), 1, width)
+    top = np.floor(down * (height - tall + 1))
+    left = np.floor(right * (width - wide + 1))
+    return _filled(x, (top, np.where(due < chance, top + tall, top)), (left, left + wide), colour)
+
+
+def _filled(
+    x: NDArray[np.float32], rows: Range, columns: Range, colour: NDArray[np.float32]
+) -> NDArray[np.float32]:  # fmt: skip
+    """Each image with its own rectangle filled: first and past the last row (N,), and column."""
     inside = []
-    for name, length in (("cutout_y", x.shape[2]), ("cutout_x", x.shape[3])):
-        start = _whole(drawn[name], length - 1)[:, None] - side // 2
+    for (start, end), length in zip((rows, columns), x.shape[2:], strict=True):
         places = np.arange(length)
-        inside.append((places >= start) & (places < start + side))
+        inside.append((places >= start[:, None]) & (places < end[:, None]))
     mask = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     np.copyto(x, colour, where=mask)
     return x
@@ -247,5 +286,6 @@ def _whole(drawn: NDArray[Any], highest: int) -> NDArray[np.int64]:
 
 def _blended(a: NDArray[Any], share: NDArray[Any]) -> NDArray[Any]:
     blend: NDArray[Any] = a * share
-    blend += np.roll(a, -1, axis=0) * (1 - share)
+    blend[:-1] += a[1:] * (1 - share[:-1])
+    blend[-1] += a[0] * (1 - share[-1])
     return blend

@@ -23,11 +23,11 @@ def arguments(name: str) -> list[str]:
 
     Raises: ValueError naming the file or the flag that is wrong; OSError if a file cannot be read
     """
-    path = _path(name)
+    file = path(name)
     try:
-        flags = tomllib.loads(path.read_text())
+        flags = tomllib.loads(file.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected a TOML file of flags: {error}") from None
+        raise ValueError(f"{file}: expected a TOML file of flags: {error}") from None
     found: list[str] = []
     for key, value in flags.items():
         if isinstance(value, bool):
@@ -35,21 +35,22 @@ def arguments(name: str) -> list[str]:
         elif isinstance(value, (str, int, float)):
             found.append(f"--{key}={value}")
         else:
-            raise ValueError(f"{path}: {key}: expected a text, a number, true or false, got {value}")
+            raise ValueError(f"{file}: {key}: expected a text, a number, true or false, got {value}")
     return found
 
 
 def about(name: str) -> str:
     """The comment at the top of a recipe."""
     lines = []
-    for line in _path(name).read_text().splitlines():
+    for line in path(name).read_text().splitlines():
         if not line.startswith("#"):
             break
         lines.append(line.removeprefix("#").strip())
     return "\n".join(lines)
 
 
-def _path(name: str) -> Path:
+def path(name: str) -> Path:
+    """The file of a recipe: one of `names`, or the path of a .toml file.  Raises ValueError on another."""
     if name.endswith(_SUFFIX):
         return Path(name)
     if name not in names():

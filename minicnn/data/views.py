@@ -1,0 +1,40 @@
+"""Test-time augmentation: the views of an image whose logits are averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+_STILL = (0, 0)
+_MOVES = {
+    "none": {_STILL: 1.0},
+    "flip": {_STILL: 1.0},
+    "flip-shift": {_STILL: 0.5, (1, 1): 0.25, (-1, -1): 0.25},
+}
+"""How far the image is moved, in pixels, and how much of the mean each move is."""
+
+TTA = tuple(_MOVES)
+
+
+def views(x: NDArray[np.uint8], tta: str) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """Each view of images (N,C,H,W) and its share of the mean; the shares add up to 1.
+
+    "flip" adds the mirror image, "flip-shift" also both of them moved by a pixel along the diagonal, down
+    and up, with black coming in.  Source: Jordan 2024, arXiv:2404.00498, section 3.5.
+    """
+    flips = (1,) if tta == "none" else (1, -1)
+    for move, share in _MOVES[tta].items():
+        moved = _moved(x, *move)
+        for step in flips:
+            yield share / len(flips), moved[..., ::step]
+
+
+def _moved(x: NDArray[np.uint8], down: int, right: int) -> NDArray[np.uint8]:
+    """The images moved by at most a pixel."""
+    if (down, right) == _STILL:
+        return x
+    height, width = x.shape[2:]
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    return padded[:, :, 1 - down : 1 - down + height, 1 - right : 1 - right + width]
