@@ -1,64 +1,47 @@
-"""Whole training steps and inference: a group per model, batch and phase, a row per backend and peer."""
+"""Whole training steps and inference: a group per net, batch and phase, a row per backend and peer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from nets import NETS as ALL_NETS
-from nets import batch, build, torch_step
-from peers import PEERS
+from conftest import BACKENDS
+from nets import NETS
+from rows import INFERENCE, TRAINING, inference, training_step
 
-from minicnn import Backend, Trainer, optim
-from minicnn.fusion import fuse
-from minicnn.torch_reference import to_torch
-
-NETS = {name: ALL_NETS[name].batches[0] for name in ("lenet5", "simple_cnn", "vgg_like", "resnet20")}
+BATCHES = [
+    (name, n) for name in ("lenet5", "simple_cnn", "vgg_like", "resnet20") for n in NETS[name].batches
+]
+OURS = tuple(f"minicnn {name}" for name in BACKENDS if name != "cpp")
 
 
-@pytest.mark.parametrize("name", NETS)
-def test_step(benchmark: Any, backend: Backend, name: str) -> None:
-    x, y = batch(name, NETS[name])
-    model = build(name, backend.name)
-    expected = torch.nn.functional.cross_entropy(to_torch(model)(torch.from_numpy(x)), torch.from_numpy(y))
-    trainer = Trainer(model, optim.SGD(0.05, 0.9))
-    assert trainer.step(x, y) == pytest.approx(expected.item(), rel=1e-4)
-    benchmark.group = f"{name}-{NETS[name]}-step"
-    benchmark.pedantic(lambda: trainer.step(x, y), rounds=8, warmup_rounds=2)
+def called(
+    make: Callable[[str, str, int], Callable[[], Any]], row: str, name: str, n: int
+) -> Callable[[], Any]:
+    """The row's call; skips where its library is missing, or where it would mostly wait."""
+    if row in ("torch.compile", *OURS) and n not in (1, NETS[name].batches[0]):
+        pytest.skip("at a net's main batch size and at 1 only: it takes long")
+    try:
+        return make(row, name, n)
+    except ImportError as error:
+        pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("peer", PEERS)
-def test_torch_step(benchmark: Any, name: str, peer: str) -> None:
-    images, labels = batch(name, NETS[name])
-    module = to_torch(build(name, "numpy")).to(memory_format=PEERS[peer].order)
-    step = torch_step(
-        PEERS[peer].wrap(module), PEERS[peer].images(images), torch.from_numpy(labels), 0.05, 0.9
-    )
-    benchmark.group = f"{name}-{NETS[name]}-step"
-    assert np.isfinite(benchmark.pedantic(step, rounds=8, warmup_rounds=2))
+@pytest.mark.parametrize("row", [*TRAINING, *OURS])
+@pytest.mark.parametrize(("name", "n"), BATCHES)
+def test_step(benchmark: Any, name: str, n: int, row: str) -> None:
+    step = called(training_step, row, name, n)
+    assert step() == pytest.approx(training_step("torch eager", name, n)(), rel=1e-4)
+    benchmark.group = f"{name}-{n}-step"
+    benchmark.pedantic(step, rounds=5, warmup_rounds=1)
 
 
-@pytest.mark.parametrize(("name", "n"), [*NETS.items(), ("lenet5", 1)])
-def test_inference(benchmark: Any, backend: Backend, name: str, n: int) -> None:
-    x, _ = batch(name, n)
-    model = build(name, backend.name)
-    fuse(model)
+@pytest.mark.parametrize("row", [*INFERENCE, *OURS])
+@pytest.mark.parametrize(("name", "n"), BATCHES)
+def test_inference(benchmark: Any, name: str, n: int, row: str) -> None:
+    call = called(inference, row, name, n)
     benchmark.group = f"{name}-{n}-inference"
-    logits = benchmark.pedantic(lambda: model.predict(x), rounds=20, warmup_rounds=3)
-    with torch.no_grad():
-        expected = to_torch(model).eval()(torch.from_numpy(x)).numpy()
-    np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize(("name", "n"), [*NETS.items(), ("lenet5", 1)])
-@pytest.mark.parametrize("peer", PEERS)
-def test_torch_inference(benchmark: Any, name: str, n: int, peer: str) -> None:
-    x = PEERS[peer].images(batch(name, n)[0])
-    module = PEERS[peer].wrap(to_torch(build(name, "numpy")).eval().to(memory_format=PEERS[peer].order))
-    benchmark.group = f"{name}-{n}-inference"
-    with torch.no_grad():
-        logits = benchmark.pedantic(lambda: module(x), rounds=20, warmup_rounds=3)
-    assert logits.shape == (n, 10)
+    logits = benchmark.pedantic(call, rounds=10, warmup_rounds=2)
+    np.testing.assert_allclose(logits, inference("torch eager", name, n)(), rtol=1e-3, atol=1e-4)

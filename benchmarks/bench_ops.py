@@ -143,7 +143,7 @@ class TestDense:
         y = run(benchmark, group, backend.label, lambda: backend.dense_forward(a, w, b), flops)
         check(backend.to_numpy(y), F.linear(*map(torch.from_numpy, (x, weight, bias))))
 
-    @pytest.mark.parametrize("peer", ["torch", "torch-compile"])
+    @pytest.mark.parametrize("peer", ["torch eager", "torch.compile"])
     def test_torch_forward(self, benchmark: Any, peer: str, name: str) -> None:
         n, inputs, outputs = DENSES[name]
         forward = PEERS[peer].wrap(F.linear)

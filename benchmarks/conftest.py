@@ -16,10 +16,9 @@ BACKENDS = [name for name, reason in minicnn.available_backends().items() if rea
 
 @pytest.fixture(scope="session", autouse=True)
 def _threads() -> None:
-    import torch
+    from rows import use_threads
 
-    minicnn.set_num_threads(THREADS)
-    torch.set_num_threads(THREADS)
+    use_threads(THREADS)
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda name: cuda_build.label() if name == "cuda" else name)

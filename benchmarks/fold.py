@@ -12,16 +12,13 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-import torch
-from cpp_steps import Call, torch_inference
 from paired import machine, save, time_in_turn
 from peers import PEERS
+from rows import Call, torch_inference, use_threads
 
-import minicnn
 from minicnn import Sequential, models
 from minicnn.fusion import fuse
 from minicnn.layers import BatchNorm2d
-from minicnn.torch_reference import to_torch
 
 BATCH, SIZE = 128, 32
 
@@ -48,9 +45,7 @@ def sides(model: Sequential, x: np.ndarray) -> dict[str, Call]:
         "folded": lambda: model.predict(x),
         "not folded": lambda: backend.to_numpy(model.forward(backend.asarray(x), False)[0]),
     }
-    for name, peer in PEERS.items():
-        module = to_torch(model).eval().to(memory_format=peer.order)
-        calls[name] = torch_inference(peer.wrap(module), peer.images(x))
+    calls |= {row: torch_inference(row, model, x) for row in PEERS}
     expected = calls["not folded"]()
     for call in calls.values():
         np.testing.assert_allclose(call(), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
@@ -64,11 +59,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=3.0, help="measuring time of each side")
     args = parser.parse_args()
-    minicnn.set_num_threads(args.threads)
-    torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     x = np.random.default_rng(0).random((BATCH, 3, SIZE, SIZE), np.float32)
-    with torch.no_grad():
-        times = time_in_turn(sides(trained_like(0), x), seconds=args.seconds)
+    times = time_in_turn(sides(trained_like(0), x), seconds=args.seconds)
     best = min(PEERS, key=times.__getitem__)
     result = {
         "machine": machine(args.threads),

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from typing import Any
 
-SIDES = ("minicnn", "torch eager", "torch channels-last")
+SIDES = ("minicnn cpp", "torch eager", "torch channels-last")
 
 
 def peak() -> float:
@@ -25,33 +25,14 @@ def peak() -> float:
 def measure(side: str, name: str, n: int) -> float:
     """MB that five training steps of this side add."""
     import numpy as np
-    import torch
-    from nets import batch
+    from rows import training_step, use_threads
 
-    torch.set_num_threads(2)
-    step = single_side(side, name, *batch(name, n))
+    use_threads(2)
+    step = training_step(side, name, n)
     before = peak()
     losses = [step() for _ in range(5)]
     assert np.isfinite(losses).all()
     return peak() - before
-
-
-def single_side(side: str, name: str, x: Any, y: Any) -> Any:
-    """The training step of one side alone."""
-    import torch
-    from cpp_steps import LR, MOMENTUM, like
-    from nets import build, torch_step
-
-    from minicnn import Trainer, optim
-    from minicnn.torch_reference import to_torch
-
-    if side == "minicnn":
-        trainer = Trainer(build(name, "cpp"), optim.SGD(LR, MOMENTUM))
-        return lambda: trainer.step(x, y)
-    module = to_torch(build(name, "cpp"))
-    if side == "torch channels-last":
-        module = module.to(memory_format=torch.channels_last)
-    return torch_step(module, like(x, side), torch.from_numpy(y), LR, MOMENTUM)
 
 
 def main() -> None:

@@ -25,19 +25,19 @@ def vgg_like() -> Sequential:
 
 
 class Net(NamedTuple):
-    """A net's image shape (C,H,W), and the batch sizes it is timed at, the first of them in training."""
+    """A net's image shape (C,H,W), and the batch sizes it is timed at, first the one that stands for it."""
 
     shape: tuple[int, int, int]
     batches: tuple[int, ...]
 
 
 NETS = {
-    "lenet5": Net((1, 28, 28), (128, 1)),
-    "simple_cnn": Net((1, 28, 28), (128,)),
-    "vgg_like": Net((3, 32, 32), (64,)),
-    "resnet20": Net((3, 32, 32), (128,)),
-    "resnet18": Net((3, 64, 64), (32,)),
-    "googlenet": Net((3, 64, 64), (32,)),
+    "lenet5": Net((1, 28, 28), (128, 1, 8, 32, 256)),
+    "simple_cnn": Net((1, 28, 28), (128, 1, 8, 32, 256)),
+    "vgg_like": Net((3, 32, 32), (64, 1, 8, 256)),
+    "resnet20": Net((3, 32, 32), (128, 1, 8, 32, 256)),
+    "resnet18": Net((3, 64, 64), (32, 1, 8)),
+    "googlenet": Net((3, 64, 64), (32, 1, 8)),
 }
 
 

@@ -5,51 +5,37 @@ python benchmarks/numpy_steps.py        writes benchmarks/results/numpy_steps.js
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from collections.abc import Callable
+
 from index_im2col import UsualNet
-from nets import torch_step
+from nets import batch, build
 from paired import machine, save, time_in_turn
+from rows import LR, MOMENTUM, check_losses, training_step, use_threads
 
-import minicnn
-from minicnn import Trainer, models, optim
-from minicnn.torch_reference import to_torch
-
-BATCH, LR, MOMENTUM = 128, 0.05, 0.9
+BATCH, THREADS = 128, 2
 
 
-def sides(name: str, rng: np.random.Generator) -> dict[str, object]:
-    """The three training steps on one batch from the same weights, checked to give the same losses."""
-    x = rng.random((BATCH, 1, 28, 28), np.float32)
-    y = rng.integers(0, 10, BATCH)
-    model = models.create(name, in_channels=1, num_classes=10, image_size=28, backend="numpy")
-    module, usual = to_torch(model), UsualNet(model.state_dict(), name)
-    trainer = Trainer(model, optim.SGD(LR, MOMENTUM))
-    steps = {
-        "minicnn numpy": lambda: trainer.step(x, y),
-        "torch eager": torch_step(module, torch.from_numpy(x), torch.from_numpy(y), LR, MOMENTUM),
+def steps(name: str) -> dict[str, Callable[[], float]]:
+    """The three training steps on one batch from the same weights."""
+    x, y = batch(name, BATCH)
+    usual = UsualNet(build(name, "numpy").state_dict(), name)
+    return {
+        **{row: training_step(row, name, BATCH) for row in ("minicnn numpy", "torch eager")},
         "usual numpy": lambda: usual.step(x, y, LR, MOMENTUM),
     }
-    for _ in range(3):
-        losses = [step() for step in steps.values()]
-        np.testing.assert_allclose(losses, losses[0], rtol=1e-4)
-    return steps
 
 
 def main() -> None:
-    threads = 2
-    minicnn.set_num_threads(threads)
-    torch.set_num_threads(threads)
-    result = {"machine": machine(threads), "what": f"training step, batch {BATCH}, 28x28, SGD", "nets": {}}
+    use_threads(THREADS)
+    result = {"machine": machine(THREADS), "what": f"training step, batch {BATCH}, 28x28, SGD", "nets": {}}
     for name in ("lenet5", "simple_cnn"):
-        times = time_in_turn(sides(name, np.random.default_rng(0)), seconds=4.0)
-        ours = times["minicnn numpy"]
-        ratios = {
-            f"{peer} / minicnn": round(times[peer] / ours, 2) for peer in times if times[peer] != ours
-        }
+        calls = steps(name)
+        check_losses(calls)
+        times = time_in_turn(calls, seconds=4.0)
+        ours = times.pop("minicnn numpy")
         result["nets"][name] = {
-            "milliseconds": {k: round(v, 2) for k, v in times.items()},
-            "ratios": ratios,
+            "milliseconds": {"minicnn numpy": round(ours, 2), **{k: round(t, 2) for k, t in times.items()}},
+            "ratios": {f"{row} / minicnn": round(t / ours, 2) for row, t in times.items()},
         }
         print(name, result["nets"][name])
     save("numpy_steps", result)

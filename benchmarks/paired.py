@@ -16,8 +16,9 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-SETTLE, TIMED = 0.02, 3
-"""Seconds of untimed calls before a side is timed, and how many calls are timed in each of its turns.
+SETTLE, TIMED, TURN = 0.02, 3, 0.3
+"""Seconds of untimed calls before a side is timed; how many calls are timed in each of its turns, or after
+how many seconds a turn is over all the same.
 
 Thread pools spin for some milliseconds after a call, so the side before would slow the first calls.
 """
@@ -26,7 +27,10 @@ Thread pools spin for some milliseconds after a call, so the side before would s
 def time_in_turn(
     sides: dict[str, Callable[[], object]], *, seconds: float = 3.0, least_rounds: int = 5
 ) -> dict[str, float]:
-    """Median milliseconds of a call of each side; the sides take turns, round after round."""
+    """Median milliseconds of a call of each side; the sides take turns, round after round.
+
+    ``seconds`` is the time of each side in all, but ``least_rounds`` rounds are made.
+    """
     times: dict[str, list[float]] = {name: [] for name in sides}
     end = time.perf_counter() + seconds * len(sides)
     rounds = 0
@@ -37,10 +41,14 @@ def time_in_turn(
             call()
             while time.perf_counter() < settled:
                 call()
+            over = time.perf_counter() + TURN
             for _ in range(TIMED):
                 start = time.perf_counter()
                 call()
-                times[name].append((time.perf_counter() - start) * 1e3)
+                end_of_call = time.perf_counter()
+                times[name].append((end_of_call - start) * 1e3)
+                if end_of_call > over:
+                    break
     return {name: statistics.median(samples) for name, samples in times.items()}
 
 
@@ -73,6 +81,12 @@ def cpu_name() -> str:
     flags = fields.get("flags", "").split()
     vector = next((name for name in ("avx512f", "avx2") if name in flags), "")
     return f"{fields.get('model name', platform.machine())} {vector}".strip()
+
+
+def load(name: str) -> dict[str, Any]:
+    """The saved result, or an empty one."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def save(name: str, result: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ class Peer(NamedTuple):
 
 
 PEERS = {
-    "torch": Peer(torch.contiguous_format),
-    "torch-channels-last": Peer(torch.channels_last),
-    "torch-compile": Peer(torch.contiguous_format, compiled=True),
+    "torch eager": Peer(torch.contiguous_format),
+    "torch channels-last": Peer(torch.channels_last),
+    "torch.compile": Peer(torch.contiguous_format, compiled=True),
 }

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from nets import NETS, batch, build
+from nets import NETS
 from paired import machine, save, time_in_turn
-
-from minicnn import Trainer, optim
+from rows import inference, training_step
 
 
 def with_threads(count: int, call: Callable[[], Any]) -> Callable[[], Any]:
@@ -23,18 +22,11 @@ def with_threads(count: int, call: Callable[[], Any]) -> Callable[[], Any]:
     return run
 
 
-def calls(name: str, n: int) -> dict[str, Callable[[], Any]]:
-    """A training step and inference on one batch."""
-    x, y = batch(name, n)
-    model = build(name, "cpp")
-    trainer = Trainer(model, optim.SGD(0.01, 0.9))
-    return {"training": lambda: trainer.step(x, y), "inference": lambda: model.predict(x)}
-
-
 def main() -> None:
     result: dict[str, Any] = {"machine": machine(2), "1 thread / 2 threads": {}}
     for name, net in NETS.items():
-        for phase, call in calls(name, net.batches[0]).items():
+        for phase, make in (("training", training_step), ("inference", inference)):
+            call = make("minicnn cpp", name, net.batches[0])
             times = time_in_turn({"one": with_threads(1, call), "two": with_threads(2, call)})
             key = f"{name}, batch {net.batches[0]}, {phase}"
             result["1 thread / 2 threads"][key] = round(times["one"] / times["two"], 2)

@@ -1,6 +1,6 @@
 """Shapes that nobody tuned for: random convolutions, pools, dense layers and nets, cpp against PyTorch.
 
-    python benchmarks/untuned.py [--ops 40] [--nets 6] [--seed 0]
+    python benchmarks/untuned.py [--ops 40] [--grouped 20] [--nets 6] [--seed 0]
 
 Each is timed in turn against PyTorch eager and channels-last; the ratio is the better of them to
 minicnn, and everything below 0.8 (operations) or 1.0 (nets' training steps) is listed as a loss.
@@ -39,13 +39,40 @@ def conv_problem(rng: np.random.Generator) -> tuple[str, tuple[np.ndarray, ...],
         out = (size + 2 * padding - kernel) // stride + 1
         if out > 0 and 1e7 < n * c * f * out * out * kernel * kernel < 5e8:
             break
+    return square_conv(rng, n, c, f, size, kernel, stride, padding)
+
+
+def grouped_problem(rng: np.random.Generator) -> tuple[str, tuple[np.ndarray, ...], Conv]:
+    """A depthwise convolution (half of them), or one of a few groups, of 1 to 200 million multiply-adds."""
+    while True:
+        n, size, kernel = int(rng.integers(1, 65)), int(rng.integers(7, 65)), int(rng.choice([3, 3, 5]))
+        stride = int(rng.choice([1, 1, 2]))
+        if rng.random() < 0.5:  # now and then with several filters a channel
+            groups = int(rng.integers(8, 257))
+            c, f = groups, groups * int(rng.choice([1, 1, 1, 2]))
+        else:
+            groups = int(rng.choice([2, 3, 4, 8, 16, 32]))
+            c, f = (groups * int(rng.integers(2, 25)) for _ in range(2))
+        out = (size + 2 * (kernel // 2) - kernel) // stride + 1
+        if 1e6 < n * c // groups * f * out * out * kernel * kernel < 2e8:
+            break
+    return square_conv(rng, n, c, f, size, kernel, stride, kernel // 2, groups)
+
+
+def square_conv(
+    rng: np.random.Generator, n: int, c: int, f: int, size: int, kernel: int, stride: int, padding: int,
+    groups: int = 1,
+) -> tuple[str, tuple[np.ndarray, ...], Conv]:  # fmt: skip
+    """Its name, its arrays x, weight, bias, and its attributes."""
     arrays = (
         rng.standard_normal((n, c, size, size), np.float32),
-        rng.standard_normal((f, c, kernel, kernel), np.float32),
+        rng.standard_normal((f, c // groups, kernel, kernel), np.float32),
         rng.standard_normal(f, np.float32),
     )
     name = f"n{n} {c}->{f} {size}x{size} k{kernel} s{stride} p{padding}"
-    return name, arrays, Conv((stride, stride), (padding, padding), (1, 1), 1)
+    if groups > 1:
+        name += f" g{groups}"
+    return name, arrays, Conv((stride, stride), (padding, padding), (1, 1), groups)
 
 
 def conv_sides(arrays: tuple[np.ndarray, ...], conv: Conv) -> dict[str, Sides]:
@@ -166,6 +193,7 @@ def main() -> None:
     parser.add_argument(
         "--ops", type=int, default=40, help="convolutions; a third as many pools and denses"
     )
+    parser.add_argument("--grouped", type=int, default=20, help="depthwise and grouped convolutions")
     parser.add_argument("--nets", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -185,6 +213,10 @@ def main() -> None:
     for _ in range(args.ops):
         name, arrays, conv = conv_problem(rng)
         measure("conv2d", name, conv_sides(arrays, conv))
+    grouped = np.random.default_rng([args.seed, 1])  # its own, so that the other shapes stay what they were
+    for _ in range(args.grouped):
+        name, arrays, conv = grouped_problem(grouped)
+        measure("grouped conv2d", name, conv_sides(arrays, conv))
     for _ in range(args.ops // 3):
         measure("max_pool2d", *pool_sides(rng))
         measure("dense", *dense_sides(rng))

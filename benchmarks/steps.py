@@ -1,0 +1,75 @@
+"""Whole training steps and inference of the cpp backend and its peers, in turn in one process.
+
+    python benchmarks/steps.py [--nets NAME ...] [--batches N ...] [--phases training inference]
+                               [--threads 2] [--seconds 2] [--rows ROW ...] [--no-compile] [--check]
+
+Peers are PyTorch eager, channels-last and through torch.compile; JAX in training, ONNX Runtime and OpenVINO
+in inference, where they are installed.  torch.compile, which takes up to a minute for each batch size, is
+asked at each net's main batch size and at 1.  Results are checked to agree before anything is timed.  What is
+measured is put beside what benchmarks/results/steps.json holds already, an entry for each net, batch, phase
+and number of threads; --check measures and writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from nets import NETS
+from paired import load, machine, save, time_in_turn
+from rows import (
+    INFERENCE, TRAINING, check_logits, check_losses, inference, rows_that_can_be_had, training_step,
+    use_threads,
+)  # fmt: skip
+
+PHASES = {
+    "training": (training_step, TRAINING, check_losses),
+    "inference": (inference, INFERENCE, check_logits),
+}
+
+
+def measure(phase: str, name: str, n: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds of each row; none with --check."""
+    make, rows, check = PHASES[phase]
+    compiled = n in (1, NETS[name].batches[0]) and not args.no_compile
+    chosen = tuple(
+        row for row in rows if row in (args.rows or rows) and (compiled or row != "torch.compile")
+    )
+    calls, skipped = rows_that_can_be_had(make, chosen, name, n)
+    check(calls)
+    times = {} if args.check else time_in_turn(calls, seconds=args.seconds)
+    return {
+        "net": name, "batch": n, "phase": phase, "milliseconds": {k: round(t, 4) for k, t in times.items()},
+        "skipped": skipped, "machine": machine(args.threads),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=[*NETS])
+    parser.add_argument("--batches", nargs="+", type=int, help="(default: those of each net)")
+    parser.add_argument("--phases", nargs="+", choices=PHASES, default=[*PHASES])
+    parser.add_argument("--rows", nargs="+", help="(default: all)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=2.0, help="measuring time of each row")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--check", action="store_true", help="check that all agree, and measure nothing")
+    parser.add_argument("--out", default="steps", help="name of the result file")
+    args = parser.parse_args()
+    use_threads(args.threads)
+    for phase in sorted(
+        args.phases
+    ):  # inference first: OpenVINO forks, which JAX's threads may not survive
+        for name in args.nets:
+            for n in args.batches or NETS[name].batches:
+                entry = measure(phase, name, n, args)
+                key = f"{name}, batch {n}, {phase}, {args.threads} threads"
+                print(key, entry["milliseconds"], entry["skipped"] or "", flush=True)
+                if not args.check:
+                    save(args.out, load(args.out) | {key: entry})
+
+
+if __name__ == "__main__":
+    main()
