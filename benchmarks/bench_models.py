@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import BACKENDS
 from nets import NETS
-from rows import INFERENCE, TRAINING, inference, training_step
+from rows import BACKENDS, INFERENCE, TRAINING, inference, training_step
 
 BATCHES = [
     (name, n) for name in ("lenet5", "simple_cnn", "vgg_like", "resnet20") for n in NETS[name].batches
 ]
-OURS = tuple(f"minicnn {name}" for name in BACKENDS if name != "cpp")
+OURS = tuple(row for row in BACKENDS if row not in TRAINING)
 
 
 def called(

@@ -61,9 +61,7 @@ class JaxNet:
             for name, a in model.state_dict().items()
         }
         self.statistics = {k: a for k, a in arrays.items() if k.endswith(STATISTICS)}
-        self.parameters = {
-            k: a for k, a in arrays.items() if jnp.issubdtype(a.dtype, jnp.floating) and k not in self.statistics
-        }  # fmt: skip
+        self.parameters = {k: a for k, a in arrays.items() if k.endswith((".weight", ".bias"))}
 
     def __call__(self, parameters: Arrays, statistics: Arrays, x: Array) -> tuple[Array, Arrays]:
         """Logits of images (N,H,W,C), and the new running statistics."""

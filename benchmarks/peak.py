@@ -1,4 +1,4 @@
-"""The machine's measured peak of float32 multiply-adds, which the kernels' rates are shares of."""
+"""The machine's measured peaks, which the kernels' rates are shares of."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from functools import cache
 from pathlib import Path
 
 
-@cache
 def peak_gflops(threads: int) -> float:
-    """GFLOP/s that benchmarks/peak.cpp reaches with this many threads."""
+    """GFLOP/s of float32 multiply-adds that benchmarks/peak.cpp reaches with this many threads."""
+    return _peak("fma", threads)
+
+
+def peak_gigabytes(threads: int) -> float:
+    """GB/s, read and written together, that a copy of large arrays reaches with this many threads."""
+    return _peak("copy", threads)
+
+
+@cache
+def _peak(what: str, threads: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         program = str(Path(folder) / "peak")
         source = str(Path(__file__).with_name("peak.cpp"))
         compiler = os.environ.get("CXX", "g++")
         subprocess.run([compiler, "-O3", "-march=native", "-pthread", source, "-o", program], check=True)
-        return float(
-            subprocess.run([program, str(threads)], capture_output=True, text=True, check=True).stdout
-        )
+        command = [program, what, str(threads)]
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

@@ -1,7 +1,7 @@
 """Whole training steps and inference of every net, a row each for minicnn's backends and for their peers.
 
-A row's name says who computes: ``minicnn cpp``, a name of `peers.PEERS`, ``JAX`` (training), ``ONNX Runtime``
-and ``OpenVINO`` (inference).  A peer that is not installed raises ImportError, which says so.
+A row's name says who computes: ``minicnn cpp``, a name of `peers.PEERS`, ``JAX`` (training),
+``ONNX Runtime`` and ``OpenVINO`` (inference).  A peer that is not installed raises ImportError.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ LR, MOMENTUM = 0.001, 0.9
 ENGINES = ("ONNX Runtime", "OpenVINO")
 TRAINING = ("minicnn cpp", *PEERS, "JAX")
 INFERENCE = ("minicnn cpp", *PEERS, *ENGINES)
+BACKENDS = [f"minicnn {name}" for name, why in minicnn.available_backends().items() if why is None]
+THREADS = 2
+"""What pytest-benchmark's groups run with."""
 
 
 def use_threads(threads: int) -> None:

@@ -20,10 +20,14 @@ class ConvShape(NamedTuple):
     """Followed by ReLU and a 2x2 max-pool in its network."""
 
     @property
+    def out(self) -> int:
+        """Height and width of the output."""
+        return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
+
+    @property
     def multiply_adds(self) -> int:
         """Of the forward pass; each gradient takes as many."""
-        out = (self.size + 2 * self.padding - self.kernel) // self.stride + 1
-        return self.n * self.f * out * out * self.kernel**2 * self.c // self.groups
+        return self.n * self.f * self.out**2 * self.kernel**2 * self.c // self.groups
 
 
 CONVS = {

@@ -4,10 +4,10 @@
                                [--threads 2] [--seconds 2] [--rows ROW ...] [--no-compile] [--check]
 
 Peers are PyTorch eager, channels-last and through torch.compile; JAX in training, ONNX Runtime and OpenVINO
-in inference, where they are installed.  torch.compile, which takes up to a minute for each batch size, is
-asked at each net's main batch size and at 1.  Results are checked to agree before anything is timed.  What is
-measured is put beside what benchmarks/results/steps.json holds already, an entry for each net, batch, phase
-and number of threads; --check measures and writes nothing.
+in inference, where they are installed.  torch.compile, which takes up to a minute for each batch size,
+is asked at each net's main batch size and at 1.  Results are checked to agree before anything is timed.
+What is measured is put beside what benchmarks/results/steps.json holds already, an entry for each net,
+batch, phase and number of threads; --check measures and writes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from typing import Any
 from nets import NETS
 from paired import load, machine, save, time_in_turn
 from rows import (
-    INFERENCE, TRAINING, check_logits, check_losses, inference, rows_that_can_be_had, training_step,
+    INFERENCE,
+    TRAINING,
+    check_logits,
+    check_losses,
+    inference,
+    rows_that_can_be_had,
+    training_step,
     use_threads,
 )  # fmt: skip
 

@@ -1,0 +1,55 @@
+"""Each operation's share of the machine's peaks: cpp and PyTorch in turn on the shapes of real networks.
+
+    python benchmarks/roofline.py [--only TEXT] [--threads 2] [--seconds 0.25]
+
+The rates count the multiply-adds of the plain sum, and each input and output once; a kernel that needs
+fewer (Winograd, gradients behind a max-pool) or finds its data in the cache can be above a peak.  What is
+measured is put beside what benchmarks/results/roofline.json holds already.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from kernels import Kernel, check, kernels
+from paired import load, machine, save, time_in_turn
+from peak import peak_gflops, peak_gigabytes
+from rows import use_threads
+
+ROWS = ("minicnn cpp", "torch eager", "torch channels-last")
+
+
+def measure(kernel: Kernel, seconds: float) -> dict[str, Any]:
+    """Milliseconds of each row, and what the kernel takes at least."""
+    calls = {row: kernel.make(row) for row in ROWS}
+    expected = calls["torch eager"]()
+    for row, call in calls.items():
+        check(kernel, row, call(), expected)
+    times = time_in_turn(calls, seconds=seconds)
+    return {
+        "MFLOP": round(kernel.flops / 1e6, 3), "MB": round(kernel.bytes / 1e6, 3),
+        "milliseconds": {row: round(t, 4) for row, t in times.items()},
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default="", help="kernels whose name contains this")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=0.25, help="measuring time of each row")
+    args = parser.parse_args()
+    use_threads(args.threads)
+    peaks = {"GFLOP/s": peak_gflops(args.threads), "GB/s": peak_gigabytes(args.threads)}
+    for kernel in kernels():
+        if args.only in kernel.name:
+            entry = measure(kernel, args.seconds)
+            print(kernel.name, entry, flush=True)
+            measured = load("roofline").get("kernels", {}) | {kernel.name: entry}
+            save("roofline", {"machine": machine(args.threads), "peaks": peaks, "kernels": measured})
+
+
+if __name__ == "__main__":
+    main()

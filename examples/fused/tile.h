@@ -1,0 +1,76 @@
+// The register tile of steps 3 to 6: 2 rows x COLS columns of output pixels x 2 vectors of filters, summed
+// in registers over the whole depth 3 x 3 x C.  Each vector of weights that is loaded serves 2 * COLS
+// pixels, each input value that is loaded serves 2 vectors.
+#pragma once
+
+#include "common.h"
+
+constexpr int block = 2 * lanes;  // filters of a tile
+
+template <int COLS>
+struct Tile {
+    static constexpr int cols = COLS;
+    Vec sum[2][COLS][2];  // [row][column][vector of filters]
+};
+
+// x is the padded image (H+2,W+2,C) at the tile's upper left corner; w is (3,3,C,F) at the tile's first
+// filter.
+template <int COLS>
+inline __attribute__((always_inline)) void accumulate(Tile<COLS>& tile, const float* x, const float* w,
+                                                      const float* b, const Shape& s) {
+    const int row = (s.W + 2) * s.C;
+#pragma GCC unroll 2
+    for (int r = 0; r < 2; ++r)
+#pragma GCC unroll 4
+        for (int c = 0; c < COLS; ++c) tile.sum[r][c][0] = load(b), tile.sum[r][c][1] = load(b + lanes);
+    for (int u = 0; u < 3; ++u) {
+        // the three pixels that a filter's row covers lie side by side, 3 * C values
+        for (int k = 0; k < 3 * s.C; ++k, w += s.F) {
+            const Vec w0 = load(w), w1 = load(w + lanes);
+            const float* from = x + u * row + k;
+#pragma GCC unroll 2
+            for (int r = 0; r < 2; ++r)
+#pragma GCC unroll 4
+                for (int c = 0; c < COLS; ++c) {
+                    const float value = from[r * row + c * s.C];
+                    tile.sum[r][c][0] += w0 * value;
+                    tile.sum[r][c][1] += w1 * value;
+                }
+        }
+    }
+}
+
+// A copy of one image with a border of zeros, so that the tile never asks where it is.
+inline const float* padded(const float* x, const Shape& s) {
+    static thread_local std::vector<float> copy;
+    copy.assign(std::size_t(s.H + 2) * (s.W + 2) * s.C, 0.0f);
+    for (int i = 0; i < s.H; ++i) {
+        std::memcpy(&copy[((i + 1) * (s.W + 2) + 1) * s.C], x + i * s.W * s.C, s.W * s.C * sizeof(float));
+    }
+    return copy.data();
+}
+
+// finish(tile, n, i, j, f) of every tile of images [first, last): its upper left pixel (i,j) and first
+// filter.
+template <typename F>
+void for_each_tile(const float* x, const float* w, const float* b, const Shape& s, int first, int last,
+                   const F& finish) {
+    for (int n = first; n < last; ++n) {
+        const float* image = padded(x + std::int64_t(n) * s.H * s.W * s.C, s);
+        for (int f = 0; f < s.F; f += block) {
+            for (int i = 0; i < s.H; i += 2) {
+                int j = 0;
+                for (; j + 4 <= s.W; j += 4) {
+                    Tile<4> tile;
+                    accumulate(tile, image + (i * (s.W + 2) + j) * s.C, w + f, b + f, s);
+                    finish(tile, n, i, j, f);
+                }
+                if (j < s.W) {
+                    Tile<2> tile;
+                    accumulate(tile, image + (i * (s.W + 2) + j) * s.C, w + f, b + f, s);
+                    finish(tile, n, i, j, f);
+                }
+            }
+        }
+    }
+}
