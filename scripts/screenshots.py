@@ -1,0 +1,89 @@
+"""Opens every page of the built site in headless Chromium, at desktop and phone width, light and dark.
+
+python scripts/screenshots.py [--out DIR] [PAGE...]
+
+after `make docs`; needs chromium, chromedriver and selenium.
+
+Writes a picture of each page as a whole and prints what is wrong with its layout: a page wider than the
+window, a formula left as TeX, an image that did not load, anything fetched from elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+SITE = Path(__file__).resolve().parent.parent / "build" / "site"
+WIDTHS = {"desktop": 1280, "phone": 390}
+FAULTS = """
+const found = [];
+const wide = document.documentElement.scrollWidth - arguments[0];
+if (wide > 0) found.push(`${wide} px wider than the window`);
+for (const e of document.querySelectorAll("article *")) {
+  const box = e.getBoundingClientRect();
+  if (e.closest(".formula, pre, code, .md-typeset__scrollwrap, .highlight, svg, .tabbed-labels")) continue;
+  if (box.width && box.right > arguments[0] + 1) found.push(`${e.tagName} reaches ${box.right | 0} px`);
+}
+if (document.querySelector(".arithmatex")) found.push("a formula is TeX still");
+if (document.querySelector("merror")) found.push("a formula is an error");
+for (const image of document.images) if (!image.naturalWidth) found.push(`no picture ${image.src}`);
+for (const e of performance.getEntriesByType("resource"))
+  if (!e.name.startsWith("file:") && !e.name.startsWith("data:")) found.push(`fetches ${e.name}`);
+return found;
+"""
+
+
+def browser(width: int, dark: bool) -> Any:
+    """A headless Chromium whose window has this width."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--hide-scrollbars",
+        "--force-device-scale-factor=1",
+    ):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(
+        options=options, service=webdriver.ChromeService(shutil.which("chromedriver"))
+    )
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    return driver
+
+
+def main() -> None:
+    """Exit status 1 if a page has a fault."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("pages", nargs="*", help="as ops/conv2d.html; all but the sources' without any")
+    parser.add_argument("--out", type=Path, default=Path("build/screenshots"))
+    args = parser.parse_args()
+    every = sorted(str(p.relative_to(SITE)) for p in SITE.rglob("*.html") if p.name != "404.html")
+    pages = args.pages or [p for p in every if not p.startswith("source/")]
+    args.out.mkdir(parents=True, exist_ok=True)
+    faults = 0
+    for look, width in WIDTHS.items():
+        for dark in (False, True):
+            driver = browser(width, dark)
+            for page in pages:
+                driver.get((SITE / page).as_uri())
+                for fault in driver.execute_script(FAULTS, width):
+                    faults += 1
+                    print(f"{page}, {look}: {fault}")
+                shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
+                name = f"{page.removesuffix('.html').replace('/', '-')}-{look}{'-dark' if dark else ''}.png"
+                (args.out / name).write_bytes(base64.b64decode(shot["data"]))
+            driver.quit()
+    print(f"{len(pages)} pages, {faults} faults; pictures in {args.out}")
+    sys.exit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""What the site is built of beside its Markdown: sources, pictures, formulas, runs of commands.
+
+A page may hold, each on a line of its own:
+
+    {{ source PATH NAME... }}   definitions cut out of a file, or all of it; with a link to the whole file
+    {{ picture NAME }}          a drawing whose numbers are computed here (`pictures.py`)
+    {{ run COMMAND }}           an entry of docs/tutorial_run.json: the command and what it printed
+    {{ implementations }}       an operation's contract and its three implementations, from the front matter
+
+Everything that a page names must exist, else the build fails.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from mathml import replace_formulas
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.utils.meta import get_data
+from pictures import draw
+from sources import ROOT, extract, language
+
+PRIMITIVES = "minicnn/backends/primitives.py"
+FUSED = "minicnn/backends/base.py"
+ROOT_PAGES = {
+    "architecture.md": "ARCHITECTURE.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "changelog.md": "CHANGELOG.md",
+}
+_DIRECTIVE = re.compile(r"^\{\{ (\w+) ?(.*?) \}\}$", re.M)
+
+
+# ---- MkDocs calls these -------------------------------------------------------------------------------
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the documents of the project's root, and a page for each source file that a page shows."""
+    shown: set[str] = set()
+    covered: set[str] = set()
+    for file in list(files.documentation_pages()):
+        text, meta = get_data(file.content_string)
+        shown |= {parts.split()[0] for name, parts in _DIRECTIVE.findall(text) if name == "source"}
+        for listing in meta.get("sources", {}).values():
+            shown |= set(listing)
+        covered |= set(meta.get("ops", []))
+    missing = operations() - covered
+    if missing:
+        raise PluginError(f"operations without a page in docs/ops: {', '.join(sorted(missing))}")
+    for page, path in ROOT_PAGES.items():
+        text = (ROOT / path).read_text(encoding="utf-8").replace("](docs/", "](")
+        files.append(File.generated(config, page, content=text))
+    for path in sorted(shown):
+        files.append(File.generated(config, f"source/{path}.md", content=_whole_file(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Carry out the directives of a page."""
+
+    def expand(match: re.Match[str]) -> str:
+        name, rest = match[1], match[2].split()
+        try:
+            if name == "source":
+                return _source(rest[0], rest[1:], page)
+            if name == "picture":
+                return draw(*rest)
+            if name == "run":
+                return _recorded(match[2])
+            if name == "implementations":
+                return _implementations(page)
+        except LookupError as error:
+            raise PluginError(f"{page.file.src_uri}: {error.args[0]}") from error
+        raise PluginError(f"{page.file.src_uri}: no directive {name!r}")
+
+    return _DIRECTIVE.sub(expand, markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Put MathML for the formulas."""
+    return replace_formulas(html)
+
+
+# ---- what they are made of ----------------------------------------------------------------------------
+
+
+def operations() -> set[str]:
+    """The names of all operations of the contract, without _forward and _backward."""
+    names = set()
+    for path in (PRIMITIVES, FUSED):
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                names.add(re.sub(r"_(forward|backward)$", "", node.name))
+    return names - {"label", "asarray", "to_numpy", "synchronize"}
+
+
+def _contract(op: str) -> str:
+    """The methods of the contract that are this operation; of a fused one also what it is composed of."""
+    pieces = []
+    for path, scope in ((PRIMITIVES, "Primitives"), (FUSED, "Backend")):
+        for method in (op, f"{op}_forward", f"{op}_backward"):
+            try:
+                pieces.append(extract(path, f"{scope}.{method}").replace("@abstractmethod\n", ""))
+            except LookupError:
+                continue
+    if not pieces:
+        raise LookupError(f"the contract has no operation {op}")
+    return "\n\n\n".join(pieces)
+
+
+def _implementations(page: Any) -> str:
+    contract = "\n\n\n".join(_contract(op) for op in page.meta["ops"])
+    parts = ["## The contract", _fence(contract, "python"), "## The implementations"]
+    if not page.meta["sources"]:
+        return "\n\n".join(parts[:2])
+    for tab, listing in page.meta["sources"].items():
+        parts.append(f'=== "{tab}"')
+        for path, names in listing.items():
+            block = _source(path, names, page)
+            parts.append("\n".join(f"    {line}" if line else "" for line in block.splitlines()))
+    return "\n\n".join(parts)
+
+
+def _source(path: str, names: list[str], page: Any) -> str:
+    """Definitions of a file, or all of it, under a link to the page of the whole file."""
+    up = "../" * page.file.src_uri.count("/")
+    code = (
+        "\n\n".join(extract(path, name) for name in names)
+        if names
+        else (ROOT / path).read_text(encoding="utf-8")
+    )
+    return f"[`{path}`]({up}source/{path}.md)\n\n{_fence(code, language(path))}"
+
+
+def _whole_file(path: str) -> str:
+    """The page of a source file, which search leaves out."""
+    code = _fence((ROOT / path).read_text(encoding="utf-8"), language(path))
+    return f"---\nsearch:\n  exclude: true\nhide: [toc]\n---\n# {Path(path).name}\n\n`{path}`\n\n{code}\n"
+
+
+def _recorded(command: str) -> str:
+    """A command of the tutorial and what it printed when scripts/site/record.py ran it."""
+    runs = json.loads((ROOT / "docs/tutorial_run.json").read_text(encoding="utf-8"))
+    for run in runs["runs"]:
+        if run["command"] == command:
+            return _fence(f"$ {command}\n{run['output']}".rstrip(), "console")
+    raise LookupError(
+        f"docs/tutorial_run.json has no run of {command!r}; python scripts/site/record.py makes it"
+    )
+
+
+def _fence(code: str, kind: str) -> str:
+    return f"``````{kind}\n{code.strip()}\n``````"

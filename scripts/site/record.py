@@ -1,0 +1,53 @@
+"""Runs the tutorial's commands and keeps what they print, which the site shows.
+
+python scripts/site/record.py       writes docs/tutorial_run.json
+
+tests/test_examples.py runs the same commands again, so that the tutorial cannot go stale unnoticed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+RECORD = ROOT / "docs" / "tutorial_run.json"
+
+
+def commands() -> list[str]:
+    """The commands of the tutorial, in order."""
+    return re.findall(r"^\{\{ run (.*) \}\}$", TUTORIAL.read_text(encoding="utf-8"), re.M)
+
+
+def run(command: str, folder: Path) -> str:
+    """What the command prints, run in ``folder`` by this Python; a failure raises CalledProcessError."""
+    words = shlex.split(command)
+    assert words[0] == "python", f"expected a python command, got {command}"
+    words = [sys.executable, *words[1:]]
+    words = [str(ROOT / word) if word.startswith("examples/") else word for word in words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def main() -> None:
+    """Record every command in one empty folder."""
+    runs = []
+    with tempfile.TemporaryDirectory() as folder:
+        for command in commands():
+            print(command)
+            runs.append({"command": command, "output": run(command, Path(folder)).rstrip()})
+    aside = RECORD.with_suffix(".part")
+    aside.write_text(json.dumps({"runs": runs}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.replace(RECORD)
+
+
+if __name__ == "__main__":
+    main()

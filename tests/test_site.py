@@ -1,0 +1,105 @@
+"""What the site is made of: code cut out of the sources, and links.  `make docs` builds the site itself."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from scripts.site.sources import ROOT, cpp_pieces, extract, python_pieces
+
+CPP = """
+#include "a.h"
+
+template <typename T>
+void declared(T x);
+
+// Adds one.
+template <typename T>
+void add_one(T* x) {
+    const char* brace = "}";  // }
+    if (*x) { *x += 1; }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(256)
+    a_kernel(T* x, int n) {
+    add_one(x);
+}
+
+struct Pair {
+    int first;
+    int sum(int by) const { return first + by; }
+};
+
+void add_one(int* x, int* y) {
+    for (;;) declared(add_one(x));
+}
+
+template void add_one(float*);
+"""
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+LINK = re.compile(r"(?<!\\)\[[^\]\n]*\]\(([^)\s]+)\)")
+
+
+def test_cpp_functions() -> None:
+    first, second = cpp_pieces(CPP, "add_one")
+    assert first.startswith("// Adds one.\ntemplate")
+    assert first.endswith("{ *x += 1; }\n}")
+    assert second.splitlines()[0] == "void add_one(int* x, int* y) {"
+
+
+def test_cpp_kernels_structs_and_members() -> None:
+    (kernel,) = cpp_pieces(CPP, "a_kernel")
+    assert kernel.splitlines()[:2] == ["template <typename T>", "__global__ void __launch_bounds__(256)"]
+    (pair,) = cpp_pieces(CPP, "Pair")
+    assert pair.endswith("};")
+    assert cpp_pieces(CPP, "sum") == ["int sum(int by) const { return first + by; }"]
+
+
+@pytest.mark.parametrize("name", ["declared", "brace", "absent", "a"])
+def test_cpp_names_that_are_not_defined(name: str) -> None:
+    assert cpp_pieces(CPP, name) == []
+
+
+def test_python_names() -> None:
+    text = "@cache\ndef f():\n    return 1\n\nclass A:\n    def g(self):\n        return 2\n"
+    assert python_pieces(text, "f") == ["@cache\ndef f():\n    return 1"]
+    assert python_pieces(text, "A.g") == ["def g(self):\n    return 2"]
+    assert python_pieces(text, "g") == []
+
+
+def test_a_name_that_is_gone_is_an_error() -> None:
+    assert extract("csrc/cpu/relu.cpp", "relu_forward").startswith(
+        "template <typename T>\nvoid relu_forward("
+    )
+    with pytest.raises(LookupError, match=re.escape("csrc/cpu/relu.cpp defines no swish_forward")):
+        extract("csrc/cpu/relu.cpp", "swish_forward")
+
+
+def links(document: Path) -> list[str]:
+    """The targets of a document's links, code left out."""
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", document.read_text(encoding="utf-8"), flags=re.M | re.S)
+    return LINK.findall(text)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links(document: Path) -> None:
+    """Relative links of the documents lead to files; others are whole addresses."""
+    for target in links(document):
+        parts = urlsplit(target)
+        if parts.scheme:
+            assert parts.scheme == "https", target
+            assert re.fullmatch(r"([a-z0-9-]+\.)+[a-z]{2,}", parts.netloc), target
+        elif parts.path:
+            made = document.is_relative_to(ROOT / "docs") and parts.path.endswith(
+                ("architecture.md", "contributing.md", "changelog.md")
+            )  # by the site's hooks, of the root's documents
+            assert made or (document.parent / parts.path).exists(), f"{document}: no {target}"
+
+
+def test_links_are_found() -> None:
+    assert "docs/images/curves.png" in links(ROOT / "README.md")
+    assert any(target.startswith("ops/") for target in links(ROOT / "docs/index.md"))
