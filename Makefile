@@ -13,7 +13,7 @@ EMULATED := MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda
 # `make test` begin at once, here it is built on first use, or at installation with FORCE_CUDA=1.
 export FORCE_CUDA ?= 0
 
-.PHONY: train test test-cuda cuda-report gpu lint format bench sanitize sanitize-quick doctor clean
+.PHONY: train test test-cuda cuda-report gpu lint format docs bench sanitize sanitize-quick doctor clean
 
 # ---- environments: a stamp file per set of extras, renewed when pyproject.toml changes --------------
 
@@ -42,7 +42,7 @@ $(VENV)/installed-torch: pyproject.toml $(SOURCES) | $(BIN)/python
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed-torch
-	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch,datasets,dev]"
+	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch,datasets,dev,docs]"
 	@touch $@
 
 # ---- what people call --------------------------------------------------------------------------------
@@ -88,6 +88,12 @@ sanitize-quick:
 
 bench: $(VENV)/installed-dev
 	$(BIN)/pytest benchmarks --benchmark-json=benchmarks/results/latest.json
+
+# Any warning, a dead link among them, is an error (mkdocs.yml); the variable silences Material's notice that
+# its support ends in May 2027.
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "open build/site/index.html"
 
 doctor: $(INSTALLED)
 	$(BIN)/python -m minicnn.doctor
