@@ -13,7 +13,7 @@ EMULATED := MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda
 # `make test` begin at once, here it is built on first use, or at installation with FORCE_CUDA=1.
 export FORCE_CUDA ?= 0
 
-.PHONY: train test test-cuda cuda-report gpu lint format docs bench sanitize sanitize-quick doctor clean
+.PHONY: train test test-cuda cuda-report gpu lint format docs bench bench-quick figures sanitize sanitize-quick doctor clean
 
 # ---- environments: a stamp file per set of extras, renewed when pyproject.toml changes --------------
 
@@ -87,7 +87,21 @@ sanitize-quick:
 	$(MAKE) -C tests/csrc -j 2 asan compile
 
 bench: $(VENV)/installed-dev
-	$(BIN)/pytest benchmarks --benchmark-json=benchmarks/results/latest.json
+	@mkdir -p build
+	$(BIN)/pytest benchmarks --benchmark-json=build/bench.json
+
+# A few groups: small nets and their operations, without torch.compile.
+bench-quick: $(VENV)/installed-dev
+	@mkdir -p build
+	$(BIN)/pytest benchmarks -k "not compile and (lenet or (simple_cnn and 128))" --benchmark-json=build/bench.json
+
+# All that docs/benchmarks.md and docs/fused.md show but the whole trainings; each script can be run alone, too.
+figures: $(VENV)/installed-dev
+	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/steps.py --threads 1 --nets lenet5 simple_cnn vgg_like resnet20 --no-compile
+	for script in ladder roofline numpy_steps memory fold threads untuned augment; do \
+	    $(BIN)/python benchmarks/$$script.py || exit 1; done
+	$(BIN)/python benchmarks/report.py
 
 # Any warning, a dead link among them, is an error (mkdocs.yml); the variable silences Material's notice that
 # its support ends in May 2027.

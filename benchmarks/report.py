@@ -1,44 +1,98 @@
-"""Write the README's figures from the saved results, so that nobody types a number.
+"""Write the documents' figures from the saved results, so that nobody types a number.
 
-python benchmarks/report.py            rewrites README.md between its markers
-python benchmarks/report.py --check    fails if that would change it
+    python benchmarks/report.py            rewrites README.md and docs/, draws the plots
+    python benchmarks/report.py --check    fails if that would change them
+
+A block between <!-- NAME: begin --> and <!-- NAME: end --> holds the section of that name below; the plots
+in docs/images are drawn by figures.py, and bear a hash of the results that they show.
 """
 
 from __future__ import annotations
 
-import json
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paired import RESULTS
+import figures
+from nets import NETS
+from paired import load
+from results import Result, best_torch, ladder_rows, main_entries, ratio, shares, where
 
-README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->"
+ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "fused.md")
+BLOCK = re.compile(r"(<!-- (\w+): begin -->\n)(.*?)(<!-- \2: end -->)", re.DOTALL)
 
-Result = dict[str, Any]
 
-
-def table(rows: list[list[str]]) -> str:
-    """A Markdown table; the first row is the heading."""
-    rule = ["---"] + ["---:"] * (len(rows[0]) - 1)
+def table(rows: list[list[str]], *, left: int = 1) -> str:
+    """A Markdown table; the first row is the heading, the first columns stand at the left."""
+    rule = ["---"] * left + ["---:"] * (len(rows[0]) - left)
     return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
 
 
-def where(result: Result) -> str:
-    at = result["machine"]
-    return f"{at['cpu']}, {at['threads']} threads, torch {at['torch']}, commit {at['commit']}"
+def headline(result: Result) -> str:
+    """README's table: each net at its main batch size, against the fastest way of running PyTorch."""
+    rows = [["net, batch", "training step, ms", "best PyTorch", "ratio",
+             "inference, ms", "best PyTorch", "ratio"]]  # fmt: skip
+    entries = main_entries(result, threads=2)
+    for name, net in NETS.items():
+        row = [f"{name}, {net.batches[0]}"]
+        for phase in ("training", "inference"):
+            entry = entries.get((name, phase))
+            if entry:
+                ms = entry["milliseconds"]
+                row += [f"{ms['minicnn cpp']:.2f}", f"{ms[best_torch(ms)]:.2f}", f"**{ratio(ms):.2f}**"]
+            else:
+                row += ["", "", ""]
+        rows.append(row)
+    return f"{table(rows)}\n\n`benchmarks/steps.py` on {places(list(entries.values()))}."
 
 
-def cpp_steps(result: Result) -> str:
-    rows = [["net", "phase", "minicnn cpp, ms", "best PyTorch, ms", "which", "ratio"]]
-    for phase in ("training", "inference"):
-        for net, r in result[phase].items():
-            ms = r["milliseconds"]
-            best = r["best torch"]
-            ratio = f"**{r['best torch / minicnn']}**"
-            rows.append([net, phase, f"{ms['minicnn']:.2f}", f"{ms[best]:.2f}", best, ratio])
-    return f"`benchmarks/cpp_steps.py` on {where(result)}:\n\n{table(rows)}"
+def places(entries: list[Result]) -> str:
+    """Where the entries were measured; usually one place."""
+    return "; ".join(dict.fromkeys(where(entry) for entry in entries))
+
+
+def steps(result: Result) -> str:
+    """Every measured batch size, phase and number of threads, with every peer."""
+    parts = []
+    for threads in (2, 1):
+        for phase in ("training", "inference"):
+            entries = [
+                e for e in result.values() if e["phase"] == phase and e["machine"]["threads"] == threads
+            ]
+            if entries:
+                title = f"### {phase.capitalize()}, {threads} thread{'s' if threads > 1 else ''}"
+                parts.append(
+                    f"{title}\n\n{step_table(entries)}\n\n`benchmarks/steps.py` on {places(entries)}."
+                )
+    return "\n\n".join(parts)
+
+
+def step_table(entries: list[Result]) -> str:
+    peers = list(dict.fromkeys(row for e in entries for row in e["milliseconds"]))
+    rows = [["net, batch", *peers, "best PyTorch / minicnn"]]
+    order = list(NETS)
+    for entry in sorted(entries, key=lambda e: (order.index(e["net"]), e["batch"])):
+        ms = entry["milliseconds"]
+        cells = [f"{ms[peer]:.3g}" if peer in ms else "" for peer in peers]
+        rows.append([f"{entry['net']}, {entry['batch']}", *cells, f"**{ratio(ms):.2f}**"])
+    return f"Milliseconds:\n\n{table(rows)}"
+
+
+def losses(result: Result) -> str:
+    """Everything in which a peer is faster, however it is run."""
+    rows = [["net, batch, phase, threads", "faster", "its ms", "minicnn, ms", "ratio"]]
+    for key, entry in result.items():
+        ms = entry["milliseconds"]
+        ours = ms["minicnn cpp"]
+        rows += [
+            [key, peer, f"{t:.3g}", f"{ours:.3g}", f"{t / ours:.2f}"] for peer, t in ms.items() if t < ours
+        ]
+    if len(rows) == 1:
+        return f"Of {len(result)} measurements of whole steps and inference, none."
+    return f"In {len(result)} measurements of whole steps and inference:\n\n{table(rows, left=2)}"
 
 
 def numpy_steps(result: Result) -> str:
@@ -47,7 +101,7 @@ def numpy_steps(result: Result) -> str:
         ms = r["milliseconds"]
         rows.append([net, *(f"{ms[s]:.1f}" for s in ("minicnn numpy", "torch eager", "usual numpy"))])
     return (
-        f"`benchmarks/numpy_steps.py`, a training step at batch 128, on {where(result)}:\n\n{table(rows)}"
+        f"{table(rows)}\n\n`benchmarks/numpy_steps.py`, a training step at batch 128, on {where(result)}."
     )
 
 
@@ -56,7 +110,7 @@ def end_to_end(result: Result) -> str:
     for side, seconds in result["median seconds"].items():
         accuracies = ", ".join(f"{a:.2%}" for a in result["accuracy"][side])
         rows.append([side, f"{seconds}", accuracies])
-    return f"`benchmarks/end_to_end.py` on {where(result)}:\n\n{table(rows)}"
+    return f"{table(rows)}\n\n`benchmarks/end_to_end.py` on {where(result)}."
 
 
 def memory(result: Result) -> str:
@@ -64,22 +118,27 @@ def memory(result: Result) -> str:
     sides = list(next(iter(grown.values())))
     rows = [["peak memory of training, MB", *sides]]
     rows += [[net, *(f"{row[side]:.0f}" for side in sides)] for net, row in grown.items()]
-    return f"`benchmarks/memory.py` on {where(result)}:\n\n{table(rows)}"
+    return f"{table(rows)}\n\n`benchmarks/memory.py` on {where(result)}."
+
+
+def threads(result: Result) -> str:
+    rows = [["net, batch, phase", "1 thread / 2 threads"]]
+    rows += [[key, f"{r:.2f}"] for key, r in result["1 thread / 2 threads"].items()]
+    return f"{table(rows)}\n\n`benchmarks/threads.py` on {where(result)}."
 
 
 def untuned(result: Result) -> str:
     """How random shapes fare, and every loss."""
-    ratios, losses = result["best torch / minicnn"], result["losses"]
+    ratios, lost = result["best torch / minicnn"], result["losses"]
     nets = [r for key, r in ratios.items() if key.startswith("net")]
     text = (
-        f"`benchmarks/untuned.py`, shapes drawn at random, on {where(result)}: {len(nets)} nets' training "
-        f"steps are {min(nets)} to {max(nets)} times as fast as PyTorch's best; of "
-        f"{len(ratios) - len(nets)} single operations"
+        f"On {where(result)}, {len(nets)} nets' training steps are {min(nets)} to {max(nets)} times as "
+        f"fast as PyTorch's best; of {len(ratios) - len(nets)} single operations"
     )
-    if not losses:
-        return f"{text} none is below 0.8 of it."
-    rows = [["operation", "ratio"], *([key, str(r)] for key, r in losses.items())]
-    return f"{text} these are below 0.8 of it:\n\n{table(rows)}"
+    if not lost:
+        return f"{text} none is below 0.8 of it (`benchmarks/untuned.py`)."
+    rows = [["operation", "ratio"], *([key, str(r)] for key, r in lost.items())]
+    return f"{text} these are below 0.8 of it (`benchmarks/untuned.py`):\n\n{table(rows)}"
 
 
 def recipes(result: Result) -> str:
@@ -90,8 +149,10 @@ def recipes(result: Result) -> str:
         spent = entry.get("time")
         times = [f"{spent[side] / 60:.1f}" for side in ("minicnn", "torch")] if spent else ["", ""]
         rows.append([name, *accuracies, *times, f"**{spent['torch / minicnn']}**" if spent else ""])
-    places = sorted({where(entry["time"]) for entry in result.values() if "time" in entry})
-    return f"`benchmarks/recipes.py`, whole commands, on {'; '.join(places)}:\n\n{table(rows)}"
+    timed = places([entry["time"] for entry in result.values() if "time" in entry])
+    return (
+        f"{table(rows)}\n\n`benchmarks/recipes.py`, whole commands{f', timed on {timed}' if timed else ''}."
+    )
 
 
 def _accuracy(side: Result) -> str:
@@ -105,40 +166,86 @@ def augment(result: Result) -> str:
     for text, ms in result["training step, ms"].items():
         rows.append([text, f"{ms:.2f}", f"{result['step with / without'][text]:.2f}"])
     return (
-        f"`benchmarks/augment.py`, simple_cnn at batch 128 with fetching the batch, on {where(result)}:\n\n"
-        f"{table(rows)}"
+        f"{table(rows)}\n\n`benchmarks/augment.py`, simple_cnn at batch 128 with fetching the batch, on "
+        f"{where(result)}."
     )
 
 
-SECTIONS = {
-    "cpp_steps": cpp_steps,
-    "untuned": untuned,
-    "end_to_end": end_to_end,
-    "numpy_steps": numpy_steps,
-    "memory": memory,
-    "recipes": recipes,
-    "augment": augment,
+def roofline(result: Result) -> str:
+    """Each kernel's rates as shares of the measured peaks."""
+    rows = [["operation, shape, direction", "ms", "share of FMA peak", "share of bandwidth",
+             "best PyTorch, ms", "ratio"]]  # fmt: skip
+    for name, kernel in result["kernels"].items():
+        ms = kernel["milliseconds"]
+        fma, bandwidth = shares(kernel, result["peaks"], "minicnn cpp")
+        rows.append([name, f"{ms['minicnn cpp']:.3g}", f"{fma:.0%}" if fma else "", f"{bandwidth:.0%}",
+                     f"{ms[best_torch(ms)]:.3g}", f"**{ratio(ms):.2f}**"])  # fmt: skip
+    peaks = result["peaks"]
+    return (
+        f"{table(rows)}\n\n`benchmarks/roofline.py` on {where(result)}, whose peaks `benchmarks/peak.cpp` "
+        f"measures as {peaks['GFLOP/s']:.0f} GFLOP/s and {peaks['GB/s']:.0f} GB/s."
+    )
+
+
+def ladder(result: Result) -> str:
+    """The forward steps, the library, PyTorch."""
+    peaks, threads = result["GFLOP/s at peak"], result["machine"]["threads"]
+    rows = [["step", "threads", "ms", "GFLOP/s", "share of FMA peak", "best PyTorch / this"]]
+    ms = result["forward, ms"]
+    for name, label, used in ladder_rows(result):
+        rate = 2e-6 * result["multiply-adds"] / ms[name]
+        peak = peaks["1 thread" if used == 1 else f"{threads} threads"]
+        rows.append([label, str(used), f"{ms[name]:.2f}", f"{rate:.1f}", f"{rate / peak:.0%}",
+                     f"{ms[best_torch(ms)] / ms[name]:.2f}"])  # fmt: skip
+    return f"{table(rows)}\n\n`benchmarks/ladder.py`, {result['layer']}, on {where(result)}."
+
+
+def ladder_backward(result: Result) -> str:
+    """The gradient to the weights, over the full map and from the winners alone."""
+    rows = [["gradient to the weights", "ms", "best PyTorch / this"]]
+    ms = result["backward, ms"]
+    labels = {"backward_dense": "over the full map", "backward_winners": "from the winners alone"}
+    for name, t in ms.items():
+        rows.append([labels.get(name, name), f"{t:.2f}", f"{ms[best_torch(ms)] / t:.2f}"])
+    return table(rows)
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
+    "headline": ("steps", headline),
+    "steps": ("steps", steps),
+    "losses": ("steps", losses),
+    "ladder": ("ladder", ladder),
+    "ladder_backward": ("ladder", ladder_backward),
+    **{
+        section.__name__: (section.__name__, section)
+        for section in (untuned, end_to_end, numpy_steps, memory, threads, recipes, augment, roofline)
+    },
 }
+"""The sections by name: which result each shows, and how."""
 
 
-def figures() -> str:
-    """All sections whose result is there."""
-    parts = []
-    for name, section in SECTIONS.items():
-        path = RESULTS / f"{name}.json"
-        if path.exists():
-            parts.append(section(json.loads(path.read_text())))
-    return "\n\n".join(parts) + "\n\n"
+def filled(text: str) -> str:
+    """A page with every block's section as the results have it; empty where there is no result."""
+
+    def fill(match: re.Match[str]) -> str:
+        result_name, section = SECTIONS[match[2]]
+        result: dict[str, Any] = load(result_name)
+        return f"{match[1]}\n{section(result)}\n\n{match[4]}" if result else f"{match[1]}{match[4]}"
+
+    return BLOCK.sub(fill, text)
 
 
 def main() -> None:
-    text = README.read_text()
-    head, rest = text.split(BEGIN)
-    tail = rest[rest.index(END) :]
-    new = f"{head}{BEGIN}\n{figures()}{tail}"
-    if "--check" in sys.argv and new != text:
-        sys.exit("README.md: its figures are not those of benchmarks/results; run benchmarks/report.py")
-    README.write_text(new)
+    stale = figures.stale()
+    changed = {page: text for page in PAGES if (text := filled(page.read_text())) != page.read_text()}
+    if "--check" in sys.argv:
+        names = [*stale, *(page.name for page in changed)]
+        if names:
+            sys.exit(f"{', '.join(names)}: not those of benchmarks/results; run benchmarks/report.py")
+        return
+    for page, text in changed.items():
+        page.write_text(text)
+    figures.draw(stale)
 
 
 if __name__ == "__main__":

@@ -101,5 +101,5 @@ def test_links(document: Path) -> None:
 
 
 def test_links_are_found() -> None:
-    assert "docs/images/curves.png" in links(ROOT / "README.md")
+    assert "docs/images/speedup.png" in links(ROOT / "README.md")
     assert any(target.startswith("ops/") for target in links(ROOT / "docs/index.md"))
