@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.files import write_atomically
+from minicnn.schema import check
 
 FORMAT = 1
 Tensors = dict[str, np.ndarray]
@@ -34,10 +35,11 @@ class Checkpoint:
     """The run's settings, `Config` as a dict."""
     class_names: list[str]
     image_shape: tuple[int, int, int]
-    """(C, H, W)."""
+    """(C, H, W), each at least 1."""
     mean: list[float]
     """(C,) per channel, of training pixels in [0, 1]."""
     std: list[float]
+    """Above 0."""
     fingerprint: str
     """Of the dataset."""
     epoch: int = 0
@@ -99,9 +101,14 @@ def load(path: str | Path) -> Checkpoint:
     if not isinstance(state, dict) or set(state) != expected:
         keys = sorted(state) if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{path}: expected metadata {sorted(expected)}, got {keys}")
+    try:
+        check(Checkpoint, state, without=_TENSORS)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its metadata: {error}") from None
     state["image_shape"] = tuple(state["image_shape"])
     state |= {group: _group(tensors, f"{group}.") for group in _TENSORS}
-    return Checkpoint(**state)
+    _check_images(path, saved := Checkpoint(**state))
+    return saved
 
 
 def check_tensors(path: str | Path, got: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> None:
@@ -138,6 +145,22 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     except SafetensorError as error:
         raise CheckpointError(f"{path} is torn, or not a safetensors file: {error}") from None
+
+
+def _check_images(path: str | Path, saved: Checkpoint) -> None:
+    """The images are such as there can be, and have a mean and a deviation for each channel."""
+    if min(saved.image_shape) < 1 or not saved.class_names:
+        raise CheckpointError(
+            f"{path}: expected images and classes, got shape {saved.image_shape} "
+            f"and {len(saved.class_names)} classes"
+        )
+    for name, values in (("mean", saved.mean), ("std", saved.std)):
+        if len(values) != saved.image_shape[0] or not np.isfinite(values).all():
+            raise CheckpointError(
+                f"{path}: {name}: expected {saved.image_shape[0]} finite numbers, got {values!r:.60}"
+            )
+    if min(saved.std) <= 0:
+        raise CheckpointError(f"{path}: std: expected numbers above 0, got {min(saved.std)}")
 
 
 def _group(tensors: Tensors, prefix: str) -> Tensors:

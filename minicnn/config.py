@@ -6,6 +6,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, Self
 
 from minicnn.data.augment import Augment
+from minicnn.schema import check
 
 RATES = {"sgd": 0.1, "adam": 3e-3, "adamw": 3e-3, "rmsprop": 1e-3}
 """Default learning rates: the highest of the schedule."""
@@ -70,6 +71,15 @@ class Config:
             augment = Augment.parse(flags["augment"])
             flags["augment"] = str(augment) if augment != Augment() else None
         return cls(**flags)
+
+    @classmethod
+    def from_saved(cls, saved: dict[str, Any]) -> Self:
+        """The settings that a checkpoint holds; those that it is too old to know are the defaults.
+
+        Raises: ValueError naming a setting that is missing, unknown or of another type
+        """
+        check(cls, saved)
+        return cls(**saved)
 
     def optimizer_options(self) -> dict[str, Any]:
         """What `optim.create` takes besides name and rate."""

@@ -195,7 +195,8 @@ class Experiment:
             )
         if saved.fingerprint != self.dataset.fingerprint:
             raise CheckpointError(
-                f"{path}: the data are not those that the run began with ({self.dataset.name})"
+                f"{path}: the data are not those that the run began with: expected {self.dataset.name} "
+                f"with fingerprint {saved.fingerprint[:12]}, got {self.dataset.fingerprint[:12]}"
             )
         load_weights(path, self.model, saved.model)
         if self.average and saved.training:

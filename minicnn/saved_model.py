@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from minicnn import models
-from minicnn.checkpoint import Checkpoint, CheckpointError, load
+from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors, load
 from minicnn.config import Config
-from minicnn.experiment import load_weights
 from minicnn.fusion import fuse
 from minicnn.layers import Sequential
 
@@ -19,14 +18,16 @@ def load_model(path: Path, backend: str) -> tuple[Checkpoint, Sequential]:
     """
     saved = load(path)
     try:
-        config = Config(**saved.config)
-        model = models.create(
+        config = Config.from_saved(saved.config)
+        model = models.build(
             config.model, in_channels=saved.image_shape[0], num_classes=len(saved.class_names),
-            image_size=saved.image_shape[1:], backend=backend, seed=config.seed,
+            image_size=saved.image_shape[1:],
         )  # fmt: skip
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{path}: its model cannot be made: {error}") from error
-    load_weights(path, model, saved.model)
+    check_tensors(path, saved.model, model.state_shapes())
+    model.bind(backend, seed=config.seed)
+    model.load_state_dict(saved.model)
     if not config.no_fuse:
         fuse(model)
     return saved, model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from minicnn import cli, data, models, recipes, schedules
 from minicnn import run as runs
-from minicnn.checkpoint import load
+from minicnn.checkpoint import CheckpointError, load
 from minicnn.config import RATES, Config
 from minicnn.data import augment
 from minicnn.experiment import Experiment
@@ -81,7 +82,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def _saved_config(out: Path, args: argparse.Namespace, console: Console) -> dict[str, Any] | None:
     """The settings of the run to resume; None if a new one begins."""
     if args.resume and (out / runs.CHECKPOINT).exists():
-        return load(out / runs.CHECKPOINT).config
+        path = out / runs.CHECKPOINT
+        saved = load(path).config
+        try:
+            return asdict(Config.from_saved(saved))
+        except ValueError as error:
+            raise CheckpointError(f"{path}: its settings: {error}") from None
     if args.resume:
         console.print(f"{out} holds no checkpoint yet: starting from the beginning")
     elif not (args.overwrite or args.dry_run):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +17,12 @@ from minicnn import checkpoint, cli, data, files, train
 from minicnn.config import Config
 from minicnn.experiment import Experiment
 from minicnn.run import Run
+from scripts import kill_resume
 
 SMALL = [
     "--model", "lenet5", "--limit-train", "256", "--limit-test", "64", "--batch-size", "16",
     "--epochs", "3", "--backend", "numpy", "--threads", "1", "--save-every", "0",
 ]  # fmt: skip
-TIMES = ("seconds", "images_per_second")
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
@@ -31,22 +30,8 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def history(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
-
-
-def assert_same_run(folder: Path, reference: Path) -> None:
-    """Bit-identical tensors, and the same metrics but for the times."""
-    for name in ("checkpoint.safetensors", "best.safetensors"):
-        got, expected = checkpoint.load(folder / name), checkpoint.load(reference / name)
-        for group in ("model", "optimizer"):
-            there, here = getattr(expected, group), getattr(got, group)
-            assert here.keys() == there.keys()
-            for key, array in there.items():
-                np.testing.assert_array_equal(here[key], array, strict=True)
-        assert got.optimizer_steps == expected.optimizer_steps
-    assert history(folder) == history(reference)
+def history(folder: Path) -> list[str]:
+    return (folder / "metrics.jsonl").read_text().splitlines()
 
 
 def wait_for_checkpoint(process: subprocess.Popen[str], file: Path, after: int) -> None:
@@ -69,24 +54,27 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_killed_again_and_again(reference: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    file = out / "checkpoint.safetensors"
-    kills = 0
-    for delay in (0.0, 0.03, 0.08, 0.2):
-        before = file.stat().st_mtime_ns if file.exists() else 0
-        process = start(*SMALL, "--out", out, "--resume")
-        wait_for_checkpoint(process, file, before)
-        time.sleep(delay)
-        process.kill()
-        process.communicate()
-        kills += process.returncode == -signal.SIGKILL
-        checkpoint.load(file)
-    assert kills >= 3
-    ended = start("--resume", "--out", out)
-    assert ended.communicate(timeout=120)[1] == ""
-    assert ended.returncode == 0
-    assert_same_run(out, reference)
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    result = kill_resume.run(range(4), tmp_path)
+    assert result["differences"] == {}
+    assert result["kills"] >= 4
+    assert len(result["killed"]) >= 2
+
+
+def test_a_run_that_ended_otherwise_is_told(reference: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(reference, other)
+    assert kill_resume.differences(other, reference) == []
+    (other / ".best.safetensors.tmp").touch()
+    saved = checkpoint.load(other / "checkpoint.safetensors")
+    saved.model["fc3.bias"] = np.nextafter(saved.model["fc3.bias"], 1, dtype=np.float32)
+    saved.history[0]["test_loss"] += 1e-9
+    checkpoint.save(other / "checkpoint.safetensors", saved)
+    assert kill_resume.differences(other, reference) == [
+        ".best.safetensors.tmp is in one of them only",
+        "checkpoint.safetensors: history differs",
+        "checkpoint.safetensors: model.fc3.bias differs",
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -106,7 +94,7 @@ def test_interrupted(number: signal.Signals, reference: Path, tmp_path: Path) ->
     saved = checkpoint.load(out / "checkpoint.safetensors")
     assert 0 < saved.epoch * 16 + saved.batch < 48
     train.main(["--resume", "--out", str(out)])
-    assert_same_run(out, reference)
+    assert kill_resume.differences(out, reference) == []
 
 
 class Killed(BaseException):
@@ -164,7 +152,7 @@ def test_a_kill_between_any_two_writes_heals(
         dies_at = None
         again = begin(str(moment))
         go(again)
-        assert_same_run(again.folder, whole.folder)
+        assert kill_resume.differences(again.folder, whole.folder) == []
 
 
 def test_constant_schedule_may_go_on_for_more_epochs(
@@ -175,7 +163,9 @@ def test_constant_schedule_may_go_on_for_more_epochs(
     train.main([*settings, "--epochs", "1", "--out", str(tmp_path / "two")])
     train.main(["--resume", "--epochs", "3", "--out", str(tmp_path / "two")])
     train.main([*settings, "--out", str(tmp_path / "one")])
-    assert_same_run(tmp_path / "two", tmp_path / "one")
+    for folder in ("one", "two"):  # the best may be from the first epoch, of three or of one
+        (tmp_path / folder / "best.safetensors").unlink()
+    assert kill_resume.differences(tmp_path / "two", tmp_path / "one") == []
 
 
 def test_resume_where_nothing_began(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,9 @@
 """folder:DIR and the decoding of image files."""
 
 import contextlib
+import struct
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -89,8 +92,8 @@ def test_exif_orientation_is_applied(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "expected an image, got a file that Pillow cannot identify"),
-        (b"not an image", "expected an image, got a file that Pillow cannot identify"),
+        (b"", "expected an image, got a file that is none of PNG, JPEG, "),
+        (b"not an image", "expected an image, got a file that is none of PNG, JPEG, "),
         (None, "No such file or directory"),
     ],
 )
@@ -107,6 +110,39 @@ def test_decompression_bomb_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", SHADES.size - 1)
     with pytest.raises(DataError, match=r"bomb\.png: .*exceeds limit"):
         read_image(tmp_path / "bomb.png", channels=1, size=None)
+
+
+def test_a_small_file_cannot_ask_for_much_memory(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("L", (1, 1)).save(path)
+    content = path.read_bytes()
+    header = b"IHDR" + struct.pack(">2I", 5000, 4000) + content[24:29]
+    path.write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
+    words = f"expected at most 16777216 pixels in {len(content)} bytes, got 5000x4000 pixels"
+    with pytest.raises(DataError, match=words):
+        read_image(path, channels=None, size=None)
+
+
+def test_a_false_length_makes_no_room(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(SHADES).save(path)
+    at = path.read_bytes().index(b"IDAT") - 4
+    content = bytearray(path.read_bytes())
+    content[at : at + 4] = b"\x40\0\0\0"
+    path.write_bytes(content)
+    tracemalloc.start()
+    with contextlib.suppress(DataError):
+        read_image(path, channels=None, size=None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e6
+
+
+def test_formats_that_run_other_programs_are_refused(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(COLOURS).save(path, "EPS")
+    with pytest.raises(DataError, match="got a file that is none of PNG, JPEG"):
+        read_image(path, channels=None, size=None)
 
 
 def test_floating_point_pixels_are_refused(tmp_path):

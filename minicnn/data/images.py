@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,12 @@ from minicnn.data.errors import DataError
 Size = int | tuple[int, int]
 """A square's side, or (H, W)."""
 
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+"""What is decoded.  Pillow knows more, of which some run other programs: EPS, say."""
+
 _GREY_MODES = ("1", "L", "LA")
+_ANY_FILE = 1 << 24  # pixels that an image may have however small its file
+_PIXELS_A_BYTE = 8 * 1032  # the most that come out of a byte of deflate, at one bit a pixel
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,15 +96,28 @@ def _open(path: Path) -> Image.Image:
             # Pillow warns of oddities that do no harm, and only warns of bombs that do.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            # In memory, since a read from a file makes room for all that a false length promises.
+            content = path.read_bytes()
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                _check_pixels(image, len(content))
                 ImageOps.exif_transpose(image, in_place=True)
                 return _grey_or_rgb(image)
     except UnidentifiedImageError as error:
-        raise DataError(f"{path}: expected an image, got a file that Pillow cannot identify") from error
+        raise DataError(
+            f"{path}: expected an image, got a file that is none of {', '.join(FORMATS)}"
+        ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read as an image: {error.strerror or error}") from error
     except Exception as error:  # Pillow's decoders raise whatever a corrupt file leads them to.
         raise DataError(f"{path}: cannot be read as an image: {error}") from error
+
+
+def _check_pixels(image: Image.Image, size: int) -> None:
+    """A small file cannot ask for much memory."""
+    most = max(_ANY_FILE, size * _PIXELS_A_BYTE)
+    if image.width * image.height > most:
+        pixels = f"{image.width}x{image.height} pixels"
+        raise ValueError(f"expected at most {most} pixels in {size} bytes, got {pixels}")
 
 
 def _grey_or_rgb(image: Image.Image) -> Image.Image:

@@ -188,6 +188,18 @@ class Layer:
                 ordered[key] = np.array(backend.to_numpy(arrays[key]), order="C")
         return ordered
 
+    def state_shapes(self) -> dict[str, np.ndarray]:
+        """What `state_dict` will hold when bound in float32, as zeros that take no memory."""
+        nothing: Any = _NoDraw()
+        found = {}
+        for prefix, layer in self.named_layers():
+            if isinstance(layer, RandomLayer):
+                continue
+            for name, a in (layer.initial_params(lambda _: nothing) | layer.initial_buffers()).items():
+                kind = np.float32 if a.dtype.kind == "f" else a.dtype.type
+                found[_join(prefix, name)] = np.broadcast_to(kind(0), a.shape)
+        return found
+
     def load_state_dict(self, state: dict[str, Any]) -> list[str]:
         """Copy in a state dict, minicnn's or torch's; nothing changes unless all of it fits.
 
@@ -228,6 +240,16 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+class _NoDraw:
+    """Stands for a generator where only the shapes of what it draws matter: its zeros take no memory."""
+
+    def normal(self, _mean: float, _std: float, shape: Any) -> np.ndarray:
+        """Zeros of this shape."""
+        return np.broadcast_to(0.0, shape)
+
+    uniform = normal
 
 
 class RandomLayer(Layer):

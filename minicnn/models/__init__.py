@@ -16,7 +16,7 @@ from minicnn.models.simple_cnn import simple_cnn
 from minicnn.models.vgg import vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg_small
 
 __all__ = [
-    "create", "fast_cnn", "googlenet", "inception_v3", "lenet5", "names", "resnet18", "resnet20",
+    "build", "create", "fast_cnn", "googlenet", "inception_v3", "lenet5", "names", "resnet18", "resnet20",
     "resnet34", "resnet50", "simple_cnn", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn",
     "vgg_small",
 ]  # fmt: skip
@@ -46,19 +46,24 @@ def names() -> list[str]:
     return list(_BUILDERS)
 
 
-def create(
-    name: str, *, in_channels: int, num_classes: int, image_size: int | Pair,
-    backend: str | Backend = "auto", seed: int = 0, dtype: str = "float32",
-) -> Sequential:  # fmt: skip
-    """A model for images (N,in_channels,H,W) and ``num_classes`` classes.
-
-    ``image_size`` is (H, W), or one number where they are equal.
-    """
+def build(name: str, *, in_channels: int, num_classes: int, image_size: int | Pair) -> Sequential:
+    """A model as a description without arrays; `create` says what the arguments are."""
     if name not in _BUILDERS:
         raise ValueError(f"[models] name: expected one of {', '.join(_BUILDERS)}, got {name}")
     for argument, value in (("in_channels", in_channels), ("num_classes", num_classes)):
         if value < 1:
             raise ValueError(f"[{name}] {argument}: expected at least 1, got {value}")
-    model = _BUILDERS[name](in_channels, num_classes, pair(image_size))
+    return _BUILDERS[name](in_channels, num_classes, pair(image_size))
+
+
+def create(
+    name: str, *, in_channels: int, num_classes: int, image_size: int | Pair,
+    backend: str | Backend = "auto", seed: int = 0, dtype: str = "float32",
+) -> Sequential:  # fmt: skip
+    """A model for images (N,in_channels,H,W) and ``num_classes`` classes, with its first weights.
+
+    ``image_size`` is (H, W), or one number where they are equal.
+    """
+    model = build(name, in_channels=in_channels, num_classes=num_classes, image_size=image_size)
     model.bind(backend, seed=seed, dtype=dtype)
     return model
