@@ -255,8 +255,8 @@ def draw(path: Path, curves: dict[str, dict[str, Any]]) -> None:
         net = NETS[name]
         panels = (
             ("losses", "float32", f"{name}, batch {net.batch_size}: training loss in float32"),
-            ("distances", "float64", f"{name}: weights in float64, their distance from torch's in float64"),
-            ("distances", "float32", f"{name}: weights in float32, their distance from torch's in float64"),
+            ("distances", "float64", f"{name}: distance of the weights in float64"),
+            ("distances", "float32", f"{name}: distance of the weights in float32"),
         )
         for axes, (what, dtype, title) in zip(row, panels, strict=True):
             for side, values in by_dtype[dtype][what].items():
@@ -266,7 +266,9 @@ def draw(path: Path, curves: dict[str, dict[str, Any]]) -> None:
                 axes.plot(range(1, len(values) + 1), values, **style)
             axes.set_title(title, fontsize=11)
             axes.set_xlabel("step")
-            axes.set_ylabel("loss (cross-entropy)" if what == "losses" else "‖w − w torch‖ / ‖w torch‖")
+            axes.set_ylabel(
+                "loss (cross-entropy)" if what == "losses" else "‖w − w torch float64‖ / ‖w torch float64‖"
+            )
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
             if what == "distances":
