@@ -1,4 +1,4 @@
-"""What goes wrong with disks and files: one clear line, exit status 2, and nothing that was there is lost."""
+"""What goes wrong with disks and files: one clear line, exit status 2, and nothing that was is lost."""
 
 from __future__ import annotations
 
