@@ -39,7 +39,7 @@ sys.path[:0] = [
 import numpy as np  # noqa: E402 - after the path is set
 from fuzz_targets import TARGETS, Target, mutated  # noqa: E402
 
-SECONDS = 5
+SECONDS = 5  # of the processor
 ANY_FILE = 96 << 20
 """Bytes that a reader may take for any file: an image of 16 million pixels in 4 bytes each, and a half."""
 
@@ -47,6 +47,8 @@ ADDRESS_SPACE = 1 << 30
 """Bytes of address space that may be asked for beyond what the process has."""
 
 MOST_SHOWN = 20
+PATIENCE = 120
+"""Seconds in which a process must get on to its next input."""
 
 
 class TooLong(BaseException):
@@ -64,18 +66,19 @@ def peak_memory(*, reset: bool = False) -> int:
 def try_input(target: Target, path: Path) -> str:
     """Read one file.  Returns "read", "refused", or what is wrong."""
     before = peak_memory(reset=True)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     outcome = "read"
     try:
-        target.read(path)
+        try:
+            target.read(path)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
     except (ValueError, OSError) as error:
         outcome = "refused" if target.verified or not _starved(error) else "asked for too much memory"
     except TooLong:
         outcome = f"took more than {SECONDS} s"
     except BaseException as error:
         outcome = f"{type(error).__name__}: {error}"[:200]
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
     extra = peak_memory() - before
     if extra > ANY_FILE + target.memory_a_byte * path.stat().st_size:
         return f"took {extra >> 20} MiB for a file of {path.stat().st_size} bytes"
@@ -94,7 +97,7 @@ def _starved(error: BaseException | None) -> bool:
 def work(name: str, numbers: range, at: Any, results: Any) -> None:
     """In a process of its own: try inputs; ``at`` is the number of the one being tried."""
     faulthandler.enable()
-    signal.signal(signal.SIGALRM, _too_long)
+    signal.signal(signal.SIGPROF, _too_long)
     target = TARGETS[name]
     with tempfile.TemporaryDirectory() as folder:
         samples = target.samples(Path(folder))
@@ -141,7 +144,7 @@ def fuzz(name: str, first: int, inputs: int) -> dict[str, Any]:
                 counts.update(found) if isinstance(found, dict) else failures.append(found)
             if at.value != seen:
                 seen, watched = at.value, time.monotonic()
-            elif time.monotonic() - watched > 60 + 2 * SECONDS:  # no signal reaches native code
+            elif time.monotonic() - watched > PATIENCE:  # it waits, or is in code that no signal reaches
                 process.kill()
         begin = last
         if process.exitcode == 1:

@@ -291,7 +291,7 @@ def read_weights(path: Path) -> object:
 
 
 def recipe_samples(_: Path) -> list[Sample]:
-    return [Sample(".toml", recipes._path(name).read_bytes()) for name in recipes.names()]
+    return [Sample(".toml", path.read_bytes()) for path in Path(recipes.__file__).parent.glob("*.toml")]
 
 
 def read_recipe(path: Path) -> object:

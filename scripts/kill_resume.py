@@ -1,8 +1,8 @@
 """Kills training with SIGKILL at random moments, resumes it, and compares its end with a run's left alone.
 
 Each trial is a run of `python -m minicnn.train` in a folder of its own, killed once or more: at a moment
-drawn from the whole run, its start and its report included, or at the first write of a file after that
-moment.  It is resumed until it ends, and then every file must be what the undisturbed run left, bit for
+drawn from its start and training, now and then from its report too, or at the first write of a file after
+that moment.  It is resumed until it ends, and then every file must be what the undisturbed run left, bit for
 bit, but for the times in it; nothing else may lie there.  A difference ends the script with exit status 1.
 
     python scripts/kill_resume.py [--times 100] [--first 0] [--save]
@@ -79,14 +79,15 @@ def kill(folder: Path, moment: float, in_write: bool) -> str | None:
     return f"{'in the report' if done else 'in training'}, {when}"
 
 
-def trial(folder: Path, seconds: float, generator: np.random.Generator) -> list[str]:
+def trial(folder: Path, spans: tuple[float, float], generator: np.random.Generator) -> list[str]:
     """One run, killed and resumed until it ends; when it was killed.
 
-    ``seconds`` is how long an undisturbed run takes.
+    ``spans`` are the seconds that an undisturbed run takes to the end of its training, and in all.
     """
     kills: list[str] = []
     while len(kills) < MOST_KILLS and (not kills or generator.random() < 0.3):
-        moment, in_write = generator.uniform(0, seconds), generator.random() < 0.5
+        moment = generator.uniform(0, generator.choice(spans, p=[0.8, 0.2]))
+        in_write = generator.random() < 0.5
         when = kill(folder, moment, in_write)
         if when is not None:
             kills.append(when)
@@ -139,15 +140,15 @@ def _asides(folder: Path) -> dict[str, int]:
 def run(trials: range, folder: Path) -> dict[str, Any]:
     """These trials, each with a seed of its own number, in this folder; the counts, and what differed."""
     reference = folder / "undisturbed"
-    began = time.monotonic()
+    began = time.time()
     end(start(reference))
-    seconds = time.monotonic() - began
+    spans = (reference / "checkpoint.safetensors").stat().st_mtime - began, time.time() - began
     kills: Counter[str] = Counter()
     differing: dict[str, list[str]] = {}
     for number in trials:
         out = folder / str(number)
         out.mkdir()
-        kills.update(trial(out, seconds, np.random.default_rng(number)))
+        kills.update(trial(out, spans, np.random.default_rng(number)))
         if found := differences(out, reference):
             differing[str(number)] = found
             print(f"trial {number}: {'; '.join(found)}", flush=True)
