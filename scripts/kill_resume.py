@@ -2,8 +2,9 @@
 
 Each trial is a run of `python -m minicnn.train` in a folder of its own, killed once or more: at a moment
 drawn from its start and training, now and then from its report too, or at the first write of a file after
-that moment.  It is resumed until it ends, and then every file must be what the undisturbed run left, bit for
-bit, but for the times in it; nothing else may lie there.  A difference ends the script with exit status 1.
+that moment.  It is resumed until it ends, and then every file must be what the undisturbed run left, bit
+for bit, but for the times in it; nothing else may lie there.  A difference ends the script with exit
+status 1.
 
     python scripts/kill_resume.py [--times 100] [--first 0] [--save]
 
