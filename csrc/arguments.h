@@ -33,6 +33,20 @@ struct Ints {
     std::int64_t operator[](std::size_t i) const { return values[i]; }
 };
 
+// Something that should be an integer.
+struct Int {
+    PyObject* source = nullptr;
+    std::int64_t value = 0;
+    bool valid = false;
+};
+
+// Something that should be a number.
+struct Number {
+    PyObject* source = nullptr;
+    double value = 0;
+    bool valid = false;
+};
+
 // The name of an argument, or of one array of a list.
 struct Name {
     const char* text;
@@ -64,19 +78,40 @@ inline std::string repr(const Ints& ints) {
     return py::repr(py::reinterpret_steal<py::object>(PySequence_Tuple(ints.source)));
 }
 
-inline std::string repr(double value) { return py::repr(py::float_(value)); }
+inline std::string repr(PyObject* source) { return py::repr(source); }
+
+inline double number(const char* op, Name name, const Number& given) {
+    if (!given.valid) fail(op, name, "a number", repr(given.source));
+    return given.value;
+}
+
+inline double fraction(const char* op, Name name, const Number& given) {
+    const double value = number(op, name, given);
+    if (!(value >= 0.0 && value <= 1.0)) fail(op, name, "a number from 0 to 1", repr(given.source));
+    return value;
+}
+
+// PyNumber_Index refuses floats, takes NumPy's integers.
+inline bool read_int(PyObject* source, std::int64_t& value) {
+    const py::object integer = py::reinterpret_steal<py::object>(PyNumber_Index(source));
+    value = integer ? PyLong_AsLongLong(integer.ptr()) : -1;
+    const bool valid = value != -1 || !PyErr_Occurred();
+    PyErr_Clear();
+    return valid;
+}
+
+inline bool read_number(PyObject* source, double& value) {
+    value = PyFloat_AsDouble(source);
+    const bool valid = value != -1 || !PyErr_Occurred();
+    PyErr_Clear();
+    return valid;
+}
 
 inline bool read_ints(PyObject* source, Ints& ints) {
     if (!is_sequence(source)) return false;
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(source); ++i) {
-        PyObject* item = PySequence_Fast_GET_ITEM(source, i);
-        // PyNumber_Index refuses floats, takes NumPy's integers
-        py::object integer = py::reinterpret_steal<py::object>(PyNumber_Index(item));
-        const long long value = integer ? PyLong_AsLongLong(integer.ptr()) : -1;
-        if (value == -1 && PyErr_Occurred()) {
-            PyErr_Clear();
-            return false;
-        }
+        std::int64_t value;
+        if (!read_int(PySequence_Fast_GET_ITEM(source, i), value)) return false;
         ints.values.push_back(value);
     }
     return true;
@@ -110,6 +145,26 @@ struct type_caster<minicnn::Ints> {
     bool load(handle source, bool) {
         value.source = source.ptr();
         value.valid = minicnn::read_ints(source.ptr(), value);
+        return true;
+    }
+};
+
+template <>
+struct type_caster<minicnn::Int> {
+    PYBIND11_TYPE_CASTER(minicnn::Int, const_name("integer"));
+    bool load(handle source, bool) {
+        value.source = source.ptr();
+        value.valid = minicnn::read_int(source.ptr(), value.value);
+        return true;
+    }
+};
+
+template <>
+struct type_caster<minicnn::Number> {
+    PYBIND11_TYPE_CASTER(minicnn::Number, const_name("number"));
+    bool load(handle source, bool) {
+        value.source = source.ptr();
+        value.valid = minicnn::read_number(source.ptr(), value.value);
         return true;
     }
 };

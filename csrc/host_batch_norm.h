@@ -15,12 +15,12 @@ struct BatchNormForward {
 
     BatchNormForward(const char* op, const Tensor& x_, Array weight_, Array bias_,
                      const Tensor& running_mean_, const Tensor& running_var_, bool training,
-                     double momentum, double eps)
+                     const Number& momentum, const Number& eps)
         : weight(optional_tensor(op, "weight", weight_)),
           bias(optional_tensor(op, "bias", bias_)),
           running_mean(running_mean_),
           running_var(running_var_),
-          p{momentum, eps, training} {
+          p{number(op, "momentum", momentum), number(op, "eps", eps), training} {
         shapes::batch_norm2d(op, x_, weight, bias, running_mean_, running_var_, training);
         x = arranged(x_);
         weight = arranged(weight);
@@ -39,7 +39,7 @@ struct BatchNormForward {
 // relu(batch_norm2d(x) + residual), where relu and residual (None) may be absent.
 inline Normalised batch_norm2d_forward(Array x_, Array residual_, Array weight, Array bias,
                                        Array running_mean, Array running_var, bool training,
-                                       double momentum, double eps, bool relu) {
+                                       const Number& momentum, const Number& eps, bool relu) {
     const char* op = "batch_norm2d";
     const BatchNormForward a(op, tensor(op, "x", x_), weight, bias,
                              optional_tensor(op, "running_mean", running_mean),
@@ -109,8 +109,8 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm2d_backward(Array dy
 // max_pool2d(relu(batch_norm2d(x))): (y, argmax, mean, invstd)
 inline std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm2d_pool_forward(
     Array x_, Array weight, Array bias, Array running_mean, Array running_var, bool training,
-    double momentum, double eps, const Ints& kernel_size, const Ints& stride, const Ints& padding,
-    const Ints& dilation, bool ceil_mode, bool need_saved) {
+    const Number& momentum, const Number& eps, const Ints& kernel_size, const Ints& stride,
+    const Ints& padding, const Ints& dilation, bool ceil_mode, bool need_saved) {
     const char* op = "batch_norm2d";
     const BatchNormForward a(op, tensor(op, "x", x_), weight, bias,
                              optional_tensor(op, "running_mean", running_mean),
@@ -168,7 +168,8 @@ inline Gradients batch_norm2d_pool_backward(Array dy_, Array y_, Array argmax_, 
 }
 
 inline std::pair<Tensor, Tensor> fold_batch_norm2d(Array weight_, Array bias_, Array gamma_, Array beta_,
-                                                   Array running_mean_, Array running_var_, double eps) {
+                                                   Array running_mean_, Array running_var_,
+                                                   const Number& eps_) {
     const char* op = "fold_batch_norm2d";
     const Tensor& given = tensor(op, "weight", weight_);
     check_float(op, "weight", given);
@@ -183,6 +184,7 @@ inline std::pair<Tensor, Tensor> fold_batch_norm2d(Array weight_, Array bias_, A
     const Tensor beta = checked("beta", optional_tensor(op, "beta", beta_));
     const Tensor mean = checked("running_mean", tensor(op, "running_mean", running_mean_));
     const Tensor var = checked("running_var", tensor(op, "running_var", running_var_));
+    const double eps = number(op, "eps", eps_);
     const Tensor weight = arranged(given), folded_weight = empty_like(op, "weight", weight);
     const Tensor folded_bias = empty(op, "bias", {F}, weight.scalar_type());
     run(weight, [&](auto zero) {

@@ -24,10 +24,10 @@ inline PoolParams max_pool_params(const char* op, c10::IntArrayRef shape, const 
 // ---- convolution -----------------------------------------------------------------------------------
 
 inline ConvParams conv_params(const Tensor& x, const Tensor& weight, const Ints& stride,
-                              const Ints& padding, const Ints& dilation, std::int64_t groups, Size output) {
-    return {x.size(0),      x.size(1),   x.size(2),   x.size(3), weight.size(0), weight.size(2),
-            weight.size(3), output.h,    output.w,    stride[0], stride[1],      padding[0],
-            padding[1],     dilation[0], dilation[1], groups};
+                              const Ints& padding, const Ints& dilation, const Int& groups, Size output) {
+    return {x.size(0),      x.size(1),   x.size(2),   x.size(3),   weight.size(0), weight.size(2),
+            weight.size(3), output.h,    output.w,    stride[0],   stride[1],      padding[0],
+            padding[1],     dilation[0], dilation[1], groups.value};
 }
 
 // The checked arguments of a convolution's forward pass.
@@ -36,7 +36,7 @@ struct ConvForward {
     ConvParams p;
 
     ConvForward(Array x_, Array weight_, Array bias_, const Ints& stride, const Ints& padding,
-                const Ints& dilation, std::int64_t groups) {
+                const Ints& dilation, const Int& groups) {
         const char* op = "conv2d";
         const Tensor &given_x = tensor(op, "x", x_), &given_weight = tensor(op, "weight", weight_);
         const Tensor given_bias = optional_tensor(op, "bias", bias_);
@@ -50,7 +50,7 @@ struct ConvForward {
 };
 
 inline Tensor conv2d_forward(Array x, Array weight, Array bias, const Ints& stride, const Ints& padding,
-                             const Ints& dilation, std::int64_t groups, bool relu) {
+                             const Ints& dilation, const Int& groups, bool relu) {
     const ConvForward a(x, weight, bias, stride, padding, dilation, groups);
     const Tensor y = empty("conv2d", "y", {a.p.N, a.p.F, a.p.OH, a.p.OW}, a.x.scalar_type());
     run(a.x, [&](auto zero) {
@@ -67,7 +67,7 @@ struct ConvBackward {
     ConvParams p;
 
     ConvBackward(const Tensor& x_, const Tensor& weight_, const Ints& stride, const Ints& padding,
-                 const Ints& dilation, std::int64_t groups, Size output, bool need_dx, bool need_dw,
+                 const Ints& dilation, const Int& groups, Size output, bool need_dx, bool need_dw,
                  bool need_db)
         : x(arranged(x_)),
           weight(arranged(weight_)),
@@ -82,8 +82,8 @@ struct ConvBackward {
 
 // With `relu_y`, the output of conv2d_relu; None for conv2d.
 inline Gradients conv2d_backward(Array dy_, Array relu_y_, Array x_, Array weight_, const Ints& stride,
-                                 const Ints& padding, const Ints& dilation, std::int64_t groups,
-                                 bool need_dx, bool need_dw, bool need_db) {
+                                 const Ints& padding, const Ints& dilation, const Int& groups, bool need_dx,
+                                 bool need_dw, bool need_db) {
     const char* op = "conv2d_backward";
     const Tensor& given_dy = tensor(op, "dy", dy_);
     const Tensor relu_y = optional_tensor("relu_backward", "y", relu_y_);
@@ -108,7 +108,7 @@ inline Gradients conv2d_backward(Array dy_, Array relu_y_, Array x_, Array weigh
 
 // (y, winner), or None if there is no fused kernel for these attributes.
 inline py::object conv2d_pool_forward(Array x, Array weight, Array bias, const Ints& stride,
-                                      const Ints& padding, const Ints& dilation, std::int64_t groups,
+                                      const Ints& padding, const Ints& dilation, const Int& groups,
                                       const Ints& pool_kernel, const Ints& pool_stride,
                                       const Ints& pool_padding, const Ints& pool_dilation, bool ceil_mode,
                                       bool relu, bool need_saved) {
@@ -132,7 +132,7 @@ inline py::object conv2d_pool_forward(Array x, Array weight, Array bias, const I
 }
 
 inline Gradients conv2d_pool_backward(Array dy_, Array winner_, Array x_, Array weight_, const Ints& stride,
-                                      const Ints& padding, const Ints& dilation, std::int64_t groups,
+                                      const Ints& padding, const Ints& dilation, const Int& groups,
                                       const Ints& pool_kernel, const Ints& pool_stride,
                                       const Ints& pool_padding, const Ints& pool_dilation, bool ceil_mode,
                                       bool relu, bool need_dx, bool need_dw, bool need_db) {

@@ -50,9 +50,10 @@ inline std::pair<Tensor, Tensor> add_backward(Array dy_) {
     return {dy, dy};
 }
 
-inline Tensor dropout(const char* op, const char* name, Array x_, Array keep_mask_, double p) {
+inline Tensor dropout(const char* op, const char* name, Array x_, Array keep_mask_, const Number& p_) {
     const Tensor &given_x = tensor(op, name, x_), &given_mask = tensor(op, "keep_mask", keep_mask_);
-    shapes::dropout(op, name, given_x, given_mask, p);
+    shapes::dropout(op, name, given_x, given_mask);
+    const double p = fraction(op, "p", p_);
     const Tensor x = arranged(given_x), mask = arranged(given_mask), y = empty_like(op, "y", x);
     const double factor = p == 1 ? 0 : 1 / (1 - p);
     run(x, [&](auto zero) {
@@ -62,11 +63,11 @@ inline Tensor dropout(const char* op, const char* name, Array x_, Array keep_mas
     return y;
 }
 
-inline Tensor dropout_forward(Array x, Array keep_mask, double p) {
+inline Tensor dropout_forward(Array x, Array keep_mask, const Number& p) {
     return dropout("dropout", "x", x, keep_mask, p);
 }
 
-inline Tensor dropout_backward(Array dy, Array keep_mask, double p) {
+inline Tensor dropout_backward(Array dy, Array keep_mask, const Number& p) {
     return dropout("dropout_backward", "dy", dy, keep_mask, p);
 }
 
@@ -100,9 +101,8 @@ struct LossArguments {
     Tensor x, labels, class_weight;
     double label_smoothing;
 
-    LossArguments(const char* op, const char* name, Array x_, Array labels_, double smoothing,
-                  Array weight_)
-        : label_smoothing(smoothing) {
+    LossArguments(const char* op, const char* name, Array x_, Array labels_, const Number& smoothing,
+                  Array weight_) {
         const Tensor &given = tensor(op, name, x_), &given_labels = tensor(op, "labels", labels_);
         shapes::softmax_cross_entropy(op, name, given, given_labels);
         const Tensor weight = optional_tensor(op, "class_weight", weight_);
@@ -113,7 +113,7 @@ struct LossArguments {
                      std::to_string(*wrong));
             }
         }
-        check_fraction(op, "label_smoothing", smoothing);
+        label_smoothing = fraction(op, "label_smoothing", smoothing);
         if (weight.defined()) check_array(op, "class_weight", weight, {given.size(1)}, given);
         x = arranged(given);
         class_weight = arranged(weight);
@@ -128,7 +128,8 @@ struct LossArguments {
 };
 
 inline std::pair<Tensor, Tensor> softmax_cross_entropy_forward(Array logits, Array labels,
-                                                               double label_smoothing, Array class_weight) {
+                                                               const Number& label_smoothing,
+                                                               Array class_weight) {
     const char* op = "softmax_cross_entropy";
     const LossArguments a(op, "logits", logits, labels, label_smoothing, class_weight);
     const Tensor loss = empty(op, "loss", {}, a.x.scalar_type()), probs = empty_like(op, "probs", a.x);
@@ -140,7 +141,7 @@ inline std::pair<Tensor, Tensor> softmax_cross_entropy_forward(Array logits, Arr
     return {loss, probs};
 }
 
-inline Tensor softmax_cross_entropy_backward(Array probs, Array labels, double label_smoothing,
+inline Tensor softmax_cross_entropy_backward(Array probs, Array labels, const Number& label_smoothing,
                                              Array class_weight) {
     const char* op = "softmax_cross_entropy_backward";
     const LossArguments a(op, "probs", probs, labels, label_smoothing, class_weight);

@@ -134,12 +134,11 @@ inline Tensor adaptive_avg_pool2d_backward(Array dy_, const Ints& input_shape) {
     const char* op = "adaptive_avg_pool2d_backward";
     const Tensor& given = tensor(op, "dy", dy_);
     check_image(op, "dy", given);
-    if (!input_shape.valid || input_shape.values.size() != 4 || input_shape[0] != given.size(0) ||
-        input_shape[1] != given.size(1)) {
+    check_image_shape(op, "input_shape", input_shape);
+    if (input_shape[0] != given.size(0) || input_shape[1] != given.size(1)) {
         fail(op, "input_shape", "(N, C) = " + repr(given.sizes().slice(0, 2)) + " and H, W",
              repr(input_shape));
     }
-    check_image_shape(op, "input_shape", input_shape);
     const Tensor dy = arranged(given), dx = empty(op, "dx", input_shape.values, given.scalar_type());
     run(dy, [&](auto zero) {
         using T = decltype(zero);

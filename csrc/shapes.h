@@ -113,10 +113,6 @@ inline void check_image_shape(const char* op, Name name, const Ints& shape) {
     }
 }
 
-inline void check_fraction(const char* op, Name name, double value) {
-    if (!(value >= 0.0 && value <= 1.0)) fail(op, name, "a number from 0 to 1", repr(value));
-}
-
 inline std::string letter_equals(char letter, std::int64_t value) {
     return std::string(1, letter) + "=" + std::to_string(value);
 }
@@ -130,7 +126,7 @@ inline Wide floor_div(Wide a, Wide b) { return a / b - (a % b < 0); }
 namespace minicnn::shapes {
 
 inline Size conv2d(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias,
-                   const Ints& stride, const Ints& padding, const Ints& dilation, std::int64_t groups) {
+                   const Ints& stride, const Ints& padding, const Ints& dilation, const Int& groups) {
     check_image(op, "x", x);
     check_like(op, "weight", weight, x);
     check_filters(op, "weight", weight);
@@ -139,14 +135,14 @@ inline Size conv2d(const char* op, const Tensor& x, const Tensor& weight, const 
     check_pair(op, "padding", padding, 0);
     check_pair(op, "dilation", dilation, 1);
     const std::int64_t channels = x.size(1), filters = w[0];
-    if (groups < 1 || channels % groups || filters % groups) {
+    if (!groups.valid || groups.value < 1 || channels % groups.value || filters % groups.value) {
         fail(op, "groups",
              "a divisor of C=" + std::to_string(channels) + " and F=" + std::to_string(filters),
-             std::to_string(groups));
+             repr(groups.source));
     }
-    if (Wide{w[1]} * groups != channels) {
-        const std::string letter = groups == 1 ? "C=" : "C/groups=";
-        fail(op, "weight", letter + std::to_string(channels / groups), letter + std::to_string(w[1]));
+    if (Wide{w[1]} * groups.value != channels) {
+        const std::string letter = groups.value == 1 ? "C=" : "C/groups=";
+        fail(op, "weight", letter + std::to_string(channels / groups.value), letter + std::to_string(w[1]));
     }
     if (bias.defined()) check_array(op, "bias", bias, {filters}, x);
     std::int64_t out[2];
@@ -236,11 +232,10 @@ inline void softmax_cross_entropy(const char* op, Name name, const Tensor& logit
     }
 }
 
-inline void dropout(const char* op, Name name, const Tensor& x, const Tensor& keep_mask, double p) {
+inline void dropout(const char* op, Name name, const Tensor& x, const Tensor& keep_mask) {
     check_float(op, name, x);
     check_dtype(op, "keep_mask", keep_mask, at::kBool);
     check_shape(op, "keep_mask", keep_mask, x.sizes());
-    check_fraction(op, "p", p);
 }
 
 inline void concat(const char* op, const std::vector<Tensor>& xs) {

@@ -6,6 +6,8 @@ backend: ``[op] argument: expected this, got that``.
 
 from __future__ import annotations
 
+import numbers
+import operator
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -42,13 +44,20 @@ def pool_output_size(
 # ---- building blocks ---------------------------------------------------------------------------
 
 
+def check_ndarray(op: str, name: str, a: Any) -> None:
+    if not isinstance(a, np.ndarray):
+        fail(op, name, "a numpy.ndarray", "None" if a is None else type(a).__name__)
+
+
 def check_float(op: str, name: str, a: Any) -> None:
+    check_ndarray(op, name, a)
     if a.dtype not in (np.float32, np.float64):
         fail(op, name, "dtype float32 or float64", a.dtype)
 
 
 def check_like(op: str, name: str, a: Any, x: Any) -> None:
     """a has the dtype of the operation's first array."""
+    check_ndarray(op, name, a)
     if a.dtype != x.dtype:
         fail(op, name, f"dtype {x.dtype}", a.dtype)
 
@@ -87,9 +96,40 @@ def check_matrix(op: str, name: str, x: Any, letters: str) -> None:
         fail(op, name, f"2 dimensions ({letters})", x.ndim)
 
 
+def is_integer(value: Any) -> bool:
+    """Whether Python takes the value for an integer, and 64 bits hold it."""
+    try:
+        return -(2**63) <= operator.index(value) < 2**63
+    except TypeError:
+        return False
+
+
 def check_pair(op: str, name: str, pair: Pair, least: int) -> None:
-    if len(pair) != 2 or min(pair) < least:
+    if not isinstance(pair, tuple | list):
+        fail(op, name, f"two integers of at least {least}", type(pair).__name__)
+    if len(pair) != 2 or not all(map(is_integer, pair)) or min(pair) < least:
         fail(op, name, f"two integers of at least {least}", tuple(pair))
+    if max(pair) >= 2**31:  # more could fit no memory
+        fail(op, name, "two integers below 2**31", tuple(pair))
+
+
+def check_image_shape(op: str, name: str, shape: Any) -> None:
+    """shape is that of an image batch, as `check_image` has it."""
+    if not isinstance(shape, tuple | list):
+        fail(op, name, "(N, C, H, W)", type(shape).__name__)
+    if len(shape) != 4 or not all(map(is_integer, shape)) or shape[0] < 0 or min(shape[1:]) < 1:
+        fail(op, name, "(N, C, H, W)", tuple(shape))
+
+
+def check_number(op: str, name: str, value: Any) -> None:
+    if not isinstance(value, numbers.Real):
+        fail(op, name, "a number", repr(value))
+
+
+def check_fraction(op: str, name: str, value: Any) -> None:
+    check_number(op, name, value)
+    if not 0.0 <= value <= 1.0:
+        fail(op, name, "a number from 0 to 1", repr(value))
 
 
 # ---- one function per operation ------------------------------------------------------------------
@@ -106,8 +146,8 @@ def conv2d(
     check_pair(op, "padding", padding, 0)
     check_pair(op, "dilation", dilation, 1)
     channels, filters = x.shape[1], weight.shape[0]
-    if groups < 1 or channels % groups or filters % groups:
-        fail(op, "groups", f"a divisor of C={channels} and F={filters}", groups)
+    if not is_integer(groups) or groups < 1 or channels % groups or filters % groups:
+        fail(op, "groups", f"a divisor of C={channels} and F={filters}", repr(groups))
     if weight.shape[1] * groups != channels:
         letter = "C" if groups == 1 else "C/groups"
         fail(op, "weight", f"{letter}={channels // groups}", f"{letter}={weight.shape[1]}")
@@ -182,6 +222,7 @@ def softmax_cross_entropy(
     n, k = logits.shape
     if k < 1:
         fail(op, name, "K of at least 1", f"shape {tuple(logits.shape)}")
+    check_ndarray(op, "labels", labels)
     if labels.dtype == np.int64:
         check_shape(op, "labels", labels, (n,))
         wrong = labels[(labels < 0) | (labels >= k)]
@@ -191,28 +232,28 @@ def softmax_cross_entropy(
         check_shape(op, "labels", labels, (n, k))
     else:
         fail(op, "labels", f"dtype int64 or {logits.dtype}", labels.dtype)
-    if not 0.0 <= label_smoothing <= 1.0:
-        fail(op, "label_smoothing", "a number from 0 to 1", label_smoothing)
+    check_fraction(op, "label_smoothing", label_smoothing)
     if class_weight is not None:
         check_array(op, "class_weight", class_weight, (k,), logits)
 
 
-def fold_batch_norm2d(op: str, weight: Any, **vectors: Any) -> None:
-    """``vectors`` are (F,), or None where they may be."""
+def fold_batch_norm2d(op: str, weight: Any, eps: float, **vectors: Any) -> None:
+    """``vectors`` are (F,), or None but for the running statistics."""
     check_float(op, "weight", weight)
     check_filters(op, "weight", weight)
     for name, a in vectors.items():
-        if a is not None:
+        if a is not None or name.startswith("running"):
             check_array(op, name, a, (weight.shape[0],), weight)
+    check_number(op, "eps", eps)
 
 
 def dropout(op: str, name: str, x: Any, keep_mask: Any, p: float) -> None:
     check_float(op, name, x)
+    check_ndarray(op, "keep_mask", keep_mask)
     if keep_mask.dtype != np.bool_:
         fail(op, "keep_mask", "dtype bool", keep_mask.dtype)
     check_shape(op, "keep_mask", keep_mask, x.shape)
-    if not 0.0 <= p <= 1.0:
-        fail(op, "p", "a number from 0 to 1", p)
+    check_fraction(op, "p", p)
 
 
 def concat(op: str, xs: Sequence[Any]) -> None:

@@ -1,8 +1,4 @@
-"""The second oracle: central differences along random directions, in float64.
-
-For L(x) = <f(x), dy> and a direction d, (L(x + h*d) - L(x - h*d)) / 2h must be <gradient, d>.  One
-direction touches every input and every parameter at once.  Inputs lie away from kinks.
-"""
+"""Central differences of layers and models, in float64; tests/test_ops.py has those of operations."""
 
 from __future__ import annotations
 
@@ -30,44 +26,7 @@ from minicnn.layers import (
     Softmax,
 )
 from minicnn.ops.im2col import Window, col2im, im2col
-from minicnn.testing import CASES, OPERATIONS, Case, draw, run_backend
-from minicnn.testing.oracle import to_backend
-
-STEP = 1e-6
-ALLOWED = 1e-7
-Arrays = dict[str, np.ndarray]
-
-
-def check(
-    loss: Callable[[Arrays], float], point: Arrays, gradients: Arrays, rng: np.random.Generator
-) -> None:
-    """Compare the slope of ``loss`` at ``point`` along a random direction with the gradients' word."""
-    scale = max(1.0, *(np.abs(a).max(initial=0) for a in point.values()))
-    direction = {name: scale * rng.standard_normal(a.shape) for name, a in point.items()}
-    ahead = loss({name: a + STEP * direction[name] for name, a in point.items()})
-    behind = loss({name: a - STEP * direction[name] for name, a in point.items()})
-    parts = [np.vdot(gradients[name], direction[name]) for name in point]
-    # the parts may cancel; they are what rounding is relative to
-    size = max(np.abs(parts).max(initial=0), 1e-3 * scale)
-    np.testing.assert_allclose((ahead - behind) / (2 * STEP), sum(parts), rtol=0, atol=ALLOWED * size)
-
-
-DIFFERENTIABLE = [case for case in CASES if not case.exact and hasattr(Backend, f"{case.op}_backward")]
-
-
-@pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
-def test_operation(backend: Backend, case: Case, rng: np.random.Generator) -> None:
-    problem = draw(case, np.float64)
-    gradients = run_backend(backend, problem).gradients
-    gradients = {name: a for name, a in gradients.items() if problem.inputs[name] is not None}
-
-    def loss(point: Arrays) -> float:
-        arrays = to_backend(backend, {**problem.inputs, **point})
-        outputs, _ = OPERATIONS[case.op].run(backend, arrays, case.attrs)
-        return float(np.vdot(backend.to_numpy(next(iter(outputs.values()))), problem.dy))
-
-    check(loss, {name: problem.inputs[name] for name in gradients}, gradients, rng)
-
+from minicnn.testing import CASES, Case, Point, assert_slope, draw
 
 LAYERS: dict[str, Callable[[], Layer]] = {
     "conv2d": lambda: Conv2d(4, 6, 3, stride=2, padding=1, groups=2),
@@ -98,7 +57,7 @@ def test_layer(backend: Backend, name: str, rng: np.random.Generator) -> None:
     x = rng.standard_normal((3, 4, 6, 7))
     dy = rng.standard_normal(model.forward(backend.asarray(x), True)[0].shape)
 
-    def forward(point: Arrays) -> tuple[np.ndarray, object]:
+    def forward(point: Point) -> tuple[np.ndarray, object]:
         model.load_state_dict({**model.state_dict(), **{k: v for k, v in point.items() if k != "x"}})
         model.set_generator_state(generators)
         y, saved = model.forward(backend.asarray(point["x"]), True)
@@ -108,7 +67,7 @@ def test_layer(backend: Backend, name: str, rng: np.random.Generator) -> None:
     _, saved = forward(point)
     gradients = {"x": backend.to_numpy(model.backward(backend.asarray(dy), saved)).copy()}
     gradients |= {k: backend.to_numpy(a).copy() for k, a in model.named_gradients().items()}
-    check(lambda p: float(np.vdot(forward(p)[0], dy)), point, gradients, rng)
+    assert_slope(lambda p: float(np.vdot(forward(p)[0], dy)), point, gradients, rng)
 
 
 @pytest.mark.parametrize("name", ["lenet5", "simple_cnn"])
@@ -120,7 +79,7 @@ def test_model_and_loss(backend: Backend, name: str, rng: np.random.Generator) -
     state = model.state_dict()
     settings = {"label_smoothing": 0.1}
 
-    def forward(point: Arrays) -> tuple[float, object, object]:
+    def forward(point: Point) -> tuple[float, object, object]:
         model.load_state_dict({**state, **{k: v for k, v in point.items() if k != "x"}})
         logits, saved = model.forward(backend.asarray(point["x"]), True)
         loss, probs = backend.softmax_cross_entropy_forward(logits, labels, **settings)
@@ -131,7 +90,7 @@ def test_model_and_loss(backend: Backend, name: str, rng: np.random.Generator) -
     dlogits = backend.softmax_cross_entropy_backward(probs, labels, **settings)
     gradients = {"x": backend.to_numpy(model.backward(dlogits, saved)).copy()}
     gradients |= {k: backend.to_numpy(a).copy() for k, a in model.named_gradients().items()}
-    check(lambda p: forward(p)[0], point, gradients, rng)
+    assert_slope(lambda p: forward(p)[0], point, gradients, rng)
 
 
 WINDOWS = [

@@ -29,7 +29,8 @@ def adaptive_avg_pool2d_backward(dy: np.ndarray, *, input_shape: tuple[int, ...]
     """dx (N,C,H,W) for an upstream gradient dy (N,C,OH,OW)."""
     op = "adaptive_avg_pool2d_backward"
     shapes.check_image(op, "dy", dy)
-    if len(input_shape) != 4 or tuple(dy.shape[:2]) != tuple(input_shape[:2]):
+    shapes.check_image_shape(op, "input_shape", input_shape)
+    if tuple(dy.shape[:2]) != tuple(input_shape[:2]):
         shapes.fail(op, "input_shape", f"(N, C) = {tuple(dy.shape[:2])} and H, W", tuple(input_shape))
     rows, columns = _regions(input_shape[2], dy.shape[2]), _regions(input_shape[3], dy.shape[3])
     share = dy / _areas(rows, columns).astype(dy.dtype)

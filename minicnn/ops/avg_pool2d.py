@@ -38,6 +38,7 @@ def avg_pool2d_backward(
     """dx (N,C,H,W) for an upstream gradient dy (N,C,OH,OW)."""
     op = "avg_pool2d_backward"
     shapes.check_image(op, "dy", dy)
+    shapes.check_image_shape(op, "input_shape", input_shape)
     output = shapes.pool2d(op, input_shape, kernel_size, stride, padding, (1, 1), ceil_mode)
     shapes.check_shape(op, "dy", dy, (*input_shape[:2], *output))
     window = Window(kernel_size, stride, padding, (1, 1), output)

@@ -31,6 +31,8 @@ def batch_norm2d_forward(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """y (N,C,H,W), mean (C,), invstd (C,); moves the running statistics in training."""
     shapes.batch_norm2d("batch_norm2d", x, weight, bias, running_mean, running_var, training)
+    shapes.check_number("batch_norm2d", "momentum", momentum)
+    shapes.check_number("batch_norm2d", "eps", eps)
     images = x.transpose(0, 2, 3, 1)
     if training:
         mean, var = _moments(images)
@@ -56,6 +58,8 @@ def batch_norm2d_backward(
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:  # fmt: skip
     """(dx, dw, db) for an upstream gradient dy (N,C,H,W); dw and db are None without a weight."""
     op = "batch_norm2d_backward"
+    shapes.check_ndarray(op, "running_mean", mean)
+    shapes.check_ndarray(op, "running_var", invstd)
     shapes.batch_norm2d(op, x, weight, None, mean, invstd, training)
     shapes.check_array(op, "dy", dy, x.shape, x)
     upstream = dy.transpose(0, 2, 3, 1)

@@ -17,6 +17,7 @@ def flatten_forward(x: np.ndarray) -> np.ndarray:
 def flatten_backward(dy: np.ndarray, *, input_shape: tuple[int, ...]) -> np.ndarray:
     """dy (N, C*H*W) in the input's shape."""
     shapes.check_matrix("flatten_backward", "dy", dy, "N, C*H*W")
+    shapes.check_image_shape("flatten_backward", "input_shape", input_shape)
     n, c, h, w = input_shape
     shapes.check_shape("flatten_backward", "dy", dy, (n, c * h * w))
     return dy.reshape(input_shape)

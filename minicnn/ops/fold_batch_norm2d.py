@@ -21,7 +21,7 @@ def fold_batch_norm2d(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """The folded weight (F,C/groups,KH,KW) and bias (F,)."""
     shapes.fold_batch_norm2d(
-        "fold_batch_norm2d", weight, bias=bias, gamma=gamma, beta=beta,
+        "fold_batch_norm2d", weight, eps, bias=bias, gamma=gamma, beta=beta,
         running_mean=running_mean, running_var=running_var,
     )  # fmt: skip
     scale = 1 / np.sqrt(running_var + weight.dtype.type(eps))

@@ -45,8 +45,10 @@ def max_pool2d_backward(
     """dx (N,C,H,W) for an upstream gradient dy (N,C,OH,OW)."""
     op = "max_pool2d_backward"
     shapes.check_image(op, "dy", dy)
+    shapes.check_image_shape(op, "input_shape", input_shape)
     output = shapes.pool2d(op, input_shape, kernel_size, stride, padding, dilation, ceil_mode)
     shapes.check_shape(op, "dy", dy, (*input_shape[:2], *output))
+    shapes.check_ndarray(op, "argmax", argmax)
     shapes.check_shape(op, "argmax", argmax, dy.shape)
     window = Window(kernel_size, stride, padding, dilation, output)
     n, c, h, w = input_shape

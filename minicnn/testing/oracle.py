@@ -13,15 +13,20 @@ from minicnn.testing.cases import Case
 from minicnn.testing.operations import OPERATIONS, RUNNING
 from minicnn.testing.tolerance import tolerance
 
+ATTEMPTS = 100
 KINK_GAP = 1e-4
 """Least distance from a kink, relative to the largest value: far above float32's rounding."""
+
+
+HostArrays = dict[str, Any]
+"""NumPy arrays by name; None for what is left out."""
 
 
 class Problem(NamedTuple):
     """A case's inputs and upstream gradient, in one dtype."""
 
     case: Case
-    inputs: dict[str, np.ndarray | None]
+    inputs: HostArrays
     dy: np.ndarray
     tolerance: float
 
@@ -29,19 +34,21 @@ class Problem(NamedTuple):
 class Results(NamedTuple):
     """Outputs by name, the differentiable one first, and gradients by input name."""
 
-    outputs: dict[str, np.ndarray | None]
-    gradients: dict[str, np.ndarray | None]
+    outputs: HostArrays
+    gradients: HostArrays
 
 
-def draw(case: Case, dtype: Any) -> Problem:
-    """The case's inputs and upstream gradient, always the same for a case and a dtype.
+def draw(case: Case, dtype: Any, seed: int = 0) -> Problem:
+    """The case's inputs and upstream gradient, always the same for a case, a dtype and a seed.
 
     For a fused operation inputs are drawn again until no value lies so near a kink of its ReLU or
     max-pool that rounding could decide it; integer-valued cases keep their exact ties.
     """
     operation = OPERATIONS[case.op]
-    for attempt in range(100):
-        rng = np.random.default_rng([attempt, zlib.crc32(f"{case.op}/{case.id}".encode())])
+    for attempt in range(ATTEMPTS):
+        rng = np.random.default_rng(
+            [attempt + ATTEMPTS * seed, zlib.crc32(f"{case.op}/{case.id}".encode())]
+        )
         inputs = {name: _cast(a, dtype) for name, a in case.make_inputs(rng).items()}
         if case.exact or _distance_from_kinks(case, inputs) > KINK_GAP:
             break
@@ -58,7 +65,7 @@ def _cast(a: np.ndarray | None, dtype: Any) -> np.ndarray | None:
     return a.astype(dtype) if a is not None and a.dtype.kind == "f" else a
 
 
-def _tensors(torch: Any, inputs: dict[str, np.ndarray | None]) -> dict[str, Any]:
+def _tensors(torch: Any, inputs: HostArrays) -> dict[str, Any]:
     def tensor(a: np.ndarray) -> Any:
         if a.dtype.kind != "f":
             return torch.from_numpy(a.copy())
@@ -67,7 +74,7 @@ def _tensors(torch: Any, inputs: dict[str, np.ndarray | None]) -> dict[str, Any]
     return {name: None if a is None else tensor(a) for name, a in inputs.items()}
 
 
-def _output_shape(case: Case, inputs: dict[str, np.ndarray | None]) -> tuple[int, ...]:
+def _output_shape(case: Case, inputs: HostArrays) -> tuple[int, ...]:
     import torch
 
     with torch.no_grad():
@@ -75,7 +82,7 @@ def _output_shape(case: Case, inputs: dict[str, np.ndarray | None]) -> tuple[int
     return tuple(next(iter(outputs.values())).shape)
 
 
-def _distance_from_kinks(case: Case, inputs: dict[str, np.ndarray | None]) -> float:
+def _distance_from_kinks(case: Case, inputs: HostArrays) -> float:
     before_kink = OPERATIONS[case.op].before_kink
     if before_kink is None:
         return np.inf
@@ -103,7 +110,7 @@ def _winning_margin(z: np.ndarray, pool: dict[str, Any]) -> float:
     return float((real[:, 1] - real[:, 0]).min(initial=np.inf)) if kh * kw > 1 else np.inf
 
 
-def to_backend(backend: Backend, inputs: dict[str, np.ndarray | None]) -> dict[str, Any]:
+def to_backend(backend: Backend, inputs: HostArrays) -> dict[str, Any]:
     """The backend's arrays; running statistics are copied first, because operations change them."""
 
     def array(name: str, a: np.ndarray | None) -> Any:

@@ -1,0 +1,185 @@
+"""The cases of the ONNX package: models that PyTorch exported, with the outputs that PyTorch gave.
+
+Every folder of ``pytorch-converted`` either runs on every backend or is listed below with the reason.
+Cases of one dimension run as images of height 1, softmax over the last axis as rows of a matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.backend.test
+import pytest
+from onnx import numpy_helper
+
+from minicnn.backends import Backend
+from minicnn.testing import assert_close, tolerance
+
+FOLDER = Path(onnx.backend.test.__file__).parent / "data" / "pytorch-converted"
+
+OUTSIDE = {
+    "three dimensions": [
+        "AvgPool3d", "AvgPool3d_stride", "AvgPool3d_stride1_pad0_gpu_input", "BatchNorm3d_eval",
+        "BatchNorm3d_momentum_eval", "Conv3d", "Conv3d_dilated", "Conv3d_dilated_strided", "Conv3d_groups",
+        "Conv3d_no_bias", "Conv3d_stride", "Conv3d_stride_padding", "MaxPool3d", "MaxPool3d_stride",
+        "MaxPool3d_stride_padding",
+    ],
+    "no such activation": [
+        "ELU", "GLU", "GLU_dim", "LeakyReLU", "LeakyReLU_with_negval", "PReLU_1d", "PReLU_1d_multiparam",
+        "PReLU_2d", "PReLU_2d_multiparam", "PReLU_3d", "PReLU_3d_multiparam", "SELU", "Sigmoid", "Softmin",
+        "Softplus", "Softsign", "Tanh",
+    ],
+    "the logarithm of a softmax is inside the loss only": [
+        "LogSoftmax", "log_softmax_dim3", "log_softmax_lastdim",
+    ],
+    "padding is an argument of convolution and pooling, and zero": [
+        "ConstantPad2d", "ReflectionPad2d", "ReplicationPad2d", "ZeroPad2d",
+    ],
+    "no such layer": [
+        "ConvTranspose2d", "ConvTranspose2d_no_bias", "Embedding", "Embedding_sparse", "PixelShuffle",
+    ],
+    "no such loss": ["PoissonNLLLLoss_no_reduce"],
+}  # fmt: skip
+"""Cases that the contract does not cover, by reason."""
+
+LEFT_OUT = {name for names in OUTSIDE.values() for name in names}
+NAMES = sorted(path.name.removeprefix("test_") for path in FOLDER.glob("test_*"))
+COVERED = [name for name in NAMES if name not in LEFT_OUT]
+FAMILIES = ("Conv2d", "MaxPool2d", "AvgPool2d", "BatchNorm2d", "ReLU", "Linear", "Softmax")
+
+Attributes = dict[str, Any]
+
+
+# ---- ONNX's operators in terms of ours -----------------------------------------------------------------
+
+
+def image(a: np.ndarray) -> np.ndarray:
+    """(N,C,L) as images (N,C,1,L); images as they are."""
+    return a[:, :, None] if a.ndim == 3 else a
+
+
+def pair(values: list[int], extra: int) -> tuple[int, int]:
+    return tuple(values) if len(values) == 2 else (extra, *values)
+
+
+def window(attributes: Attributes, kernel: bool = True) -> dict[str, Any]:
+    """kernel_size, stride and padding, of one dimension or two; ONNX's pads may differ by side."""
+    pads = attributes["pads"]
+    sides = len(pads) // 2
+    assert pads[:sides] == pads[sides:], "padding of one side only"
+    size = {"kernel_size": pair(attributes["kernel_shape"], 1)} if kernel else {}
+    return {**size, "stride": pair(attributes["strides"], 1), "padding": pair(pads[:sides], 0)}
+
+
+def conv(b: Backend, attributes: Attributes, x: Any, weight: Any, bias: Any = None) -> tuple[Any, int]:
+    attrs = {
+        **window(attributes, kernel=False), "dilation": pair(attributes["dilations"], 1),
+        "groups": attributes["group"],
+    }  # fmt: skip
+    return b.conv2d_forward(x, weight, bias, **attrs), int(np.prod(weight.shape[1:]))
+
+
+def max_pool(b: Backend, attributes: Attributes, x: Any) -> tuple[Any, int]:
+    dilation = pair(attributes.get("dilations", [1, 1]), 1)
+    attrs = {**window(attributes), "dilation": dilation, "ceil_mode": False}
+    return b.max_pool2d_forward(x, **attrs, need_argmax=False)[0], 0
+
+
+def average_pool(b: Backend, attributes: Attributes, x: Any) -> tuple[Any, int]:
+    attrs = {**window(attributes), "ceil_mode": False, "count_include_pad": False}
+    return b.avg_pool2d_forward(x, **attrs), int(np.prod(attributes["kernel_shape"]))
+
+
+def batch_norm(b: Backend, attributes: Attributes, x: Any, *parameters: Any) -> tuple[Any, int]:
+    attrs = {"training": False, "momentum": 1 - attributes["momentum"], "eps": attributes["epsilon"]}
+    return b.batch_norm2d_forward(x, *parameters, **attrs)[0], 1
+
+
+def gemm(b: Backend, attributes: Attributes, x: Any, weight: Any, bias: Any) -> tuple[Any, int]:
+    assert (attributes["alpha"], attributes["beta"], attributes["transB"]) == (1, 1, 1)
+    return b.dense_forward(x, weight, bias), weight.shape[1]
+
+
+def matmul(b: Backend, _: Attributes, x: Any, weight: Any) -> tuple[Any, int]:
+    return b.dense_forward(x, b.asarray(b.to_numpy(weight).T), None), weight.shape[0]
+
+
+def relu(b: Backend, _: Attributes, x: Any) -> tuple[Any, int]:
+    return b.relu_forward(x), 0
+
+
+def softmax(b: Backend, attributes: Attributes, x: Any) -> tuple[Any, int]:
+    a = b.to_numpy(x)
+    assert attributes["axis"] in (-1, a.ndim - 1)
+    rows = b.softmax_forward(b.asarray(a.reshape(-1, a.shape[-1])))
+    return b.asarray(b.to_numpy(rows).reshape(a.shape)), a.shape[-1]
+
+
+COMPUTE: dict[str, Callable[..., tuple[Any, int]]] = {
+    "Conv": conv, "MaxPool": max_pool, "AveragePool": average_pool, "BatchNormalization": batch_norm,
+    "Gemm": gemm, "MatMul": matmul, "Relu": relu, "Softmax": softmax,
+}  # fmt: skip
+"""ONNX operator -> a function of a backend, attributes and inputs, to the output and its longest sum."""
+
+MOVE: dict[str, Callable[[np.ndarray, Attributes], np.ndarray]] = {
+    "Unsqueeze": lambda a, attributes: np.expand_dims(a, tuple(attributes["axes"])),
+    "Squeeze": lambda a, attributes: np.squeeze(a, tuple(attributes["axes"])),
+    "Transpose": lambda a, attributes: a.transpose(attributes["perm"]),
+}
+"""ONNX operators that only move values, done by NumPy."""
+
+
+def run_model(backend: Backend, model: onnx.ModelProto, x: np.ndarray) -> tuple[np.ndarray, int]:
+    """The model's output, computed by the backend, and the longest sum in it."""
+    graph = model.graph
+    values = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    values |= {i.name: x for i in graph.input if i.name not in values}
+    longest = 0
+    for node in graph.node:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        inputs = [values[name] for name in node.input]
+        if node.op_type in MOVE:
+            y = MOVE[node.op_type](*inputs, attributes)
+        else:
+            on_backend = [backend.asarray(image(a).astype(x.dtype)) for a in inputs]
+            out, terms = COMPUTE[node.op_type](backend, attributes, *on_backend)
+            y, longest = backend.to_numpy(out), max(longest, terms)
+            y = y[:, :, 0] if inputs[0].ndim == 3 and node.op_type != "Softmax" else y
+        values[node.output[0]] = y
+    return values[graph.output[0].name], longest
+
+
+# ---- the tests -----------------------------------------------------------------------------------------
+
+
+def test_list_of_cases_left_out_is_exact() -> None:
+    assert sum(map(len, OUTSIDE.values())) == len(LEFT_OUT)
+    assert set(NAMES) >= LEFT_OUT
+    assert len(COVERED) + len(LEFT_OUT) == len(NAMES)
+    for name in LEFT_OUT:
+        operators = {node.op_type for node in read(name)[0].graph.node}
+        assert "3d" in name or not operators <= COMPUTE.keys() | MOVE.keys(), name
+        assert not name.startswith(FAMILIES), name
+    for family in FAMILIES:
+        assert any(name.startswith(family) for name in COVERED), family
+
+
+def read(name: str) -> tuple[onnx.ModelProto, np.ndarray, np.ndarray]:
+    """A case's model, its input and the output that PyTorch gave."""
+    folder = FOLDER / f"test_{name}"
+    data = [f"test_data_set_0/{part}_0.pb" for part in ("input", "output")]
+    arrays = [numpy_helper.to_array(onnx.load_tensor(folder / file)) for file in data]
+    return onnx.load(folder / "model.onnx"), arrays[0], arrays[1]
+
+
+@pytest.mark.parametrize("name", COVERED)
+def test_equals_what_pytorch_exported(backend: Backend, name: str, dtype: np.dtype) -> None:
+    model, x, expected = read(name)
+    y, terms = run_model(backend, model, x.astype(dtype))
+    assert y.dtype == dtype
+    # the output was computed in float32, so that float64 lies no nearer to it
+    assert_close(y, expected, tolerance(np.float32, terms))
