@@ -26,7 +26,7 @@ TORCH_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
 @pytest.mark.parametrize("wrong", REFUSED_BY_TORCH, ids=str)
 def test_torch_refuses_it(wrong: Wrong) -> None:
     inputs, attrs = wrong.arguments()
-    tensors = {n: torch.from_numpy(a) if isinstance(a, np.ndarray) else a for n, a in inputs.items()}
+    tensors = {n: torch.tensor(a) if isinstance(a, np.ndarray) else a for n, a in inputs.items()}
     with pytest.raises(TORCH_ERRORS):
         OPERATIONS[wrong.op].torch(torch, tensors, attrs)
 
