@@ -167,12 +167,12 @@ void plain_rows(const Runner<T>& run, int64_t n, int64_t r0, int64_t r1, int64_t
         for (int64_t r = r0; r < r1; ++r) {
             TileInput<T> in = run.for_rows(block, r0, r, r + 1);
             const T* a = in.a;
-            for_each_tile<T>(kernels, cols, plain_cols(width == two_vectors ? 2 : 1), 1,
-                             [&](TileKernel<T> kernel, int64_t j) {
-                                 in.a = a + j * in.col_stride;
-                                 T* to = y + (r - r0) * row_stride + j * col_stride + channel;
-                                 kernel(in, {to, 0, col_stride, static_cast<int>(count), relu, nullptr});
-                             });
+            for_each_tile(kernels, cols, plain_cols(width == two_vectors ? 2 : 1), 1,
+                          [&](TileKernel<T> kernel, int64_t j) {
+                              in.a = a + j * in.col_stride;
+                              T* to = y + (r - r0) * row_stride + j * col_stride + channel;
+                              kernel(in, {to, 0, col_stride, static_cast<int>(count), relu, nullptr});
+                          });
         }
     });
 }
@@ -180,21 +180,21 @@ void plain_rows(const Runner<T>& run, int64_t n, int64_t r0, int64_t r1, int64_t
 template <typename T>
 void pooled_rows(const Runner<T>& run, int64_t n, int64_t r0, int64_t r1, int64_t cols, int64_t F, T* y,
                  uint8_t* winner, bool relu) {
-    run.for_each_block(run.source(n, 2 * r0, 2 * r1), [&](int64_t channel, int64_t count, BlockWidth width,
-                                                          const TileInput<T>& block) {
-        const auto& kernels = tile_kernels<T>(width).pooled;
-        for (int64_t r = r0; r < r1; ++r) {
-            TileInput<T> in = run.for_rows(block, 2 * r0, 2 * r, 2 * r + 2);
-            const T* a = in.a;
-            for_each_tile<T>(kernels, 2 * cols, pooled_cols(width == two_vectors ? 2 : 1), 2,
-                             [&](TileKernel<T> kernel, int64_t j) {
-                                 in.a = a + j * in.col_stride;
-                                 const int64_t at = ((r - r0) * cols + j / 2) * F + channel;
-                                 kernel(in, {y + at, 0, F, static_cast<int>(count), relu,
-                                             winner ? winner + at : nullptr});
-                             });
-        }
-    });
+    run.for_each_block(run.source(n, 2 * r0, 2 * r1),
+                       [&](int64_t channel, int64_t count, BlockWidth width, const TileInput<T>& block) {
+                           const auto& kernels = tile_kernels<T>(width).pooled;
+                           for (int64_t r = r0; r < r1; ++r) {
+                               TileInput<T> in = run.for_rows(block, 2 * r0, 2 * r, 2 * r + 2);
+                               const T* a = in.a;
+                               for_each_tile(kernels, 2 * cols, pooled_cols(width == two_vectors ? 2 : 1),
+                                             2, [&](TileKernel<T> kernel, int64_t j) {
+                                                 in.a = a + j * in.col_stride;
+                                                 const int64_t at = ((r - r0) * cols + j / 2) * F + channel;
+                                                 kernel(in, {y + at, 0, F, static_cast<int>(count), relu,
+                                                             winner ? winner + at : nullptr});
+                                             });
+                           }
+                       });
 }
 
 // Max-pool of one pooled row over a map of which rows [h0, h1) are at hand.

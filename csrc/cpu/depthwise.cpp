@@ -1,5 +1,6 @@
-// Depthwise convolution with channels in the vector lanes: each pixel sums its taps.
-// Fused: bias and ReLU into the forward pass, the ReLU mask into the backward pass.
+// Depthwise convolution with channels in the vector lanes: an output's channels are sums over its taps,
+// each a pixel times a row of filter values. Fused: bias and ReLU into the forward pass, the ReLU mask into
+// the backward pass.
 #include "depthwise.h"
 
 #include "batch_split.h"
@@ -19,231 +20,286 @@ const T* taps_first(const T* weight, const ConvParams& p) {
     return out;
 }
 
-// dy where the ReLU was on.
-template <int L, typename T>
-MINICNN_INLINE Vec<T, L> masked(const T* dy, const T* relu_y, int64_t at) {
-    const Vec<T, L> v = load<L>(dy + at);
-    if (!relu_y) return v;
-    return load<L>(relu_y + at) <= 0 ? Vec<T, L>{} : v;
-}
-
+// Images whose rows are read with the padding [first, 0) and [W, last) of columns, and their ReLU mask.
 template <typename T>
-T masked_one(const T* dy, const T* relu_y, int64_t at) {
-    return relu_y && relu_y[at] <= 0 ? T(0) : dy[at];
-}
+struct Padded {
+    const T *images, *mask;  // (N,H,W,C)
+    int64_t H, W, C, first, last;
+    int64_t reach;   // rows that are read at a time
+    const T* zeros;  // a row of padding, which counts: 0 * NaN is NaN
 
-// The t in [0, count) for which start + t*step, step > 0, lies in [0, limit).
-struct Range {
-    int64_t first, last;
-    Range(int64_t start, int64_t step, int64_t count, int64_t limit)
-        : first(start < 0 ? steps(-start, step) : 0),
-          last(std::max(first, limit > start ? std::min(count, steps(limit - start, step)) : 0)) {}
-    static int64_t steps(int64_t distance, int64_t step) {
-        return step == 1 ? distance : (distance + step - 1) / step;
+    Padded(const T* images, const T* mask, int64_t H, int64_t W, int64_t C, int64_t first, int64_t last,
+           int64_t reach)
+        : images(images),
+          mask(mask),
+          H(H),
+          W(W),
+          C(C),
+          first(first),
+          last(last),
+          reach(std::min(reach, H)) {
+        T* row = scratch<T>(Slot::shared_map, (last - first) * C);
+        std::fill_n(row, (last - first) * C, T(0));
+        zeros = row;
     }
 };
 
-constexpr int together =
-    4;  // pixels of a row that are summed at once, so that a tap is loaded once for all
-
-// An image and the zeros that stand for its padding (for `together` pixels), which counts: 0 * NaN is NaN.
+// One thread's rows of padded images: where they lie, or copies, of which the last `reach` are kept.
 template <typename T>
-struct Source {
-    const T *image, *zeros;
+class Rows {
+  public:
+    explicit Rows(const Padded<T>& p)
+        : p_(p), in_place_(!p.mask && p.first >= 0 && p.last <= p.W), size_((p.last - p.first) * p.C) {
+        if (in_place_) return;
+        copies_ = scratch<T>(Slot::image, p.reach * size_);
+        held_ = scratch<int64_t>(Slot::lists, p.reach);
+        std::fill_n(held_, p.reach, int64_t{-1});
+    }
+
+    // Column 0 of row h of image n.
+    const T* operator()(int64_t n, int64_t h) {
+        if (h < 0 || h >= p_.H) return p_.zeros - p_.first * p_.C;
+        const int64_t row = n * p_.H + h, at = row * p_.W * p_.C, slot = h % p_.reach;
+        if (in_place_) return p_.images + at;
+        T* copy = copies_ + slot * size_;
+        if (held_[slot] != row) {
+            copy_window(p_.images + at, p_.mask ? p_.mask + at : nullptr, 1, p_.W, p_.C, 0, 1, p_.first,
+                        p_.last, copy);
+            held_[slot] = row;
+        }
+        return copy - p_.first * p_.C;
+    }
+
+  private:
+    const Padded<T>& p_;
+    bool in_place_;
+    int64_t size_;
+    T* copies_ = nullptr;
+    int64_t* held_ = nullptr;  // the row in each copy
 };
 
+// One tap of a row of outputs: the pixel of output 0, and a value for each channel.
+template <typename T, typename Value = const T>
+struct Tap {
+    const T* pixel;
+    Value* values;
+};
+
+// y[j*y_step + c] = bias[c] + sum over taps of pixel[j*step + c] * values[c]
 template <typename T>
-const T* zero_pixels(const ConvParams& p) {
-    const int64_t size = ((together - 1) * p.stride_w + 1) * p.C;
-    T* zeros = scratch<T>(Slot::shared_map, size);
-    std::fill_n(zeros, size, T(0));
-    return zeros;
-}
+struct RowOfSums {
+    const Tap<T>* taps;
+    int64_t count, step, C;
+    const T* bias;  // or nullptr
+    T* y;
+    int64_t y_step;
+    bool relu;
+};
 
-// Calls f(tap, the source's pixel) for each tap of output (i, j).
-template <typename T, typename F>
-MINICNN_INLINE void for_each_tap(const ConvParams& p, int64_t i, int64_t j, const Source<T>& x,
-                                 const F& f) {
-    const int64_t h = i * p.stride_h - p.pad_h, w = j * p.stride_w - p.pad_w;
-    const Range us(h, p.dil_h, p.KH, p.H), vs(w, p.dil_w, p.KW, p.W);
-    for (int64_t u = us.first; u < us.last; ++u) {
-        const T* row = x.image + ((h + u * p.dil_h) * p.W + w) * p.C;
-        for (int64_t v = vs.first; v < vs.last; ++v) f(u * p.KW + v, row + v * p.dil_w * p.C);
-    }
-    if ((us.last - us.first) * (vs.last - vs.first) == p.KH * p.KW) return;
-    for (int64_t u = 0; u < p.KH; ++u) {
-        for (int64_t v = 0; v < p.KW; ++v) {
-            const bool inside = u >= us.first && u < us.last && v >= vs.first && v < vs.last;
-            if (!inside) f(u * p.KW + v, x.zeros);
+// The sums of the outputs [first, first + COUNT); of the channels, the last L may overlap those before.
+template <int L, int COUNT, typename T>
+void sum_taps(const RowOfSums<T>& row, int64_t first) {
+    const int64_t step = row.step;
+    for (int64_t c = 0; c < row.C; c += L) {
+        const int64_t at = std::min(c, row.C - L), offset = first * step + at;
+        Vec<T, L> sum[COUNT];
+        const Vec<T, L> bias = row.bias ? load<L>(row.bias + at) : Vec<T, L>{};
+        unroll<COUNT>([&](auto i) __attribute__((always_inline)) { sum[i] = bias; });
+        for (const Tap<T>*tap = row.taps, *end = tap + row.count; tap != end; ++tap) {
+            const Vec<T, L> value = load<L>(tap->values + at);
+            const T* pixel = tap->pixel + offset;
+            unroll<COUNT>([&](auto i) __attribute__((always_inline)) {
+                sum[i] += load<L>(pixel) * value;
+                pixel += step;
+            });
         }
+        T* y = row.y + first * row.y_step + at;
+        unroll<COUNT>([&](auto i) __attribute__((always_inline)) {
+            store(y, row.relu ? relu(sum[i]) : sum[i]);
+            y += row.y_step;
+        });
     }
 }
 
-// Calls f(tap, index of dy's pixel) for each output that reads input (h, w); taps are counted from the
-// last.
-template <typename F>
-MINICNN_INLINE void for_each_reader(const ConvParams& p, int64_t h, int64_t w, const F& f) {
-    const int64_t i0 = h + p.pad_h - (p.KH - 1) * p.dil_h, j0 = w + p.pad_w - (p.KW - 1) * p.dil_w;
-    const Range us(i0, p.dil_h, p.KH, p.OH * p.stride_h), vs(j0, p.dil_w, p.KW, p.OW * p.stride_w);
-    for (int64_t u = us.first; u < us.last; ++u) {
-        const int64_t i = i0 + u * p.dil_h;
-        if (p.stride_h > 1 && i % p.stride_h) continue;
-        const int64_t row = (p.stride_h > 1 ? i / p.stride_h : i) * p.OW, taps = (p.KH - u) * p.KW - 1;
-        for (int64_t v = vs.first; v < vs.last; ++v) {
-            const int64_t j = j0 + v * p.dil_w;
-            if (p.stride_w > 1 && j % p.stride_w) continue;
-            f(taps - v, row + (p.stride_w > 1 ? j / p.stride_w : j));
+// sums[tap] += the products of dy's row with the pixels that a tap reads; each vector of channels has sums
+// of its own.
+template <typename T>
+struct RowOfProducts {
+    int64_t count, step, C;
+    const T *dy, *relu_y;
+};
+
+template <int L, int COUNT, typename T>
+void add_products(const RowOfProducts<T>& row, const Tap<T, T>* taps) {
+    for (int64_t c = 0; c < row.C; c += L) {
+        const int64_t at = std::min(c, row.C - L);
+        Vec<T, L> sum[COUNT];
+        const T* pixel[COUNT];
+        unroll<COUNT>([&](auto t) __attribute__((always_inline)) {
+            sum[t] = load<L>(taps[t].values + c);
+            pixel[t] = taps[t].pixel + at;
+        });
+        int64_t offset = 0;
+        for (int64_t j = 0; j < row.count; ++j, offset += row.step) {
+            Vec<T, L> d = load<L>(row.dy + j * row.C + at);
+            if (row.relu_y) d = load<L>(row.relu_y + j * row.C + at) <= 0 ? Vec<T, L>{} : d;
+            unroll<COUNT>([&](auto t)
+                              __attribute__((always_inline)) { sum[t] += d * load<L>(pixel[t] + offset); });
         }
+        unroll<COUNT>([&](auto t) __attribute__((always_inline)) { store(taps[t].values + c, sum[t]); });
     }
 }
 
-// Calls f(constant of the number of pixels, first pixel) over a row of `count` pixels: those of
-// [first, last), whose taps all lie inside the image, together, the others one by one.
-template <typename F>
-MINICNN_INLINE void for_each_pixels(int64_t count, int64_t first, int64_t last, const F& f) {
-    for (int64_t j = 0; j < count;) {
-        if (j >= first && j + together <= last) {
-            f(std::integral_constant<int, together>{}, j);
-            j += together;
-        } else {
-            f(std::integral_constant<int, 1>{}, j++);
-        }
-    }
+constexpr int most_outputs = plain_cols(1), most_taps = 10;
+
+template <typename T>
+using Summing = void (*)(const RowOfSums<T>&, int64_t);
+template <typename T>
+using Adding = void (*)(const RowOfProducts<T>&, const Tap<T, T>*);
+
+// The kernels of one number of lanes; [outputs or taps - 1].
+template <typename T>
+struct Kernels {
+    int lanes;
+    std::array<Summing<T>, most_outputs> sum;
+    std::array<Adding<T>, most_taps> add;
+};
+
+template <typename T, int L, int... I, int... J>
+constexpr Kernels<T> kernels_of(std::integer_sequence<int, I...>, std::integer_sequence<int, J...>) {
+    return {L, {sum_taps<L, I + 1, T>...}, {add_products<L, J + 1, T>...}};
 }
 
-// The same over a row of outputs.
-template <typename F>
-MINICNN_INLINE void for_each_outputs(const ConvParams& p, const F& f) {
-    const int64_t room = p.W + p.pad_w - (p.KW - 1) * p.dil_w;
-    for_each_pixels(p.OW, Range::steps(p.pad_w, p.stride_w),
-                    Range::steps(std::max<int64_t>(0, room), p.stride_w), f);
+// The kernels with the widest vectors that are not wider than a pixel.
+template <typename T, int L = lanes<T>>
+const Kernels<T>& kernels_for(int64_t channels) {
+    if constexpr (L > 2) {
+        if (channels < L) return kernels_for<T, L / 2>(channels);
+    }
+    static constexpr Kernels<T> kernels = kernels_of<T, L>(std::make_integer_sequence<int, most_outputs>{},
+                                                           std::make_integer_sequence<int, most_taps>{});
+    return kernels;
 }
 
 double flops_per_row(const ConvParams& p) { return 2.0 * p.OW * p.C * p.KH * p.KW; }
+
+// The rows of x that the forward pass reads.
+template <typename T>
+Padded<T> inputs(const T* x, const ConvParams& p) {
+    return {x,
+            nullptr,
+            p.H,
+            p.W,
+            p.C,
+            -p.pad_w,
+            (p.OW - 1) * p.stride_w - p.pad_w + (p.KW - 1) * p.dil_w + 1,
+            (p.KH - 1) * p.dil_h + 1};
+}
+
+// The taps of row i of outputs of image n, with values[tap * C].
+template <typename T, typename Value>
+void set_taps(const ConvParams& p, Rows<T>& rows, int64_t n, int64_t i, Value* values, int64_t value_step,
+              Tap<T, Value>* tap) {
+    for (int64_t u = 0; u < p.KH; ++u) {
+        const T* row = rows(n, i * p.stride_h - p.pad_h + u * p.dil_h);
+        for (int64_t v = 0; v < p.KW; ++v, values += value_step) {
+            *tap++ = {row + (v * p.dil_w - p.pad_w) * p.C, values};
+        }
+    }
+}
 
 }  // namespace
 
 template <typename T>
 void depthwise_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool on) {
-    constexpr int L = lanes<T>;
-    const T *taps = taps_first(weight, p), *zeros = zero_pixels<T>(p);
+    const T* values = taps_first(weight, p);
+    const Padded<T> source = inputs(x, p);
+    const Kernels<T>& kernels = kernels_for<T>(p.C);
     parallel_for(0, p.N * p.OH, grain_for(flops_per_row(p)), [&](int64_t first, int64_t last) {
+        Rows<T> rows(source);
+        Tap<T>* taps = scratch<Tap<T>>(Slot::sums, p.KH * p.KW);
         for (int64_t row = first; row < last; ++row) {
-            const Source<T> source{x + row / p.OH * p.H * p.W * p.C, zeros};
-            for_each_outputs(p, [&](auto pixels, int64_t j) {
-                constexpr int P = pixels;
-                T* out = y + (row * p.OW + j) * p.C;
-                int64_t c = 0;
-                for (; c + L <= p.C; c += L) {
-                    Vec<T, L> sum[P];
-                    for (Vec<T, L>& s : sum) s = bias ? load<L>(bias + c) : Vec<T, L>{};
-                    for_each_tap(p, row % p.OH, j, source, [&](int64_t tap, const T* pixel) {
-                        const Vec<T, L> w = load<L>(taps + tap * p.C + c);
-                        unroll<P>([&](auto q) __attribute__((always_inline)) {
-                            sum[q] += load<L>(pixel + q * p.stride_w * p.C + c) * w;
-                        });
-                    });
-                    for (int q = 0; q < P; ++q) store(out + q * p.C + c, on ? relu(sum[q]) : sum[q]);
-                }
-                for (; c < p.C; ++c) {
-                    for (int q = 0; q < P; ++q) {
-                        T sum = bias ? bias[c] : T(0);
-                        for_each_tap(p, row % p.OH, j + q, source, [&](int64_t tap, const T* pixel) {
-                            sum += pixel[c] * taps[tap * p.C + c];
-                        });
-                        out[q * p.C + c] = on && sum <= 0 ? T(0) : sum;
-                    }
-                }
-            });
+            set_taps(p, rows, row / p.OH, row % p.OH, values, p.C, taps);
+            const RowOfSums<T> sums{taps, p.KH * p.KW, p.stride_w * p.C, p.C, bias, y + row * p.OW * p.C,
+                                    p.C,  on};
+            for_each_tile(kernels.sum, p.OW, most_outputs, 1,
+                          [&](Summing<T> sum, int64_t j) { sum(sums, j); });
         }
     });
 }
 
+// Each pixel of dx sums the gradients of the outputs that read it.  Row h's taps u are those for which
+// h + pad - u*dil is a multiple of the stride, and the columns likewise: every stride-th column has the
+// same.
 template <typename T>
 void depthwise_backward_data(const T* dy, const T* relu_y, const T* weight, T* dx, const ConvParams& p) {
-    constexpr int L = lanes<T>;
-    const T* taps = taps_first(weight, p);
+    const T* values = taps_first(weight, p);
+    const int64_t reach_w = (p.KW - 1) * p.dil_w;
+    const int64_t lowest = p.pad_w >= reach_w ? (p.pad_w - reach_w) / p.stride_w
+                                              : -((reach_w - p.pad_w + p.stride_w - 1) / p.stride_w);
+    const Padded<T> source(dy, relu_y, p.OH, p.OW, p.C, lowest, (p.W - 1 + p.pad_w) / p.stride_w + 1,
+                           (p.KH - 1) * p.dil_h / p.stride_h + 1);
+    const Kernels<T>& kernels = kernels_for<T>(p.C);
     parallel_for(0, p.N * p.H, grain_for(flops_per_row(p)), [&](int64_t first, int64_t last) {
+        Rows<T> rows(source);
+        Tap<T>* taps = scratch<Tap<T>>(Slot::sums, p.KH * p.KW);
         for (int64_t row = first; row < last; ++row) {
-            const int64_t image = row / p.H * p.OH * p.OW;
-            const int64_t inside = p.stride_w == 1 ? p.OW - p.pad_w : 0;
-            for_each_pixels(p.W, (p.KW - 1) * p.dil_w - p.pad_w, inside, [&](auto pixels, int64_t w) {
-                constexpr int P = pixels;
-                T* out = dx + (row * p.W + w) * p.C;
-                int64_t c = 0;
-                for (; c + L <= p.C; c += L) {
-                    Vec<T, L> sum[P] = {};
-                    for_each_reader(p, row % p.H, w, [&](int64_t tap, int64_t pixel) {
-                        const Vec<T, L> t = load<L>(taps + tap * p.C + c);
-                        unroll<P>([&](auto q) __attribute__((always_inline)) {
-                            sum[q] += masked<L>(dy, relu_y, (image + pixel + q) * p.C + c) * t;
-                        });
-                    });
-                    for (int q = 0; q < P; ++q) store(out + q * p.C + c, sum[q]);
-                }
-                for (; c < p.C; ++c) {
-                    for (int q = 0; q < P; ++q) {
-                        T sum = 0;
-                        for_each_reader(p, row % p.H, w + q, [&](int64_t tap, int64_t pixel) {
-                            sum += masked_one(dy, relu_y, (image + pixel) * p.C + c) * taps[tap * p.C + c];
-                        });
-                        out[q * p.C + c] = sum;
+            for (int64_t start = 0; start < std::min(p.stride_w, p.W); ++start) {
+                Tap<T>* tap = taps;
+                for (int64_t u = 0; u < p.KH; ++u) {
+                    const int64_t i = row % p.H + p.pad_h - u * p.dil_h;
+                    if (i < 0 || i >= p.OH * p.stride_h || i % p.stride_h) continue;
+                    const T* gradients = rows(row / p.H, i / p.stride_h);
+                    for (int64_t v = 0; v < p.KW; ++v) {
+                        const int64_t j = start + p.pad_w - v * p.dil_w;
+                        if (j % p.stride_w) continue;
+                        *tap++ = {gradients + j / p.stride_w * p.C, values + (u * p.KW + v) * p.C};
                     }
                 }
-            });
+                const RowOfSums<T> sums{
+                    taps, tap - taps, p.C, p.C, nullptr, dx + (row * p.W + start) * p.C, p.stride_w * p.C,
+                    false};
+                for_each_tile(kernels.sum, (p.W - start + p.stride_w - 1) / p.stride_w, most_outputs, 1,
+                              [&](Summing<T> sum, int64_t j) { sum(sums, j); });
+            }
         }
     });
 }
 
 template <typename T>
 void depthwise_backward_weight(const T* dy, const T* relu_y, const T* x, T* dw, const ConvParams& p) {
-    constexpr int L = lanes<T>;
-    const int64_t size = p.KH * p.KW * p.C;
+    const Kernels<T>& kernels = kernels_for<T>(p.C);
+    const int64_t taps = p.KH * p.KW, per_tap = (p.C + kernels.lanes - 1) / kernels.lanes * kernels.lanes;
+    const int64_t size = taps * per_tap;
     const BatchSplit split(p.N * p.OH, 1, size * static_cast<int64_t>(sizeof(T)));
     T* partials = scratch<T>(Slot::shared_partials, split.chunks * size);
-    const T* zeros = zero_pixels<T>(p);
+    const Padded<T> source = inputs(x, p);
     const double flops =
         flops_per_row(p) * static_cast<double>(split.units) / static_cast<double>(split.chunks);
     parallel_for(0, split.chunks, grain_for(flops), [&](int64_t first, int64_t last) {
+        Rows<T> rows(source);
+        Tap<T, T>* tap = scratch<Tap<T, T>>(Slot::sums, taps);
         for (int64_t chunk = first; chunk < last; ++chunk) {
             T* sums = partials + chunk * size;
             std::fill_n(sums, size, T(0));
             for (int64_t row = split.first_unit(chunk); row < split.first_unit(chunk + 1); ++row) {
-                const Source<T> source{x + row / p.OH * p.H * p.W * p.C, zeros};
-                for_each_outputs(p, [&](auto pixels, int64_t j) {
-                    constexpr int P = pixels;
-                    const int64_t at = (row * p.OW + j) * p.C;
-                    int64_t c = 0;
-                    for (; c + L <= p.C; c += L) {
-                        Vec<T, L> d[P];
-                        for (int q = 0; q < P; ++q) d[q] = masked<L>(dy, relu_y, at + q * p.C + c);
-                        for_each_tap(p, row % p.OH, j, source, [&](int64_t tap, const T* pixel) {
-                            T* to = sums + tap * p.C + c;
-                            Vec<T, L> sum = load<L>(to);
-                            unroll<P>([&](auto q) __attribute__((always_inline)) {
-                                sum += d[q] * load<L>(pixel + q * p.stride_w * p.C + c);
-                            });
-                            store(to, sum);
-                        });
-                    }
-                    for (; c < p.C; ++c) {
-                        for (int q = 0; q < P; ++q) {
-                            const T d = masked_one(dy, relu_y, at + q * p.C + c);
-                            for_each_tap(p, row % p.OH, j + q, source, [&](int64_t tap, const T* pixel) {
-                                sums[tap * p.C + c] += d * pixel[c];
-                            });
-                        }
-                    }
-                });
+                set_taps(p, rows, row / p.OH, row % p.OH, sums, per_tap, tap);
+                const int64_t at = row * p.OW * p.C;
+                const RowOfProducts<T> products{p.OW, p.stride_w * p.C, p.C, dy + at,
+                                                relu_y ? relu_y + at : nullptr};
+                for_each_tile(kernels.add, taps, most_taps, 1,
+                              [&](Adding<T> add, int64_t t) { add(products, tap + t); });
             }
         }
     });
     for (int64_t c = 0; c < p.C; ++c) {
-        for (int64_t t = 0; t < p.KH * p.KW; ++t) {
-            T sum = partials[t * p.C + c];
+        const int64_t block = c / kernels.lanes * kernels.lanes;
+        const int64_t at = block + c - std::min(block, p.C - kernels.lanes);
+        for (int64_t t = 0; t < taps; ++t) {
+            T sum = partials[t * per_tap + at];
             for (int64_t chunk = 1; chunk < split.chunks; ++chunk)
-                sum += partials[chunk * size + t * p.C + c];
-            dw[c * p.KH * p.KW + t] = sum;
+                sum += partials[chunk * size + t * per_tap + at];
+            dw[c * taps + t] = sum;
         }
     }
 }

@@ -65,12 +65,11 @@ void gemm(const Gemm<T>& m) {
                             direct ? m.b_depth : block_lanes<T>(width),
                             bias + j};
             const int count = static_cast<int>(std::min<int64_t>(block_lanes<T>(width), m.cols - j));
-            for_each_tile<T>(
-                tile_kernels<T>(width).plain, i1 - i0, plain_cols(width == two_vectors ? 2 : 1), 1,
-                [&](TileKernel<T> kernel, int64_t i) {
-                    in.a = m.a + (i0 + i) * m.a_row;
-                    kernel(in, {m.c + (i0 + i) * m.cols + j, 0, m.cols, count, m.relu, nullptr});
-                });
+            for_each_tile(tile_kernels<T>(width).plain, i1 - i0, plain_cols(width == two_vectors ? 2 : 1),
+                          1, [&](TileKernel<T> kernel, int64_t i) {
+                              in.a = m.a + (i0 + i) * m.a_row;
+                              kernel(in, {m.c + (i0 + i) * m.cols + j, 0, m.cols, count, m.relu, nullptr});
+                          });
         }
     });
 }

@@ -145,9 +145,9 @@ template <typename T>
 const TileKernels<T>& tile_kernels(BlockWidth width);
 
 // The columns [0, cols) of one row in tiles of nearly equal width, each a multiple of `unit`.
-template <typename T, typename F>
-void for_each_tile(const std::array<TileKernel<T>, 14>& kernels, std::int64_t cols, std::int64_t most,
-                   std::int64_t unit, const F& f) {
+template <typename Kernels, typename F>
+void for_each_tile(const Kernels& kernels, std::int64_t cols, std::int64_t most, std::int64_t unit,
+                   const F& f) {
     const std::int64_t units = cols / unit, tiles = (units * unit + most - 1) / most;
     for (std::int64_t t = 0; t < tiles; ++t) {
         const std::int64_t from = units * t / tiles, to = units * (t + 1) / tiles;

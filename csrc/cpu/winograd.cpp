@@ -153,13 +153,12 @@ class Runner {
             const BlockWidth width = block_width<float>(c_.F - f);
             TileInput<float> in{
                 sources, 0, depth_, offset_, c_.C, filters + f * c_.C, block_lanes<float>(width), zeros_};
-            for_each_tile<float>(tile_kernels<float>(width).plain, tiles,
-                                 plain_cols(width == two_vectors ? 2 : 1), 1,
-                                 [&](TileKernel<float> kernel, int64_t i) {
-                                     in.a = sources + i * depth_;
-                                     kernel(in, {products + i * filters_.padded + f, 0, filters_.padded,
-                                                 block_lanes<float>(width), false, nullptr});
-                                 });
+            for_each_tile(tile_kernels<float>(width).plain, tiles, plain_cols(width == two_vectors ? 2 : 1),
+                          1, [&](TileKernel<float> kernel, int64_t i) {
+                              in.a = sources + i * depth_;
+                              kernel(in, {products + i * filters_.padded + f, 0, filters_.padded,
+                                          block_lanes<float>(width), false, nullptr});
+                          });
         }
     }
 
