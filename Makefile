@@ -13,7 +13,7 @@ EMULATED := MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda
 # `make test` begin at once, here it is built on first use, or at installation with FORCE_CUDA=1.
 export FORCE_CUDA ?= 0
 
-.PHONY: train test test-cuda cuda-report gpu lint format docs bench bench-quick figures sanitize sanitize-quick doctor clean
+.PHONY: train test test-cuda cuda-report gpu lint format docs bench bench-quick figures lockstep reliability sanitize sanitize-quick doctor clean
 
 # ---- environments: a stamp file per set of extras, renewed when pyproject.toml changes --------------
 
@@ -102,6 +102,14 @@ figures: $(VENV)/installed-dev
 	for script in ladder roofline numpy_steps memory fold threads untuned augment; do \
 	    $(BIN)/python benchmarks/$$script.py || exit 1; done
 	$(BIN)/python benchmarks/report.py
+
+lockstep: $(VENV)/installed-dev
+	$(BIN)/python scripts/lockstep.py
+
+# 100 runs killed and resumed, 100,000 damaged files
+reliability: $(VENV)/installed-dev
+	$(BIN)/python scripts/kill_resume.py --save
+	$(BIN)/python scripts/fuzz_readers.py --save
 
 # Any warning, a dead link among them, is an error (mkdocs.yml); the variable silences Material's notice that
 # its support ends in May 2027.

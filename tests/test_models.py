@@ -147,3 +147,14 @@ def test_wrong_arguments_are_named(changes: dict, message: str) -> None:
     good = {"name": "lenet5", "in_channels": 1, "num_classes": 10, "image_size": 28, "backend": "numpy"}
     with pytest.raises(ValueError, match=message):
         models.create(**{**good, **changes})
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet20", "vgg_small", "googlenet"])
+def test_shapes_are_known_before_anything_is_drawn(name: str) -> None:
+    options = {"in_channels": 3, "num_classes": 7, "image_size": 32}
+    shapes = models.build(name, **options).state_shapes()
+    state = models.create(name, backend="numpy", **options).state_dict()
+    assert shapes.keys() == state.keys()
+    for key, a in state.items():
+        assert (shapes[key].shape, shapes[key].dtype) == (a.shape, a.dtype), key
+        assert shapes[key].strides == (0,) * a.ndim

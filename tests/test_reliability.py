@@ -20,6 +20,7 @@ from PIL import Image
 
 from minicnn import checkpoint, cli, train
 from minicnn.checkpoint import Checkpoint
+from minicnn.saved_model import load_model
 from scripts import fuzz_readers, kill_resume
 from scripts.kill_resume import SETTINGS
 
@@ -225,6 +226,15 @@ def test_a_checkpoint_that_was_tampered_with(
     assert resume_fails(tmp_path, capsys).startswith(f"{file}: {message}")
 
 
+def test_a_claim_that_would_cost_memory_is_refused_before(undisturbed: Path, tmp_path: Path) -> None:
+    saved = checkpoint.load(undisturbed / "best.safetensors")
+    saved.image_shape = (1, 100_000, 100_000)
+    checkpoint.save(tmp_path / "c.safetensors", saved)
+    message = r"fc1.weight: expected float32 \(120, 9998400064\), got float32 \(120, 400\)"
+    with pytest.raises(checkpoint.CheckpointError, match=message):
+        load_model(tmp_path / "c.safetensors", "numpy")
+
+
 def test_a_config_that_was_tampered_with_changes_nothing(half_done: Path, undisturbed: Path) -> None:
     """config.json tells; the checkpoint decides."""
     (half_done / "config.json").write_text('{"model": "resnet50", "seed": ')
@@ -257,6 +267,7 @@ def test_an_image_changed_between_two_runs(tmp_path: Path, capsys: pytest.Captur
 # ---- damaged files ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks of memory are read from Linux's /proc")
 def test_readers_read_or_refuse() -> None:
     """The short form of scripts/fuzz_readers.py."""
     for name in fuzz_readers.TARGETS:
@@ -266,6 +277,7 @@ def test_readers_read_or_refuse() -> None:
         assert result["refused"] > 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks of memory are read from Linux's /proc")
 def test_fuzzing_finds_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a reader that errs in each of the ways that count."""
 

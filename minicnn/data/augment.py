@@ -48,7 +48,7 @@ AMOUNTS = {
     "brightness": _Amount("shares", "multiply pixels by 1 - share to 1 + share", 1),
     "contrast": _Amount("shares", "multiply distances from the image's mean likewise", 1),
     "cutout": _Amount("pixels", "fill a square of this side with the mean colour", whole=True),
-    "erase": _Amount("chance", "fill a rectangle of 0.02 to 0.33 of the image with its mean colour", 1),
+    "erase": _Amount("chance", "fill a rectangle of 0.02 to 0.33 of the image with the mean colour", 1),
     "mixup": _Amount("alpha", "blend with another image and its label, by a share from Beta(alpha, alpha)"),
 }
 FLIP = "mirror left to right: a random half of the images in one epoch, the other half in the next"
