@@ -41,7 +41,7 @@ from fuzz_targets import TARGETS, Target, mutated  # noqa: E402
 
 SECONDS = 5  # of the processor
 ANY_FILE = 96 << 20
-"""Bytes that a reader may take for any file: an image of 16 million pixels in 4 bytes each, and a half."""
+"""Bytes that a reader may take for any file: a few copies of an image of 4 million pixels, 4 bytes each."""
 
 ADDRESS_SPACE = 1 << 30
 """Bytes of address space that may be asked for beyond what the process has."""

@@ -1,10 +1,10 @@
 """Kills training with SIGKILL at random moments, resumes it, and compares its end with a run's left alone.
 
-Each trial is a run of `python -m minicnn.train` in a folder of its own, killed once or more: at a moment
-drawn from its start and training, now and then from its report too, or at the first write of a file after
-that moment.  It is resumed until it ends, and then every file must be what the undisturbed run left, bit
-for bit, but for the times in it; nothing else may lie there.  A difference ends the script with exit
-status 1.
+Each trial is a run of what `python -m minicnn.train` runs, in processes forked from one that imported it,
+and in a folder of its own.  It is killed once or more: at a moment drawn from its start and training,
+now and then from its report too, or at the first write of a file after that moment.  It is resumed until it
+ends, and then every file must be what the undisturbed run left, bit for bit, but for the times in it, and
+nothing else may lie there.  A difference ends the script with exit status 1.
 
     python scripts/kill_resume.py [--times 100] [--first 0] [--save]
 
@@ -16,12 +16,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import subprocess
+import multiprocessing
+import os
+import signal
 import sys
 import tempfile
 import time
 from collections import Counter
 from dataclasses import asdict
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -32,29 +35,42 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # this checkout, installed
 
 from minicnn import checkpoint  # noqa: E402 - after the path is set
 
-EPOCHS = 3
+EPOCHS = 4
 SETTINGS = [
-    "--model", "lenet5", "--limit-train", "64", "--limit-test", "32", "--batch-size", "16",
+    "--model", "lenet5", "--limit-train", "64", "--limit-test", "32", "--batch-size", "8",
     "--epochs", str(EPOCHS), "--backend", "numpy", "--threads", "1", "--save-every", "0",
 ]  # fmt: skip
 TIMES = ("seconds", "images_per_second")
 SAVED_FROM = 100
 MOST_KILLS = 3
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["minicnn.train", "minicnn.report", "sklearn.metrics", "matplotlib.figure",
+                              "matplotlib.backends.backend_agg", "safetensors.numpy"])  # fmt: skip
 PATIENCE = 600
 """Seconds after which a run that has not ended hangs."""
 
 
-def start(folder: Path, settings: list[str] = SETTINGS) -> subprocess.Popen[str]:
+def start(folder: Path) -> BaseProcess:
     """Begin the run of this folder, or go on with it."""
-    line = [sys.executable, "-m", "minicnn.train", *settings, "--resume", "--out", str(folder)]
-    return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = FORKS.Process(target=command, args=([*SETTINGS, "--resume", "--out", str(folder)],))
+    process.start()
+    return process
 
 
-def end(process: subprocess.Popen[str]) -> None:
-    """Wait for a run that is left alone.  Raises RuntimeError with its message if it fails."""
-    _, message = process.communicate(timeout=PATIENCE)
-    if process.returncode or message:
-        raise RuntimeError(f"exit status {process.returncode}: {message}")
+def command(arguments: list[str]) -> None:
+    """What `python -m minicnn.train` does, errors apart silently."""
+    from minicnn import cli, train
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    cli.run(lambda: train.main(arguments))
+
+
+def end(process: BaseProcess) -> None:
+    """Wait for a run that is left alone.  Raises RuntimeError if it fails; it says why on stderr."""
+    process.join(PATIENCE)
+    if process.exitcode != 0:
+        process.kill()
+        raise RuntimeError(f"exit status {process.exitcode}")
 
 
 def kill(folder: Path, moment: float, in_write: bool) -> str | None:
@@ -64,13 +80,12 @@ def kill(folder: Path, moment: float, in_write: bool) -> str | None:
     """
     left = _asides(folder)
     process = start(folder)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(moment)
-    while in_write and process.poll() is None and _asides(folder) == left:
+    process.join(moment)
+    while in_write and process.is_alive() and _asides(folder) == left:
         time.sleep(0.0002)
     process.kill()
-    process.communicate(timeout=PATIENCE)
-    if process.returncode >= 0:
+    process.join(PATIENCE)
+    if process.exitcode != -signal.SIGKILL:
         return None
     when = "between two writes" if _asides(folder) == left else "while a file was written"
     file = folder / "checkpoint.safetensors"
@@ -141,6 +156,9 @@ def _asides(folder: Path) -> dict[str, int]:
 def run(trials: range, folder: Path) -> dict[str, Any]:
     """These trials, each with a seed of its own number, in this folder; the counts, and what differed."""
     reference = folder / "undisturbed"
+    warm = FORKS.Process(target=int)  # the imports are done then, and count for nothing
+    warm.start()
+    end(warm)
     began = time.time()
     end(start(reference))
     spans = (reference / "checkpoint.safetensors").stat().st_mtime - began, time.time() - began

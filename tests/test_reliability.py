@@ -66,10 +66,10 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("killed") / "run"
     process = kill_resume.start(out)
     file = out / "checkpoint.safetensors"
-    while process.poll() is None and not (file.exists() and checkpoint.load(file).optimizer_steps >= 5):
+    while process.is_alive() and not (file.exists() and checkpoint.load(file).optimizer_steps >= 5):
         time.sleep(0.002)
     process.kill()
-    process.communicate()
+    process.join()
     for path in out.glob(".*.tmp"):
         path.unlink()
     assert checkpoint.load(file).epoch < kill_resume.EPOCHS, "the run ended before it could be killed"
@@ -161,7 +161,7 @@ def test_two_runs_in_one_folder(half_done: Path, undisturbed: Path) -> None:
     file = half_done / "checkpoint.safetensors"
     began = file.stat().st_mtime_ns
     first = kill_resume.start(half_done)
-    while first.poll() is None and file.stat().st_mtime_ns == began:
+    while first.is_alive() and file.stat().st_mtime_ns == began:
         time.sleep(0.002)
     os.kill(first.pid, signal.SIGSTOP)  # so that it cannot end meanwhile
     second = subprocess.run(
@@ -171,7 +171,7 @@ def test_two_runs_in_one_folder(half_done: Path, undisturbed: Path) -> None:
         f"{half_done} is in use by another run: wait until it ends, or choose another --out"
     )
     first.kill()
-    first.communicate()
+    first.join()
     kill_resume.end(kill_resume.start(half_done))
     assert kill_resume.differences(half_done, undisturbed) == []
 

@@ -20,7 +20,7 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 """What is decoded.  Pillow knows more, of which some run other programs: EPS, say."""
 
 _GREY_MODES = ("1", "L", "LA")
-_ANY_FILE = 1 << 24  # pixels that an image may have however small its file
+_ANY_FILE = 1 << 22  # pixels that an image may have however small its file
 _PIXELS_A_BYTE = 8 * 1032  # the most that come out of a byte of deflate, at one bit a pixel
 
 
