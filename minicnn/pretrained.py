@@ -7,6 +7,7 @@ Training normalises images by its own dataset's mean and deviation, whatever the
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,7 +87,9 @@ def _read_torch(path: Path) -> Tensors:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pickles; those that cannot be read raise
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            # In memory, since a read from a file makes room for all that a false length promises.
+            file = io.BytesIO(path.read_bytes())
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds, for a file that may be anything
         why = str(error).partition("\n")[0]
         raise CheckpointError(f"{path} is torn, or not a state dict of torch's: {why}") from None
