@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nets import NETS
 from paired import load
-from results import OURS, Result, best_torch, ladder_rows, main_entries, ratio, shares
+from results import OURS, Result, best_torch, count, ladder_rows, main_entries, ratio, shares
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,8 +80,7 @@ def batches(entries: Result) -> Figure:
     ordered = [handles[row] for row in COLORS if row in handles]
     figure.legend(handles=ordered, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     one = next(iter(entries.values()))
-    threads = one["machine"]["threads"]
-    words = f"{one['phase']}, {threads} thread{'s' if threads > 1 else ''}"
+    words = f"{one['phase']}, {count(one['machine']['threads'])}"
     figure.suptitle(f"images a second against the batch size: {words}", fontsize=10)
     return figure
 
@@ -179,9 +178,9 @@ def ladder(result: Result) -> Figure:
         rows[place] = (name, label, place)
     axes.set_yticks(range(len(rows)), [label for _, label, _ in rows])
     axes.invert_yaxis()
-    for count, peak in result["GFLOP/s at peak"].items():
+    for threads, peak in result["GFLOP/s at peak"].items():
         axes.axvline(peak, color="black", linewidth=0.8, linestyle="--")
-        axes.text(peak, -0.75, f"peak, {count}", ha="center", fontsize=8)
+        axes.text(peak, -0.75, f"peak, {threads}", ha="center", fontsize=8)
     axes.set_xlim(0, axes.get_xlim()[1] * 1.06)
     axes.set_xlabel("GFLOP/s, counted as the plain sum has them (more is better)", fontsize=9)
     return figure
@@ -231,9 +230,13 @@ def stale() -> list[str]:
 
     found = []
     for name in PLOTS:
-        path = IMAGES / f"{name}.png"
-        if shown(name) and not (path.exists() and Image.open(path).info.get(KEY) == shown(name)):
+        path, wanted = IMAGES / f"{name}.png", shown(name)
+        if wanted and not path.exists():
             found.append(path.name)
+        elif wanted:
+            with Image.open(path) as image:
+                if image.info.get(KEY) != wanted:
+                    found.append(path.name)
     return found
 
 

@@ -5,6 +5,7 @@ A row is ``minicnn numpy``, ``minicnn cpp``, ``minicnn cuda``, or a name of `pee
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -63,17 +64,16 @@ def no_grad(call: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
 
 def conv(name: str, shape: ConvShape, fused: bool, backward: bool) -> Kernel:
     """conv2d, or conv2d_relu_max_pool2d where the network has it."""
-    x = normal(shape.n, shape.c, shape.size, shape.size)
-    weight = normal(shape.f, shape.c // shape.groups, shape.kernel, shape.kernel)
-    bias, attributes = (
-        normal(shape.f),
-        Conv((shape.stride,) * 2, (shape.padding,) * 2, (1, 1), shape.groups),
-    )
+    attributes = Conv((shape.stride,) * 2, (shape.padding,) * 2, (1, 1), shape.groups)
     side = shape.out // 2 if fused else shape.out
-    dy = normal(shape.n, shape.f, side, side)
+    x_shape, dy_shape = (shape.n, shape.c, shape.size, shape.size), (shape.n, shape.f, side, side)
+    weight_shape = (shape.f, shape.c // shape.groups, shape.kernel, shape.kernel)
+
+    def arrays() -> Arrays:
+        return [normal(*sizes) for sizes in (x_shape, weight_shape, (shape.f,), dy_shape)]
 
     def ours(backend: Backend) -> Callable[[], Arrays]:
-        a, w, b, d = (backend.asarray(v) for v in (x, weight, bias, dy))
+        a, w, b, d = map(backend.asarray, arrays())
         if not fused:
             options = attributes._asdict()
             if backward:
@@ -93,12 +93,14 @@ def conv(name: str, shape: ConvShape, fused: bool, backward: bool) -> Kernel:
         backend = backend_of(row)
         if backend is not None:
             return ours(backend)
-        peer = PEERS[row]
-        return torch_call(row, layer, [peer.images(x), peer.images(weight), torch.from_numpy(bias)],
-                          peer.images(dy) if backward else None)  # fmt: skip
+        x, weight, bias, dy = arrays()
+        images = PEERS[row].images
+        inputs = [images(x), images(weight), torch.from_numpy(bias)]
+        return torch_call(row, layer, inputs, images(dy) if backward else None)
 
-    inputs, results = (dy.size + x.size, x.size) if backward else (x.size, dy.size)
-    size = 4 * (inputs + results + (2 if backward else 1) * weight.size) + (dy.size if fused else 0)
+    times = 2 if backward else 1  # x and the weights are read, and in backward their gradients written
+    numbers = times * (math.prod(x_shape) + math.prod(weight_shape)) + math.prod(dy_shape)
+    size = 4 * numbers + (math.prod(dy_shape) if fused else 0)
     op, direction = "conv2d_relu_max_pool2d" if fused else "conv2d", "backward" if backward else "forward"
     flops = (4 if backward else 2) * shape.multiply_adds
     return Kernel(f"{op}-{name}-{direction}", flops, size, make, comparable=not (fused and backward))
@@ -120,21 +122,20 @@ def torch_call(
 
 def dense(name: str, backward: bool) -> Kernel:
     n, inputs, outputs = DENSES[name]
-    arrays = [normal(n, inputs), normal(outputs, inputs), normal(outputs)]
-    dy = normal(n, outputs)
 
     def make(row: str) -> Callable[[], Arrays]:
+        arrays = [normal(n, inputs), normal(outputs, inputs), normal(outputs), normal(n, outputs)]
         backend = backend_of(row)
         if backend is None:
-            tensors = [torch.from_numpy(a.copy()) for a in arrays]
-            return torch_call(row, F.linear, tensors, torch.from_numpy(dy) if backward else None)
-        x, weight, bias, d = (backend.asarray(a) for a in (*arrays, dy))
+            *tensors, dy = map(torch.from_numpy, arrays)
+            return torch_call(row, F.linear, tensors, dy if backward else None)
+        x, weight, bias, d = map(backend.asarray, arrays)
         if backward:
             return lambda: list(backend.dense_backward(d, x, weight))
         return lambda: [backend.dense_forward(x, weight, bias)]
 
     times = 2 if backward else 1
-    size = 4 * (times * (arrays[0].size + arrays[1].size) + dy.size)
+    size = 4 * (times * (n * inputs + outputs * inputs) + n * outputs)
     return Kernel(f"dense-{name}-{'backward' if backward else 'forward'}", times * 2 * n * inputs * outputs,
                   size, make)  # fmt: skip
 
@@ -142,10 +143,9 @@ def dense(name: str, backward: bool) -> Kernel:
 def max_pool(name: str) -> Kernel:
     """With the winners, as in training."""
     n, c, size = IMAGES[name]
-    x = normal(n, c, size, size)
 
     def make(row: str) -> Callable[[], Arrays]:
-        backend = backend_of(row)
+        x, backend = normal(n, c, size, size), backend_of(row)
         if backend is not None:
             a = backend.asarray(x)
             return lambda: [backend.max_pool2d_forward(a, **POOL._asdict())[0]]
@@ -153,17 +153,17 @@ def max_pool(name: str) -> Kernel:
         images = PEERS[row].images(x)
         return lambda: [pool(images)[0]]
 
-    return Kernel(f"max_pool2d-{name}-forward", 0, 4 * x.size + 5 * x.size // 4, make)
+    return Kernel(f"max_pool2d-{name}-forward", 0, (4 * 4 + 5) * n * c * size * size // 4, make)
 
 
 def batch_norm(name: str) -> Kernel:
     """Forward in training."""
     n, c, size = IMAGES[name]
-    x, ones, zeros = normal(n, c, size, size), np.ones(c, np.float32), np.zeros(c, np.float32)
+    ones, zeros = np.ones(c, np.float32), np.zeros(c, np.float32)
     options = {"training": True, "momentum": 0.1, "eps": 1e-5}
 
     def make(row: str) -> Callable[[], Arrays]:
-        backend = backend_of(row)
+        x, backend = normal(n, c, size, size), backend_of(row)
         if backend is not None:
             a, w, b, mean, var = (backend.asarray(v.copy()) for v in (x, ones, zeros, zeros, ones))
             return lambda: [backend.batch_norm2d_forward(a, w, b, mean, var, **options)[0]]
@@ -172,21 +172,20 @@ def batch_norm(name: str) -> Kernel:
             row, lambda a: F.batch_norm(a, mean, var, w, b, **options), [PEERS[row].images(x)], None
         )
 
-    return Kernel(f"batch_norm2d-{name}-forward", 0, 8 * x.size, make)
+    return Kernel(f"batch_norm2d-{name}-forward", 0, 8 * n * c * size * size, make)
 
 
 def relu(name: str) -> Kernel:
     n, c, size = IMAGES[name]
-    x = normal(n, c, size, size)
 
     def make(row: str) -> Callable[[], Arrays]:
-        backend = backend_of(row)
+        x, backend = normal(n, c, size, size), backend_of(row)
         if backend is not None:
             a = backend.asarray(x)
             return lambda: [backend.relu_forward(a)]
         return torch_call(row, F.relu, [PEERS[row].images(x)], None)
 
-    return Kernel(f"relu-{name}-forward", 0, 8 * x.size, make)
+    return Kernel(f"relu-{name}-forward", 0, 8 * n * c * size * size, make)
 
 
 def check(kernel: Kernel, row: str, results: Arrays, expected: Arrays) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import figures
 from nets import NETS
 from paired import load
-from results import Result, best_torch, ladder_rows, main_entries, ratio, shares, where
+from results import Result, best_torch, count, ladder_rows, main_entries, ratio, shares, where
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "fused.md")
@@ -63,7 +63,7 @@ def steps(result: Result) -> str:
                 e for e in result.values() if e["phase"] == phase and e["machine"]["threads"] == threads
             ]
             if entries:
-                title = f"### {phase.capitalize()}, {threads} thread{'s' if threads > 1 else ''}"
+                title = f"### {phase.capitalize()}, {count(threads)}"
                 parts.append(
                     f"{title}\n\n{step_table(entries)}\n\n`benchmarks/steps.py` on {places(entries)}."
                 )

@@ -13,8 +13,12 @@ OURS = "minicnn cpp"
 def where(result: Result) -> str:
     """The machine, threads, versions and commit of a result."""
     at = result["machine"]
-    threads = f"{at['threads']} thread{'s' if at['threads'] > 1 else ''}"
-    return f"{at['cpu']}, {threads}, torch {at['torch']}, commit {at['commit']}"
+    return f"{at['cpu']}, {count(at['threads'])}, torch {at['torch']}, commit {at['commit']}"
+
+
+def count(threads: int) -> str:
+    """``1 thread`` or ``2 threads``."""
+    return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
 def best_torch(ms: dict[str, float]) -> str:

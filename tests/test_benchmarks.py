@@ -1,0 +1,111 @@
+"""The benchmarks: who is timed gives the right results, and tables and plots show what was saved."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import figures
+import numpy as np
+import paired
+import pytest
+import report
+import results
+import rows
+from index_im2col import UsualNet
+from kernels import check, kernels
+from nets import NETS, batch, build
+
+OURS_AND_TORCH = {"minicnn cpp": 2.0, "torch eager": 5.0, "torch channels-last": 3.0, "ONNX Runtime": 1.5}
+
+
+def test_all_rows_that_can_be_had_agree() -> None:
+    """In a process of its own: JAX, where it is installed, makes threads that a fork may not survive."""
+    script = Path(paired.__file__).with_name("steps.py")
+    command = [sys.executable, str(script), "--check", "--no-compile", "--batches", "4"]
+    done = subprocess.run([*command, "--nets", "lenet5"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_rows_that_differ_are_found() -> None:
+    other = rows.training_step("torch eager", "lenet5", 3)  # fewer images, so another loss
+    with pytest.raises(AssertionError, match="minicnn"):
+        rows.check_losses({"minicnn cpp": rows.training_step("minicnn cpp", "lenet5", 4), "other": other})
+
+
+def test_the_usual_numpy_net_takes_the_same_steps() -> None:
+    x, y = batch("lenet5", 4)
+    usual = UsualNet(build("lenet5", "numpy").state_dict(), "lenet5")
+    steps = {
+        "minicnn numpy": rows.training_step("minicnn numpy", "lenet5", 4),
+        "usual": lambda: usual.step(x, y, rows.LR, rows.MOMENTUM),
+    }
+    rows.check_losses(steps)
+
+
+@pytest.mark.parametrize("part", ["lenet_conv1", "resnet_strided", "simple_map1", "lenet_fc1"])
+def test_kernels_agree_with_torch(part: str) -> None:
+    chosen = [kernel for kernel in kernels() if part in kernel.name]
+    assert chosen
+    for kernel in chosen:
+        check(kernel, "minicnn cpp", kernel.make("minicnn cpp")(), kernel.make("torch eager")())
+
+
+def test_sides_take_turns() -> None:
+    order = []
+    sides = {"a": lambda: (order.append("a"), time.sleep(0.01)), "b": lambda: order.append("b")}
+    times = paired.time_in_turn(sides, seconds=0, least_rounds=2)
+    assert times["a"] > 10 > times["b"]
+    changes = [name for i, name in enumerate(order) if i == 0 or order[i - 1] != name]
+    assert changes == ["a", "b", "a", "b"]
+
+
+def test_a_ratio_is_to_the_fastest_way_of_running_torch() -> None:
+    assert results.best_torch(OURS_AND_TORCH) == "torch channels-last"
+    assert results.ratio(OURS_AND_TORCH) == 1.5
+
+
+def entry(name: str, n: int, **changed: float) -> dict[str, Any]:
+    machine = {"cpu": "a CPU", "threads": 2, "torch": "2", "commit": "abc"}
+    ms = OURS_AND_TORCH | changed
+    return {"net": name, "batch": n, "phase": "training", "milliseconds": ms, "machine": machine}
+
+
+def test_losses_are_told() -> None:
+    lost = report.losses({"lenet5, batch 128, training": entry("lenet5", 128)})
+    assert "| lenet5, batch 128, training | ONNX Runtime | 1.5 | 2 | 0.75 |" in lost
+    assert lost.count("\n|") == 3
+    assert "none" in report.losses({"a": entry("lenet5", 128, **{"ONNX Runtime": 2.5})})
+
+
+def test_blocks_are_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "before\n<!-- headline: begin -->\nold\n<!-- headline: end -->\nafter\n"
+    monkeypatch.setattr(report, "load", lambda _: {"a": entry("lenet5", 128)})
+    new = report.filled(text)
+    assert "| lenet5, 128 | 2.00 | 3.00 | **1.50** |" in new
+    assert "old" not in new
+    assert report.filled(new) == new
+    assert new.startswith("before\n")
+    assert new.endswith("after\n")
+
+
+def test_a_plot_of_other_results_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = {f"{name} {n}": entry(name, n) for name in ("lenet5", "vgg_like") for n in NETS[name].batches}
+    monkeypatch.setattr(figures, "IMAGES", tmp_path)
+    monkeypatch.setattr(figures, "load", lambda _: saved)
+    monkeypatch.setattr(figures, "PLOTS", {"speedup": (lambda: saved, figures.speedup)})
+    assert figures.stale() == ["speedup.png"]
+    figures.draw(figures.stale())
+    assert figures.stale() == []
+    saved["lenet5 128"]["milliseconds"]["minicnn cpp"] = 1.0
+    assert figures.stale() == ["speedup.png"]
+
+
+def test_shares_of_the_peaks() -> None:
+    kernel = {"MFLOP": 100.0, "MB": 10.0, "milliseconds": {"minicnn cpp": 2.0}}
+    shares = results.shares(kernel, {"GFLOP/s": 100.0, "GB/s": 20.0}, "minicnn cpp")
+    np.testing.assert_allclose(shares, (0.5, 0.25))
