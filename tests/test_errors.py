@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from minicnn.backends import Backend, Pair, get_backend
 from minicnn.testing import OPERATIONS, REFUSALS, Check, Wrong, draw, refusal_checks
-from minicnn.testing.checks import FIRST_OF_EACH_OP
+from minicnn.testing.checks import FIRST_OF_EACH_OP, drawn
 from minicnn.testing.oracle import to_backend
 from minicnn.testing.refusals import f32, i64
 
@@ -52,6 +52,16 @@ BACKWARD = {
     "concat": ((2, 4, 4, 5), "sizes: expected positive sizes with sum C=4, got (3,)"),
     "flatten": ((3, 39), "dy: expected shape (3, 40), got (3, 39)"),
 }
+
+
+@pytest.mark.parametrize("op", BACKWARD)
+def test_torch_refuses_the_upstream_gradient_too(op: str) -> None:
+    problem = drawn(FIRST_OF_EACH_OP[op], "float32")
+    tensors = {n: a if a is None else torch.tensor(a) for n, a in problem.inputs.items()}
+    tensors["x0" if op == "concat" else "x"].requires_grad_()
+    y = OPERATIONS[op].torch(torch, tensors, problem.case.attrs)
+    with pytest.raises(RuntimeError, match="Mismatch in shape"):
+        next(iter(y.values())).backward(torch.zeros(BACKWARD[op][0]))
 
 
 @pytest.mark.parametrize("op", BACKWARD)

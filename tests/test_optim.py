@@ -10,70 +10,13 @@ import torch
 
 from minicnn import Trainer, optim
 from minicnn.backends import Backend
-from minicnn.layers import Conv2d, Dense, Flatten, Sequential
-
-STEPS = 20
-
-OPTIONS: list[tuple[str, dict[str, Any]]] = [
-    ("SGD", {"lr": 0.1}),
-    ("SGD", {"lr": 0.1, "weight_decay": 0.01}),
-    ("SGD", {"lr": 0.1, "momentum": 0.9}),
-    ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
-    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
-    ("SGD", {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.1, "nesterov": True}),
-    ("Adam", {"lr": 0.01}),
-    ("Adam", {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3}),
-    ("Adam", {"lr": 0.01, "weight_decay": 0.1}),
-    ("AdamW", {"lr": 0.01}),
-    ("AdamW", {"lr": 0.1, "betas": (0.5, 0.99), "weight_decay": 0.3}),
-    ("AdamW", {"lr": 0.01, "weight_decay": 0.0}),
-    ("RMSprop", {"lr": 0.01}),
-    ("RMSprop", {"lr": 0.01, "alpha": 0.9, "eps": 1e-4}),
-    ("RMSprop", {"lr": 0.01, "weight_decay": 0.1}),
-    ("RMSprop", {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1}),
-]
+from minicnn.testing import Check
+from minicnn.testing.optimizers import OPTIONS, name_of, optimizer_checks, set_gradients, small_model
 
 
-def name_of(option: Any) -> str:
-    return option if isinstance(option, str) else ",".join(f"{k}={v}" for k, v in option.items())
-
-
-def small_model(backend: Backend, dtype: str = "float64") -> Sequential:
-    return Sequential(
-        Conv2d(1, 2, 3), Flatten(), Dense(8, 3), backend=backend, dtype=dtype, input_shape=(1, 4, 4)
-    )
-
-
-def set_gradients(model: Sequential, backend: Backend, gradients: dict[str, np.ndarray]) -> None:
-    for prefix, layer in model.named_layers():
-        layer.grads = {name: backend.asarray(gradients[f"{prefix}.{name}"].copy()) for name in layer.params}
-
-
-@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=name_of)
-def test_equals_torch_step_by_step(
-    backend: Backend, name: str, options: dict[str, Any], rng: np.random.Generator
-) -> None:
-    model = small_model(backend)
-    twins = {key: torch.tensor(a, requires_grad=True) for key, a in model.state_dict().items()}
-    mine, theirs = (
-        getattr(optim, name)(**options),
-        getattr(torch.optim, name)(list(twins.values()), **options),
-    )
-    for step in range(STEPS):
-        gradients = {key: rng.standard_normal(tuple(t.shape)) for key, t in twins.items()}
-        if step == 7:  # a gradient of exactly zero is a step like any other
-            gradients = {key: np.zeros_like(g) for key, g in gradients.items()}
-        for key, t in twins.items():
-            t.grad = torch.from_numpy(gradients[key].copy())
-        set_gradients(model, backend, gradients)
-        if step == 10:  # the learning rate may change between steps
-            mine.lr = options["lr"] / 3
-            theirs.param_groups[0]["lr"] = options["lr"] / 3
-        mine.step(model)
-        theirs.step()
-        for key, a in model.state_dict().items():
-            np.testing.assert_allclose(a, twins[key].detach(), rtol=1e-12, atol=1e-13, err_msg=key)
-    assert mine.steps == STEPS
+@pytest.mark.parametrize("check", list(optimizer_checks()), ids=str)
+def test_equals_torch_step_by_step(backend: Backend, check: Check) -> None:
+    check.run(backend)
 
 
 @pytest.mark.parametrize(("name", "options"), OPTIONS, ids=name_of)

@@ -39,12 +39,14 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_passes_and_says_what_it_checked(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--backend", "numpy", "--op", "relu,concat") == 0
+    assert run("--backend", "numpy", "--op", "relu,concat,sgd_step") == 0
     out = capsys.readouterr().out
     assert "float32" in out
     assert "float64" in out
-    names = [line.split()[0] for line in out.splitlines() if line.startswith(("relu", "concat"))]
-    assert names == ["relu", "concat"]
+    names = [
+        line.split()[0] for line in out.splitlines() if line.startswith(("relu", "concat", "sgd_step"))
+    ]
+    assert names == ["relu", "concat", "sgd_step"]
     assert "verdict: all " in out
     assert "on numpy" in out
 

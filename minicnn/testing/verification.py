@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from minicnn.backends.base import Backend
 from minicnn.testing.checks import Check, case_checks
+from minicnn.testing.optimizers import optimizer_checks
 from minicnn.testing.refusals import refusal_checks
 from minicnn.testing.rules import rule_checks
 from minicnn.testing.tolerance import Error
@@ -19,6 +20,7 @@ def all_checks(backend: str, *, full: bool = False) -> Iterator[Check]:
     yield from case_checks(backend, full=full)
     yield from rule_checks()
     yield from refusal_checks()
+    yield from optimizer_checks()
 
 
 @dataclass
