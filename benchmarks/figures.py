@@ -32,7 +32,7 @@ def speedup(result: Result) -> Figure:
     """Bars: PyTorch's fastest time over minicnn's, each net at its main batch size."""
     entries = main_entries(result, threads=2)
     nets = [name for name in NETS if any(net == name for net, _ in entries)]
-    figure, axes = new_figure(7, 0.7 + 0.62 * len(nets))
+    figure, axes = new_axes(7, 0.7 + 0.62 * len(nets))
     for i, (phase, color) in enumerate(PHASE_COLORS.items()):
         for row, name in enumerate(nets):
             entry = entries.get((name, phase))
@@ -71,7 +71,8 @@ def batches(entries: Result) -> Figure:
     nets = [name for name in NETS if any(e["net"] == name for e in entries.values())]
     columns = min(3, len(nets))
     lines = -(-len(nets) // columns)
-    figure, panels = new_figure(3.1 * columns, 2.5 * lines + 0.5, lines, columns)
+    figure = new_figure(3.1 * columns, 2.5 * lines + 0.5)
+    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes, name in zip(panels, nets, strict=False):
         panel(axes, name, [e for e in entries.values() if e["net"] == name])
     for axes in panels[len(nets) :]:
@@ -98,7 +99,7 @@ def panel(axes: Any, name: str, entries: list[Result]) -> None:
                       linewidth=2 if row == OURS else 1.2)  # fmt: skip
     axes.set_xscale("log", base=2)
     sizes = sorted({e["batch"] for e in entries})
-    axes.set_xticks(sizes, [str(n) for n in sizes])
+    axes.set_xticks(sizes, [str(n) for n in sizes], fontsize=8)
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.set_title(name, fontsize=10)
@@ -110,7 +111,7 @@ def roofline(result: Result) -> Figure:
     products = [name for name, kernel in kernels.items() if kernel["MFLOP"]]
     others = [name for name in kernels if name not in products]
     shapes = list(dict.fromkeys(name.rpartition("-")[0] for name in products))
-    figure = new_figure_only(9, 0.26 * (len(shapes) + len(others)) + 2.6)
+    figure = new_figure(9, 0.26 * (len(shapes) + len(others)) + 2.6)
     grid = figure.add_gridspec(2, 2, height_ratios=[len(shapes), len(others) + 1])
     for i, direction in enumerate(("forward", "backward")):
         axes = figure.add_subplot(grid[0, i])
@@ -150,7 +151,7 @@ def memory(result: Result) -> Figure:
     """Bars: peak memory of training."""
     grown = result["peak growth, MB"]
     sides = list(next(iter(grown.values())))
-    figure, axes = new_figure(7, 0.8 + 0.75 * len(grown))
+    figure, axes = new_axes(7, 0.8 + 0.75 * len(grown))
     for i, side in enumerate(sides):
         values = [row[side] for row in grown.values()]
         places = [row + 0.27 * i for row in range(len(grown))]
@@ -168,7 +169,7 @@ def memory(result: Result) -> Figure:
 def ladder(result: Result) -> Figure:
     """Bars: GFLOP/s of each step of the fused kernel, of the library and of PyTorch."""
     rows = ladder_rows(result)
-    figure, axes = new_figure(7, 0.9 + 0.36 * len(rows))
+    figure, axes = new_axes(7, 0.9 + 0.36 * len(rows))
     for place, (name, label, _) in enumerate(rows):
         rate = 2e-6 * result["multiply-adds"] / result["forward, ms"][name]
         color = "#7fb8d1" if name.startswith("step") else COLORS.get(name, COLORS[OURS])
@@ -200,22 +201,20 @@ PLOTS: dict[str, tuple[Callable[[], Result], Callable[[Result], Figure]]] = {
 """The plots by file name: what each shows (nothing where it was not measured), and how."""
 
 
-def new_figure_only(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """A figure of so many inches, which no window shows."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams.update(
-        {"font.family": "DejaVu Sans", "axes.spines.top": False, "axes.spines.right": False}
-    )
+    looks = {"font.family": "DejaVu Sans", "axes.spines.top": False, "axes.spines.right": False}
+    matplotlib.rcParams.update(looks)
     return Figure((width, height), layout="constrained")
 
 
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
-    """A figure with its axes: one, or a list of rows * columns."""
-    figure = new_figure_only(width, height)
-    panels = figure.subplots(rows, columns, squeeze=False)
-    return figure, panels[0, 0] if rows * columns == 1 else list(panels.flat)
+def new_axes(width: float, height: float) -> tuple[Figure, Any]:
+    """A figure with one pair of axes."""
+    figure = new_figure(width, height)
+    return figure, figure.subplots()
 
 
 def shown(name: str) -> str:

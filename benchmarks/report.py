@@ -50,8 +50,12 @@ def headline(result: Result) -> str:
 
 
 def places(entries: list[Result]) -> str:
-    """Where the entries were measured; usually one place."""
-    return "; ".join(dict.fromkeys(where(entry) for entry in entries))
+    """Where the entries were measured; usually one place and one commit."""
+    commits: dict[str, dict[str, None]] = {}
+    for entry in entries:
+        place, _, commit = where(entry).rpartition(", commit ")
+        commits.setdefault(place, {})[commit] = None
+    return "; ".join(f"{place}, commit {' and '.join(found)}" for place, found in commits.items())
 
 
 def steps(result: Result) -> str:
