@@ -59,6 +59,11 @@ def test_cpp_kernels_structs_and_members() -> None:
     assert cpp_pieces(CPP, "sum") == ["int sum(int by) const { return first + by; }"]
 
 
+def test_cpp_members_lose_their_indent_around_preprocessor_lines() -> None:
+    text = "class A {\n    void f() {\n#if X\n        g();\n#endif\n    }\n};\n"
+    assert cpp_pieces(text, "f") == ["void f() {\n#if X\n    g();\n#endif\n}"]
+
+
 @pytest.mark.parametrize("name", ["declared", "brace", "absent", "a"])
 def test_cpp_names_that_are_not_defined(name: str) -> None:
     assert cpp_pieces(CPP, name) == []

@@ -5,7 +5,7 @@ A page may hold, each on a line of its own:
     {{ source PATH NAME... }}   definitions cut out of a file, or all of it; with a link to the whole file
     {{ picture NAME }}          a drawing whose numbers are computed here (`pictures.py`)
     {{ run COMMAND }}           an entry of docs/tutorial_run.json: the command and what it printed
-    {{ implementations }}       an operation's contract and its three implementations, from the front matter
+    {{ implementations }}       the contract and the implementations that the front matter lists
 
 Everything that a page names must exist, else the build fails.
 """
@@ -13,6 +13,7 @@ Everything that a page names must exist, else the build fails.
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -99,24 +100,24 @@ def operations() -> set[str]:
 
 
 def _contract(op: str) -> str:
-    """The methods of the contract that are this operation; of a fused one also what it is composed of."""
+    """The methods of the contract that are this operation."""
     pieces = []
-    for path, scope in ((PRIMITIVES, "Primitives"), (FUSED, "Backend")):
-        for method in (op, f"{op}_forward", f"{op}_backward"):
-            try:
-                pieces.append(extract(path, f"{scope}.{method}").replace("@abstractmethod\n", ""))
-            except LookupError:
-                continue
+    for method in (op, f"{op}_forward", f"{op}_backward"):
+        with contextlib.suppress(LookupError):
+            pieces.append(extract(PRIMITIVES, f"Primitives.{method}").replace("@abstractmethod\n", ""))
     if not pieces:
         raise LookupError(f"the contract has no operation {op}")
     return "\n\n\n".join(pieces)
 
 
 def _implementations(page: Any) -> str:
-    contract = "\n\n\n".join(_contract(op) for op in page.meta["ops"])
-    parts = ["## The contract", _fence(contract, "python"), "## The implementations"]
-    if not page.meta["sources"]:
-        return "\n\n".join(parts[:2])
+    parts = []
+    if not any(
+        FUSED in listing for listing in page.meta["sources"].values()
+    ):  # it is the contract
+        contract = "\n\n\n".join(_contract(op) for op in page.meta["ops"])
+        parts += ["## The contract", _fence(contract, "python")]
+    parts.append("## The implementations")
     for tab, listing in page.meta["sources"].items():
         parts.append(f'=== "{tab}"')
         for path, names in listing.items():

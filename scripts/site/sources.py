@@ -62,8 +62,9 @@ def _first_line(node: ast.stmt) -> int:
 
 
 def _dedent(lines: list[str]) -> str:
-    indent = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
-    return "\n".join(line[indent:].rstrip() for line in lines)
+    code = [line for line in lines if line.strip() and not line.startswith("#")]  # no preprocessor lines
+    indent = min((len(line) - len(line.lstrip()) for line in code), default=0)
+    return "\n".join((line if line.startswith("#") else line[indent:]).rstrip() for line in lines)
 
 
 def _definition_end(code: str, start: int, at: int) -> int | None:
