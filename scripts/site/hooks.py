@@ -33,6 +33,7 @@ ROOT_PAGES = {
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }
+_TABLE_ROW = re.compile(r"^\|.*`.*\\\|.*`.*$", re.M)
 _DIRECTIVE = re.compile(r"^\{\{ (\w+) ?(.*?) \}\}$", re.M)
 
 
@@ -78,6 +79,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             raise PluginError(f"{page.file.src_uri}: {error.args[0]}") from error
         raise PluginError(f"{page.file.src_uri}: no directive {name!r}")
 
+    # GitHub wants a bar within a table's code escaped, Python-Markdown would show the backslash
+    markdown = _TABLE_ROW.sub(lambda row: row[0].replace("\\|", "|"), markdown)
     return _DIRECTIVE.sub(expand, markdown)
 
 
@@ -112,9 +115,7 @@ def _contract(op: str) -> str:
 
 def _implementations(page: Any) -> str:
     parts = []
-    if not any(
-        FUSED in listing for listing in page.meta["sources"].values()
-    ):  # it is the contract
+    if not any(FUSED in listing for listing in page.meta["sources"].values()):  # it is the contract
         contract = "\n\n\n".join(_contract(op) for op in page.meta["ops"])
         parts += ["## The contract", _fence(contract, "python")]
     parts.append("## The implementations")
