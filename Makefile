@@ -116,7 +116,7 @@ reliability: $(VENV)/installed-dev
 # its support ends in May 2027.
 docs: $(VENV)/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
-	@echo "open build/site/index.html"
+	@echo "open build/site/index.html; its search needs a server: $(BIN)/python -m http.server -d build/site"
 
 doctor: $(INSTALLED)
 	$(BIN)/python -m minicnn.doctor
