@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import urlsplit
 
 import pytest
@@ -108,3 +110,75 @@ def test_links(document: Path) -> None:
 def test_links_are_found() -> None:
     assert "docs/images/speedup.png" in links(ROOT / "README.md")
     assert any(target.startswith("ops/") for target in links(ROOT / "docs/index.md"))
+
+
+# ---- what makes the build fail; with MkDocs, where installed --------------------------------------------
+
+
+@pytest.fixture
+def hooks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """scripts/site/hooks.py, imported as MkDocs does."""
+    pytest.importorskip("mkdocs", reason="MkDocs is not installed")
+    monkeypatch.syspath_prepend(str(ROOT / "scripts/site"))
+    return importlib.import_module("hooks")
+
+
+@pytest.mark.usefixtures("hooks")
+@pytest.mark.parametrize(
+    ("text", "fails"),
+    [
+        ("[a](other.md#part)", False),
+        ("[a](gone.md)", True),
+        ("[a](other.md#gone)", True),
+        ("![a](gone.png)", True),
+    ],
+)
+def test_a_dead_link_fails_the_build(tmp_path: Path, text: str, fails: bool) -> None:
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+    from mkdocs.exceptions import Abort
+
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/index.md").write_text(text)
+    (tmp_path / "docs/other.md").write_text("# Other\n\n## Part\n")
+    config = load_config(
+        str(ROOT / "mkdocs.yml"), docs_dir=str(tmp_path / "docs"), site_dir=str(tmp_path / "site"),
+        nav=["index.md", "other.md"], hooks=[], plugins=[], extra_css=[], theme="mkdocs",
+    )  # fmt: skip
+    if fails:
+        with pytest.raises(Abort, match="strict mode"):
+            build(config)
+    else:
+        build(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{{ source csrc/cpu/relu.cpp swish }}", "csrc/cpu/relu.cpp defines no swish"),
+        ("{{ picture swish }}", "no picture 'swish'"),
+        ("{{ run python swish.py }}", "docs/tutorial_run.json has no run of 'python swish.py'"),
+        ("{{ swish }}", "no directive 'swish'"),
+    ],
+)
+def test_a_page_that_names_what_is_not_there(hooks: ModuleType, text: str, message: str) -> None:
+    from mkdocs.exceptions import PluginError
+    from mkdocs.structure.files import File
+
+    page = type("Page", (), {"file": File("ops/page.md", "docs", "site", False), "meta": {}})()
+    with pytest.raises(PluginError, match=re.escape(f"ops/page.md: {message}")):
+        hooks.on_page_markdown(text, page)
+
+
+def test_every_operation_is_known(hooks: ModuleType) -> None:
+    """What the build asks a page for: the contract's operations, each once."""
+    names = hooks.operations()
+    assert {"conv2d", "conv2d_relu", "relu", "sgd_step", "global_norm"} <= names
+    assert not any(name.endswith(("_forward", "_backward")) for name in names)
+
+
+def test_formulas(hooks: ModuleType) -> None:
+    page = hooks.on_page_content('a <span class="arithmatex">\\(x_1 &lt; 2\\)</span> b')
+    assert page.startswith("a <math")
+    assert "arithmatex" not in page
+    assert "<msub>" in page
