@@ -107,6 +107,13 @@ def test_links(document: Path) -> None:
             assert made or (document.parent / parts.path).exists(), f"{document}: no {target}"
 
 
+def test_the_menu_names_each_page_once() -> None:
+    """That it leaves none out, the build sees to."""
+    pages = re.findall(r"^ +- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
+    assert "ops/relu.md" in pages
+    assert len(pages) == len(set(pages))
+
+
 def test_links_are_found() -> None:
     assert "docs/images/speedup.png" in links(ROOT / "README.md")
     assert any(target.startswith("ops/") for target in links(ROOT / "docs/index.md"))
