@@ -112,10 +112,10 @@ reliability: $(VENV)/installed-dev
 	$(BIN)/python scripts/kill_resume.py --save
 	$(BIN)/python scripts/fuzz_readers.py --save
 
-# Any warning, a dead link among them, is an error (mkdocs.yml); the variable silences Material's notice that
-# its support ends in May 2027.
+# Any warning, a dead link among them, is an error (mkdocs.yml), but not with --quiet, which drops warnings before
+# they are counted.  The variable silences Material's notice that its support ends in May 2027.
 docs: $(VENV)/installed-dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "open build/site/index.html; its search needs a server: $(BIN)/python -m http.server -d build/site"
 
 doctor: $(INSTALLED)

@@ -177,6 +177,13 @@ def test_a_page_that_names_what_is_not_there(hooks: ModuleType, text: str, messa
         hooks.on_page_markdown(text, page)
 
 
+def test_make_docs_counts_warnings() -> None:
+    """mkdocs --quiet drops warnings before strict mode counts them."""
+    (recipe,) = re.findall(r"^docs:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)
+    assert "mkdocs build" in recipe
+    assert "--quiet" not in recipe
+
+
 def test_every_operation_is_known(hooks: ModuleType) -> None:
     """What the build asks a page for: the contract's operations, each once."""
     names = hooks.operations()
