@@ -37,6 +37,14 @@ return found;
 """
 
 
+def find_driver() -> str:
+    """chromedriver on the PATH; without it selenium would download one."""
+    path = shutil.which("chromedriver")
+    if path is None:
+        raise SystemExit("no chromedriver; on Debian: apt-get install chromium chromium-driver")
+    return path
+
+
 def browser(width: int, dark: bool) -> Any:
     """A headless Chromium whose window has this width."""
     from selenium import webdriver
@@ -49,9 +57,7 @@ def browser(width: int, dark: bool) -> Any:
         "--force-device-scale-factor=1",
     ):
         options.add_argument(argument)
-    driver = webdriver.Chrome(
-        options=options, service=webdriver.ChromeService(shutil.which("chromedriver"))
-    )
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(find_driver()))
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
