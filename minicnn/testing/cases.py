@@ -209,6 +209,8 @@ CASES: tuple[Case, ...] = (
     _conv("batch0", (0, 3, 6, 6), 4, 3, padding=1),
     _conv("batch1", (1, 3, 6, 6), 4, 3, padding=1),
     _conv("batch33", (33, 2, 4, 4), 3, 3, padding=1),
+    _conv("small-map", (3, 8, 3, 3), 33, 3, padding=1),
+    _conv("small-map-stride2", (2, 9, 6, 5), 32, 3, stride=2, padding=1),
     _conv("patches-beyond-the-cache", (7, 16, 24, 24), 8, 3, padding=1),
     _conv("integers", (2, 3, 6, 7), 4, 3, padding=1, exact=True),
 

@@ -1,0 +1,34 @@
+"""Builds a module of the checkout that it runs in, compiling only the files that have changed.
+
+python -m scripts.mutants_build cpp|cuda FOLDER     FOLDER keeps the object files; cuda is the emulated one
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+from torch.utils import cpp_extension
+
+from minicnn.backends import build, cuda_build
+
+RECIPES = {"cpp": build.CPU, "cuda": cuda_build.EMULATED}
+
+
+def main(backend: str, folder: str) -> None:
+    """Build into the folder, and put the module where `minicnn.backends.build` finds it."""
+    recipe = RECIPES[backend]
+    target = build.cached_path(recipe)
+    if target.exists():
+        return
+    built = cpp_extension.load(
+        name=recipe.stem, sources=[str(path) for path in recipe.sources()], build_directory=folder,
+        is_python_module=False, **recipe.load_options(),
+    )  # fmt: skip
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(built, target)
+    build.stamp(target, build.description(recipe))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
