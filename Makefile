@@ -13,7 +13,7 @@ EMULATED := MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda
 # `make test` begin at once, here it is built on first use, or at installation with FORCE_CUDA=1.
 export FORCE_CUDA ?= 0
 
-.PHONY: train test test-cuda cuda-report gpu lint format docs bench bench-quick figures lockstep reliability sanitize sanitize-quick doctor clean
+.PHONY: train test test-cuda cuda-report gpu lint format docs bench bench-quick figures lockstep reliability mutants mutants-quick sanitize sanitize-quick doctor clean
 
 # ---- environments: a stamp file per set of extras, renewed when pyproject.toml changes --------------
 
@@ -81,6 +81,13 @@ format: $(VENV)/installed-dev
 
 sanitize:
 	$(MAKE) -C tests/csrc -j 2
+
+# Bugs planted one at a time in a copy of the sources: the tests must notice every one.
+mutants: $(VENV)/installed-dev
+	$(BIN)/python -m scripts.mutants --save tests/mutants/results.json
+
+mutants-quick: $(VENV)/installed-dev
+	$(BIN)/python -m scripts.mutants --quick
 
 # CI's short form: no ThreadSanitizer
 sanitize-quick:
