@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -106,6 +108,20 @@ def test_global_norm_scale_and_average(backend: Backend, dtype: np.dtype, rng: n
         np.testing.assert_allclose(backend.to_numpy(array), host * dtype.type(0.5), rtol=rounding)
         expected = 0.75 + 0.25 * host.astype(np.float64)
         np.testing.assert_allclose(backend.to_numpy(average), expected, rtol=rounding, atol=rounding)
+
+
+def test_every_element_of_large_arrays_is_changed_once(
+    backend: Backend, threads: Callable[[int], None], rng: np.random.Generator
+) -> None:
+    """Arrays that take several blocks of a GPU, and several pieces of work of each thread."""
+    threads(2)
+    hosts = [rng.integers(-9, 9, size).astype(np.float32) for size in (70_000, 3, 50_000)]
+    arrays = [backend.asarray(a.copy()) for a in hosts]
+    ones, buffers = ([backend.asarray(make(a)) for a in hosts] for make in (np.ones_like, np.zeros_like))
+    backend.sgd_step(arrays, ones, buffers, lr=2.0, momentum=0.0, weight_decay=0.0, nesterov=False)
+    for host, array in zip(hosts, arrays, strict=True):
+        np.testing.assert_array_equal(backend.to_numpy(array), host - 2)
+    assert backend.global_norm(ones) == math.sqrt(120_003)
 
 
 def test_norm_of_nothing_is_zero(backend: Backend) -> None:

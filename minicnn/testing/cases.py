@@ -248,6 +248,7 @@ CASES: tuple[Case, ...] = (
     _avg_pool("ceil-padding-not-counted", (2, 3, 8, 6), _window(3, stride=2, padding=1, ceil=True),
               count_include_pad=False),
     _avg_pool("pairs", (2, 3, 9, 6), _window((3, 2), stride=(1, 3), padding=(1, 0))),
+    _avg_pool("padding-pair", (2, 3, 7, 8), _window((3, 4), stride=2, padding=(0, 2))),
     _avg_pool("overlapping", (2, 2, 6, 5), _window(3, stride=1, padding=1), count_include_pad=False),
     _avg_pool("stride>kernel-ceil", (2, 2, 9, 8), _window(2, stride=(3, 4), ceil=True)),
     _avg_pool("kernel=image", (2, 3, 4, 5), _window((4, 5))),
