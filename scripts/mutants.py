@@ -230,7 +230,7 @@ class Workshop:
             return "the time limit"
         if process.returncode < 0:
             return f"a crash ({signal.Signals(-process.returncode).name})"
-        failed = re.search(r"^FAILED (\S+)", printed, re.MULTILINE)
+        failed = re.search(r"^FAILED (.+?)(?: - |$)", printed, re.MULTILINE)
         if process.returncode == 0 or (process.returncode == 1 and failed):
             return failed[1] if failed else ""
         raise MutantError(f"{mutant.name}: pytest {shlex.join(selected)}:\n{printed[-3000:]}")
