@@ -71,7 +71,7 @@ def batches(entries: Result) -> Figure:
     nets = [name for name in NETS if any(e["net"] == name for e in entries.values())]
     columns = min(3, len(nets))
     lines = -(-len(nets) // columns)
-    figure = new_figure(3.1 * columns, 2.5 * lines + 0.5)
+    figure = new_figure(max(6.2, 3.1 * columns), 2.5 * lines + 0.5)
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes, name in zip(panels, nets, strict=False):
         panel(axes, name, [e for e in entries.values() if e["net"] == name])
