@@ -112,15 +112,17 @@ def roofline(result: Result) -> Figure:
     others = [name for name in kernels if name not in products]
     shapes = list(dict.fromkeys(name.rpartition("-")[0] for name in products))
     figure = new_figure(9, 0.26 * (len(shapes) + len(others)) + 2.6)
-    grid = figure.add_gridspec(2, 2, height_ratios=[len(shapes), len(others) + 1])
+    heights = [len(shapes), len(others) + 1] if others else [1]
+    grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
     for i, direction in enumerate(("forward", "backward")):
         axes = figure.add_subplot(grid[0, i])
         names = [f"{shape}-{direction}" for shape in shapes]
         dots(axes, names, result, 0, shapes if i == 0 else [""] * len(shapes))
         axes.set_title(f"{direction}: share of the FMA peak", fontsize=10)
-    axes = figure.add_subplot(grid[1, :])
-    dots(axes, others, result, 1, others)
-    axes.set_title("share of the bandwidth of memory", fontsize=10)
+    if others:
+        axes = figure.add_subplot(grid[1, :])
+        dots(axes, others, result, 1, others)
+        axes.set_title("share of the bandwidth of memory", fontsize=10)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure

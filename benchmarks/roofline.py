@@ -42,7 +42,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.25, help="measuring time of each row")
     args = parser.parse_args()
     use_threads(args.threads)
+    saved = load("roofline")
     peaks = {"GFLOP/s": peak_gflops(args.threads), "GB/s": peak_gigabytes(args.threads)}
+    peaks |= {name: max(peak, peaks[name]) for name, peak in saved.get("peaks", {}).items()}
     for kernel in kernels():
         if args.only in kernel.name:
             entry = measure(kernel, args.seconds)
