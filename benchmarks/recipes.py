@@ -1,7 +1,7 @@
 """What recipes reach: accuracy and time of `minicnn.train --recipe NAME` and of the same in plain PyTorch.
 
     python benchmarks/recipes.py NAME [--seeds 0,1,2] [--sides minicnn,torch] [--threads 2]
-    python benchmarks/recipes.py NAME --time [--epochs 3]
+    python benchmarks/recipes.py NAME --time [--epochs 3] [--sides minicnn,torch] [--threads 2]
 
 The first measures accuracy: that of the test images after the last epoch, never the best one's; seeds that
 were measured before are kept as long as the recipe is the same.  The second measures time: both sides as
@@ -60,20 +60,19 @@ def with_accuracies(entry: dict[str, Any], side: str, found: dict[str, float]) -
     return entry | {side: {"seeds": seeds, **mean}}
 
 
-def measure_time(flags: list[str], epochs: int, timed: int | None) -> dict[str, Any]:
-    """Both sides' seconds for the recipe's ``epochs``, reckoned from ``timed`` if that is a number."""
+def measure_time(sides: list[str], flags: list[str], epochs: int, timed: int | None) -> dict[str, Any]:
+    """The sides' seconds for the recipe's ``epochs``, reckoned from ``timed`` if that is a number."""
     if timed is None:
-        seconds = {side: run(side, flags)[1] for side in SIDES}
+        seconds = {side: run(side, flags)[1] for side in sides}
     else:
         one, many = (
-            {side: run(side, [*flags, "--epochs", str(n)])[1] for side in SIDES} for n in (1, timed)
+            {side: run(side, [*flags, "--epochs", str(n)])[1] for side in sides} for n in (1, timed)
         )
-        seconds = {s: one[s] + (epochs - 1) * (many[s] - one[s]) / (timed - 1) for s in SIDES}
-    return {
-        **{side: round(value, 1) for side, value in seconds.items()},
-        "torch / minicnn": round(seconds["torch"] / seconds["minicnn"], 2),
-        "epochs timed": epochs if timed is None else timed,
-    }
+        seconds = {s: one[s] + (epochs - 1) * (many[s] - one[s]) / (timed - 1) for s in sides}
+    found: dict[str, Any] = {side: round(value, 1) for side, value in seconds.items()}
+    if len(found) == 2:
+        found["torch / minicnn"] = round(seconds["torch"] / seconds["minicnn"], 2)
+    return found | {"epochs timed": epochs if timed is None else timed}
 
 
 def sentence(entry: dict[str, Any]) -> str:
@@ -84,10 +83,9 @@ def sentence(entry: dict[str, Any]) -> str:
     text = "; ".join(parts)
     if "time" in entry:
         spent, place = entry["time"], entry["time"]["machine"]
-        text += (
-            f". {_duration(spent['minicnn'])} ({_duration(spent['torch'])} in PyTorch, "
-            f"{spent['torch / minicnn']} times) on {place['cpu']}, {place['threads']} threads"
-        )
+        text += f". {_duration(spent['minicnn'])} on {place['cpu']}, {place['threads']} threads"
+        if "torch" in spent:
+            text += f"; in PyTorch {_duration(spent['torch'])}, {spent['torch / minicnn']} times as long"
     return f"{text}."
 
 
@@ -129,11 +127,12 @@ def main() -> None:
     flags = ["--recipe", args.recipe, "--threads", str(args.threads)]
     flags += ["--data-dir", args.data_dir] if args.data_dir else []
     found: dict[str, Any] = {}
+    sides = args.sides.split(",")
     if args.time:
         epochs = next(int(s.removeprefix("--epochs=")) for s in settings if s.startswith("--epochs="))
-        found["time"] = measure_time(flags, epochs, args.epochs) | {"machine": machine(args.threads)}
+        found["time"] = measure_time(sides, flags, epochs, args.epochs) | {"machine": machine(args.threads)}
     else:
-        for side in args.sides.split(","):
+        for side in sides:
             found[side] = {}
             for seed in args.seeds.split(","):
                 found[side][seed], seconds = run(side, [*flags, "--seed", seed])

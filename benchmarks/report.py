@@ -150,9 +150,10 @@ def recipes(result: Result) -> str:
     rows = [["recipe", "test accuracy", "PyTorch's", "minutes", "PyTorch's", "ratio"]]
     for name, entry in result.items():
         accuracies = [_accuracy(entry[side]) if side in entry else "" for side in ("minicnn", "torch")]
-        spent = entry.get("time")
-        times = [f"{spent[side] / 60:.1f}" for side in ("minicnn", "torch")] if spent else ["", ""]
-        rows.append([name, *accuracies, *times, f"**{spent['torch / minicnn']}**" if spent else ""])
+        spent = entry.get("time", {})
+        times = [f"{spent[s] / 60:.1f}" if s in spent else "" for s in ("minicnn", "torch")]
+        ratio = f"**{spent['torch / minicnn']}**" if "torch" in spent else ""
+        rows.append([name, *accuracies, *times, ratio])
     timed = places([entry["time"] for entry in result.values() if "time" in entry])
     return (
         f"{table(rows)}\n\n`benchmarks/recipes.py`, whole commands{f', timed on {timed}' if timed else ''}."
