@@ -17,7 +17,7 @@ from minicnn.data.split import balanced_class_weight
 from minicnn.data.views import TTA, views
 from minicnn.ema import WeightAverage
 from minicnn.experiment import Experiment, predict_images
-from minicnn.layers import BatchNorm2d, Conv2d, Dense, Flatten, ReLU, Sequential
+from minicnn.layers import BatchNorm2d, Conv2d, Dense, Dropout, Flatten, ReLU, Sequential
 from minicnn.run import Run
 from minicnn.saved_model import load_model
 
@@ -166,6 +166,21 @@ def test_a_run_with_all_aids_goes_on_anywhere(before: int, tmp_path: Path) -> No
             np.testing.assert_array_equal(getattr(got, group)[name], array)
     for mine, theirs in zip(second.history, whole.history, strict=True):
         assert mine["validation_loss"] == theirs["validation_loss"]
+
+
+def test_a_resumed_run_draws_the_masks_that_come_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dropping(in_channels: int, num_classes: int, size: tuple[int, int]) -> Sequential:
+        return Sequential(Flatten(), Dropout(0.5), Dense(in_channels * size[0] * size[1], num_classes))
+
+    monkeypatch.setitem(models._BUILDERS, "lenet5", dropping)
+    whole, first, second = go(experiment(), 3), go(experiment(), 2), experiment()
+    checkpoint.save(tmp_path / "c.safetensors", first.checkpoint())
+    second.restore(tmp_path, checkpoint.load(tmp_path / "c.safetensors"))
+    expected = whole.model.state_dict()
+    for name, array in go(second, 1).model.state_dict().items():
+        np.testing.assert_array_equal(array, expected[name])
 
 
 # ---- test-time flips ---------------------------------------------------------------------------------
