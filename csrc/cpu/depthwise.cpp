@@ -5,6 +5,7 @@
 
 #include "batch_split.h"
 #include "correlation.h"
+#include "depthwise_runs.h"
 
 namespace minicnn {
 namespace {
@@ -213,6 +214,9 @@ void set_taps(const ConvParams& p, Rows<T>& rows, int64_t n, int64_t i, Value* v
 template <typename T>
 void depthwise_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool on) {
     const T* values = taps_first(weight, p);
+    if constexpr (std::is_same_v<T, float>) {
+        if (depthwise_runs(x, values, bias, y, p, on)) return;
+    }
     const Padded<T> source = inputs(x, p);
     const Kernels<T>& kernels = kernels_for<T>(p.C);
     parallel_for(0, p.N * p.OH, grain_for(flops_per_row(p)), [&](int64_t first, int64_t last) {

@@ -196,6 +196,8 @@ CASES: tuple[Case, ...] = (
     _conv("groups2", (2, 4, 6, 7), 6, 3, groups=2, padding=1),
     _conv("groups3-stride2-dilation2", (2, 6, 9, 9), 3, 3, groups=3, stride=2, dilation=2, padding=2),
     _conv("depthwise", (2, 5, 7, 6), 5, 3, groups=5, padding=1),
+    _conv("depthwise-wide", (1, 18, 4, 11), 18, 3, groups=18, padding=1),
+    _conv("depthwise-wide-5x5-stride2", (1, 17, 6, 9), 17, 5, groups=17, stride=2, padding=2),
     _conv("depthwise-multiplier2", (2, 3, 6, 5), 6, 3, groups=3, stride=2),
     _conv("grouped-1x1", (2, 8, 5, 4), 4, 1, groups=4),
     _conv("no-bias", (2, 3, 6, 6), 4, 3, bias=False),
