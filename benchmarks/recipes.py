@@ -80,13 +80,14 @@ def sentence(entry: dict[str, Any]) -> str:
     parts = [
         f"{_accuracy(entry[side])}{' in PyTorch' * (side == 'torch')}" for side in SIDES if side in entry
     ]
-    text = "; ".join(parts)
+    sentences = ["; ".join(parts)] if parts else []
     if "time" in entry:
         spent, place = entry["time"], entry["time"]["machine"]
-        text += f". {_duration(spent['minicnn'])} on {place['cpu']}, {place['threads']} threads"
+        text = f"{_duration(spent['minicnn'])} on {place['cpu']}, {place['threads']} threads"
         if "torch" in spent:
             text += f"; in PyTorch {_duration(spent['torch'])}, {spent['torch / minicnn']} times as long"
-    return f"{text}."
+        sentences.append(text)
+    return f"{'. '.join(sentences)}."
 
 
 def _accuracy(side: dict[str, Any]) -> str:

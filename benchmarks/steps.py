@@ -1,14 +1,13 @@
 """Whole training steps and inference of the cpp backend and its peers, in turn in one process.
 
     python benchmarks/steps.py [--nets NAME ...] [--batches N ...] [--phases training inference]
-        [--rows ROW ...] [--threads 2] [--seconds 2] [--no-compile] [--again] [--check]
+        [--rows ROW ...] [--threads 2] [--seconds 2] [--no-compile] [--check]
 
 Peers are PyTorch eager, channels-last and through torch.compile; JAX in training, ONNX Runtime and OpenVINO
 in inference, where they are installed.  torch.compile, which takes up to a minute for each batch size,
 is asked at each net's main batch size and at 1.  Results are checked to agree before anything is timed.
 What is measured is put beside what benchmarks/results/steps.json holds already, an entry for each net,
-batch, phase and number of threads; --check measures and writes nothing.  Where a process's arrays happen
-to lie decides some times, so a second run with --again is fairer to everybody than a longer one.
+batch, phase and number of threads; --check measures and writes nothing.
 """
 
 from __future__ import annotations
@@ -64,9 +63,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="measuring time of each row")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--check", action="store_true", help="check that all agree, and measure nothing")
-    parser.add_argument(
-        "--again", action="store_true", help="keep for each row the faster of this run and the saved one"
-    )
     parser.add_argument("--out", default="steps", help="name of the result file")
     args = parser.parse_args()
     use_threads(args.threads)
@@ -77,9 +73,6 @@ def main() -> None:
             for n in args.batches or NETS[name].batches:
                 entry = measure(phase, name, n, args)
                 key = f"{name}, batch {n}, {phase}, {count(args.threads)}"
-                before = load(args.out).get(key, {}) if args.again else {}
-                for row, t in before.get("milliseconds", {}).items():
-                    entry["milliseconds"][row] = min(t, entry["milliseconds"].get(row, t))
                 print(key, entry["milliseconds"], entry["skipped"] or "", flush=True)
                 if not args.check:
                     save(args.out, load(args.out) | {key: entry})
