@@ -25,6 +25,7 @@ COLORS = {
     OURS: "#0b6e99", "torch eager": "#b4b4b4", "torch channels-last": "#e07b39", "torch.compile": "#8c564b",
     "JAX": "#7b52ab", "ONNX Runtime": "#d0a800", "OpenVINO": "#4c9f50",
 }  # fmt: skip
+LOOKS = {"font.family": "DejaVu Sans", "axes.spines.top": False, "axes.spines.right": False}
 PHASE_COLORS = {"training": "#0b6e99", "inference": "#7fb8d1"}
 
 
@@ -205,11 +206,8 @@ PLOTS: dict[str, tuple[Callable[[], Result], Callable[[Result], Figure]]] = {
 
 def new_figure(width: float, height: float) -> Figure:
     """A figure of so many inches, which no window shows."""
-    import matplotlib
     from matplotlib.figure import Figure
 
-    looks = {"font.family": "DejaVu Sans", "axes.spines.top": False, "axes.spines.right": False}
-    matplotlib.rcParams.update(looks)
     return Figure((width, height), layout="constrained")
 
 
@@ -242,9 +240,12 @@ def stale() -> list[str]:
 
 
 def draw(files: Iterable[str]) -> None:
-    """Draw these plots of docs/images."""
+    """Draw these plots of docs/images; matplotlib's own settings stay what they were."""
+    import matplotlib
+
     for file in files:
         name = file.removesuffix(".png")
         result, plot = PLOTS[name]
-        plot(result()).savefig(IMAGES / file, dpi=140, metadata={KEY: shown(name), "Software": None})
+        with matplotlib.rc_context(LOOKS):
+            plot(result()).savefig(IMAGES / file, dpi=140, metadata={KEY: shown(name), "Software": None})
         print(f"drawn: {IMAGES / file}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import figures
+import matplotlib
 import numpy as np
 import paired
 import pytest
@@ -99,7 +100,9 @@ def test_a_plot_of_other_results_is_stale(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(figures, "load", lambda _: saved)
     monkeypatch.setattr(figures, "PLOTS", {"speedup": (lambda: saved, figures.speedup)})
     assert figures.stale() == ["speedup.png"]
+    before = dict(matplotlib.rcParams)
     figures.draw(figures.stale())
+    assert dict(matplotlib.rcParams) == before, "a run's plots must not depend on what was drawn before"
     assert figures.stale() == []
     saved["lenet5 128"]["milliseconds"]["minicnn cpp"] = 1.0
     assert figures.stale() == ["speedup.png"]
