@@ -105,3 +105,9 @@ def test_what_is_no_mutant_is_an_error(
 def test_unknown_name_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert mutants.main(["nobody"], checkout(tmp_path, KILLED)) == 2
     assert "no mutant is called nobody" in capsys.readouterr().err
+
+
+def test_saved_results_are_those_of_the_table() -> None:
+    rows = json.loads((ROOT / mutants.RESULTS).read_text())
+    assert sorted(row["name"] for row in rows) == sorted(mutant.name for mutant in MUTANTS)
+    assert all(row["killed"] and row["by"] and row["commit"] for row in rows)
