@@ -82,13 +82,12 @@ def forward(name: str, library: ctypes.CDLL, p: Problem, threads: int) -> Callab
     shape = (n, h // 2, w // 2, f) if channels_last else (n, f, h // 2, w // 2)
     inputs = [np.ascontiguousarray(a) for a in (x, weight, p.bias)]
     outputs = [np.empty(shape, np.float32), np.empty(shape, np.uint8)]
-    arguments = [*map(_pointer, [*inputs, *outputs]), (ctypes.c_int * 5)(n, c, h, w, f), threads]
+    sizes = (ctypes.c_int * 5)(n, c, h, w, f)
 
     def run() -> list[np.ndarray]:
-        library.forward(*arguments)
+        library.forward(*map(_pointer, [*inputs, *outputs]), sizes, threads)
         return [a.transpose(0, 3, 1, 2) for a in outputs] if channels_last else outputs
 
-    run.inputs = inputs  # type: ignore[attr-defined]  # what the pointers point to stays alive
     return run
 
 
@@ -100,13 +99,12 @@ def backward(
     f = len(p.weight)
     inputs = [np.ascontiguousarray(a.transpose(0, 2, 3, 1)) for a in (p.x, dy, winner)]
     dw = np.empty((f, 3, 3, c), np.float32)
-    arguments = [*map(_pointer, [*inputs, dw]), (ctypes.c_int * 5)(n, c, h, w, f), threads]
+    sizes = (ctypes.c_int * 5)(n, c, h, w, f)
 
     def run() -> np.ndarray:
-        library.backward(*arguments)
+        library.backward(*map(_pointer, [*inputs, dw]), sizes, threads)
         return dw.transpose(0, 3, 1, 2)
 
-    run.inputs = inputs  # type: ignore[attr-defined]
     return run
 
 
