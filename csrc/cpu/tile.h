@@ -85,7 +85,8 @@ void plain_tile(const TileInput<T>& in, const TileOutput<T>& out) {
         T* y = out.y + i / COLS * out.row_stride + i % COLS * out.col_stride;
         unroll<NV>([&](auto v) __attribute__((always_inline)) {
             if (v * L >= out.channels) return;
-            const Vec<T, L> value = out.relu ? relu(acc[i][v]) : acc[i][v];
+            Vec<T, L> value = acc[i][v];
+            if (out.relu) value = relu(value);
             store_part<L>(y + v * L, value, std::min(L, out.channels - v * L));
         });
     });

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from minicnn.backends import Backend, Pair
 from minicnn.layers.layer import pair
 from minicnn.layers.sequential import Sequential
-from minicnn.models.fast_cnn import fast_cnn
+from minicnn.models.fast_cnn import fast_cnn, fast_resnet
 from minicnn.models.googlenet import googlenet
 from minicnn.models.inception import inception_v3
 from minicnn.models.lenet5 import lenet5
@@ -16,15 +16,16 @@ from minicnn.models.simple_cnn import simple_cnn
 from minicnn.models.vgg import vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg_small
 
 __all__ = [
-    "build", "create", "fast_cnn", "googlenet", "inception_v3", "lenet5", "names", "resnet18", "resnet20",
-    "resnet34", "resnet50", "simple_cnn", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn",
-    "vgg_small",
+    "build", "create", "fast_cnn", "fast_resnet", "googlenet", "inception_v3", "lenet5", "names", "resnet18",
+    "resnet20", "resnet34", "resnet50", "simple_cnn", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16",
+    "vgg16_bn", "vgg_small",
 ]  # fmt: skip
 
 _BUILDERS: dict[str, Callable[[int, int, Pair], Sequential]] = {
     "lenet5": lenet5,
     "simple_cnn": simple_cnn,
     "fast_cnn": fast_cnn,
+    "fast_resnet": fast_resnet,
     "vgg_small": vgg_small,
     "resnet20": resnet20,
     "resnet18": resnet18,
