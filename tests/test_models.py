@@ -46,6 +46,18 @@ def test_resnet20_is_hes_for_cifar() -> None:
     assert model.multiply_adds((3, 32, 32)) == first + 16 * pairs + halved + shortcuts + last
 
 
+def test_the_nets_of_the_recipes_are_as_described() -> None:
+    """Each block's first convolution sees the whole map, what follows a quarter of its pixels."""
+    for name, widths, others in (("fast_cnn", (32, 64, 128), 1), ("fast_resnet", (64, 128, 256), 2)):
+        model = models.create(name, in_channels=1, num_classes=10, image_size=28, backend="numpy")
+        channels, total = 1, widths[-1] * 10
+        for width, side in zip(widths, (28, 14, 7), strict=True):
+            total += 9 * width * (channels * side**2 + others * width * (side // 2) ** 2)
+            channels = width
+        assert model.multiply_adds((1, 28, 28)) == total
+        assert f" {round(total / 1e6)} million multiply-adds" in getattr(models, name).__doc__
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_predictions_do_not_depend_on_the_batch_size(
     backend: Backend, name: str, rng: np.random.Generator

@@ -16,9 +16,9 @@ from minicnn.models.simple_cnn import simple_cnn
 from minicnn.models.vgg import vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg_small
 
 __all__ = [
-    "build", "create", "fast_cnn", "fast_resnet", "googlenet", "inception_v3", "lenet5", "names", "resnet18",
-    "resnet20", "resnet34", "resnet50", "simple_cnn", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16",
-    "vgg16_bn", "vgg_small",
+    "build", "create", "fast_cnn", "fast_resnet", "googlenet", "inception_v3", "lenet5", "names",
+    "resnet18", "resnet20", "resnet34", "resnet50", "simple_cnn", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn",
+    "vgg16", "vgg16_bn", "vgg_small",
 ]  # fmt: skip
 
 _BUILDERS: dict[str, Callable[[int, int, Pair], Sequential]] = {

@@ -80,5 +80,9 @@ def _conv(channels: int, width: int) -> Conv2d:
 def _net(
     name: str, blocks: dict[str, Layer], channels: int, in_channels: int, num_classes: int, image_size: Pair
 ) -> Sequential:
-    head = {"avgpool": AdaptiveAvgPool2d(1), "flatten": Flatten(), "classifier": Dense(channels, num_classes)}
+    head = {
+        "avgpool": AdaptiveAvgPool2d(1),
+        "flatten": Flatten(),
+        "classifier": Dense(channels, num_classes),
+    }
     return check_image_size(name, Sequential(blocks | head), in_channels, image_size)
