@@ -45,6 +45,10 @@ $(VENV)/installed-dev: $(VENV)/installed-torch
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch,datasets,dev,docs]"
 	@touch $@
 
+$(VENV)/installed-peers: $(VENV)/installed-dev
+	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch,datasets,dev,docs,peers]"
+	@touch $@
+
 # ---- what people call --------------------------------------------------------------------------------
 
 train: $(INSTALLED)
@@ -103,7 +107,7 @@ bench-quick: $(VENV)/installed-dev
 	$(BIN)/pytest benchmarks -k "not compile and (lenet or (simple_cnn and 128))" --benchmark-json=build/bench.json
 
 # All that docs/benchmarks.md and docs/fused.md show but the whole trainings; each script can be run alone, too.
-figures: $(VENV)/installed-dev
+figures: $(VENV)/installed-peers
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/steps.py --threads 1 --nets lenet5 simple_cnn vgg_like resnet20 --no-compile
 	for script in ladder roofline numpy_steps memory fold threads untuned augment; do \

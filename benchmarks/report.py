@@ -176,6 +176,15 @@ def augment(result: Result) -> str:
     )
 
 
+def fold(result: Result) -> str:
+    """Inference with batch norms folded, with them as operations of their own, and PyTorch's."""
+    rows = [[f"inference of {result['net']}", "ms", "batch norms folded / this"]]
+    ms = result["milliseconds"]
+    labels = {"folded": "batch norms folded", "not folded": "batch norms as operations of their own"}
+    rows += [[labels.get(side, side), f"{t:.2f}", f"{t / ms['folded']:.2f}"] for side, t in ms.items()]
+    return f"{table(rows)}\n\n`benchmarks/fold.py` on {where(result)}."
+
+
 def roofline(result: Result) -> str:
     """Each kernel's rates as shares of the measured peaks."""
     rows = [["operation, shape, direction", "ms", "share of FMA peak", "share of bandwidth",
@@ -185,10 +194,10 @@ def roofline(result: Result) -> str:
         fma, bandwidth = shares(kernel, result["peaks"], "minicnn cpp")
         rows.append([name, f"{ms['minicnn cpp']:.3g}", f"{fma:.0%}" if fma else "", f"{bandwidth:.0%}",
                      f"{ms[best_torch(ms)]:.3g}", f"**{ratio(ms):.2f}**"])  # fmt: skip
-    peaks = result["peaks"]
+    peaks, measured = result["peaks"], places(list(result["kernels"].values()))
     return (
-        f"{table(rows)}\n\n`benchmarks/roofline.py` on {where(result)}, whose peaks `benchmarks/peak.cpp` "
-        f"measures as {peaks['GFLOP/s']:.0f} GFLOP/s and {peaks['GB/s']:.0f} GB/s."
+        f"{table(rows)}\n\n`benchmarks/roofline.py` on {measured}; the peaks, which `benchmarks/peak.cpp` "
+        f"measures, are {peaks['GFLOP/s']:.0f} GFLOP/s and {peaks['GB/s']:.0f} GB/s."
     )
 
 
@@ -223,7 +232,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "ladder_backward": ("ladder", ladder_backward),
     **{
         section.__name__: (section.__name__, section)
-        for section in (untuned, end_to_end, numpy_steps, memory, threads, recipes, augment, roofline)
+        for section in (untuned, end_to_end, numpy_steps, memory, threads, recipes, augment, fold, roofline)
     },
 }
 """The sections by name: which result each shows, and how."""

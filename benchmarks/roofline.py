@@ -4,7 +4,7 @@
 
 The rates count the multiply-adds of the plain sum, and each input and output once; a kernel that needs
 fewer (Winograd, gradients behind a max-pool) or finds its data in the cache can be above a peak.  What is
-measured is put beside what benchmarks/results/roofline.json holds already.
+measured is put beside what benchmarks/results/roofline.json holds already of this processor.
 """
 
 from __future__ import annotations
@@ -33,6 +33,16 @@ def measure(kernel: Kernel, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def of_this_place(saved: dict[str, Any], place: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What was measured before, if on this processor with as many threads: the peaks are one place's."""
+    names = [kernel.name for kernel in kernels()]
+    found = {name: saved["kernels"][name] for name in names if name in saved.get("kernels", {})}
+    same = all(
+        entry["machine"][key] == place[key] for entry in found.values() for key in ("cpu", "threads")
+    )
+    return {"peaks": saved["peaks"], "kernels": found} if found and same else {"peaks": {}, "kernels": {}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -42,15 +52,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.25, help="measuring time of each row")
     args = parser.parse_args()
     use_threads(args.threads)
-    saved = load("roofline")
+    place = machine(args.threads)
     peaks = {"GFLOP/s": peak_gflops(args.threads), "GB/s": peak_gigabytes(args.threads)}
-    peaks |= {name: max(peak, peaks[name]) for name, peak in saved.get("peaks", {}).items()}
+    earlier = of_this_place(load("roofline"), place)
+    peaks |= {name: max(peak, peaks[name]) for name, peak in earlier["peaks"].items()}
+    measured = earlier["kernels"]
     for kernel in kernels():
         if args.only in kernel.name:
-            entry = measure(kernel, args.seconds)
-            print(kernel.name, entry, flush=True)
-            measured = load("roofline").get("kernels", {}) | {kernel.name: entry}
-            save("roofline", {"machine": machine(args.threads), "peaks": peaks, "kernels": measured})
+            measured[kernel.name] = measure(kernel, args.seconds) | {"machine": place}
+            print(kernel.name, measured[kernel.name], flush=True)
+            save("roofline", {"peaks": peaks, "kernels": measured})
 
 
 if __name__ == "__main__":

@@ -167,6 +167,8 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of each reader's first input")
     parser.add_argument("--save", action="store_true", help="write the result to benchmarks/results")
     args = parser.parse_args()
+    if args.save and set(args.readers) != set(TARGETS):
+        parser.error("--save: expected all readers, since the result replaces the saved one")
     found = {}
     shares = sum(TARGETS[name].share for name in args.readers)
     for name in args.readers:
