@@ -1,5 +1,6 @@
-// Arguments as Python passes them.  Their casters accept anything, so that a wrong argument meets the
-// contract's own check and words, in the contract's order, and never pybind11's overload error.
+// Arguments as Python passes them.  The casters of Array, Ints, Int and Number accept anything, so that a
+// wrong argument meets the contract's own check and words, in the contract's order, and not pybind11's
+// overload error.
 #pragma once
 
 #include <cstdint>

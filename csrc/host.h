@@ -6,9 +6,11 @@
 //   static constexpr at::DeviceType type        where its arrays live
 //   static Tensor allocate(sizes, dtype, memory_format)
 //   struct Call {}        lives as long as a call from Python, whose first array decides on the device
-//   static std::optional<at::Device> elsewhere(const Tensor&)    the call's device, if the tensor has
-//   another static std::optional<int64_t> wrong_label(labels, classes)   a label outside [0, classes), if
-//   any
+//   static std::optional<at::Device> elsewhere(const Tensor&)
+//                         the call's device, if the tensor has another
+//
+//   static std::optional<int64_t> wrong_label(labels, classes)
+//                         a label outside [0, classes), if any
 #pragma once
 
 #include <new>

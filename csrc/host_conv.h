@@ -25,6 +25,14 @@ inline PoolParams max_pool_params(const char* op, c10::IntArrayRef shape, const 
 
 inline ConvParams conv_params(const Tensor& x, const Tensor& weight, const Ints& stride,
                               const Ints& padding, const Ints& dilation, const Int& groups, Size output) {
+    // Kernels copy images with their padding, and gradients with the reach of a filter around them.
+    const auto copied = [&](std::int64_t size, std::int64_t out, int axis) {
+        const double reach = 2.0 * double(dilation[axis]) * double(weight.size(2 + axis) - 1);
+        return std::max(double(size) + 2.0 * double(padding[axis]), double(out) + reach);
+    };
+    const double values = copied(x.size(2), output.h, 0) * copied(x.size(3), output.w, 1) *
+                          double(std::max(x.size(1), weight.size(0)));
+    if (values > 0x1p58) throw std::bad_alloc();
     return {x.size(0),      x.size(1),   x.size(2),   x.size(3),   weight.size(0), weight.size(2),
             weight.size(3), output.h,    output.w,    stride[0],   stride[1],      padding[0],
             padding[1],     dilation[0], dilation[1], groups.value};

@@ -145,6 +145,8 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     except SafetensorError as error:
         raise CheckpointError(f"{path} is torn, or not a safetensors file: {error}") from None
+    except (TypeError, AttributeError) as error:  # bfloat16, which NumPy lacks
+        raise CheckpointError(f"{path}: expected tensors of a type that NumPy has: {error}") from None
 
 
 def _check_images(path: str | Path, saved: Checkpoint) -> None:

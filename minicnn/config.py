@@ -17,7 +17,7 @@ _FREE = ("threads", "data_dir", "save_every")
 
 @dataclass(frozen=True)
 class Config:
-    """One field a flag of ``python -m minicnn.train``; None where a setting does not apply."""
+    """One field a flag of ``python -m minicnn.train`` that a run keeps; None where one does not apply."""
 
     backend: str
     model: str
@@ -50,12 +50,13 @@ class Config:
     recipe: str | None = None
     init_from: str | None = None
     freeze: str | None = None
+    tf32: bool = False
 
     @classmethod
     def resolve(cls, flags: dict[str, Any]) -> Self:
         """The settings of a complete set of flags, optimizer defaults filled in.
 
-        Raises: ValueError naming a flag that the chosen optimizer or schedule does not have
+        Raises: ValueError naming a flag that the chosen optimizer does not have
         """
         flags = {f.name: flags[f.name] for f in fields(cls)}
         optimizer = flags["optimizer"]

@@ -138,7 +138,9 @@ def main(argv: list[str] | None = None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("part", "found", "mend", title="minicnn doctor")
+    table = Table(title="minicnn doctor")
+    for heading in Finding._fields:
+        table.add_column(heading, overflow="fold")
     for finding in findings():
         table.add_row(*map(escape, finding), style="yellow" if finding.mend else None)
     Console().print(table)

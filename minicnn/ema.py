@@ -62,7 +62,7 @@ class WeightAverage:
     def _present(self) -> dict[str, Array]:
         model = self.model
         arrays = model.named_parameters(trainable_only=True) | model.named_buffers(trainable_only=True)
-        return {name: a for name, a in arrays.items() if model.backend.to_numpy(a).dtype.kind == "f"}
+        return {name: a for name, a in arrays.items() if "float" in str(a.dtype)}
 
     def _swap(self) -> None:
         for prefix, layer in self.model.named_layers():

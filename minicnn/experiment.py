@@ -112,10 +112,10 @@ class Experiment:
             "train_loss": sums["loss"] / sums["images"],
             "train_accuracy": sums["correct"] / sums["images"],
         }
-        if self._tests_now():
-            entry |= self._scores("test", self.dataset.test, check)
         if self.validation is not None:
             entry |= self._scores("validation", self.validation, check)
+        if self._tests_after(entry):
+            entry |= self._scores("test", self.dataset.test, check)
         entry |= {
             "lr": self.schedule(self.optimizer.steps - 1),
             "seconds": round(sums["seconds"], 3),
@@ -131,9 +131,12 @@ class Experiment:
     @property
     def stopped_early(self) -> bool:
         """Whether the validation loss has not fallen below its lowest for --early-stop epochs."""
-        if not self.config.early_stop or not self.history:
+        return self._stops_after(self.history)
+
+    def _stops_after(self, history: list[dict[str, Any]]) -> bool:
+        if not self.config.early_stop or not history:
             return False
-        losses = [entry["validation_loss"] for entry in self.history]
+        losses = [entry["validation_loss"] for entry in history]
         return len(losses) - 1 - losses.index(min(losses)) >= self.config.early_stop
 
     @property
@@ -150,10 +153,11 @@ class Experiment:
         with self._averaged():
             return self.model.state_dict()
 
-    def _tests_now(self) -> bool:
-        """Whether the epoch under way ends with a test: each Nth does, and the last."""
-        number, every = self.epoch + 1, self.config.test_every
-        return number % every == 0 or number == self.config.epochs
+    def _tests_after(self, entry: dict[str, Any]) -> bool:
+        """Whether the epoch of this entry ends with a test: each Nth does, and the last."""
+        number, every = entry["epoch"], self.config.test_every
+        last = number == self.config.epochs or self._stops_after([*self.history, entry])
+        return last or number % every == 0
 
     def _averaged(self) -> AbstractContextManager[None]:
         return self.average.applied() if self.average else nullcontext()
@@ -233,12 +237,12 @@ def predict_images(
 
     With ``tta`` they are the means over the image's `views`.
     """
-    model, parts = folded(model, x.shape), []
-    for start in range(0, len(x), IMAGES_AT_ONCE):
+    model, parts, step = folded(model, x.shape), [], max(IMAGES_AT_ONCE, batch_size)
+    for start in range(0, len(x), step):
         check()
         logits = [
             share * model.predict(data.normalize(view, mean, std), batch_size=batch_size)
-            for share, view in views(x[start : start + IMAGES_AT_ONCE], tta)
+            for share, view in views(x[start : start + step], tta)
         ]
         parts.append(np.sum(logits, axis=0))
     return np.concatenate(parts)

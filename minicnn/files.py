@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,6 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
     Raises: OSError if another process holds it, or if the folder cannot be written to.
     """
-    if sys.platform == "win32":  # has no flock
-        yield
-        return
-    import fcntl
-
     path = folder / ".lock"
     try:
         file = path.open("ab")
@@ -78,8 +73,6 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":  # folders cannot be opened there
-        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from minicnn import cli, data
 from minicnn.data.augment import Augment, EpochAugment, help_text
+from minicnn.data.split import balanced_subset
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -18,26 +19,28 @@ def main(argv: list[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     augment = Augment.parse(args.augment)
     dataset = data.load(
-        args.dataset, data_dir=args.data_dir, image_size=args.image_size, limit_train=args.images,
-        limit_test=1, seed=args.seed,
-    )  # fmt: skip
+        args.dataset, data_dir=args.data_dir, image_size=args.image_size, limit_test=1, seed=args.seed
+    )
     augment.check_size(*dataset.train.x.shape[2:])
-    columns = [dataset.train.x, *(augmented(dataset, augment, args.seed, e) for e in range(args.epochs))]
+    numbers = balanced_subset(dataset.train.y, args.images, args.seed)
+    epochs = (augmented(dataset, numbers, augment, args.seed, epoch) for epoch in range(args.epochs))
+    columns = [dataset.train.x[numbers], *epochs]
     from minicnn import plots
 
     titles = ["original", *(f"epoch {e}" for e in range(1, args.epochs + 1))]
     plots.grid(args.out, np.stack(columns, axis=1), titles, f"{dataset.name}, {augment}")
-    cli.make_console().print(f"{len(dataset.train)} images, {args.epochs} epochs: {args.out}")
+    cli.make_console().print(f"{len(numbers)} images, {args.epochs} epochs: {args.out}")
 
 
-def augmented(dataset: data.Dataset, augment: Augment, seed: int, epoch: int) -> NDArray[np.uint8]:
-    """The training images as an epoch shows them, (N,C,H,W)."""
-    numbers = np.arange(len(dataset.train))
-    changes = EpochAugment(augment, len(numbers), dataset.mean, seed, epoch)
-    pixels: NDArray[Any] = changes.images(dataset.train.x.copy(), numbers)
+def augmented(
+    dataset: data.Dataset, numbers: NDArray[np.int64], augment: Augment, seed: int, epoch: int
+) -> NDArray[np.uint8]:
+    """The training images of these numbers as an epoch shows them, (N,C,H,W); mixup blends them in turn."""
+    changes = EpochAugment(augment, len(dataset.train), dataset.mean, seed, epoch)
+    pixels: NDArray[Any] = changes.images(dataset.train.x[numbers], numbers)
     if augment.mixup:
         x = pixels.astype(np.float32)
-        pixels, _ = changes.mixed(x, dataset.train.y, numbers, len(dataset.class_names))
+        pixels, _ = changes.mixed(x, dataset.train.y[numbers], numbers, len(dataset.class_names))
     return np.asarray(np.rint(pixels), np.uint8)
 
 
@@ -58,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         type=cli.whole_number(0),
         default=0,
         metavar="N",
-        help="of first weights and changes: that of the training run",
+        help="of the changes: that of the training run",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("preview.png"), metavar="FILE", help="the PNG file to write"

@@ -114,7 +114,7 @@ class Run:
                     self._save()
         best = experiment.finish_epoch(stop.check)
         if best:
-            checkpoint.save(self.folder / BEST, replace(experiment.checkpoint(), optimizer={}))
+            checkpoint.save(self.folder / BEST, replace(experiment.checkpoint(), optimizer={}, training={}))
         self._save()
         self.console.print(_epoch_line(title, experiment.history[-1], best))
 

@@ -104,6 +104,12 @@ def is_integer(value: Any) -> bool:
         return False
 
 
+def check_layer_input(layer: str, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless this is the shape of one image, for a layer that takes images."""
+    if len(shape) != 3:
+        fail(layer, "input_shape", "(C, H, W)", shape)
+
+
 def check_pair(op: str, name: str, pair: Pair, least: int) -> None:
     if not isinstance(pair, tuple | list):
         fail(op, name, f"two integers of at least {least}", type(pair).__name__)

@@ -58,16 +58,9 @@ def summary(model: Sequential, input_shape: Shape | None) -> str:
 
 
 def count_parameters(layer: Layer) -> int:
-    """Number of trainable values in a layer and its children, bound or not."""
-    import numpy as np
-
-    def generator(_: str) -> np.random.Generator:
-        return np.random.default_rng(0)
-
+    """Number of values in the parameters of a layer and its children, bound or not, frozen or not."""
     return sum(
-        math.prod(a.shape)
-        for _, child in layer.named_layers()
-        for a in (child.params or child.initial_params(generator)).values()
+        math.prod(shape) for _, child in layer.named_layers() for shape in child.param_shapes().values()
     )
 
 

@@ -286,7 +286,10 @@ def _add_rates(group: argparse._ArgumentGroup) -> None:
 
 def _add_where(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of the run (default: runs/MODEL-DATASET)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the run (default: runs/RECIPE or runs/MODEL-DATASET)",
     )
     existing = group.add_mutually_exclusive_group()
     existing.add_argument(

@@ -98,6 +98,14 @@ def test_foreign_files_are_told_apart(tmp_path: Path) -> None:
         checkpoint.load(path)
 
 
+def test_types_that_numpy_lacks_are_told(tmp_path: Path) -> None:
+    header = b'{"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
+    path = tmp_path / "b.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(CheckpointError, match=r"b\.safetensors: expected tensors of a type that NumPy has"):
+        checkpoint.read_tensors(path)
+
+
 @pytest.mark.parametrize(
     ("got", "message"),
     [

@@ -192,6 +192,17 @@ def test_unknown_name_is_refused(name: str) -> None:
     assert model.children["fc1"].requires_grad
 
 
+def test_a_frozen_norm_without_parameters_keeps_its_statistics(rng: np.random.Generator) -> None:
+    model = Sequential({"norm": BatchNorm2d(3, affine=False), "flat": Flatten(), "fc": Dense(48, 2)})
+    with pytest.raises(ValueError, match=r"^\[freeze\] layer: expected one bound to a backend"):
+        model.freeze("norm")
+    model.bind("numpy")
+    model.freeze("norm")
+    x = rng.standard_normal((5, 3, 4, 4)).astype(np.float32)
+    Trainer(model, optim.SGD(0.1)).step(x, np.array([0, 1, 0, 1, 1]))
+    np.testing.assert_array_equal(model.state_dict()["norm.running_mean"], np.zeros(3))
+
+
 def test_printed_model_counts_what_is_frozen() -> None:
     model = net("numpy")
     assert "frozen" not in str(model)

@@ -362,6 +362,21 @@ def test_dropout_is_seeded_and_can_be_resumed(backend: Backend) -> None:
             lambda: Sequential(MaxPool2d(4), input_shape=(1, 3, 3)),
             r"^\[MaxPool2d\] x: expected H of at least 4, got H=3$",
         ),
+        *(
+            (
+                lambda pool=pool: Sequential(Flatten(), pool, input_shape=(1, 4, 4)),
+                rf"^\[{type(pool).__name__}\] input_shape: expected \(C, H, W\), got \(16,\)$",
+            )
+            for pool in (MaxPool2d(2), AvgPool2d(2), AdaptiveAvgPool2d(1))
+        ),
+        *(
+            (lambda size=size: MaxPool2d(size), r"^\[pair\] value: expected an integer or two, got ")
+            for size in (2.0, (1.5, 2), (1, 2, 3), "2")
+        ),
+        (
+            lambda: Parallel(*(Sequential({"c": ReLU()}) for _ in range(2)), flat=True),
+            r"^\[Parallel\] branches: expected names of layers that differ, as flat asks for, got \['c'\]$",
+        ),
         (
             lambda: Residual(Sequential(Conv2d(2, 3, 1))).output_shape((2, 4, 4)),
             r"^\[Residual\] shortcut: expected output shape \(3, 4, 4\) as the body's, got \(2, 4, 4\)$",

@@ -140,6 +140,13 @@ def test_printed_model_shows_layers_shapes_parameters_and_multiply_adds(name: st
     assert f"{model.multiply_adds((2, 16, 16)):,} multiply-adds" in lines[-1]
 
 
+def test_printing_a_model_draws_nothing() -> None:
+    model = Sequential(Dropout(0.5), Dense(4, 3), Dropout(0.5), backend="numpy", seed=5)
+    before = model.generator_state()
+    assert "15 parameters" in str(model)
+    assert model.generator_state() == before
+
+
 def test_model_without_input_shape_prints_what_it_knows() -> None:
     text = str(Sequential(Conv2d(1, 2, 3), Dense(8, 3)))
     assert "Conv2d(1, 2, 3)" in text

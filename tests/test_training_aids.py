@@ -297,6 +297,15 @@ def test_a_run_that_does_not_learn_ends_early(
     assert "all 3 epochs" in capsys.readouterr().out
 
 
+def test_the_last_epoch_is_tested_where_a_run_stops_early() -> None:
+    run = experiment("--early-stop", "1", "--test-every", "50", "--lr", "1e-30", "--epochs", "90")
+    while not run.done:
+        go(run, 4).finish_epoch()
+    tested = ["test_accuracy" in entry for entry in run.history]
+    assert len(tested) < 50
+    assert tested == [False] * (len(tested) - 1) + [True]
+
+
 def test_the_best_epoch_is_the_validation_images_where_there_are_any() -> None:
     run = experiment("--early-stop", "3")
     best = [bool(go(run, 4).finish_epoch()) for _ in range(2)]
@@ -327,6 +336,17 @@ def test_balanced_weights_reach_the_loss() -> None:
 
 
 # ---- settings ----------------------------------------------------------------------------------------
+
+
+def test_tf32_is_a_setting_of_the_run() -> None:
+    plain, rounded = (Config.resolve(vars(train.parse([*SMALL, *f]))) for f in ([], ["--tf32"]))
+    with pytest.raises(ValueError, match=r"expected the run's own --tf32 False, got True"):
+        rounded.check_resumes(vars(plain))
+
+
+def test_unknown_views_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^\[views\] tta: expected one of none, flip, flip-shift, got x$"):
+        next(views(np.zeros((1, 1, 2, 2), np.uint8), "x"))
 
 
 def test_settings_of_older_runs_are_the_defaults() -> None:

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "max_pool2d.h"
+#include "scratch.h"
 
 namespace minicnn {
 namespace {
@@ -16,12 +17,15 @@ constexpr std::int64_t most_parts = 64, block_pixels = 128;
 
 std::int64_t parts_of(std::int64_t items) { return std::min(items, most_parts); }
 
-// Calls f(part, first, last) for each part of `items` items.
+// Calls f(part, first, last) for each part of `items` items of so many elements.
 template <typename F>
-void for_each_part(std::int64_t items, const F& f) {
+void for_each_part(std::int64_t items, std::int64_t elements, const F& f) {
     const std::int64_t parts = parts_of(items);
-    parallel_for(0, parts, 1, [&](std::int64_t part, std::int64_t) {
-        f(part, items * part / parts, items * (part + 1) / parts);
+    const std::int64_t grain = items_per_piece(items * elements / std::max(parts, std::int64_t{1}));
+    parallel_for(0, parts, grain, [&](std::int64_t from, std::int64_t to) {
+        for (std::int64_t part = from; part < to; ++part) {
+            f(part, items * part / parts, items * (part + 1) / parts);
+        }
     });
 }
 
@@ -73,7 +77,7 @@ void add_block(const T* x, std::int64_t pixels, std::int64_t C, std::int64_t cou
 template <typename T>
 std::vector<Moments> batch_moments(const T* x, std::int64_t pixels, std::int64_t C) {
     std::vector<Moments> moments(std::size_t(std::max(parts_of(pixels), std::int64_t{1}) * C));
-    for_each_part(pixels, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
+    for_each_part(pixels, C, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
         for (std::int64_t i = first; i < last; i += block_pixels) {
             add_block(x + i * C, std::min(block_pixels, last - i), C, i - first,
                       &moments[std::size_t(part * C)]);
@@ -161,26 +165,30 @@ void add_row_sums(const T* g, const T* x, const T* mean, std::int64_t pixels, st
     });
 }
 
-// The backward pass.  gradient_row(row, buffer) gives the gradient at batch norm's own output for one row
-// of an image: a pointer to it, or the buffer filled with it.
+// The backward pass.  gradient_row(row, buffer, again) gives the gradient at batch norm's own output for
+// one row of an image: a pointer to it, or the buffer filled with it; `again` if it gave that row before.
 template <typename T, typename GradientRow>
 void backward(const GradientRow& gradient_row, const T* x, const T* weight, const T* mean, const T* invstd,
               T* dx, T* dw, T* db, const ImageShape& s, bool training) {
     const std::int64_t rows = s.N * s.H, length = s.W * s.C, C = s.C;
     const std::int64_t parts = std::max(parts_of(rows), std::int64_t{1});
     std::vector<double> sums(std::size_t(parts * 2 * C));
-    for_each_part(rows, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
-        std::vector<T> buffer(static_cast<std::size_t>(length));
+    const bool summed = training || dw || db || !dx;
+    const auto add_part = [&](std::int64_t part, std::int64_t first, std::int64_t last) {
+        T* buffer = scratch<T>(Slot::image, length);
         for (std::int64_t row = first; row < last; ++row) {
-            const T* g = gradient_row(row, buffer.data());
+            const T* g = gradient_row(row, buffer, false);
             for (std::int64_t w = 0; w < s.W; w += block_pixels) {
                 add_row_sums(g + w * C, x + row * length + w * C, mean, std::min(block_pixels, s.W - w), C,
                              &sums[std::size_t(part * 2 * C)]);
             }
         }
-    });
-    for (std::int64_t i = 2 * C; i < parts * 2 * C; ++i)
-        sums[std::size_t(i % (2 * C))] += sums[std::size_t(i)];
+    };
+    if (summed) for_each_part(rows, length, add_part);
+    for (std::int64_t part = 1; part < parts; ++part) {
+        for (std::int64_t i = 0; i < 2 * C; ++i)
+            sums[std::size_t(i)] += sums[std::size_t(part * 2 * C + i)];
+    }
 
     Coefficients<T> k{Affine<T>(weight, nullptr, invstd, C).scale, std::vector<T>(std::size_t(C)),
                       std::vector<T>(std::size_t(C))};
@@ -197,10 +205,10 @@ void backward(const GradientRow& gradient_row, const T* x, const T* weight, cons
     }
     if (!dx) return;
     parallel_for(0, rows, items_per_piece(length), [&](std::int64_t first, std::int64_t last) {
-        std::vector<T> buffer(static_cast<std::size_t>(length));
+        T* buffer = scratch<T>(Slot::image, length);
         const T *scale = k.scale.data(), *offset = k.offset.data(), *slope = k.slope.data();
         for (std::int64_t row = first; row < last; ++row) {
-            const T* g = gradient_row(row, buffer.data());
+            const T* g = gradient_row(row, buffer, summed);
             for (std::int64_t i = 0; i < length; i += C) {
                 const T* pixel = x + row * length + i;
                 T* result = dx + row * length + i;
@@ -249,9 +257,10 @@ void batch_norm2d_backward(const T* dy, const T* relu_y, const T* x, const T* we
                            const T* invstd, T* dx, T* dresidual, T* dw, T* db, const ImageShape& s,
                            bool training) {
     const std::int64_t length = s.W * s.C;
-    const auto gradient_row = [=](std::int64_t row, T* buffer) -> const T* {
+    const auto gradient_row = [=](std::int64_t row, T* buffer, bool again) -> const T* {
         const T* upstream = dy + row * length;
         if (!relu_y && !dresidual) return upstream;
+        if (again && dresidual) return dresidual + row * length;
         // the residual's gradient is the same as batch norm's
         T* g = dresidual ? dresidual + row * length : buffer;
         const T* output = relu_y ? relu_y + row * length : nullptr;
@@ -281,7 +290,7 @@ void batch_norm2d_pool_backward(const T* dy, const T* y, const Index* argmax, co
                                 const T* mean, const T* invstd, T* dx, T* dw, T* db, const ImageShape& s,
                                 bool training, const PoolParams& pool) {
     const auto rectified = [=](std::int64_t i) { return y[i] <= 0 ? T(0) : dy[i]; };
-    const auto gradient_row = [&](std::int64_t row, T* buffer) -> const T* {
+    const auto gradient_row = [&](std::int64_t row, T* buffer, bool) -> const T* {
         max_pool_dx_row(rectified, argmax, buffer, row / s.H, row % s.H, s, pool);
         return buffer;
     };

@@ -114,7 +114,8 @@ class SparseWeight {
 
     void run(T* dw, T* db) const {
         const int64_t tasks = split_.chunks * split_.parts;
-        parallel_for(0, tasks, grain_for(g_.flops() / static_cast<double>(tasks)),
+        const double flops = dw ? g_.flops() : 1.0 * g_.p.N * g_.pool.OH * g_.pool.OW * g_.p.F;
+        parallel_for(0, tasks, grain_for(flops / static_cast<double>(tasks)),
                      [&](int64_t first, int64_t last) {
                          for (int64_t task = first; task < last; ++task)
                              sum(task / split_.parts, task % split_.parts, dw != nullptr);
@@ -140,7 +141,7 @@ class SparseWeight {
 
     void sum(int64_t chunk, int64_t part, bool need_dw) const {
         const int64_t f0 = split_.first_block(part), f1 = split_.first_block(part + 1);
-        std::fill(partial(chunk) + f0 * filter_size(), partial(chunk) + f1 * filter_size(), T(0));
+        if (need_dw) std::fill_n(partial(chunk) + f0 * filter_size(), (f1 - f0) * filter_size(), T(0));
         std::fill(bias_partial(chunk) + f0, bias_partial(chunk) + f1, T(0));
         Entry<T>* lists = scratch<Entry<T>>(Slot::lists, together * rows_ * g_.pool.OW + 1);
         for (int64_t unit = split_.first_unit(chunk); unit < split_.first_unit(chunk + 1); ++unit) {
@@ -307,7 +308,7 @@ class SparseData {
         T* map = scratch<T>(Slot::map, (bottom - top + 1) * g_.row_stride() + p.W * p.C);
         std::fill_n(map, (bottom - top) * g_.row_stride(), T(0));
         if (r0 < r1) add_windows(n, r0, r1, first, map + (g_.h.begin(first) - top) * g_.row_stride());
-        const int64_t columns = std::min(p.W, g_.width + g_.w0);
+        const int64_t columns = std::clamp<int64_t>(g_.width + g_.w0, 0, p.W);
         for (int64_t h = h0; h < h1; ++h) {
             T* row = dx + (n * p.H + h) * p.W * p.C;
             const T* from = map + ((h - top) * g_.width - g_.w0) * p.C;
@@ -336,8 +337,7 @@ class SparseData {
         }
     }
 
-    // For each pooled pixel, cell of its window and group: the filters that the cell won, with their
-    // gradients.
+    // For each pooled pixel, cell of its window and group: the filters that the cell won, with gradients.
     void list_filters(int64_t n, int64_t r0, int64_t r1, Entry<T>* entries, int64_t* starts) const {
         const int64_t pixels = (r1 - r0) * g_.pool.OW, F = g_.p.F, groups = cells_ * g_.p.groups;
         const T* dy = dy_ + (n * g_.pool.OH + r0) * g_.pool.OW * F;
@@ -349,7 +349,7 @@ class SparseData {
             for (int64_t q = 0, f0 = 0; f0 < F; f0 += g_.Fg, ++q) {
                 std::fill_n(counts, cells_, 0);
                 for (int64_t f = f0; f < f0 + g_.Fg; ++f) {
-                    if (winner[f] == relu_off || dy[f] == 0) continue;
+                    if (winner[f] >= cells_ || dy[f] == 0) continue;  // relu_off is no cell
                     sorted[(winner[f] * g_.p.groups + q) * g_.Fg + counts[winner[f]]++] = {
                         dy[f], static_cast<int32_t>(f * filter_size())};
                 }

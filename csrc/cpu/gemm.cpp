@@ -34,14 +34,16 @@ void gemm(const Gemm<T>& m) {
     auto in_place = [&](int64_t j) {
         return m.b_col == 1 && m.cols - j >= block_lanes<T>(block_width<T>(m.cols - j));
     };
-    parallel_for(
-        0, blocks, std::max<int64_t>(1, 65536 / (wide * m.depth + 1)), [&](int64_t first, int64_t last) {
-            for (int64_t j = first * wide; j < std::min(last * wide, m.cols); j += wide) {
-                const int width = block_lanes<T>(block_width<T>(m.cols - j));
-                if (!in_place(j))
-                    pack_columns(m, j, std::min<int64_t>(width, m.cols - j), width, packed + j * m.depth);
-            }
-        });
+    const int64_t first_packed = m.b_col == 1 ? blocks - 1 : 0;  // only the last one may not be whole
+    parallel_for(first_packed, blocks, std::max<int64_t>(1, 65536 / (wide * m.depth + 1)),
+                 [&](int64_t first, int64_t last) {
+                     for (int64_t j = first * wide; j < std::min(last * wide, m.cols); j += wide) {
+                         if (in_place(j)) continue;
+                         const int width = block_lanes<T>(block_width<T>(m.cols - j));
+                         const int64_t count = std::min<int64_t>(width, m.cols - j);
+                         pack_columns(m, j, count, width, packed + j * m.depth);
+                     }
+                 });
 
     // A task is one block times a group of rows.
     const int64_t groups =

@@ -1,7 +1,8 @@
 // Softmax and cross-entropy in one pass over the logits.
 //
-//     loss = -(1/D) sum over n,k of a[n,k] * log p[n,k]        dlogits[n,j] = (p[n,j] * sum_k a[n,k] -
-//     a[n,j]) / D
+//     loss = -(1/D) sum over n,k of a[n,k] * log p[n,k]
+//
+//     dlogits[n,j] = (p[n,j] * sum over k of a[n,k] - a[n,j]) / D
 //
 // a is the targets after smoothing, times the class weights; D is N, or the classes' summed weights.
 
@@ -65,7 +66,7 @@ template <typename T>
 void softmax_cross_entropy_backward(const T* probs, const Targets<T>& t, T* dlogits, std::int64_t N,
                                     std::int64_t K) {
     const T D = T(divisor(t, N));
-    parallel_for(0, N, rows_per_piece(K), [=](std::int64_t first, std::int64_t last) {
+    parallel_for(0, N, items_per_piece(K), [=](std::int64_t first, std::int64_t last) {
         for (std::int64_t n = first; n < last; ++n) {
             T sum = 0;
             for (std::int64_t k = 0; k < K; ++k) sum += weighted_target(t, n, k, K);

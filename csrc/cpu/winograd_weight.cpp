@@ -5,6 +5,7 @@
 #include <atomic>
 
 #include "batch_split.h"
+#include "elementwise.h"
 #include "gradient_tile.h"
 #include "winograd.h"
 
@@ -75,11 +76,15 @@ class Runner {
     }
 
     bool run(float* dw) const {
-        parallel_for(0, split_.chunks * split_.parts, 1, [&](int64_t first, int64_t last) {
+        const int64_t tasks = split_.chunks * split_.parts;
+        const double flops = 2.0 * winograd_planes * static_cast<double>(rows_.total * rows_.across) *
+                             static_cast<double>(x_.C * padded_) / static_cast<double>(tasks);
+        parallel_for(0, tasks, grain_for(flops), [&](int64_t first, int64_t last) {
             for (int64_t task = first; task < last; ++task) sum(task / split_.parts, task % split_.parts);
         });
         std::atomic<bool> finite{true};
-        parallel_for(0, padded_ / L, 1, [&](int64_t first, int64_t last) {
+        const int64_t values = winograd_planes * x_.C * L * split_.chunks;
+        parallel_for(0, padded_ / L, items_per_piece(values), [&](int64_t first, int64_t last) {
             for (int64_t i = first; i < last; ++i) {
                 if (!add_chunks(i * L, dw)) finite.store(false, std::memory_order_relaxed);
             }

@@ -118,7 +118,7 @@ struct GradientSums {
     }
 };
 
-// Gradient has at(i, c, row): the upstream gradient of element i.
+// Gradient has operator()(i): the upstream gradient of element i.
 template <typename T, typename Gradient>
 struct SumGradients {
     using Accumulator = GradientSums;

@@ -7,8 +7,7 @@
 namespace minicnn::cuda {
 namespace {
 
-// ---- forward
-// ---------------------------------------------------------------------------------------------
+// ---- forward ---------------------------------------------------------------------------------------
 
 constexpr int pixels_of_thread = first_layer_cells;
 constexpr int block_filters = 64;
@@ -143,8 +142,7 @@ void forward(const T* x, const T* weight, const Places& places, std::int64_t cou
            Inputs<T>(x, p, p.stride_h, p.stride_w), weight, places, count, int(p.KH * p.KW * p.C), int(F));
 }
 
-// ---- the gradient to the weight
-// --------------------------------------------------------------------------
+// ---- the gradient to the weight --------------------------------------------------------------------
 
 constexpr int taps_of_thread = 9;
 

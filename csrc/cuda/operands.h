@@ -281,8 +281,7 @@ struct GradientColumns {
     }
 };
 
-// ---- the gradient to the input: one product for each phase of the stride
-// -----------------------------------
+// ---- the gradient to the input: one product for each phase of the stride ---------------------------
 
 // Along one axis, the inputs phase, phase + stride, ... and the taps u = start + t * every that reach them:
 // input number i meets tap t at output i + first - t * step.

@@ -1,7 +1,8 @@
 // Softmax and cross-entropy in one kernel.
 //
-//     loss = -(1/D) sum over n,k of a[n,k] * log p[n,k]        dlogits[n,j] = (p[n,j] * sum_k a[n,k] -
-//     a[n,j]) / D
+//     loss = -(1/D) sum over n,k of a[n,k] * log p[n,k]
+//
+//     dlogits[n,j] = (p[n,j] * sum over k of a[n,k] - a[n,j]) / D
 //
 // a is the targets after smoothing, times the class weights; D is N, or the classes' summed weights.
 

@@ -71,7 +71,8 @@ def torch_version() -> str | None:
 
 def compiler() -> str | None:
     """The C++ compiler that torch's build will take, or None."""
-    return shutil.which(os.environ.get("CXX", "c++").split()[0])
+    words = os.environ.get("CXX", "").split()
+    return shutil.which(words[0] if words else "c++")
 
 
 @cache

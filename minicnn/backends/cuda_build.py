@@ -81,6 +81,8 @@ def torch_cuda_version() -> str | None:
 
 def missing_for_build() -> str | None:
     """Why nvcc cannot build the module here, and the mend; None if it can."""
+    if build.torch_version() is None:
+        return f"torch is not installed; {build.INSTALL_TORCH}"
     toolkit, torch_cuda = toolkit_version(), torch_cuda_version()
     if torch_cuda is None:
         return "this torch was built without CUDA; install one that was: https://pytorch.org/get-started"

@@ -24,6 +24,8 @@ def views(x: NDArray[np.uint8], tta: str) -> Iterator[tuple[float, NDArray[np.ui
     "flip" adds the mirror image, "flip-shift" also both of them moved by a pixel along the diagonal, down
     and up, with black coming in.  Source: Jordan 2024, arXiv:2404.00498, section 3.5.
     """
+    if tta not in TTA:
+        raise ValueError(f"[views] tta: expected one of {', '.join(TTA)}, got {tta}")
     flips = (1,) if tta == "none" else (1, -1)
     for move, share in _MOVES[tta].items():
         moved = _moved(x, *move)

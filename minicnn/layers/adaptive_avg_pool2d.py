@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from minicnn import shapes
 from minicnn.backends import Array, Pair
 from minicnn.layers.layer import Layer, Shape, pair
 
@@ -23,6 +24,7 @@ class AdaptiveAvgPool2d(Layer):
         return self.backend.adaptive_avg_pool2d_backward(dy, input_shape=saved) if need_dx else None
 
     def output_shape(self, input_shape: Shape) -> Shape:
+        shapes.check_layer_input("AdaptiveAvgPool2d", input_shape)
         return (input_shape[0], *self.output_size)
 
     def __repr__(self) -> str:

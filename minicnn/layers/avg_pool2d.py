@@ -41,6 +41,7 @@ class AvgPool2d(Layer):
         }  # fmt: skip
 
     def output_shape(self, input_shape: Shape) -> Shape:
+        shapes.check_layer_input("AvgPool2d", input_shape)
         return (input_shape[0], *shapes.pool2d("AvgPool2d", (1, *input_shape), *self.pool))
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@ parameters and moves them to a backend.  Until then it is a description without 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,6 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
+from minicnn import shapes
 from minicnn.backends import Array, Backend, Pair, get_backend
 
 Shape = tuple[int, ...]
@@ -21,8 +23,11 @@ Generators = Callable[[str], np.random.Generator]
 
 
 def pair(value: int | Pair) -> Pair:
-    """3 -> (3, 3), as torch.nn's arguments."""
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+    """3 -> (3, 3), as torch.nn's arguments.  Raises ValueError unless it is an integer or two."""
+    values: Any = (value, value) if shapes.is_integer(value) else value
+    if not (isinstance(values, (tuple, list)) and len(values) == 2 and all(map(shapes.is_integer, values))):
+        shapes.fail("pair", "value", "an integer or two", value)
+    return operator.index(values[0]), operator.index(values[1])
 
 
 class Layer:
@@ -119,10 +124,13 @@ class Layer:
         Torch: requires_grad_(False) on the parameters, and eval() on the batch norms.
         Raises: ValueError naming a name that no layer with parameters bears; nothing is frozen then
         """
+        if self.bound_backend is None:
+            shapes.fail("freeze", "layer", "one bound to a backend, which gives it parameters", self)
         frozen: list[Layer] = []
         for pattern in names:
             chosen = [layer for name, layer in self.named_layers() if name and fnmatchcase(name, pattern)]
-            below = [deep for layer in chosen for _, deep in layer.named_layers() if deep.params]
+            deep = [layer for top in chosen for _, layer in top.named_layers()]
+            below = [layer for layer in deep if layer.params or layer.buffers]
             if not below:
                 known = ", ".join(name for name, _ in self.named_children())
                 raise ValueError(
@@ -190,15 +198,21 @@ class Layer:
 
     def state_shapes(self) -> dict[str, np.ndarray]:
         """What `state_dict` will hold when bound in float32, as zeros that take no memory."""
-        nothing: Any = _NoDraw()
         found = {}
         for prefix, layer in self.named_layers():
-            if isinstance(layer, RandomLayer):
-                continue
-            for name, a in (layer.initial_params(lambda _: nothing) | layer.initial_buffers()).items():
+            for name, a in (layer._undrawn_params() | layer.initial_buffers()).items():
                 kind = np.float32 if a.dtype.kind == "f" else a.dtype.type
                 found[_join(prefix, name)] = np.broadcast_to(kind(0), a.shape)
         return found
+
+    def param_shapes(self) -> dict[str, Shape]:
+        """The shapes of this layer's own parameters, bound or not."""
+        return {name: tuple(a.shape) for name, a in (self.params or self._undrawn_params()).items()}
+
+    def _undrawn_params(self) -> dict[str, np.ndarray]:
+        """This layer's own parameters as zeros that take no memory; no generator is touched."""
+        nothing: Any = _NoDraw()
+        return {} if isinstance(self, RandomLayer) else self.initial_params(lambda _: nothing)
 
     def load_state_dict(self, state: dict[str, Any]) -> list[str]:
         """Copy in a state dict, minicnn's or torch's; nothing changes unless all of it fits.

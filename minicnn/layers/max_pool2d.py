@@ -33,6 +33,7 @@ class MaxPool2d(Layer):
         return self.backend.max_pool2d_backward(dy, argmax, input_shape=shape, **self.pool._asdict())
 
     def output_shape(self, input_shape: Shape) -> Shape:
+        shapes.check_layer_input("MaxPool2d", input_shape)
         return (input_shape[0], *shapes.pool2d("MaxPool2d", (1, *input_shape), *self.pool))
 
     def __repr__(self) -> str:

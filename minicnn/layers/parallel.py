@@ -27,6 +27,10 @@ class Parallel(Container):
         for name, child in children.items():
             if flat and not isinstance(child, Container):
                 shapes.fail("Parallel", name, "a container, as flat asks for", type(child).__name__)
+        if flat:
+            names = [name for child in children.values() for name, _ in child.named_children()]
+            if twice := sorted({name for name in names if name and names.count(name) > 1}):
+                shapes.fail("Parallel", "branches", "names of layers that differ, as flat asks for", twice)
 
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         results = [branch.forward(x, training) for branch in self.plan]

@@ -25,7 +25,7 @@ def arguments(name: str) -> list[str]:
     """
     file = path(name)
     try:
-        flags = tomllib.loads(file.read_text())
+        flags = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: expected a TOML file of flags: {error}") from None
     found: list[str] = []
@@ -42,7 +42,7 @@ def arguments(name: str) -> list[str]:
 def about(name: str) -> str:
     """The comment at the top of a recipe."""
     lines = []
-    for line in path(name).read_text().splitlines():
+    for line in path(name).read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
         lines.append(line.removeprefix("#").strip())

@@ -336,6 +336,7 @@ CASES: tuple[Case, ...] = (
 
     _conv_pool("2x2", (2, 3, 8, 8), 5, 3, padding=1, pool=HALVES),
     _conv_pool("odd-edge", (2, 3, 9, 7), 5, 3, padding=1, pool=HALVES),
+    _conv_pool("in-padding", (2, 2, 4, 1), 3, (3, 1), stride=(1, 9), padding=(1, 3), pool=_window(1)),
     _conv_pool("overlapping-no-bias", (2, 3, 9, 8), 4, 3, pool=_window(3, stride=2, padding=1), bias=False),
     _conv_pool("ties", (2, 2, 8, 8), 4, 3, padding=1, pool=HALVES, exact=True),
 
