@@ -7,8 +7,8 @@
 // - inputs and outputs do not overlap; outputs are overwritten, never added to;
 // - an optional argument may be nullptr, as said at each function;
 // - empty arrays (N = 0) are allowed: dw and db become zero;
-// - scratch memory is kept per thread and is bounded, by a band of one image or some megabytes, not by the
-//   batch.
+// - scratch memory is kept per thread; only dense layers and masked gradients take as much as an array of
+//   the batch.
 #pragma once
 
 #include <cstdint>

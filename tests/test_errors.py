@@ -13,7 +13,7 @@ from conftest import BACKENDS
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from minicnn.backends import Backend, Pair, get_backend
+from minicnn.backends import Backend, Conv, Pair, Pool, available_backends, get_backend
 from minicnn.testing import OPERATIONS, REFUSALS, Check, Wrong, draw, refusal_checks
 from minicnn.testing.checks import FIRST_OF_EACH_OP, drawn
 from minicnn.testing.oracle import to_backend
@@ -116,6 +116,27 @@ def assert_as_torch(op: str, inputs: dict[str, np.ndarray | None], attrs: dict[s
         arrays = to_backend(backend, inputs)
         actual = shape_or_refusal(lambda: OPERATIONS[op].run(backend, arrays, attrs)[0]["y"])  # noqa: B023 - called here
         assert actual == expected, f"{name}: {actual}, torch: {expected}"
+
+
+def test_an_image_that_no_memory_holds_with_its_padding(backend: Backend) -> None:
+    """2**62 values: the kernels' sizes in bytes would overflow."""
+    x, weight = (backend.asarray(f32(1, 4, *size)) for size in ((1, 1), (2, 2)))
+    far = {"stride": (2, 2), "padding": (2**29, 2**29), "dilation": (2**30 - 1, 2**30 - 1), "groups": 1}
+    with pytest.raises((MemoryError, ValueError)):
+        backend.conv2d_forward(x, weight, None, **far)
+
+
+@pytest.mark.skipif(available_backends()["cpp"] is not None, reason="the kernel is the cpp backend's")
+def test_winners_of_another_pool_write_nowhere_else(rng: np.random.Generator) -> None:
+    cpp = get_backend("cpp")
+    conv, pool = Conv((1, 1), (1, 1), (1, 1), 1), Pool((2, 2), (2, 2), (0, 0), (1, 1), False)
+    x, weight = (cpp.asarray(rng.standard_normal(shape)) for shape in ((2, 3, 8, 8), (4, 3, 3, 3)))
+    y, winner = cpp.conv2d_max_pool2d_forward(x, weight, None, conv=conv, pool=pool)
+    winner.fill_(254)
+    dx, _, _ = cpp.conv2d_max_pool2d_backward(
+        y, x, weight, winner, conv=conv, pool=pool, need_dw=False, need_db=False
+    )
+    np.testing.assert_array_equal(cpp.to_numpy(dx), np.zeros((2, 3, 8, 8)))
 
 
 FEW = settings(max_examples=200, deadline=None, derandomize=True)
