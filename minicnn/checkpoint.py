@@ -138,7 +138,7 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file") from None
     except OSError as error:
@@ -147,6 +147,12 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
         raise CheckpointError(f"{path} is torn, or not a safetensors file: {error}") from None
     except (TypeError, AttributeError) as error:  # bfloat16, which NumPy lacks
         raise CheckpointError(f"{path}: expected tensors of a type that NumPy has: {error}") from None
+    for name, array in tensors.items():
+        if array.dtype.kind not in "biufc":  # bfloat16 again, where a package has taught it to NumPy
+            raise CheckpointError(
+                f"{path}: expected tensors of a type that NumPy has: {name} is {array.dtype}"
+            )
+    return tensors, metadata
 
 
 def _check_images(path: str | Path, saved: Checkpoint) -> None:
