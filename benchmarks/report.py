@@ -178,7 +178,7 @@ def augment(result: Result) -> str:
 
 def fold(result: Result) -> str:
     """Inference with batch norms folded, with them as operations of their own, and PyTorch's."""
-    rows = [[f"inference of {result['net']}", "ms", "batch norms folded / this"]]
+    rows = [[f"inference of {result['net']}", "ms", "this / batch norms folded"]]
     ms = result["milliseconds"]
     labels = {"folded": "batch norms folded", "not folded": "batch norms as operations of their own"}
     rows += [[labels.get(side, side), f"{t:.2f}", f"{t / ms['folded']:.2f}"] for side, t in ms.items()]
