@@ -1,6 +1,6 @@
 """The register tiles keep their sums in registers: read off the assembly that the compiler makes of them.
 
-A tile whose accumulators live in memory gives right results, at half the speed, so no other test sees it.
+A tile whose accumulators live in memory gives right results, only late, so no other test sees it.
 """
 
 from __future__ import annotations
