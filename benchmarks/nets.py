@@ -25,10 +25,15 @@ def vgg_like() -> Sequential:
 
 
 class Net(NamedTuple):
-    """A net's image shape (C,H,W), and the batch sizes it is timed at, first the one that stands for it."""
+    """A net's image shape (C,H,W), and the batch sizes it is timed at, first the one that stands for it.
+
+    At the learning rate ``lr`` one step changes the loss by far more than its rounding, and by no more than
+    the gradient foretells, so that losses after a step tell whether gradients agree.
+    """
 
     shape: tuple[int, int, int]
     batches: tuple[int, ...]
+    lr: float = 0.01
 
 
 NETS = {
@@ -36,8 +41,8 @@ NETS = {
     "simple_cnn": Net((1, 28, 28), (128, 1, 8, 32, 256)),
     "vgg_like": Net((3, 32, 32), (64, 1, 8, 256)),
     "resnet20": Net((3, 32, 32), (128, 1, 8, 32, 256)),
-    "resnet18": Net((3, 64, 64), (32, 1, 8)),
-    "googlenet": Net((3, 64, 64), (32, 1, 8)),
+    "resnet18": Net((3, 64, 64), (32, 1, 8), lr=1e-5),
+    "googlenet": Net((3, 64, 64), (32, 1, 8), lr=1e-6),
 }
 
 

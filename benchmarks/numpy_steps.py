@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from index_im2col import UsualNet
-from nets import batch, build
+from nets import NETS, batch, build
 from paired import machine, save, time_in_turn
-from rows import LR, MOMENTUM, check_losses, training_step, use_threads
+from rows import MOMENTUM, check_losses, training_step, use_threads
 
 BATCH, THREADS = 128, 2
 
@@ -21,7 +21,7 @@ def steps(name: str) -> dict[str, Callable[[], float]]:
     usual = UsualNet(build(name, "numpy").state_dict(), name)
     return {
         **{row: training_step(row, name, BATCH) for row in ("minicnn numpy", "torch eager")},
-        "usual numpy": lambda: usual.step(x, y, LR, MOMENTUM),
+        "usual numpy": lambda: usual.step(x, y, NETS[name].lr, MOMENTUM),
     }
 
 

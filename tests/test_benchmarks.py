@@ -38,12 +38,27 @@ def test_rows_that_differ_are_found() -> None:
         rows.check_losses({"minicnn cpp": rows.training_step("minicnn cpp", "lenet5", 4), "other": other})
 
 
+@pytest.mark.parametrize("name", NETS)
+def test_gradients_that_differ_are_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = rows.training_step("minicnn cpp", name, 4)
+    monkeypatch.setitem(NETS, name, NETS[name]._replace(lr=0.9 * NETS[name].lr))
+    with pytest.raises(AssertionError, match="changes of loss"):
+        rows.check_losses({"minicnn cpp": ours, "other": rows.training_step("torch eager", name, 4)})
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_steps_agree_with_torch(name: str) -> None:
+    rows.check_losses(
+        {row: rows.training_step(row, name, 4) for row in OURS_AND_TORCH if row in rows.TRAINING}
+    )
+
+
 def test_the_usual_numpy_net_takes_the_same_steps() -> None:
     x, y = batch("lenet5", 4)
     usual = UsualNet(build("lenet5", "numpy").state_dict(), "lenet5")
     steps = {
         "minicnn numpy": rows.training_step("minicnn numpy", "lenet5", 4),
-        "usual": lambda: usual.step(x, y, rows.LR, rows.MOMENTUM),
+        "usual": lambda: usual.step(x, y, NETS["lenet5"].lr, rows.MOMENTUM),
     }
     rows.check_losses(steps)
 
