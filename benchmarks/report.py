@@ -226,7 +226,7 @@ def ladder_backward(result: Result) -> str:
 
 SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "headline": ("steps", headline),
-    "avx2": ("steps_avx2", headline),
+    "avx512": ("steps_avx512", headline),
     "steps": ("steps", steps),
     "losses": ("steps", losses),
     "ladder": ("ladder", ladder),

@@ -27,7 +27,7 @@ ATTRIBUTES = CONV._asdict()
 
 # Images, channels, filters, height, width: full vectors of channels and ragged ones, whole tiles of 4x4
 # and parts of them.
-WIDE = [(2, 64, 64, 32, 32), (2, 128, 128, 16, 16), (2, 256, 256, 8, 8)]
+WIDE = [(2, 64, 64, 32, 32), (2, 128, 128, 16, 16), (4, 256, 256, 8, 8)]
 SHAPES = [*WIDE, (3, 40, 72, 15, 13), (1, 65, 48, 30, 22)]
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -105,7 +105,7 @@ def fused(b: Backend, arrays: Arrays) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize(("shape", "inputs"), [((2, 256, 256, 8, 8), 20), *((s, 2) for s in SHAPES)])
+@pytest.mark.parametrize(("shape", "inputs"), [((4, 256, 256, 8, 8), 20), *((s, 2) for s in SHAPES)])
 def test_same_bits_for_any_number_of_threads(
     cpp: Backend, rng: np.random.Generator, threads: Callable[[int], None],
     shape: tuple[int, ...], inputs: int,

@@ -223,11 +223,12 @@ void transform_source(const float* patch, int64_t row_stride, int64_t col_stride
 
 TileRows::TileRows(const Correlation<float>& c)
     : across((c.cols + 3) / 4), down((c.rows + 3) / 4), total(c.N * down) {
-    constexpr int64_t cache_bytes = 1 << 20, least_tiles = 48, even_tasks = 8;
+    constexpr int64_t cache_bytes = 1 << 20, least_tiles = 48, few_tiles = 8, even_tasks = 8;
     const int64_t tile_bytes = winograd_planes * (c.C + c.F) * static_cast<int64_t>(sizeof(float));
     const int64_t rows = std::max<int64_t>(1, std::max(cache_bytes / tile_bytes, least_tiles) / across);
     const int64_t blocks = (total + rows - 1) / rows;
-    per_block = std::max<int64_t>(1, total / ((blocks + even_tasks - 1) / even_tasks * even_tasks));
+    per_block = std::max((few_tiles + across - 1) / across,
+                         total / ((blocks + even_tasks - 1) / even_tasks * even_tasks));
 }
 
 namespace {
@@ -264,14 +265,19 @@ void read_window(const Correlation<float>& c, int64_t n, int64_t h0, int64_t h1,
 bool winograd_pays(const Correlation<float>& c, double share) {
     if (c.h.count != 3 || c.w.count != 3 || c.h.stride != 1 || c.w.stride != 1 || c.groups != 1)
         return false;
-    if (std::abs(c.h.step) != 1 || std::abs(c.w.step) != 1 || c.N * c.rows * c.cols == 0) return false;
+    if (std::abs(c.h.step) != 1 || std::abs(c.w.step) != 1) return false;
     if (c.C < 16 || c.F < 16) return false;
-    // Vector operations of both ways, with what the transforms of a tile take.
-    constexpr double source_cost = 200, result_cost = 200, gain = 1.25;
+    // Vector operations of both ways.  What the transforms of a vector of filters take weighs where tiles
+    // are few, and more so once their planes leave the caches.
+    constexpr double source_cost = 200, result_cost = 200, filter_cost = 350, cost_per_byte = 4.6e-6 * L,
+                     gain = 1.25;
     const double in = static_cast<double>((c.C + L - 1) / L), out = static_cast<double>((c.F + L - 1) / L);
-    const double tiles = static_cast<double>((c.rows + 3) / 4 * ((c.cols + 3) / 4));
-    const double depth = static_cast<double>(c.C), pixels = static_cast<double>(c.rows * c.cols);
-    return gain * tiles * (winograd_planes * depth * out + source_cost * in + result_cost * out) <
+    const double tiles = static_cast<double>(c.N * ((c.rows + 3) / 4) * ((c.cols + 3) / 4));
+    const double depth = static_cast<double>(c.C), pixels = static_cast<double>(c.N * c.rows * c.cols);
+    const double plane_bytes = winograd_planes * sizeof(float) * depth * out * L;
+    const double filters = (filter_cost + cost_per_byte * plane_bytes) * depth * out;
+    return gain *
+               (tiles * (winograd_planes * depth * out + source_cost * in + result_cost * out) + filters) <
            share * 9 * pixels * depth * out;
 }
 

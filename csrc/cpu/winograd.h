@@ -21,7 +21,7 @@ struct WinogradOutput {
 
 // Whether a 3x3 correlation of this shape is worth it where the alternative takes `share` of a direct one's
 // time.
-bool winograd_pays(const Correlation<float>& c, double share = 1);
+bool winograd_pays(const Correlation<float>& c, double share);
 
 // The window [h0,h1) x [w0,w1) of the source of image n: padded, masked, or with its 2x2 max-pool undone.
 void read_window(const Correlation<float>& c, std::int64_t n, std::int64_t h0, std::int64_t h1,
@@ -78,6 +78,22 @@ MINICNN_INLINE void winograd_filter_column(const V (&g)[3], V (&u)[6]) {
     u[5] = g[2] * 3;
 }
 
+// One vector of filters' taps into the 36 planes, `count` lanes of each.
+MINICNN_INLINE void transform_filters(const float (&taps)[9][lanes<float>], float* planes,
+                                      std::int64_t plane, int count) {
+    constexpr int L = lanes<float>;
+    Vec<float, L> half[3][6], column[6];
+    for (int v = 0; v < 3; ++v) {
+        const Vec<float, L> g[3] = {load<L>(taps[v]), load<L>(taps[3 + v]), load<L>(taps[6 + v])};
+        winograd_filter_column(g, half[v]);
+    }
+    for (int a = 0; a < 6; ++a) {
+        const Vec<float, L> g[3] = {half[0][a], half[1][a], half[2][a]};
+        winograd_filter_column(g, column);
+        for (int b = 0; b < 6; ++b) store_part<L>(planes + (a * 6 + b) * plane, column[b], count);
+    }
+}
+
 template <typename F>
 WinogradFilters winograd_filters(std::int64_t channels, std::int64_t depth, const float* bias,
                                  const F& weight_at) {
@@ -86,36 +102,25 @@ WinogradFilters winograd_filters(std::int64_t channels, std::int64_t depth, cons
     float* blocks = scratch<float>(Slot::shared_weights, winograd_planes * plane + padded);
     float* padded_bias = blocks + winograd_planes * plane;
     for (std::int64_t f = 0; f < padded; ++f) padded_bias[f] = bias && f < channels ? bias[f] : 0.0f;
-    parallel_for(
-        0, padded / L, std::max<std::int64_t>(1, 2048 / depth), [&](std::int64_t first, std::int64_t last) {
-            for (std::int64_t i = first; i < last; ++i) {
-                const std::int64_t f0 = i * L, count = std::clamp<std::int64_t>(channels - f0, 0, L);
-                const int width = block_lanes<float>(block_width<float>(channels - f0 / (2 * L) * 2 * L));
-                float* block = blocks + f0 / (2 * L) * 2 * L * depth + f0 % (2 * L);
-                if (f0 % (2 * L) >= width) continue;
-                for (std::int64_t c = 0; c < depth; ++c) {
-                    float taps[9][L] = {};
-                    for (std::int64_t t = 0; t < 9; ++t) {
-                        for (std::int64_t l = 0; l < count; ++l)
-                            taps[t][l] = weight_at(f0 + l, t / 3, t % 3, c);
-                    }
-                    Vec<float, L> half[3][6], column[6];
-                    for (int v = 0; v < 3; ++v) {
-                        const Vec<float, L> g[3] = {load<L>(taps[v]), load<L>(taps[3 + v]),
-                                                    load<L>(taps[6 + v])};
-                        winograd_filter_column(g, half[v]);
-                    }
-                    for (int a = 0; a < 6; ++a) {
-                        const Vec<float, L> g[3] = {half[0][a], half[1][a], half[2][a]};
-                        winograd_filter_column(g, column);
-                        for (int b = 0; b < 6; ++b) {
-                            float* to = block + (a * 6 + b) * plane + c * width;
-                            store_part<L>(to, column[b], std::min(L, width));
-                        }
-                    }
+    // A block's vectors one after the other for each c: they share cache lines of the planes.
+    auto fill_block = [&](std::int64_t f0) {
+        const int width = block_lanes<float>(block_width<float>(channels - f0));
+        for (std::int64_t c = 0; c < depth; ++c) {
+            for (int from = 0; from < width; from += L) {
+                const std::int64_t f = f0 + from, count = std::clamp<std::int64_t>(channels - f, 0, L);
+                float taps[9][L] = {};
+                for (std::int64_t t = 0; t < 9; ++t) {
+                    for (std::int64_t l = 0; l < count; ++l) taps[t][l] = weight_at(f + l, t / 3, t % 3, c);
                 }
+                transform_filters(taps, blocks + f0 * depth + c * width + from, plane,
+                                  std::min(L, width - from));
             }
-        });
+        }
+    };
+    parallel_for(0, padded / (2 * L), std::max<std::int64_t>(1, 1024 / depth),
+                 [&](std::int64_t first, std::int64_t last) {
+                     for (std::int64_t i = first; i < last; ++i) fill_block(i * 2 * L);
+                 });
     return {blocks, padded_bias, plane, padded};
 }
 

@@ -55,6 +55,9 @@ void transform_gradient(const float* patch, int64_t row_stride, int64_t col_stri
     });
 }
 
+// So many tiles or more, that a chunk's sums cost more than keeping and adding them.
+constexpr int64_t tiles_per_chunk = 32;
+
 class Runner {
   public:
     Runner(const Correlation<float>& x, const Correlation<float>& dy)
@@ -68,7 +71,8 @@ class Runner {
           source_plane_(rows_.tiles() * depth_ + L),
           size_(winograd_planes * padded_ * x.C),
           split_((rows_.total + rows_.per_block - 1) / rows_.per_block, padded_ / block_,
-                 size_ * static_cast<int64_t>(sizeof(float))) {
+                 size_ * static_cast<int64_t>(sizeof(float)),
+                 rows_.total * rows_.across / tiles_per_chunk) {
         int64_t* offset = scratch<int64_t>(Slot::shared_offsets, x.C);
         for (int64_t i = 0; i < x.C; ++i) offset[i] = i;
         offset_ = offset;

@@ -114,9 +114,9 @@ void expect(bool ran, const std::string& name) {
 // full vectors of channels and ragged ones, whole tiles and parts of them, each padding, and a filter
 // gradient so large that its filters are shared out in parts.
 void winograds() {
-    const ConvShape shapes[] = {{2, 17, 15, 13, 33, 3, 1, 1, 1, 1}, {3, 40, 15, 15, 72, 3, 1, 1, 1, 1},
-                                {2, 64, 9, 14, 64, 3, 1, 0, 1, 1},  {5, 16, 10, 11, 16, 3, 1, 2, 1, 1},
-                                {2, 256, 8, 8, 256, 3, 1, 1, 1, 1}, {1, 48, 44, 41, 32, 3, 1, 1, 1, 1}};
+    const ConvShape shapes[] = {{3, 17, 15, 13, 33, 3, 1, 1, 1, 1}, {3, 40, 15, 15, 72, 3, 1, 1, 1, 1},
+                                {4, 64, 9, 14, 64, 3, 1, 0, 1, 1},  {5, 16, 10, 11, 16, 3, 1, 2, 1, 1},
+                                {4, 256, 8, 8, 256, 3, 1, 1, 1, 1}, {1, 48, 44, 41, 32, 3, 1, 1, 1, 1}};
     for (const ConvShape& s : shapes) {
         const ConvParams p = params_of(s);
         const int64_t xs = s.N * s.C * s.H * s.W, ws = s.F * 9 * s.C, ys = s.N * p.OH * p.OW * s.F;
