@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -116,6 +117,7 @@ def main() -> None:
     run = TorchRun(config, dataset, channels_last=own.channels_last)
     for number in range(1, config.epochs + 1):
         run.train_epoch(number - 1)
+        print(f"epoch {number} of {config.epochs}", file=sys.stderr, flush=True)
         if number % config.test_every == 0 or number == config.epochs:
             accuracy = run.accuracy()
     assert np.isfinite([float(p.detach().sum()) for p in run.module.parameters()]).all()

@@ -10,8 +10,7 @@ extern "C" void forward(const float* x, const float* w, const float* b, float* y
             for (int r = 0; r < 2; ++r)
                 for (int c = 0; c < tile.cols; ++c) {
                     float* to = map + ((std::int64_t(n) * s->H + i + r) * s->W + j + c) * s->F + f;
-                    store(to, tile.sum[r][c][0]);
-                    store(to + lanes, tile.sum[r][c][1]);
+                    for (int v = 0; v < vectors; ++v) store(to + v * lanes, tile.sum[r][c][v]);
                 }
         });
     });

@@ -9,7 +9,7 @@ extern "C" void forward(const float* x, const float* w, const float* b, float* y
         for_each_tile(x, w, b, *s, first, last, [&](const auto& tile, int n, int i, int j, int f) {
             for (int r = 0; r < 2; ++r)
                 for (int c = 0; c < tile.cols; ++c)
-                    for (int v = 0; v < 2; ++v) {
+                    for (int v = 0; v < vectors; ++v) {
                         const Vec sum = tile.sum[r][c][v];
                         store(
                             map + ((std::int64_t(n) * s->H + i + r) * s->W + j + c) * s->F + f + v * lanes,

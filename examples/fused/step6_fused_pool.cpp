@@ -9,7 +9,7 @@ extern "C" void forward(const float* x, const float* w, const float* b, float* y
     parallel(threads, s->N, [&](int first, int last) {
         for_each_tile(x, w, b, *s, first, last, [&](const auto& tile, int n, int i, int j, int f) {
             for (int c = 0; c < tile.cols; c += 2)
-                for (int v = 0; v < 2; ++v) {
+                for (int v = 0; v < vectors; ++v) {
                     Vec best = tile.sum[0][c][v];
                     IntVec place{};
                     keep_larger(best, place, tile.sum[0][c + 1][v], 1);

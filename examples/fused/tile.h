@@ -1,16 +1,23 @@
-// The register tile of steps 3 to 6: 2 rows x COLS columns of output pixels x 2 vectors of filters, summed
-// in registers over the whole depth 3 x 3 x C.  Each vector of weights that is loaded serves 2 * COLS
-// pixels, each input value that is loaded serves 2 vectors.
+// The register tile of steps 3 to 6: 2 rows x COLS columns of output pixels x some vectors of filters,
+// summed in registers over the whole depth 3 x 3 x C.  Each vector of weights that is loaded serves 2 *
+// COLS pixels, each input value that is loaded serves `vectors` vectors.
 #pragma once
 
 #include "common.h"
 
-constexpr int block = 2 * lanes;  // filters of a tile
+// 2 x 4 x vectors sums must leave registers for what they are multiplied from: of AVX-512's 32 they take
+// 16, of AVX2's 16 they take 8.
+#ifdef __AVX512F__
+constexpr int vectors = 2;
+#else
+constexpr int vectors = 1;
+#endif
+constexpr int block = vectors * lanes;  // filters of a tile
 
 template <int COLS>
 struct Tile {
     static constexpr int cols = COLS;
-    Vec sum[2][COLS][2];  // [row][column][vector of filters]
+    Vec sum[2][COLS][vectors];  // [row][column][vector of filters]
 };
 
 // x is the padded image (H+2,W+2,C) at the tile's upper left corner; w is (3,3,C,F) at the tile's first
@@ -22,19 +29,20 @@ inline __attribute__((always_inline)) void accumulate(Tile<COLS>& tile, const fl
 #pragma GCC unroll 2
     for (int r = 0; r < 2; ++r)
 #pragma GCC unroll 4
-        for (int c = 0; c < COLS; ++c) tile.sum[r][c][0] = load(b), tile.sum[r][c][1] = load(b + lanes);
+        for (int c = 0; c < COLS; ++c)
+#pragma GCC unroll 2
+            for (int v = 0; v < vectors; ++v) tile.sum[r][c][v] = load(b + v * lanes);
     for (int u = 0; u < 3; ++u) {
         // the three pixels that a filter's row covers lie side by side, 3 * C values
         for (int k = 0; k < 3 * s.C; ++k, w += s.F) {
-            const Vec w0 = load(w), w1 = load(w + lanes);
             const float* from = x + u * row + k;
 #pragma GCC unroll 2
             for (int r = 0; r < 2; ++r)
 #pragma GCC unroll 4
                 for (int c = 0; c < COLS; ++c) {
                     const float value = from[r * row + c * s.C];
-                    tile.sum[r][c][0] += w0 * value;
-                    tile.sum[r][c][1] += w1 * value;
+#pragma GCC unroll 2
+                    for (int v = 0; v < vectors; ++v) tile.sum[r][c][v] += load(w + v * lanes) * value;
                 }
         }
     }
@@ -51,10 +59,10 @@ inline const float* padded(const float* x, const Shape& s) {
 }
 
 // finish(tile, n, i, j, f) of every tile of images [first, last): its upper left pixel (i,j) and first
-// filter.
+// filter.  Not inlined, so that what its caller holds in registers does not push the tile's addresses out.
 template <typename F>
-void for_each_tile(const float* x, const float* w, const float* b, const Shape& s, int first, int last,
-                   const F& finish) {
+__attribute__((noinline)) void for_each_tile(const float* x, const float* w, const float* b, const Shape& s,
+                                             int first, int last, const F& finish) {
     for (int n = first; n < last; ++n) {
         const float* image = padded(x + std::int64_t(n) * s.H * s.W * s.C, s);
         for (int f = 0; f < s.F; f += block) {
