@@ -8,7 +8,7 @@
 namespace minicnn {
 
 // The time of the alternative, as a part of a direct convolution's.
-constexpr double direct_share = 1, sparse_weight_share = 0.45, sparse_data_share = 0.7;
+constexpr double direct_share = 1, sparse_weight_share = 0.6, sparse_data_share = 0.7;
 
 bool forward_winograd(const float* x, const float* weight, const float* bias, const WinogradOutput& out,
                       const ConvParams& p);

@@ -4,7 +4,6 @@
 // gradient.
 #include <atomic>
 
-#include "batch_split.h"
 #include "elementwise.h"
 #include "gradient_tile.h"
 #include "winograd.h"
@@ -55,140 +54,175 @@ void transform_gradient(const float* patch, int64_t row_stride, int64_t col_stri
     });
 }
 
-// So many tiles or more, that a chunk's sums cost more than keeping and adding them.
-constexpr int64_t tiles_per_chunk = 32;
-
+// Tiles of some rows at a time: first both sides' planes of all of them, then the products of each plane,
+// so that every patch is transformed once and a sum is read and written once for many tiles.
+// Small sums: a fixed number of chunks of the batch with sums of their own, each on one thread, whose
+// planes stay in its cache.  Large ones: one sum, and the threads share the rows, then the planes.
 class Runner {
   public:
     Runner(const Correlation<float>& x, const Correlation<float>& dy)
         : x_(x),
           dy_(dy),
           rows_(x),
-          depth_((x.C + L - 1) / L * L),
-          width_(block_width<float>(x.F) == two_vectors ? two_vectors : one_vector),
+          width_(block_width<float>(x.C) == two_vectors ? two_vectors : one_vector),
           block_(block_lanes<float>(width_)),
-          padded_((x.F + block_ - 1) / block_ * block_),
-          source_plane_(rows_.tiles() * depth_ + L),
-          size_(winograd_planes * padded_ * x.C),
-          split_((rows_.total + rows_.per_block - 1) / rows_.per_block, padded_ / block_,
-                 size_ * static_cast<int64_t>(sizeof(float)),
-                 rows_.total * rows_.across / tiles_per_chunk) {
-        int64_t* offset = scratch<int64_t>(Slot::shared_offsets, x.C);
-        for (int64_t i = 0; i < x.C; ++i) offset[i] = i;
+          blocks_((x.C + block_ - 1) / block_),
+          sum_plane_(blocks_ * block_ * x.F + L),
+          size_(winograd_planes * sum_plane_),
+          chunks_(count_chunks(size_, rows_)),
+          held_(chunks_ > 1 ? std::min(rows_.per_block, rows_.total) : rows_to_hold(x, rows_)),
+          gradient_step_(odd_lines(x.F)),
+          source_plane_(held_ * rows_.across * blocks_ * block_ + L),
+          gradient_plane_(held_ * rows_.across * gradient_step_ + L) {
+        int64_t* offset = scratch<int64_t>(Slot::shared_offsets, x.F);
+        for (int64_t i = 0; i < x.F; ++i) offset[i] = i;
         offset_ = offset;
-        partials_ = scratch<float>(Slot::shared_partials, split_.chunks * size_);
+        sums_ = scratch<float>(Slot::shared_partials, chunks_ * size_);
     }
 
     bool run(float* dw) const {
-        const int64_t tasks = split_.chunks * split_.parts;
-        const double flops = 2.0 * winograd_planes * static_cast<double>(rows_.total * rows_.across) *
-                             static_cast<double>(x_.C * padded_) / static_cast<double>(tasks);
-        parallel_for(0, tasks, grain_for(flops), [&](int64_t first, int64_t last) {
-            for (int64_t task = first; task < last; ++task) sum(task / split_.parts, task % split_.parts);
-        });
+        if (chunks_ == 1) {
+            auto together = [](int64_t count, double flops, const auto& f) {
+                parallel_for(0, count, grain_for(flops), f);
+            };
+            sum_rows(0, rows_.total, planes(Slot::shared_map), sums_, together);
+        } else {
+            auto alone = [](int64_t count, double, const auto& f) { f(0, count); };
+            parallel_for(0, chunks_, 1, [&](int64_t first, int64_t last) {
+                for (int64_t i = first; i < last; ++i) {
+                    sum_rows(rows_.total * i / chunks_, rows_.total * (i + 1) / chunks_,
+                             planes(Slot::lists), sums_ + i * size_, alone);
+                }
+            });
+        }
         std::atomic<bool> finite{true};
-        const int64_t values = winograd_planes * x_.C * L * split_.chunks;
-        parallel_for(0, padded_ / L, items_per_piece(values), [&](int64_t first, int64_t last) {
+        const int64_t values = winograd_planes * chunks_ * block_;
+        parallel_for(0, blocks_ * x_.F, items_per_piece(values), [&](int64_t first, int64_t last) {
             for (int64_t i = first; i < last; ++i) {
-                if (!add_chunks(i * L, dw)) finite.store(false, std::memory_order_relaxed);
+                if (!transform_sums(i / x_.F, i % x_.F, dw)) finite.store(false, std::memory_order_relaxed);
             }
         });
         return finite;
     }
 
   private:
-    // plane p, block of filters: [c][lane]
-    float* partial(int64_t chunk, int64_t p, int64_t block) const {
-        return partials_ + chunk * size_ + (p * padded_ + block * block_) * x_.C;
+    // Nothing depends on the number of threads, so there are enough chunks for many, or one.
+    static int64_t count_chunks(int64_t size, const TileRows& rows) {
+        constexpr int64_t chunks = 16, most_bytes = 4 << 20, least_tiles = 32;
+        const bool small = chunks * size * static_cast<int64_t>(sizeof(float)) <= most_bytes;
+        return small && rows.total * rows.across >= chunks * least_tiles && rows.total >= chunks ? chunks
+                                                                                                 : 1;
+    }
+    // So many rows that their planes are about as large as the sums, within bounds.
+    static int64_t rows_to_hold(const Correlation<float>& x, const TileRows& rows) {
+        constexpr int64_t least_tiles = 128, most_bytes = 16 << 20;
+        const int64_t tile_bytes = winograd_planes * (x.C + x.F) * static_cast<int64_t>(sizeof(float));
+        const int64_t tiles = std::min(2 * x.C * x.F / (x.C + x.F), most_bytes / tile_bytes);
+        return std::clamp<int64_t>(std::max(tiles, least_tiles) / rows.across, 1, rows.total);
+    }
+    // At least so many values, in an odd number of cache lines: rows that follow each other then spread
+    // over all sets of the cache.
+    static int64_t odd_lines(int64_t values) {
+        constexpr int64_t line = 64 / sizeof(float);
+        return ((values + line - 1) / line | 1) * line;
     }
 
-    void sum(int64_t chunk, int64_t part) const {
-        const int64_t b0 = split_.first_block(part), b1 = split_.first_block(part + 1),
-                      width = (b1 - b0) * block_;
-        const int64_t gradient_plane = rows_.tiles() * width + L;
-        float* sources = scratch<float>(Slot::lists, winograd_planes * source_plane_);
-        float* gradients = scratch<float>(Slot::map, winograd_planes * gradient_plane);
-        for (int64_t unit = split_.first_unit(chunk); unit < split_.first_unit(chunk + 1); ++unit) {
-            const int64_t from = unit * rows_.per_block, to = std::min(from + rows_.per_block, rows_.total);
-            for (int64_t row = from; row < to; ++row) {
-                const int64_t tile = (row - from) * rows_.across;
-                read_row(row, sources + tile * depth_);
-                read_gradient_row(row, b0 * block_, width, gradients + tile * width, gradient_plane);
-            }
-            for (int64_t p = 0; p < winograd_planes; ++p) {
-                for (int64_t b = b0; b < b1; ++b) {
-                    const GradientInput<float> in{sources + p * source_plane_,
-                                                  0,
-                                                  depth_,
-                                                  offset_,
-                                                  gradients + p * gradient_plane + (b - b0) * block_,
-                                                  0,
-                                                  width,
-                                                  1,
-                                                  (to - from) * rows_.across,
-                                                  unit == split_.first_unit(chunk)};
-                    add_gradient(in, x_.C, width_, partial(chunk, p, b));
+    // The planes of the rows held.  Of x: plane, block of channels, [tile][lane]; of dy: plane, [tile][f].
+    struct Planes {
+        float *sources, *gradients;
+    };
+    Planes planes(Slot slot) const {
+        float* p = scratch<float>(slot, winograd_planes * (source_plane_ + gradient_plane_));
+        return {p, p + winograd_planes * source_plane_};
+    }
+    int64_t source_block(int64_t block) const { return block * held_ * rows_.across * block_; }
+    // Sums: plane, block of channels, [f][lane].
+    int64_t sum_block(int64_t p, int64_t block) const { return p * sum_plane_ + block * block_ * x_.F; }
+
+    // Sums over rows [begin, end); share(count, flops of one, f) calls f on pieces of [0, count).
+    template <typename Share>
+    void sum_rows(int64_t begin, int64_t end, const Planes& held, float* sums, const Share& share) const {
+        const int64_t across = rows_.across;
+        for (int64_t from = begin; from < end; from += held_) {
+            const int64_t rows = std::min(held_, end - from);
+            const double row_flops = 1000.0 * static_cast<double>(across * (x_.C + x_.F));
+            share(rows, row_flops, [&](int64_t first, int64_t last) {
+                for (int64_t i = first; i < last; ++i) {
+                    read_row(from + i, i * across, held.sources);
+                    read_gradient_row(from + i, i * across, held.gradients);
                 }
-            }
+            });
+            const double flops = 2.0 * static_cast<double>(rows * across * x_.F * block_);
+            share(winograd_planes * blocks_, flops, [&](int64_t first, int64_t last) {
+                for (int64_t i = first; i < last; ++i) {
+                    multiply(held, i / blocks_, i % blocks_, rows * across, from == begin, sums);
+                }
+            });
         }
     }
 
-    void read_row(int64_t row, float* to) const {
+    void read_row(int64_t row, int64_t tile, float* sources) const {
         const int64_t width = 4 * rows_.across + 2, h0 = row % rows_.down * 4 + x_.h.lowest(),
                       w0 = x_.w.lowest();
-        float* copy = scratch<float>(Slot::image, 6 * width * x_.C);
+        float* copy = scratch<float>(Slot::image, 6 * width * x_.C + 2 * L);
         read_window(x_, row / rows_.down, h0, h0 + 6, w0, w0 + width, copy);
+        std::fill_n(copy + 6 * width * x_.C, 2 * L, 0.0f);
         for (int64_t t = 0; t < rows_.across; ++t) {
-            for (int64_t c = 0; c < x_.C; c += L) {
-                transform_source(copy + 4 * t * x_.C + c, width * x_.C, x_.C, to + t * depth_ + c,
+            for (int64_t c = 0; c < blocks_ * block_; c += L) {
+                // what lies behind the last channel counts for nothing
+                transform_source(copy + 4 * t * x_.C + std::min(c, x_.C), width * x_.C, x_.C,
+                                 sources + source_block(c / block_) + (tile + t) * block_ + c % block_,
                                  source_plane_);
             }
         }
     }
 
-    // Filters [f0, f0 + width) of a row of tiles of the gradient; what lies behind the last filter counts
-    // for nothing.
-    void read_gradient_row(int64_t row, int64_t f0, int64_t width, float* to, int64_t plane) const {
+    void read_gradient_row(int64_t row, int64_t tile, float* gradients) const {
         const int64_t cols = 4 * rows_.across, F = x_.F, h0 = row % rows_.down * 4;
         float* copy = scratch<float>(Slot::image, 4 * cols * F + 2 * L);
-        std::fill_n(copy + 4 * cols * F, 2 * L, 0.0f);
         read_window(dy_, row / rows_.down, h0, h0 + 4, 0, cols, copy);
         for (int64_t t = 0; t < rows_.across; ++t) {
-            for (int64_t f = 0; f < width; f += L) {
-                transform_gradient(copy + 4 * t * F + std::min(f0 + f, F), cols * F, F, to + t * width + f,
-                                   plane);
+            for (int64_t f = 0; f < F; f += L) {
+                transform_gradient(copy + 4 * t * F + f, cols * F, F,
+                                   gradients + (tile + t) * gradient_step_ + f, gradient_plane_);
             }
         }
     }
 
-    // Adds the chunks in order and transforms filters [f, f + L) back; whether all is finite.
-    bool add_chunks(int64_t f, float* dw) const {
-        const int64_t count = std::clamp<int64_t>(x_.F - f, 0, L), block = f / block_;
+    void multiply(const Planes& held, int64_t p, int64_t block, int64_t tiles, bool first,
+                  float* sums) const {
+        const float* gradients = held.gradients + p * gradient_plane_;
+        const float* sources = held.sources + p * source_plane_ + source_block(block);
+        const GradientInput<float> in{gradients, 0, gradient_step_, offset_, sources, 0,
+                                      block_,    1, tiles,          first};
+        add_gradient(in, x_.F, width_, sums + sum_block(p, block));
+    }
+
+    // The taps of a filter for a block of channels; whether all are finite.
+    bool transform_sums(int64_t block, int64_t f, float* dw) const {
         float bad = 0;
-        for (int64_t c = 0; c < x_.C; ++c) {
-            V m[6][6], half[3][6];
-            for (int64_t p = 0; p < winograd_planes; ++p) {
-                const int64_t at = c * block_ + f % block_;
-                V total = load<L>(partial(0, p, block) + at);
-                for (int64_t chunk = 1; chunk < split_.chunks; ++chunk) {
-                    total += load<L>(partial(chunk, p, block) + at);
-                }
-                m[p % 6][p / 6] = total;
-            }
+        const int64_t end = std::min((block + 1) * block_, x_.C);
+        for (int64_t c = block * block_; c < end; c += L) {
+            const float* from = sums_ + sum_block(0, block) + f * block_ + c % block_;
+            V half[3][6];
             for (int b = 0; b < 6; ++b) {
-                V taps[3];
-                tap_column(m[b], taps);
+                V m[6], taps[3];
+                for (int a = 0; a < 6; ++a) {
+                    const float* plane = from + (a * 6 + b) * sum_plane_;
+                    m[a] = load<L>(plane);
+                    for (int64_t i = 1; i < chunks_; ++i) m[a] += load<L>(plane + i * size_);
+                }
+                tap_column(m, taps);
                 for (int a = 0; a < 3; ++a) half[a][b] = taps[a];
             }
+            const int count = static_cast<int>(std::min<int64_t>(L, end - c));
             for (int a = 0; a < 3; ++a) {
                 V taps[3];
                 tap_column(half[a], taps);
                 for (int b = 0; b < 3; ++b) {
                     const V value = ninth(taps[b]);
-                    for (int64_t l = 0; l < count; ++l) {
-                        dw[((f + l) * 9 + a * 3 + b) * x_.C + c] = value[l];
-                        bad += value[l] * 0.0f;
-                    }
+                    store_part<L>(dw + (f * 9 + a * 3 + b) * x_.C + c, value, count);
+                    for (int l = 0; l < count; ++l) bad += value[l] * 0.0f;
                 }
             }
         }
@@ -197,12 +231,12 @@ class Runner {
 
     const Correlation<float>&x_, &dy_;
     TileRows rows_;
-    int64_t depth_;
     BlockWidth width_;
-    int64_t block_, padded_, source_plane_, size_;
-    BatchSplit split_;
+    int64_t block_, blocks_, sum_plane_, size_, chunks_;
+    int64_t held_;  // rows of tiles whose planes are held at once
+    int64_t gradient_step_, source_plane_, gradient_plane_;
     const int64_t* offset_;
-    float* partials_;
+    float* sums_;
 };
 
 }  // namespace
