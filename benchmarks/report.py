@@ -16,19 +16,27 @@ from pathlib import Path
 from typing import Any
 
 import figures
+import trials
 from nets import NETS
 from paired import load
-from results import Result, best_torch, count, ladder_rows, main_entries, ratio, shares, where
+from results import (
+    Result,
+    best_torch,
+    count,
+    ladder_rows,
+    main_entries,
+    ratio,
+    shares,
+    table,
+    where,
+)
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "fused.md")
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "fused", "lockstep", "reliability")),
+)
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n)(.*?)(<!-- \2: end -->)", re.DOTALL)
-
-
-def table(rows: list[list[str]], *, left: int = 1) -> str:
-    """A Markdown table; the first row is the heading, the first columns stand at the left."""
-    rule = ["---"] * left + ["---:"] * (len(rows[0]) - left)
-    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
 
 
 def headline(result: Result) -> str:
@@ -231,6 +239,10 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "losses": ("steps", losses),
     "ladder": ("ladder", ladder),
     "ladder_backward": ("ladder", ladder_backward),
+    "lockstep_bounds": ("lockstep", trials.lockstep_bounds),
+    "lockstep_choices": ("lockstep", trials.lockstep_choices),
+    "kill_resume": ("kill_resume", trials.kill_resume),
+    "fuzz": ("fuzz", trials.fuzz),
     **{
         section.__name__: (section.__name__, section)
         for section in (untuned, end_to_end, numpy_steps, memory, threads, recipes, augment, fold, roofline)

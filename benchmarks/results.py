@@ -10,6 +10,12 @@ Result = dict[str, Any]
 OURS = "minicnn cpp"
 
 
+def table(rows: list[list[str]], *, left: int = 1) -> str:
+    """A Markdown table; the first row is the heading, the first columns stand at the left."""
+    rule = ["---"] * left + ["---:"] * (len(rows[0]) - left)
+    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
+
+
 def where(result: Result) -> str:
     """The machine, threads, versions and commit of a result."""
     at = result["machine"]

@@ -16,6 +16,7 @@ import pytest
 import report
 import results
 import rows
+import trials
 from index_im2col import UsualNet
 from kernels import check, kernels
 from nets import NETS, batch, build
@@ -107,6 +108,19 @@ def test_blocks_are_filled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert report.filled(new) == new
     assert new.startswith("before\n")
     assert new.endswith("after\n")
+
+
+def test_kills_are_counted_by_moment() -> None:
+    killed = {
+        "before the first checkpoint, while a file was written": 3, "in the report, between two writes": 4,
+        "in training, between two writes": 2, "in training, while a file was written": 1,
+    }  # fmt: skip
+    result = entry("lenet5", 1) | {"trials": 8, "kills": 10, "killed": killed, "same end, bit for bit": 7}
+    said = trials.kill_resume(result)
+    assert (
+        "10 kills: 3 in training, 4 in the report, 3 before the first checkpoint; 4 of them while" in said
+    )
+    assert "7 ended" in said
 
 
 def test_a_plot_of_other_results_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

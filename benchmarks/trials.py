@@ -1,0 +1,66 @@
+"""The sections of docs/lockstep.md and docs/reliability.md, from what the scripts of those pages saved."""
+
+from __future__ import annotations
+
+from results import Result, table, where
+
+BACKENDS = ("numpy", "cpp", "cuda", "control")
+READERS = {
+    "IDX": "IDX, gzipped or not", "image": "image: PNG, JPEG, GIF, BMP, TIFF, PPM, WebP",
+    "image folder": "folder of images", "weights": "`--init-from`: safetensors, torch's two formats",
+    "CIFAR": "CIFAR, behind its checksum", "SVHN": "SVHN, behind its checksum",
+}  # fmt: skip
+"""What readers are called in the results and on the page, where that differs."""
+
+
+def lockstep_bounds(result: Result) -> str:
+    """The greatest distance of the weights from the reference over all steps in float64."""
+    rows = [["", "steps", *BACKENDS, "bound"]]
+    for name, net in result["nets"].items():
+        sides = net["float64"]["sides"]
+        steps, emulated = sides["cpp"]["steps"], sides["cuda"]["steps"]
+        rows.append([
+            name, str(steps) if emulated == steps else f"{steps} (cuda: {emulated})",
+            *(f"{sides[side]['worst weights']:.1e}" for side in BACKENDS), f"{net['bound']:.0e}",
+        ])  # fmt: skip
+    return f"{table(rows)}\n\n`scripts/lockstep.py` on {where(result)}."
+
+
+def lockstep_choices(result: Result) -> str:
+    """How many ReLUs and max-pools of PyTorch choose otherwise in float32 than in float64."""
+    nets = {name: net["float32"] for name, net in result["nets"].items()}
+    steps = [s for s in next(iter(nets.values()))["sides"]["torch"]["choices that differ"] if int(s) <= 50]
+    rows = [["step", *steps, "of"]]
+    for name, net in nets.items():
+        differing = net["sides"]["torch"]["choices that differ"]
+        total = net["choices a step: ReLUs, max-pools"]
+        rows.append([name, *(f"{differing[step]:,}" for step in steps), f"{total:,}"])
+    return table(rows)
+
+
+def kill_resume(result: Result) -> str:
+    """When runs were killed, and what became of them."""
+    killed = result["killed"]
+
+    def times(words: str) -> int:
+        return sum(count for moment, count in killed.items() if words in moment)
+
+    return (
+        f"**{result['trials']} runs, {result['kills']} kills: {times('in training')} in training, "
+        f"{times('in the report')} in the report, {times('before the first checkpoint')} before the first "
+        f"checkpoint; {times('while a file was written')} of them while a file was being written. "
+        f"{result['same end, bit for bit']} ended as the undisturbed run did, bit for bit** "
+        f"(`scripts/kill_resume.py`, on {where(result)})."
+    )
+
+
+def fuzz(result: Result) -> str:
+    """What each reader did with damaged files."""
+    columns = ["inputs", "read", "refused", "failures"]
+    rows = [["reader", *columns]]
+    for name, reader in result["readers"].items():
+        rows.append([READERS.get(name, name), *(f"{reader[column]:,}" for column in columns)])
+    return (
+        f"{table(rows)}\n\n{result['inputs']:,} inputs in all, {result['failures']} failures "
+        f"(`scripts/fuzz_readers.py`, on {where(result)})."
+    )
