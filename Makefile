@@ -109,7 +109,7 @@ bench-quick: $(VENV)/installed-dev
 # All that docs/benchmarks.md and docs/fused.md show but the whole trainings; each script can be run alone, too.
 figures: $(VENV)/installed-peers
 	$(BIN)/python benchmarks/steps.py
-	$(BIN)/python benchmarks/steps.py --threads 1 --nets lenet5 simple_cnn vgg_like resnet20 --no-compile \
+	$(BIN)/python benchmarks/steps.py --threads 1 --no-compile \
 	    --rows "minicnn cpp" "torch eager" "torch channels-last" "ONNX Runtime" OpenVINO
 	for script in ladder roofline numpy_steps memory fold threads untuned augment; do \
 	    $(BIN)/python benchmarks/$$script.py || exit 1; done
