@@ -40,10 +40,8 @@ def run(side: str, flags: list[str]) -> tuple[float, float]:
     start = time.perf_counter()
     if side == "torch":
         script = str(Path(__file__).with_name("torch_recipe.py"))
-        done = subprocess.run(
-            [sys.executable, script, "--channels-last", *flags],
-            check=True, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        command = [sys.executable, script, "--channels-last", *flags]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         return json.loads(done.stdout)["accuracy"], time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "minicnn.train", *flags, "--backend", "cpp"]

@@ -26,9 +26,10 @@ CONV, POOL = Conv((1, 1), (1, 1), (1, 1), 1), Pool((2, 2), (2, 2), (0, 0), (1, 1
 ATTRIBUTES = CONV._asdict()
 
 # Images, channels, filters, height, width: full vectors of channels and ragged ones, whole tiles of 4x4
-# and parts of them.
+# and parts of them; then the weight gradient's other ways: many tiles in several passes, and in chunks of
+# the batch.
 WIDE = [(2, 64, 64, 32, 32), (2, 128, 128, 16, 16), (4, 256, 256, 8, 8)]
-SHAPES = [*WIDE, (3, 40, 72, 15, 13), (1, 65, 48, 30, 22)]
+SHAPES = [*WIDE, (3, 40, 72, 15, 13), (1, 65, 48, 30, 22), (5, 72, 56, 24, 26), (9, 24, 40, 32, 30)]
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 

@@ -12,14 +12,13 @@ struct BatchSplit {
     static constexpr std::int64_t tasks = 16;
     std::int64_t units, chunks, blocks, parts;
 
-    // units: bands of images, in order; blocks: of filters; most: of chunks, however small a gradient is.
-    BatchSplit(std::int64_t units, std::int64_t blocks, std::int64_t gradient_bytes,
-               std::int64_t most = tasks)
+    // units: bands of images, in order; blocks: of filters.
+    BatchSplit(std::int64_t units, std::int64_t blocks, std::int64_t gradient_bytes)
         : units(units), blocks(blocks) {
         constexpr std::int64_t partial_bytes = 4 << 20;
         chunks =
             std::clamp<std::int64_t>(partial_bytes / std::max<std::int64_t>(1, gradient_bytes), 1, tasks);
-        chunks = std::clamp<std::int64_t>(chunks, 1, std::max<std::int64_t>(1, std::min(units, most)));
+        chunks = std::clamp<std::int64_t>(chunks, 1, std::max<std::int64_t>(1, units));
         parts = std::clamp<std::int64_t>(tasks / chunks, 1, blocks);
     }
 
