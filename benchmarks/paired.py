@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def time_in_turn(
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What a figure depends on: processor, threads, versions, commit."""
+    """What a figure depends on: processor, threads, versions of what is installed, compiler, commit."""
     import numpy as np
     import torch
 
@@ -64,10 +65,27 @@ def machine(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "torch": torch.__version__,
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
+        **{name: version for name in ("jax", "onnxruntime", "openvino") if (version := version_of(name))},
+        "compiler": first_line(os.environ.get("CXX", "g++"), "--version"),
+        "commit": first_line("git", "rev-parse", "--short", "HEAD"),
     }
+
+
+def version_of(package: str) -> str:
+    """The version that is installed; empty where none is."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def first_line(*command: str) -> str:
+    """The first line that a command prints; empty where it cannot be run."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.partition("\n")[0]
 
 
 def cpu_name() -> str:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from paired import RESULTS, machine, save
+from results import epochs_of
 
 from minicnn import recipes
 
@@ -84,6 +85,9 @@ def sentence(entry: dict[str, Any]) -> str:
     if "time" in entry:
         spent, place = entry["time"], entry["time"]["machine"]
         text = f"{_duration(spent['minicnn'])} on {place['cpu']}, {place['threads']} threads"
+        epochs = epochs_of(entry)
+        if spent["epochs timed"] != epochs:
+            text += f", reckoned from {spent['epochs timed']} of {epochs} epochs"
         if "torch" in spent:
             text += f"; in PyTorch {_duration(spent['torch'])}, {spent['torch / minicnn']} times as long"
         sentences.append(text)
@@ -130,7 +134,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     sides = args.sides.split(",")
     if args.time:
-        epochs = next(int(s.removeprefix("--epochs=")) for s in settings if s.startswith("--epochs="))
+        epochs = epochs_of({"settings": settings})
         found["time"] = measure_time(sides, flags, epochs, args.epochs) | {"machine": machine(args.threads)}
     else:
         for side in sides:

@@ -20,11 +20,14 @@ import trials
 from nets import NETS
 from paired import load
 from results import (
+    OURS,
     Result,
     best_torch,
     count,
+    epochs_of,
     ladder_rows,
     main_entries,
+    milliseconds,
     ratio,
     shares,
     table,
@@ -50,7 +53,7 @@ def headline(result: Result) -> str:
             entry = entries.get((name, phase))
             if entry:
                 ms = entry["milliseconds"]
-                row += [f"{ms['minicnn cpp']:.2f}", f"{ms[best_torch(ms)]:.2f}", f"**{ratio(ms):.2f}**"]
+                row += [f"{ms[OURS]:.2f}", f"{ms[best_torch(ms)]:.2f}", f"**{ratio(ms):.2f}**"]
             else:
                 row += ["", "", ""]
         rows.append(row)
@@ -88,7 +91,7 @@ def step_table(entries: list[Result]) -> str:
     order = list(NETS)
     for entry in sorted(entries, key=lambda e: (order.index(e["net"]), e["batch"])):
         ms = entry["milliseconds"]
-        cells = [f"{ms[peer]:.3g}" if peer in ms else "" for peer in peers]
+        cells = [milliseconds(ms[peer]) if peer in ms else "" for peer in peers]
         rows.append([f"{entry['net']}, {entry['batch']}", *cells, f"**{ratio(ms):.2f}**"])
     return f"Milliseconds:\n\n{table(rows)}"
 
@@ -98,13 +101,27 @@ def losses(result: Result) -> str:
     rows = [["net, batch, phase, threads", "faster", "its ms", "minicnn, ms", "ratio"]]
     for key, entry in result.items():
         ms = entry["milliseconds"]
-        ours = ms["minicnn cpp"]
+        ours = ms[OURS]
         rows += [
-            [key, peer, f"{t:.3g}", f"{ours:.3g}", f"{t / ours:.2f}"] for peer, t in ms.items() if t < ours
+            [key, peer, milliseconds(t), milliseconds(ours), f"{t / ours:.2f}"]
+            for peer, t in ms.items()
+            if t < ours
         ]
     if len(rows) == 1:
         return f"Of {len(result)} measurements of whole steps and inference, none."
     return f"In {len(result)} measurements of whole steps and inference:\n\n{table(rows, left=2)}"
+
+
+def second_thread_lost(result: Result) -> str:
+    """What the second thread slows down; the two times are of different runs."""
+    rows = [["net, batch, phase", "1 thread, ms", "2 threads, ms"]]
+    for key, entry in result.items():
+        alone = result.get(f"{key.removesuffix('2 threads')}1 thread")
+        if alone:
+            one, two = alone["milliseconds"][OURS], entry["milliseconds"][OURS]
+            if one < two:
+                rows.append([key.removesuffix(", 2 threads"), milliseconds(one), milliseconds(two)])
+    return table(rows) if len(rows) > 1 else "Nothing."
 
 
 def numpy_steps(result: Result) -> str:
@@ -143,28 +160,31 @@ def untuned(result: Result) -> str:
     """How random shapes fare, and every loss."""
     ratios, lost = result["best torch / minicnn"], result["losses"]
     nets = [r for key, r in ratios.items() if key.startswith("net")]
+    slower = sum(r < 1 for key, r in ratios.items() if not key.startswith("net"))
     text = (
         f"On {where(result)}, {len(nets)} nets' training steps are {min(nets)} to {max(nets)} times as "
-        f"fast as PyTorch's best; of {len(ratios) - len(nets)} single operations"
+        f"fast as PyTorch's best; of {len(ratios) - len(nets)} single operations {slower} are slower"
     )
     if not lost:
-        return f"{text} none is below 0.8 of it (`benchmarks/untuned.py`)."
+        return f"{text}, none below 0.8 of it (`benchmarks/untuned.py`)."
     rows = [["operation", "ratio"], *([key, str(r)] for key, r in lost.items())]
-    return f"{text} these are below 0.8 of it (`benchmarks/untuned.py`):\n\n{table(rows)}"
+    return f"{text}, and these are below 0.8 of it (`benchmarks/untuned.py`):\n\n{table(rows)}"
 
 
 def recipes(result: Result) -> str:
     """One row a recipe: what both sides reach, and in which time."""
-    rows = [["recipe", "test accuracy", "PyTorch's", "minutes", "PyTorch's", "ratio"]]
+    rows = [["recipe", "test accuracy", "PyTorch's", "minutes", "PyTorch's", "ratio", "epochs timed"]]
     for name, entry in result.items():
         accuracies = [_accuracy(entry[side]) if side in entry else "" for side in ("minicnn", "torch")]
         spent = entry.get("time", {})
         times = [f"{spent[s] / 60:.1f}" if s in spent else "" for s in ("minicnn", "torch")]
         ratio = f"**{spent['torch / minicnn']}**" if "torch" in spent else ""
-        rows.append([name, *accuracies, *times, ratio])
+        epochs = f"{spent['epochs timed']} of {epochs_of(entry)}" if spent else ""
+        rows.append([name, *accuracies, *times, ratio, epochs])
     timed = places([entry["time"] for entry in result.values() if "time" in entry])
     return (
-        f"{table(rows)}\n\n`benchmarks/recipes.py`, whole commands{f', timed on {timed}' if timed else ''}."
+        f"{table(rows)}\n\n`benchmarks/recipes.py`, whole commands, timed on {timed}; where not all epochs "
+        "were timed, the rest is reckoned."
     )
 
 
@@ -199,14 +219,22 @@ def roofline(result: Result) -> str:
              "best PyTorch, ms", "ratio"]]  # fmt: skip
     for name, kernel in result["kernels"].items():
         ms = kernel["milliseconds"]
-        fma, bandwidth = shares(kernel, result["peaks"], "minicnn cpp")
-        rows.append([name, f"{ms['minicnn cpp']:.3g}", f"{fma:.0%}" if fma else "", f"{bandwidth:.0%}",
+        fma, bandwidth = shares(kernel, result["peaks"], OURS)
+        rows.append([name, f"{ms[OURS]:.3g}", f"{fma:.0%}" if fma else "", f"{bandwidth:.0%}",
                      f"{ms[best_torch(ms)]:.3g}", f"**{ratio(ms):.2f}**"])  # fmt: skip
     peaks, measured = result["peaks"], places(list(result["kernels"].values()))
     return (
         f"{table(rows)}\n\n`benchmarks/roofline.py` on {measured}; the peaks, which `benchmarks/peak.cpp` "
         f"measures, are {peaks['GFLOP/s']:.0f} GFLOP/s and {peaks['GB/s']:.0f} GB/s."
     )
+
+
+def kernel_losses(result: Result) -> str:
+    """The single operations of real networks that are slower than PyTorch's."""
+    ratios = {name: ratio(kernel["milliseconds"]) for name, kernel in result["kernels"].items()}
+    lost = [f"{name} {r:.2f}" for name, r in ratios.items() if r < 0.995]
+    text = f"Of {len(ratios)} operations PyTorch is faster in {len(lost)}"
+    return f"{text}: {', '.join(lost)}." if lost else f"{text}."
 
 
 def ladder(result: Result) -> str:
@@ -237,6 +265,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "avx512": ("steps_avx512", headline),
     "steps": ("steps", steps),
     "losses": ("steps", losses),
+    "second_thread_lost": ("steps", second_thread_lost),
+    "kernel_losses": ("roofline", kernel_losses),
     "ladder": ("ladder", ladder),
     "ladder_backward": ("ladder", ladder_backward),
     "lockstep_bounds": ("lockstep", trials.lockstep_bounds),

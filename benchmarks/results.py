@@ -22,9 +22,19 @@ def where(result: Result) -> str:
     return f"{at['cpu']}, {count(at['threads'])}, torch {at['torch']}, commit {at['commit']}"
 
 
+def milliseconds(value: float) -> str:
+    """Three digits, and no exponent."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
 def count(threads: int) -> str:
     """``1 thread`` or ``2 threads``."""
     return f"{threads} thread{'s' if threads > 1 else ''}"
+
+
+def epochs_of(recipe: Result) -> int:
+    """The epochs that the settings of a recipe's result ask for."""
+    return next(int(s.removeprefix("--epochs=")) for s in recipe["settings"] if s.startswith("--epochs="))
 
 
 def best_torch(ms: dict[str, float]) -> str:

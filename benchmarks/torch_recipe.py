@@ -39,8 +39,10 @@ class TorchRun:
     """
 
     def __init__(self, config: Config, dataset: data.Dataset, *, channels_last: bool = False) -> None:
-        if config.early_stop:
-            raise ValueError("--early-stop: expected none, since both sides are to take the same steps")
+        for flag in ("early_stop", "init_from", "freeze"):
+            if value := getattr(config, flag):
+                name = flag.replace("_", "-")
+                raise ValueError(f"--{name}: expected none, as this script does without, got {value}")
         self.config, self.dataset = config, dataset
         self.plan = Experiment(config, dataset)
         self.format = torch.channels_last if channels_last else torch.contiguous_format

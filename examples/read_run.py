@@ -22,8 +22,9 @@ def main() -> None:
     print(f"{config['model']} on {config['dataset']}, seed {config['seed']}")
 
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    best = max(epochs, key=lambda epoch: epoch["test_accuracy"])
-    for epoch in epochs:
+    tested = [epoch for epoch in epochs if "test_accuracy" in epoch]  # --test-every leaves some untested
+    best = max(tested, key=lambda epoch: epoch["test_accuracy"])
+    for epoch in tested:
         mark = "  <- best" if epoch is best else ""
         losses = f"train loss {epoch['train_loss']:.3f}, test loss {epoch['test_loss']:.3f}"
         print(f"epoch {epoch['epoch']}: {losses}, test accuracy {epoch['test_accuracy']:.1%}{mark}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minicnn import data, metrics, models, optim, schedules
 from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors
@@ -66,9 +67,7 @@ class Experiment:
         self.trainer = Trainer(
             self.model, self.optimizer, schedule=self.schedule, clip_norm=config.clip_norm,
             label_smoothing=config.label_smoothing, fuse=not config.no_fuse,
-            class_weight=balanced_class_weight(train.y, len(dataset.class_names))
-            if config.class_weight == "balanced"
-            else None,
+            class_weight=_class_weight(train.y, len(dataset.class_names), config),
         )  # fmt: skip
         self.average = WeightAverage(self.model, config.ema) if config.ema else None
         self.epoch, self.batch = 0, 0
@@ -246,6 +245,26 @@ def predict_images(
         ]
         parts.append(np.sum(logits, axis=0))
     return np.concatenate(parts)
+
+
+def _class_weight(y: NDArray[np.int64], num_classes: int, config: Config) -> NDArray[np.float64] | None:
+    """The weights (K,) of --class-weight, if any.
+
+    Raises: ValueError where an image of a common class would be worth more as one of a rare class: the loss
+            weighs the smoothed label, whose share s/K of each other class can outweigh the rest
+    """
+    if config.class_weight != "balanced":
+        return None
+    weight = balanced_class_weight(y, num_classes)
+    share = config.label_smoothing / num_classes
+    most = (1 - config.label_smoothing + share) / share if share else np.inf
+    if weight.max() >= most * weight.min():
+        raise ValueError(
+            f"--class-weight balanced with --label-smoothing {config.label_smoothing:g}: expected the "
+            f"largest of {num_classes} classes to have less than {most:.1f} times the images of the "
+            f"smallest, got {weight.max() / weight.min():.1f} times; smooth less"
+        )
+    return weight
 
 
 def _held_out(train: data.Images, config: Config) -> tuple[data.Images, data.Images | None]:

@@ -49,7 +49,13 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint FILE [options] IMAGE...",
         "Classify image files with a trained model; they are preprocessed as in training.",
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="png or jpg file")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        type=Path,
+        metavar="IMAGE",
+        help="image file: png, jpg, gif, bmp, webp, tiff or ppm",
+    )
     cli.add_checkpoint(parser)
     parser.add_argument(
         "--top", type=cli.whole_number(1), default=3, metavar="N", help="classes to show an image"

@@ -266,7 +266,8 @@ def _add_rates(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--class-weight", choices=("none", "balanced"), default="none",
-        help="balanced: rare classes count more, so that in the loss all count alike",
+        help="balanced: rare classes count more, so that in the loss all count alike; refused where "
+        "--label-smoothing would then favour a very rare class everywhere",
     )  # fmt: skip
     group.add_argument(
         "--ema", type=cli.number(0, 1), default=0.0, metavar="DECAY",

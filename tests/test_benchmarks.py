@@ -99,6 +99,34 @@ def test_losses_are_told() -> None:
     assert "none" in report.losses({"a": entry("lenet5", 128, **{"ONNX Runtime": 2.5})})
 
 
+def test_kernel_losses_are_told() -> None:
+    kernels = {"slow": entry("lenet5", 1, **{"minicnn cpp": 4.0}), "quick": entry("lenet5", 1)}
+    told = report.kernel_losses({"kernels": kernels})
+    assert told == "Of 2 operations PyTorch is faster in 1: slow 0.75."
+
+
+def test_a_second_thread_that_slows_is_told() -> None:
+    result = {
+        f"a, {threads}": entry("lenet5", 1, **{"minicnn cpp": ms})
+        for threads, ms in (("1 thread", 1.0), ("2 threads", 2.0))
+    }
+    assert "| a | 1 | 2 |" in report.second_thread_lost(result)
+    result["a, 1 thread"] = entry("lenet5", 1, **{"minicnn cpp": 3.0})
+    assert report.second_thread_lost(result) == "Nothing."
+
+
+def test_recipes_say_how_many_epochs_were_timed() -> None:
+    side = {"seeds": {"0": 0.9}, "accuracy": 0.9, "standard error": None}
+    machine = entry("lenet5", 1)["machine"]
+    time = {"minicnn": 60.0, "torch": 120.0, "torch / minicnn": 2.0, "epochs timed": 2, "machine": machine}
+    row = report.recipes({"quick": {"settings": ["--epochs=9"], "minicnn": side, "time": time}})
+    assert "| quick | 90.00% (one seed) |  | 1.0 | 2.0 | **2.0** | 2 of 9 |" in row
+
+
+def test_long_times_have_no_exponent() -> None:
+    assert [results.milliseconds(t) for t in (0.01234, 12.34, 1234.5)] == ["0.0123", "12.3", "1234"]
+
+
 def test_blocks_are_filled(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "before\n<!-- headline: begin -->\nold\n<!-- headline: end -->\nafter\n"
     monkeypatch.setattr(report, "load", lambda _: {"a": entry("lenet5", 128)})

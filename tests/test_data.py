@@ -174,6 +174,22 @@ def test_batches_hold_each_image_once(images):
     np.testing.assert_array_equal(x, normalize(images.x[labels], [0.5] * 3, [0.5] * 3))
 
 
+@pytest.mark.parametrize(("size", "lengths"), [(3, [3, 3, 4]), (9, [10]), (1, [1] * 10), (20, [10])])
+def test_a_single_image_that_is_left_joins_the_batch_before(images, size, lengths):
+    batches = Batches(images, size, mean=[0.5] * 3, std=[0.5] * 3)
+    epoch = list(batches.epoch(0))
+    assert len(batches) == len(epoch)
+    assert [len(y) for _, y in epoch] == lengths
+    assert sorted(np.concatenate([y for _, y in epoch])) == list(range(10))
+    assert [len(y) for _, y in batches.epoch(0, start=len(epoch) - 1)] == lengths[-1:]
+
+
+def test_a_single_image_is_a_batch(images):
+    batches = batches_of(images.subset(np.arange(1)))
+    assert [len(y) for _, y in batches.epoch(0)] == [1]
+    assert len(batches) == 1
+
+
 def test_batch_order_is_a_function_of_seed_and_epoch(images):
     def order(seed, epoch, start=0):
         return [y.tolist() for _, y in batches_of(images, seed=seed).epoch(epoch, start)]

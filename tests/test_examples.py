@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from minicnn import train
 from minicnn.backends import build
 from scripts.site import record
 
@@ -73,3 +74,11 @@ def test_help(name: str) -> None:
         check=True,
     )
     assert f"python examples/{name}" in done.stdout
+
+
+def test_read_run_passes_over_untested_epochs(tmp_path: Path) -> None:
+    flags = ["--model", "lenet5", "--backend", "numpy", "--limit-train", "64", "--limit-test", "20",
+             "--epochs", "3", "--test-every", "2", "--out", f"{tmp_path}/run"]  # fmt: skip
+    train.main(flags)
+    lines = record.run(f"python examples/read_run.py {tmp_path}/run", tmp_path).splitlines()
+    assert [line.split(":")[0] for line in lines if line.startswith("epoch")] == ["epoch 2", "epoch 3"]

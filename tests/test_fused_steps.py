@@ -24,12 +24,12 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ctypes.CDLL
 def test_steps_agree_with_torch(
     libraries: dict[str, ctypes.CDLL], sizes: tuple[int, int, int, int], threads: int
 ) -> None:
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="the steps are checked against torch")
     steps.check(libraries, steps.problem(*sizes, whole_numbers=True), threads)
 
 
 def test_the_check_finds_a_wrong_step(libraries: dict[str, ctypes.CDLL]) -> None:
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="the steps are checked against torch")
     swapped = {**libraries, "step6_fused_pool": libraries["step1_naive"]}  # which reads (N,C,H,W)
     with pytest.raises(AssertionError, match="step6_fused_pool"):
         steps.check(swapped, steps.problem(2, 32, 4, 32, whole_numbers=True), 1)

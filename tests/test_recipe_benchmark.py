@@ -22,7 +22,9 @@ SGD = ["--optimizer", "sgd", "--lr", "0.05", "--nesterov", "--weight-decay", "0.
 
 
 @pytest.mark.parametrize(
-    "optimizer", [SGD, ["--optimizer", "adamw", "--lr", "0.001"]], ids=["sgd", "adamw"]
+    "optimizer",
+    [SGD, *(["--optimizer", name, "--lr", "0.001"] for name in ("adam", "adamw", "rmsprop"))],
+    ids=["sgd", "adam", "adamw", "rmsprop"],
 )
 def test_both_sides_take_the_same_steps(optimizer: list[str]) -> None:
     flags = [*TINY, *optimizer, "--augment", "flip,crop=2,mixup=0.5", "--label-smoothing", "0.1",
@@ -46,9 +48,12 @@ def test_both_sides_take_the_same_steps(optimizer: list[str]) -> None:
         np.testing.assert_allclose(theirs.averages[name].numpy(), averaged[name], atol=0.01 * moved)
 
 
-def test_the_peer_does_not_stop_early() -> None:
-    config = Config.resolve(vars(train.parse([*TINY, "--early-stop", "1"])))
-    with pytest.raises(ValueError, match="--early-stop: expected none"):
+@pytest.mark.parametrize(
+    ("flag", "value"), [("--early-stop", "1"), ("--init-from", "net.pt"), ("--freeze", "0")]
+)
+def test_the_peer_refuses_what_it_does_not_do(flag: str, value: str) -> None:
+    config = Config.resolve(vars(train.parse([*TINY, flag, value])))
+    with pytest.raises(ValueError, match=f"{flag}: expected none"):
         TorchRun(config, data.load(config.dataset, limit_train=64, limit_test=20))
 
 

@@ -330,9 +330,32 @@ def test_balanced_weights_reach_the_loss() -> None:
     part = data.Dataset(
         "part", dataset.train.subset(rows), dataset.test, dataset.class_names, dataset.mean, dataset.std, ""
     )
-    config = Config.resolve(vars(train.parse([*SMALL, "--class-weight", "balanced"])))
-    weights = Experiment(config, part).trainer.class_weight
+    flags = [*SMALL, "--class-weight", "balanced"]
+    weights = Experiment(Config.resolve(vars(train.parse(flags))), part).trainer.class_weight
     np.testing.assert_allclose(weights[:2], [8 / 60, 8 / 20], rtol=1e-6)
+    np.testing.assert_allclose(weights[2:], 8 / 10, rtol=1e-6)  # 6 times that of the 6 images of class 0
+
+
+@pytest.mark.parametrize(("smoothing", "accepted"), [("0.25", True), ("0.3", False)])
+def test_smoothing_that_would_favour_a_rare_class_is_refused(smoothing: str, accepted: bool) -> None:
+    """The best prediction is in proportion to weight times smoothed label: is it the image's own class?"""
+    images = data.load("fashion-mnist-sample", limit_train=60, limit_test=20)
+    rows = np.concatenate([np.flatnonzero(images.train.y == 0), np.flatnonzero(images.train.y == 1)[:1]])
+    part = data.Dataset(
+        "part", images.train.subset(rows), images.test, images.class_names[:2], images.mean, images.std, ""
+    )
+    flags = [*SMALL, "--class-weight", "balanced", "--label-smoothing", smoothing]
+    config = Config.resolve(vars(train.parse(flags)))
+    label = np.array([1 - float(smoothing) / 2, float(smoothing) / 2])
+    best = balanced_class_weight(part.train.y, 2) * label
+    assert (best.argmax() == 0) == accepted
+    if accepted:
+        assert Experiment(config, part).trainer.class_weight is not None
+    else:
+        with pytest.raises(
+            ValueError, match=r"expected the largest of 2 classes to have less than .* times"
+        ):
+            Experiment(config, part)
 
 
 # ---- settings ----------------------------------------------------------------------------------------

@@ -64,4 +64,4 @@ def _make(name: str) -> Backend:
         from minicnn.backends.cuda_backend import CudaBackend
 
         return CudaBackend()
-    raise BackendUnavailable(f"{name}: no such backend; there are {', '.join(available_backends())}")
+    raise BackendUnavailable(f"backend: expected one of {', '.join(available_backends())}, got {name!r}")

@@ -37,8 +37,9 @@ def normalize(
 class Batches:
     """Batches of images, in an order that is a pure function of (seed, epoch).
 
-    ``len`` is the number of batches an epoch; the last may be smaller.  ``augment`` changes the images;
-    with mixup, which needs ``num_classes``, labels are probabilities.
+    ``len`` is the number of batches an epoch.  The last may be smaller; a single image that would be left
+    alone joins the batch before it, since batch norm on a 1x1 map cannot take one image.  ``augment``
+    changes the images; with mixup, which needs ``num_classes``, labels are probabilities.
     """
 
     def __init__(
@@ -65,7 +66,8 @@ class Batches:
         self.seed, self.shuffle = seed, shuffle
 
     def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
+        whole, left = divmod(len(self.images), self.batch_size)
+        return whole + (left > (whole > 0))  # 0 or 1 image left, but for the only batch: none of its own
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield (x, y) from batch number ``start`` on.
@@ -74,8 +76,9 @@ class Batches:
         """
         order = self._order(epoch)
         changes = EpochAugment(self.augment, len(order), self.mean, self.seed, epoch)
-        for begin in range(start * self.batch_size, len(order), self.batch_size):
-            chosen = order[begin : begin + self.batch_size]
+        for number in range(start, len(self)):
+            begin = number * self.batch_size
+            chosen = order[begin : None if number == len(self) - 1 else begin + self.batch_size]
             pixels = changes.images(self.images.x[chosen], chosen)
             x, y = normalize(pixels, self.mean, self.std, self.dtype), self.images.y[chosen]
             if self.augment.mixup and self.num_classes is not None:
