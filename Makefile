@@ -111,7 +111,7 @@ figures: $(VENV)/installed-peers
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/steps.py --threads 1 --no-compile \
 	    --rows "minicnn cpp" "torch eager" "torch channels-last" "ONNX Runtime" OpenVINO
-	for script in ladder roofline numpy_steps memory fold threads untuned augment; do \
+	for script in ladder roofline numpy_steps memory fold fusion threads untuned augment; do \
 	    $(BIN)/python benchmarks/$$script.py || exit 1; done
 	$(BIN)/python benchmarks/report.py
 

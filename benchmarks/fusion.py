@@ -38,6 +38,8 @@ RECIPE_SHAPE = (1, 28, 28)  # of fast_resnet, which NETS has not
 def composed(*ops: str) -> CppBackend:
     """The cpp backend, which computes these operations as the primitives that they stand for."""
     backend = CppBackend()
+    if "conv2d_relu_max_pool2d" in ops:
+        ops += ("conv2d_max_pool2d",)  # of which it is composed
     for op in ops:
         for name in (f"{op}_forward", f"{op}_backward"):
             setattr(backend, name, getattr(Backend, name).__get__(backend))

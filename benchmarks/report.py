@@ -213,6 +213,14 @@ def fold(result: Result) -> str:
     return f"{table(rows)}\n\n`benchmarks/fold.py` on {where(result)}."
 
 
+def fusion(result: Result) -> str:
+    """What each fused operation saves of a step, and what those that are not built could."""
+    rows = [["training step", "ms", "against the step as it is"]]
+    for net, ms in result["training step, ms"].items():
+        rows += [[f"{net}: {what}", f"{t:.1f}", f"{t / ms['as it is']:.2f}"] for what, t in ms.items()]
+    return f"{table(rows)}\n\n`benchmarks/fusion.py` on {where(result)}."
+
+
 def roofline(result: Result) -> str:
     """Each kernel's rates as shares of the measured peaks."""
     rows = [["operation, shape, direction", "ms", "share of FMA peak", "share of bandwidth",
@@ -275,7 +283,18 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "fuzz": ("fuzz", trials.fuzz),
     **{
         section.__name__: (section.__name__, section)
-        for section in (untuned, end_to_end, numpy_steps, memory, threads, recipes, augment, fold, roofline)
+        for section in (
+            untuned,
+            end_to_end,
+            numpy_steps,
+            memory,
+            threads,
+            recipes,
+            augment,
+            fold,
+            fusion,
+            roofline,
+        )
     },
 }
 """The sections by name: which result each shows, and how."""

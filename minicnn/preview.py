@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         type=cli.whole_number(0),
         default=0,
         metavar="N",
-        help="of the changes: that of the training run",
+        help="of the changes: that of the training run, on all of the training images",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("preview.png"), metavar="FILE", help="the PNG file to write"

@@ -1,6 +1,6 @@
-"""Runs the tutorial's commands and keeps what they print, which the site shows.
+"""Runs the tutorial's commands and keeps what they print and draw, which the site shows.
 
-python scripts/site/record.py       writes docs/tutorial_run.json
+python scripts/site/record.py       writes docs/tutorial_run.json and its pictures in docs/images
 
 tests/test_examples.py runs the same commands again, so that the tutorial cannot go stale unnoticed.
 """
@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 RECORD = ROOT / "docs" / "tutorial_run.json"
+PICTURES = ("preview.png", "runs/clothes/curves.png", "runs/clothes/confusion_matrix.png")
 
 
 def commands() -> list[str]:
@@ -44,6 +46,8 @@ def main() -> None:
         for command in commands():
             print(command)
             runs.append({"command": command, "output": run(command, Path(folder)).rstrip()})
+        for picture in PICTURES:
+            shutil.copy(Path(folder) / picture, ROOT / "docs" / "images")
     aside = RECORD.with_suffix(".part")
     aside.write_text(json.dumps({"runs": runs}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     aside.replace(RECORD)
