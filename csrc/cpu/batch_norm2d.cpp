@@ -289,10 +289,15 @@ template <typename T, typename Index>
 void batch_norm2d_pool_backward(const T* dy, const T* y, const Index* argmax, const T* x, const T* weight,
                                 const T* mean, const T* invstd, T* dx, T* dw, T* db, const ImageShape& s,
                                 bool training, const PoolParams& pool) {
-    const auto rectified = [=](std::int64_t i) { return y[i] <= 0 ? T(0) : dy[i]; };
-    const auto gradient_row = [&](std::int64_t row, T* buffer, bool) -> const T* {
-        max_pool_dx_row(rectified, argmax, buffer, row / s.H, row % s.H, s, pool);
-        return buffer;
+    const auto rectified = [=](std::int64_t i) {
+        const T upstream = dy[i];  // read in any case, as vectors are
+        return y[i] <= 0 ? T(0) : upstream;
+    };
+    // kept in dx, which costs less than collecting it again
+    const auto gradient_row = [&](std::int64_t row, T* buffer, bool again) -> const T* {
+        T* g = dx ? dx + row * s.W * s.C : buffer;
+        if (!again) max_pool_dx_row(rectified, argmax, g, row / s.H, row % s.H, s, pool);
+        return g;
     };
     backward(gradient_row, x, weight, mean, invstd, dx, dw, db, s, training);
 }

@@ -113,7 +113,10 @@ const T* masked_gradient(const T* dy, const T* relu_y, int64_t size) {
     if (!relu_y) return dy;
     T* masked = scratch<T>(Slot::shared_partials, size);
     parallel_for(0, size, 16384, [=](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i) masked[i] = relu_y[i] <= 0 ? T(0) : dy[i];
+        for (int64_t i = first; i < last; ++i) {
+            const T upstream = dy[i];  // read in any case, so that the loop becomes vectors
+            masked[i] = relu_y[i] <= 0 ? T(0) : upstream;
+        }
     });
     return masked;
 }

@@ -113,7 +113,8 @@ void max_pool_dx_row(const Gradient& gradient, const Index* argmax, T* dx, std::
                 const Index number = Index(u / p.dil_h * p.KW + v / p.dil_w);
 #pragma GCC ivdep
                 for (std::int64_t c = 0; c < s.C; ++c) {
-                    pixel[c] += argmax[at + c] == number ? gradient(at + c) : T(0);
+                    const T passed = gradient(at + c);  // read whoever won, as vectors are
+                    pixel[c] += argmax[at + c] == number ? passed : T(0);
                 }
             }
         }
