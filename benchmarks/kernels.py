@@ -44,8 +44,8 @@ def kernels() -> list[Kernel]:
         for fused in (False, True) if shape.pool else (False,):
             found += [conv(name, shape, fused, backward) for backward in (False, True)]
     found += [dense(name, backward) for name in DENSES for backward in (False, True)]
-    for name in IMAGES:
-        found += [max_pool(name), batch_norm(name), relu(name)]
+    for op in (max_pool, batch_norm, relu):
+        found += [op(name, backward) for name in IMAGES for backward in (False, True)]
     return found
 
 
@@ -140,52 +140,80 @@ def dense(name: str, backward: bool) -> Kernel:
                   size, make)  # fmt: skip
 
 
-def max_pool(name: str) -> Kernel:
-    """With the winners, as in training."""
+def image_kernel(
+    op: str, name: str, backward: bool, ours: Callable[[Backend, Any, Any], Callable[[], Arrays]],
+    layer: Callable[..., Any], constants: Arrays, numbers: tuple[float, float],
+) -> Kernel:  # fmt: skip
+    """An operation on a batch of images that multiplies nothing to speak of.
+
+    ``ours(backend, x, dy)`` is the call with a backend, ``layer(x, *constants)`` torch's operation;
+    ``numbers`` are the bytes that forward and backward read and write for each pixel and channel.
+    """
     n, c, size = IMAGES[name]
+    x = normal(n, c, size, size)
 
     def make(row: str) -> Callable[[], Arrays]:
-        x, backend = normal(n, c, size, size), backend_of(row)
+        backend = backend_of(row)
+        side = size // 2 if op == "max_pool2d" else size
+        dy = normal(n, c, side, side)[::-1].copy()  # turned round, as x has the same numbers
         if backend is not None:
-            a = backend.asarray(x)
-            return lambda: [backend.max_pool2d_forward(a, **POOL._asdict())[0]]
-        pool = PEERS[row].wrap(lambda a: F.max_pool2d(a, 2, return_indices=True))
-        images = PEERS[row].images(x)
-        return lambda: [pool(images)[0]]
+            return ours(backend, backend.asarray(x), backend.asarray(dy))
+        images = PEERS[row].images
+        inputs = [images(x), *(torch.from_numpy(array.copy()) for array in constants)]
+        return torch_call(row, layer, inputs, images(dy) if backward else None)
 
-    return Kernel(f"max_pool2d-{name}-forward", 0, (4 * 4 + 5) * n * c * size * size // 4, make)
+    direction = "backward" if backward else "forward"
+    return Kernel(f"{op}-{name}-{direction}", 0, round(numbers[backward] * n * c * size**2), make)
 
 
-def batch_norm(name: str) -> Kernel:
-    """Forward in training."""
-    n, c, size = IMAGES[name]
+def max_pool(name: str, backward: bool) -> Kernel:
+    """2x2, with the winners, as in training."""
+
+    def ours(backend: Backend, x: Any, dy: Any) -> Callable[[], Arrays]:
+        options = POOL._asdict()
+        if not backward:
+            return lambda: [backend.max_pool2d_forward(x, **options)[0]]
+        _, argmax = backend.max_pool2d_forward(x, **options)
+        shape = tuple(x.shape)
+        return lambda: [backend.max_pool2d_backward(dy, argmax, input_shape=shape, **options)]
+
+    def layer(x: Any) -> Any:
+        return F.max_pool2d(x, 2) if backward else F.max_pool2d(x, 2, return_indices=True)[0]
+
+    # a quarter as many maxima, of four bytes, and winners, of one
+    return image_kernel("max_pool2d", name, backward, ours, layer, [], (4 + 5 / 4, 4 + 5 / 4))
+
+
+def batch_norm(name: str, backward: bool) -> Kernel:
+    """In training."""
+    c = IMAGES[name][1]
     ones, zeros = np.ones(c, np.float32), np.zeros(c, np.float32)
-    options = {"training": True, "momentum": 0.1, "eps": 1e-5}
 
-    def make(row: str) -> Callable[[], Arrays]:
-        x, backend = normal(n, c, size, size), backend_of(row)
-        if backend is not None:
-            a, w, b, mean, var = (backend.asarray(v.copy()) for v in (x, ones, zeros, zeros, ones))
-            return lambda: [backend.batch_norm2d_forward(a, w, b, mean, var, **options)[0]]
-        mean, var, w, b = (torch.from_numpy(v.copy()) for v in (zeros, ones, ones, zeros))
-        return torch_call(
-            row, lambda a: F.batch_norm(a, mean, var, w, b, **options), [PEERS[row].images(x)], None
-        )
+    def ours(backend: Backend, x: Any, dy: Any) -> Callable[[], Arrays]:
+        w, b, mean, var = (backend.asarray(v.copy()) for v in (ones, zeros, zeros, ones))
 
-    return Kernel(f"batch_norm2d-{name}-forward", 0, 8 * n * c * size * size, make)
+        def forward() -> Arrays:
+            return list(
+                backend.batch_norm2d_forward(x, w, b, mean, var, training=True, momentum=0.1, eps=1e-5)
+            )
+
+        if not backward:
+            return lambda: forward()[:1]
+        _, mu, invstd = forward()
+        return lambda: list(backend.batch_norm2d_backward(dy, x, w, mu, invstd, training=True))
+
+    def layer(x: Any, w: Any, b: Any) -> Any:
+        return F.batch_norm(x, None, None, w, b, training=True, momentum=0.1, eps=1e-5)
+
+    return image_kernel("batch_norm2d", name, backward, ours, layer, [ones, zeros], (8, 12))
 
 
-def relu(name: str) -> Kernel:
-    n, c, size = IMAGES[name]
+def relu(name: str, backward: bool) -> Kernel:
+    def ours(backend: Backend, x: Any, dy: Any) -> Callable[[], Arrays]:
+        y = backend.relu_forward(x)
+        return lambda: [backend.relu_backward(dy, y) if backward else backend.relu_forward(x)]
 
-    def make(row: str) -> Callable[[], Arrays]:
-        x, backend = normal(n, c, size, size), backend_of(row)
-        if backend is not None:
-            a = backend.asarray(x)
-            return lambda: [backend.relu_forward(a)]
-        return torch_call(row, F.relu, [PEERS[row].images(x)], None)
-
-    return Kernel(f"relu-{name}-forward", 0, 8 * n * c * size * size, make)
+    return image_kernel("relu", name, backward, ours, F.relu, [], (8, 12))
 
 
 def check(kernel: Kernel, row: str, results: Arrays, expected: Arrays) -> None:

@@ -66,7 +66,7 @@ def places(entries: list[Result]) -> str:
     for entry in entries:
         place, _, commit = where(entry).rpartition(", commit ")
         commits.setdefault(place, {})[commit] = None
-    return "; ".join(f"{place}, commit {' and '.join(found)}" for place, found in commits.items())
+    return "; ".join(f"{place}, commit {', '.join(found)}" for place, found in commits.items())
 
 
 def steps(result: Result) -> str:
