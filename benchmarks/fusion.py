@@ -1,26 +1,22 @@
 """What fused operations save of a training step, and what two more could at most, in turn in one process.
 
-    python benchmarks/fusion.py [--seconds 4]
+    python benchmarks/fusion.py        writes benchmarks/results/fusion.json
 
 The step of a net as it is; with one fused operation after the other replaced by its composition, the
 operations that it stands for; with all of them replaced.  Then two that bound what is not built: the sums
 of batch norm for nothing, as if the convolution before had gathered them, and batch norm's whole forward
 pass for nothing, as if the next convolution normalised what it loads, too.  These two compute something
 else; only their time counts.
-Writes benchmarks/results/fusion.json.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from typing import Any
 
-import nets
 import numpy as np
-from nets import NETS
 from paired import machine, save, time_in_turn
-from rows import MOMENTUM, use_threads
+from rows import MOMENTUM, THREADS, use_threads
 
 from minicnn import Backend, Sequential, Trainer, models, optim
 from minicnn.backends.cpp_backend import CppBackend
@@ -31,8 +27,11 @@ OPS = (
     "batch_norm2d_relu_max_pool2d",
 )  # fmt: skip
 NORMS = ("batch_norm2d", *(op for op in OPS if op.startswith("batch_norm2d")))
-TIMED = {"simple_cnn": 128, "fast_resnet": 128, "resnet20": 128, "resnet18": 32}
-RECIPE_SHAPE = (1, 28, 28)  # of fast_resnet, which NETS has not
+IMAGES = {
+    "simple_cnn": (128, 1, 28, 28), "fast_resnet": (128, 1, 28, 28), "resnet20": (128, 3, 32, 32),
+    "resnet18": (32, 3, 64, 64),
+}  # fmt: skip
+SECONDS = 6.0  # of measuring each side
 
 
 def composed(*ops: str) -> CppBackend:
@@ -79,15 +78,13 @@ def without_norms() -> CppBackend:
 
 
 def build(name: str, backend: Backend) -> Sequential:
-    if name in NETS:
-        return nets.build(name, backend)
-    channels, *size = RECIPE_SHAPE
+    _, channels, height, width = IMAGES[name]
     return models.create(
-        name, in_channels=channels, num_classes=10, image_size=(size[0], size[1]), backend=backend
+        name, in_channels=channels, num_classes=10, image_size=(height, width), backend=backend
     )
 
 
-def steps(name: str, n: int) -> dict[str, Callable[[], float]]:
+def steps(name: str) -> dict[str, Callable[[], float]]:
     """The step with each backend, by what is different in it."""
     model = build(name, CppBackend())
     fuse(model)
@@ -100,8 +97,7 @@ def steps(name: str, n: int) -> dict[str, Callable[[], float]]:
         backends |= {"batch norm's sums for nothing": without_sums(),
                      "batch norm's forward for nothing": without_norms()}  # fmt: skip
     rng = np.random.default_rng(0)
-    shape = NETS[name].shape if name in NETS else RECIPE_SHAPE
-    x, y = rng.random((n, *shape), np.float32), rng.integers(0, 10, n)
+    x, y = rng.random(IMAGES[name], np.float32), rng.integers(0, 10, IMAGES[name][0])
 
     def step_of(backend: Backend) -> Callable[[], float]:
         trainer = Trainer(build(name, backend), optim.SGD(1e-5, MOMENTUM))
@@ -114,19 +110,14 @@ def steps(name: str, n: int) -> dict[str, Callable[[], float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=4.0, help="measuring time of each side")
-    args = parser.parse_args()
-    use_threads(args.threads)
+    use_threads(THREADS)
     found = {}
-    for name, n in TIMED.items():
-        times = time_in_turn(steps(name, n), seconds=args.seconds)
-        found[f"{name}, batch {n}"] = {what: round(t, 2) for what, t in times.items()}
-        print(name, found[f"{name}, batch {n}"], flush=True)
-    save("fusion", {"machine": machine(args.threads), "training step, ms": found})
+    for name, shape in IMAGES.items():
+        net = f"{name}, batch {shape[0]}"
+        times = time_in_turn(steps(name), seconds=SECONDS)
+        found[net] = {what: round(t, 2) for what, t in times.items()}
+        print(net, found[net], flush=True)
+    save("fusion", {"machine": machine(THREADS), "training step, ms": found})
 
 
 if __name__ == "__main__":

@@ -150,10 +150,9 @@ def image_kernel(
     ``numbers`` are the bytes that forward and backward read and write for each pixel and channel.
     """
     n, c, size = IMAGES[name]
-    x = normal(n, c, size, size)
 
     def make(row: str) -> Callable[[], Arrays]:
-        backend = backend_of(row)
+        x, backend = normal(n, c, size, size), backend_of(row)
         side = size // 2 if op == "max_pool2d" else size
         dy = normal(n, c, side, side)[::-1].copy()  # turned round, as x has the same numbers
         if backend is not None:

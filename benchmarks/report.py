@@ -183,8 +183,8 @@ def recipes(result: Result) -> str:
         rows.append([name, *accuracies, *times, ratio, epochs])
     timed = places([entry["time"] for entry in result.values() if "time" in entry])
     return (
-        f"{table(rows)}\n\n`benchmarks/recipes.py`, whole commands, timed on {timed}; where not all epochs "
-        "were timed, the rest is reckoned."
+        f"{table(rows)}\n\n`benchmarks/recipes.py`, whole commands, timed on {timed or 'no machine yet'}; "
+        "where not all epochs were timed, the rest is reckoned."
     )
 
 

@@ -289,10 +289,7 @@ template <typename T, typename Index>
 void batch_norm2d_pool_backward(const T* dy, const T* y, const Index* argmax, const T* x, const T* weight,
                                 const T* mean, const T* invstd, T* dx, T* dw, T* db, const ImageShape& s,
                                 bool training, const PoolParams& pool) {
-    const auto rectified = [=](std::int64_t i) {
-        const T upstream = dy[i];  // read in any case, as vectors are
-        return y[i] <= 0 ? T(0) : upstream;
-    };
+    const auto rectified = [=](std::int64_t i) { return relu_gradient(y[i], dy[i]); };
     // kept in dx, which costs less than collecting it again
     const auto gradient_row = [&](std::int64_t row, T* buffer, bool again) -> const T* {
         T* g = dx ? dx + row * s.W * s.C : buffer;

@@ -3,6 +3,7 @@
 // Fused: bias and ReLU.
 #include "gemm.h"
 
+#include "elementwise.h"
 #include "transpose.h"
 
 namespace minicnn {
@@ -113,10 +114,7 @@ const T* masked_gradient(const T* dy, const T* relu_y, int64_t size) {
     if (!relu_y) return dy;
     T* masked = scratch<T>(Slot::shared_partials, size);
     parallel_for(0, size, 16384, [=](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i) {
-            const T upstream = dy[i];  // read in any case, so that the loop becomes vectors
-            masked[i] = relu_y[i] <= 0 ? T(0) : upstream;
-        }
+        for (int64_t i = first; i < last; ++i) masked[i] = relu_gradient(relu_y[i], dy[i]);
     });
     return masked;
 }

@@ -11,10 +11,7 @@ void relu_forward(const T* x, T* y, std::int64_t size) {
 
 template <typename T>
 void relu_backward(const T* dy, const T* y, T* dx, std::int64_t size) {
-    elementwise(size, [=](std::int64_t i) {
-        const T upstream = dy[i];  // read in any case: a read that depends on y would keep the loop scalar
-        dx[i] = y[i] <= 0 ? T(0) : upstream;
-    });
+    elementwise(size, [=](std::int64_t i) { dx[i] = relu_gradient(y[i], dy[i]); });
 }
 
 template void relu_forward(const float*, float*, std::int64_t);
