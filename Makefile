@@ -99,7 +99,8 @@ sanitize-quick:
 
 bench: $(VENV)/installed-dev
 	@mkdir -p build
-	$(BIN)/pytest benchmarks --benchmark-json=build/bench.json
+	for threads in 2 1; do \
+	    $(BIN)/pytest benchmarks --threads $$threads --benchmark-json=build/bench-$$threads.json || exit 1; done
 
 # A few groups: small nets and their operations, without torch.compile.
 bench-quick: $(VENV)/installed-dev

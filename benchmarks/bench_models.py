@@ -10,9 +10,7 @@ import pytest
 from nets import NETS
 from rows import BACKENDS, INFERENCE, TRAINING, inference, training_step
 
-BATCHES = [
-    (name, n) for name in ("lenet5", "simple_cnn", "vgg_like", "resnet20") for n in NETS[name].batches
-]
+BATCHES = [(name, n) for name, net in NETS.items() for n in net.batches]
 OURS = tuple(row for row in BACKENDS if row not in TRAINING)
 
 

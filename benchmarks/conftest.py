@@ -1,4 +1,4 @@
-"""Fixed threads, and the machine in every result."""
+"""How many threads are timed, and the machine in every result."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from paired import machine
 from rows import THREADS, use_threads
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--threads", type=int, default=THREADS, help="threads of everybody who computes")
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _threads() -> None:
-    use_threads(THREADS)
+def _threads(request: pytest.FixtureRequest) -> None:
+    use_threads(request.config.getoption("--threads"))
 
 
-def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, Any]) -> None:  # noqa: ARG001 - the hook's
-    machine_info["minicnn"] = machine(THREADS)
+def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, Any]) -> None:
+    machine_info["minicnn"] = machine(config.getoption("--threads"))

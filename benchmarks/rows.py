@@ -31,7 +31,7 @@ TRAINING = ("minicnn cpp", *PEERS, "JAX")
 INFERENCE = ("minicnn cpp", *PEERS, *ENGINES)
 BACKENDS = [f"minicnn {name}" for name, why in minicnn.available_backends().items() if why is None]
 THREADS = 2
-"""What pytest-benchmark's groups run with."""
+"""What is timed with if nothing else is asked for."""
 
 
 def use_threads(threads: int) -> None:
