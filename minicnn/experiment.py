@@ -74,12 +74,14 @@ class Experiment:
         self.sums = _no_sums()
         self.history: list[dict[str, Any]] = []
         self.best_accuracy = -1.0
+        self._tested: np.ndarray | None = None
 
     def steps(self) -> Iterator[None]:
         """Train to the end of the epoch under way, yielding after each step.
 
         Raises: Diverged on a loss that is NaN or infinite
         """
+        self._tested = None
         batches = self.batches.epoch(self.epoch, start=self.batch)
         while True:
             start = time.perf_counter()
@@ -112,9 +114,9 @@ class Experiment:
             "train_accuracy": sums["correct"] / sums["images"],
         }
         if self.validation is not None:
-            entry |= self._scores("validation", self.validation, check)
+            entry |= _scores("validation", self._logits(self.validation, check), self.validation.y)
         if self._tests_after(entry):
-            entry |= self._scores("test", self.dataset.test, check)
+            entry |= _scores("test", self.test_logits(check), self.dataset.test.y)
         entry |= {
             "lr": self.schedule(self.optimizer.steps - 1),
             "seconds": round(sums["seconds"], 3),
@@ -144,8 +146,13 @@ class Experiment:
         return self.epoch >= self.config.epochs or self.stopped_early
 
     def test_logits(self, check: Callable[[], None] = lambda: None) -> np.ndarray:
-        """Logits (N,K) of the test images; ``check`` is called now and then, and may raise."""
-        return self._logits(self.dataset.test, check)
+        """Logits (N,K) of the test images; ``check`` is called now and then, and may raise.
+
+        They are kept until the next step: the report needs those of the last epoch's test again.
+        """
+        if self._tested is None:
+            self._tested = self._logits(self.dataset.test, check)
+        return self._tested
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The weights that predict: the average, where there is one."""
@@ -165,11 +172,6 @@ class Experiment:
         mean, std = self.dataset.mean, self.dataset.std
         with self._averaged():
             return predict_images(self.model, images.x, mean, std, check, tta=self.config.tta)
-
-    def _scores(self, part: str, images: data.Images, check: Callable[[], None]) -> dict[str, float]:
-        logits = self._logits(images, check)
-        loss, accuracy = metrics.cross_entropy(logits, images.y), metrics.accuracy(logits, images.y)
-        return {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
 
     def checkpoint(self) -> Checkpoint:
         """All state, copied.  Raises Diverged if a weight is not finite, so that none such is saved."""
@@ -201,6 +203,7 @@ class Experiment:
                 f"{path}: the data are not those that the run began with: expected {self.dataset.name} "
                 f"with fingerprint {saved.fingerprint[:12]}, got {self.dataset.fingerprint[:12]}"
             )
+        self._tested = None
         load_weights(path, self.model, saved.model)
         if self.average and saved.training:
             self.average.load(saved.model, saved.optimizer_steps)
@@ -245,6 +248,11 @@ def predict_images(
         ]
         parts.append(np.sum(logits, axis=0))
     return np.concatenate(parts)
+
+
+def _scores(part: str, logits: np.ndarray, y: NDArray[np.int64]) -> dict[str, float]:
+    loss, accuracy = metrics.cross_entropy(logits, y), metrics.accuracy(logits, y)
+    return {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
 
 
 def _class_weight(y: NDArray[np.int64], num_classes: int, config: Config) -> NDArray[np.float64] | None:

@@ -148,6 +148,24 @@ def test_averages_are_what_is_tested_and_saved(tmp_path: Path) -> None:
     np.testing.assert_array_equal(logits, run.test_logits())
 
 
+def test_kept_logits_are_those_of_the_weights(tmp_path: Path) -> None:
+    """Kept from the test that ends an epoch to the report, and computed anew once the weights change."""
+
+    def now(run: Experiment) -> np.ndarray:
+        return predict_images(run.model, run.dataset.test.x, run.dataset.mean, run.dataset.std)
+
+    run = go(experiment(), 4)
+    checkpoint.save(tmp_path / "c.safetensors", run.checkpoint())
+    tested = run.test_logits()
+    assert run.test_logits() is tested
+    np.testing.assert_array_equal(tested, now(run))
+    go(run, 1)
+    assert not np.array_equal(run.test_logits(), tested)
+    np.testing.assert_array_equal(run.test_logits(), now(run))
+    run.restore(tmp_path / "c.safetensors", checkpoint.load(tmp_path / "c.safetensors"))
+    np.testing.assert_array_equal(run.test_logits(), tested)
+
+
 def test_without_averages_nothing_is_saved_twice() -> None:
     assert go(experiment(), 2).checkpoint().training == {}
 
