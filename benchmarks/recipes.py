@@ -10,7 +10,7 @@ and of so many are timed and the rest is reckoned: every epoch takes the same.  
 for these nets the faster of its layouts.
 
 Both put what they find under the recipe's name into benchmarks/results/recipes.json, and into the
-comment of the recipe.
+comment of the recipe; times of another processor are kept beside the new ones.
 """
 
 from __future__ import annotations
@@ -82,15 +82,7 @@ def sentence(entry: dict[str, Any]) -> str:
         f"{_accuracy(entry[side])}{' in PyTorch' * (side == 'torch')}" for side in SIDES if side in entry
     ]
     sentences = ["; ".join(parts)] if parts else []
-    if "time" in entry:
-        spent, place = entry["time"], entry["time"]["machine"]
-        text = f"{_duration(spent['minicnn'])} on {place['cpu']}, {place['threads']} threads"
-        epochs = epochs_of(entry)
-        if spent["epochs timed"] != epochs:
-            text += f", reckoned from {spent['epochs timed']} of {epochs} epochs"
-        if "torch" in spent:
-            text += f"; in PyTorch {_duration(spent['torch'])}, {spent['torch / minicnn']} times as long"
-        sentences.append(text)
+    sentences += [_time(spent, epochs_of(entry)) for spent in entry.get("times", {}).values()]
     return f"{'. '.join(sentences)}."
 
 
@@ -98,6 +90,16 @@ def _accuracy(side: dict[str, Any]) -> str:
     error = side["standard error"]
     seeds = f"{len(side['seeds'])} seeds" if error is not None else "one seed"
     return f"{100 * side['accuracy']:.2f} %{'' if error is None else f' +- {100 * error:.2f}'} ({seeds})"
+
+
+def _time(spent: dict[str, Any], epochs: int) -> str:
+    place = spent["machine"]
+    text = f"{_duration(spent['minicnn'])} on {place['cpu']}, {place['threads']} threads"
+    if spent["epochs timed"] != epochs:
+        text += f", reckoned from {spent['epochs timed']} of {epochs} epochs"
+    if "torch" in spent:
+        text += f"; in PyTorch {_duration(spent['torch'])}, {spent['torch / minicnn']} times as long"
+    return text
 
 
 def _duration(seconds: float) -> str:
@@ -152,7 +154,10 @@ def _keep(recipe: str, settings: list[str], found: dict[str, Any]) -> None:
     if entry.get("settings") != settings:
         entry = {"settings": settings}
     for key, value in found.items():
-        entry = entry | {key: value} if key == "time" else with_accuracies(entry, key, value)
+        if key == "time":
+            entry = entry | {"times": entry.get("times", {}) | {value["machine"]["cpu"]: value}}
+        else:
+            entry = with_accuracies(entry, key, value)
     save("recipes", saved | {recipe: entry})
     write_comment(recipes.path(recipe), entry)
 

@@ -172,19 +172,19 @@ def untuned(result: Result) -> str:
 
 
 def recipes(result: Result) -> str:
-    """One row a recipe: what both sides reach, and in which time."""
-    rows = [["recipe", "test accuracy", "PyTorch's", "minutes", "PyTorch's", "ratio", "epochs timed"]]
+    """What both sides of each recipe reach, and in which time on which processor."""
+    reached = [["recipe", "test accuracy", "PyTorch's"]]
+    times = [["recipe", "processor", "minutes", "PyTorch's", "ratio", "epochs timed"]]
     for name, entry in result.items():
-        accuracies = [_accuracy(entry[side]) if side in entry else "" for side in ("minicnn", "torch")]
-        spent = entry.get("time", {})
-        times = [f"{spent[s] / 60:.1f}" if s in spent else "" for s in ("minicnn", "torch")]
-        ratio = f"**{spent['torch / minicnn']}**" if "torch" in spent else ""
-        epochs = f"{spent['epochs timed']} of {epochs_of(entry)}" if spent else ""
-        rows.append([name, *accuracies, *times, ratio, epochs])
-    timed = places([entry["time"] for entry in result.values() if "time" in entry])
+        reached.append([name, *(_accuracy(entry[s]) if s in entry else "" for s in ("minicnn", "torch"))])
+        for cpu, spent in entry.get("times", {}).items():
+            minutes = [f"{spent[s] / 60:.2f}" if s in spent else "" for s in ("minicnn", "torch")]
+            ratio = f"**{spent['torch / minicnn']}**" if "torch" in spent else ""
+            times.append([name, cpu, *minutes, ratio, f"{spent['epochs timed']} of {epochs_of(entry)}"])
+    timed = places([spent for entry in result.values() for spent in entry.get("times", {}).values()])
     return (
-        f"{table(rows)}\n\n`benchmarks/recipes.py`, whole commands, timed on {timed or 'no machine yet'}; "
-        "where not all epochs were timed, the rest is reckoned."
+        f"{table(reached)}\n\n{table(times)}\n\n`benchmarks/recipes.py`, whole commands, timed on "
+        f"{timed or 'no machine yet'}; where not all epochs were timed, the rest is reckoned."
     )
 
 

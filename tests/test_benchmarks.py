@@ -119,8 +119,9 @@ def test_recipes_say_how_many_epochs_were_timed() -> None:
     side = {"seeds": {"0": 0.9}, "accuracy": 0.9, "standard error": None}
     machine = entry("lenet5", 1)["machine"]
     time = {"minicnn": 60.0, "torch": 120.0, "torch / minicnn": 2.0, "epochs timed": 2, "machine": machine}
-    row = report.recipes({"quick": {"settings": ["--epochs=9"], "minicnn": side, "time": time}})
-    assert "| quick | 90.00% (one seed) |  | 1.0 | 2.0 | **2.0** | 2 of 9 |" in row
+    told = report.recipes({"quick": {"settings": ["--epochs=9"], "minicnn": side, "times": {"Some": time}}})
+    assert "| quick | 90.00% (one seed) |  |" in told
+    assert "| quick | Some | 1.00 | 2.00 | **2.0** | 2 of 9 |" in told
 
 
 def test_long_times_have_no_exponent() -> None:

@@ -105,6 +105,11 @@ def test_the_script_saves_what_both_reach_and_says_so_in_the_recipe(
     assert first == "Mine."
     assert second.startswith("Measured: 50.00 % +- 0.00 (2 seeds); ")
     assert second.endswith("in PyTorch 2 min 0 s, 1.0 times as long.")
+    elsewhere = recipes_benchmark.machine(1) | {"cpu": "Another"}
+    monkeypatch.setattr(recipes_benchmark, "machine", lambda _: elsewhere)
+    monkeypatch.setattr(recipes_benchmark, "run", lambda *_: (0.5, 180.0))
+    measure(monkeypatch, str(recipe), "--time", "--sides", "minicnn")
+    assert recipes.about(str(recipe)) == f"{first}\n{second} 3 min 0 s on Another, 1 threads."
     recipe.write_text(recipe.read_text().replace("lenet5", "simple_cnn"))
     measure(monkeypatch, str(recipe), "--time")
     changed = json.loads((tmp_path / "recipes.json").read_text())[str(recipe)]
