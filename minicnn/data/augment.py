@@ -198,7 +198,7 @@ class EpochAugment:
             if strength:
                 factor = (1 + strength * drawn[name]).astype(np.float32)[:, None, None, None]
                 middle = x.mean((1, 2, 3), keepdims=True) if name == "contrast" else None
-                x = x * factor
+                x *= factor
                 if middle is not None:
                     x += (1 - factor) * middle
                 np.clip(x, 0, 255, out=x)
@@ -233,8 +233,9 @@ def _flipped(x: NDArray[np.uint8], flips: NDArray[np.bool_]) -> NDArray[np.uint8
 
 def _cropped(x: NDArray[np.uint8], drawn: dict[str, NDArray[Any]], pixels: int) -> NDArray[np.uint8]:
     """Torchvision: RandomCrop(size, padding=pixels)."""
-    n, _, height, width = x.shape
-    padded = np.pad(x, ((0, 0), (0, 0), (pixels, pixels), (pixels, pixels)))
+    n, channels, height, width = x.shape
+    padded = np.zeros((n, channels, height + 2 * pixels, width + 2 * pixels), x.dtype)
+    padded[:, :, pixels:-pixels, pixels:-pixels] = x
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), (2, 3))
     top, left = (_whole(drawn[name], 2 * pixels) for name in ("crop_y", "crop_x"))
     return np.asarray(windows[np.arange(n), :, top, left])
@@ -285,7 +286,8 @@ def _whole(drawn: NDArray[Any], highest: int) -> NDArray[np.int64]:
 
 
 def _blended(a: NDArray[Any], share: NDArray[Any]) -> NDArray[Any]:
-    blend: NDArray[Any] = a * share
-    blend[:-1] += a[1:] * (1 - share[:-1])
-    blend[-1] += a[0] * (1 - share[-1])
+    blend: NDArray[Any] = np.concatenate([a[1:], a[:1]])
+    blend -= a
+    blend *= 1 - share
+    blend += a
     return blend

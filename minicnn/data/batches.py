@@ -28,8 +28,7 @@ def normalize(
         raise ValueError(f"mean and std: expected shape {channels}, got {mean.shape} and {std.shape}")
     scale = (1 / (255 * std)).astype(dtype)[:, None, None]
     shift = (-mean / std).astype(dtype)[:, None, None]
-    y: NDArray[Any] = x.astype(dtype)
-    y *= scale
+    y: NDArray[Any] = np.multiply(x, scale, dtype=dtype)
     y += shift
     return y
 
