@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CXX ?= g++
 CUDA_PROOFS := $(addprefix tests/test_cuda_,emulation.py sanitizers.py module.py)
 CUDA_ORDERS := tests/test_ops.py tests/test_rules.py tests/test_fusion.py
-ARCHITECTURES ?= 80 90
+CUDA_ARCHITECTURES ?= 80 90
 EMULATED := MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda
 
 # setup.py builds the CUDA module wherever it finds a toolkit, which takes minutes; so that `make train` and
@@ -67,7 +67,7 @@ test-cuda: $(VENV)/installed-dev
 	$(BIN)/pytest -n 2 --dist loadgroup $(CUDA_PROOFS)
 
 cuda-report: $(VENV)/installed-dev
-	$(BIN)/python scripts/cuda_report.py --check --arch $(ARCHITECTURES)
+	$(BIN)/python scripts/cuda_report.py --check --arch $(CUDA_ARCHITECTURES)
 
 gpu: $(VENV)/installed-dev
 	$(BIN)/python scripts/gpu.py

@@ -137,7 +137,9 @@ def main() -> None:
     sides = args.sides.split(",")
     if args.time:
         epochs = epochs_of({"settings": settings})
-        found["time"] = measure_time(sides, flags, epochs, args.epochs) | {"machine": machine(args.threads)}
+        place = machine(args.threads)
+        spent = measure_time(sides, flags, epochs, args.epochs)
+        found["times"] = {place["cpu"]: spent | {"machine": place}}
     else:
         for side in sides:
             found[side] = {}
@@ -154,8 +156,8 @@ def _keep(recipe: str, settings: list[str], found: dict[str, Any]) -> None:
     if entry.get("settings") != settings:
         entry = {"settings": settings}
     for key, value in found.items():
-        if key == "time":
-            entry = entry | {"times": entry.get("times", {}) | {value["machine"]["cpu"]: value}}
+        if key == "times":
+            entry = entry | {key: entry.get(key, {}) | value}
         else:
             entry = with_accuracies(entry, key, value)
     save("recipes", saved | {recipe: entry})

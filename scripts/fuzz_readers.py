@@ -37,7 +37,7 @@ sys.path[:0] = [
 ]  # this checkout, installed or not
 
 import numpy as np  # noqa: E402 - after the path is set
-from fuzz_targets import TARGETS, Target, mutated  # noqa: E402
+from fuzz_targets import TARGETS, Target, mutated  # noqa: E402 - likewise
 
 SECONDS = 5  # of the processor
 ANY_FILE = 96 << 20

@@ -31,9 +31,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # this checkout, installed
 
 from paired import machine, save  # noqa: E402 - after the path is set
 
-from minicnn import Sequential, Trainer, data, models, optim, set_num_threads  # noqa: E402
-from minicnn.backends import Backend, cuda_build, get_backend  # noqa: E402
-from minicnn.torch_reference import to_torch  # noqa: E402
+from minicnn import Sequential, Trainer, data, models, optim, set_num_threads  # noqa: E402 - likewise
+from minicnn.backends import Backend, cuda_build, get_backend  # noqa: E402 - likewise
+from minicnn.torch_reference import to_torch  # noqa: E402 - likewise
 
 State = dict[str, np.ndarray]
 Batch = tuple[np.ndarray, np.ndarray]

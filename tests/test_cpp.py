@@ -21,7 +21,7 @@ REASON = available_backends()["cpp"]
 if REASON is not None and "cpp" not in LISTED:
     pytest.skip(f"cpp cannot be had here: {REASON}", allow_module_level=True)
 
-import torch  # noqa: E402
+import torch  # noqa: E402 - not there where the file is skipped
 
 NUMPY = NumpyBackend()
 CONV, POOL = Conv((1, 1), (1, 1), (1, 1), 1), Pool((2, 2), (2, 2), (0, 0), (1, 1), False)
