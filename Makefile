@@ -22,7 +22,7 @@ INSTALLED := $(VENV)/installed-numpy
 ifneq ($(BACKEND),numpy)
 INSTALLED := $(VENV)/installed-torch
 endif
-SOURCES := $(wildcard csrc/*.h csrc/cpu/* csrc/cuda/*) setup.py $(wildcard minicnn/backends/*build.py)
+SOURCES := $(wildcard csrc/*.h csrc/*/*.* csrc/*/*/*.*) setup.py $(wildcard minicnn/backends/*build.py)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

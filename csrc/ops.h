@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "conv_ops.h"
+#include "conv2d_ops.h"
 
 namespace minicnn {
 

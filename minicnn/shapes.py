@@ -1,6 +1,6 @@
 """Output sizes and argument checks of every operation.
 
-`csrc/shapes.h` has the same checks with the same words, so that an error reads the same on every
+`csrc/host/shapes.h` has the same checks with the same words, so that an error reads the same on every
 backend: ``[op] argument: expected this, got that``.
 """
 

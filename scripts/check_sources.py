@@ -26,9 +26,9 @@ def complaints(files: list[Path]) -> list[str]:
         lines = len(path.read_text().splitlines())
         if lines > LONGEST:
             found.append(f"{path}: {lines} lines, expected at most {LONGEST}")
-    kernels = {p.stem for p in files if p.parent.name in ("cpu", "cuda") and p.stem != "module"}
+    kernels = {p.stem for p in files if {"cpu", "cuda"} & {*p.parts} and p.stem != "module"}
     for op in sorted(p.stem for p in files if p.parent == Path("minicnn/ops") and p.stem != "__init__"):
-        if op not in kernels | {"im2col"} and any(p.parent.name == "cpu" for p in files):
+        if op not in kernels | {"im2col"} and any("cpu" in p.parts for p in files):
             found.append(f"minicnn/ops/{op}.py: no kernel file {op}.* under csrc")
     return found
 

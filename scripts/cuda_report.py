@@ -127,7 +127,7 @@ def demangle(name: str) -> str:
 
 
 def dynamic_shared(name: str) -> int:
-    """The shared memory that a product's launch asks for (GemmLayout in csrc/cuda/gemm.h)."""
+    """The shared memory that a product's launch asks for (GemmLayout in csrc/cuda/core/gemm.h)."""
     tile = re.search(r"Registers<(float|double), (\d+), (\d+)>", name)
     cores = "TensorCores" in name
     if not tile and not cores:

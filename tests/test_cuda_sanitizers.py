@@ -22,8 +22,8 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
 DRIVER = """
 #include <cstdio>
 #include <vector>
-#include "cuda/common.h"
-#include "cuda/tf32.h"
+#include "cuda/core/common.h"
+#include "cuda/core/tf32.h"
 namespace minicnn::cuda {
 cudaStream_t current_stream() { return nullptr; }
 void* allocate_scratch(std::size_t bytes) { return std::malloc(bytes); }
@@ -97,13 +97,13 @@ def build(
     copy = folder / "csrc"
     shutil.copytree(CSRC, copy)
     if planted is not None:
-        path = copy / "cuda" / planted[0]
+        (path,) = (copy / "cuda").rglob(planted[0])
         text = path.read_text()
         assert text.count(planted[1]) == 1
         path.write_text(text.replace(planted[1], planted[2]))
     driver = folder / "driver.cu"
     driver.write_text(DRIVER % calls)
-    files = [copy / "cuda" / f"{name}.cu" for name in kernels]
+    files = [path for path in sorted((copy / "cuda").rglob("*.cu")) if path.stem in kernels]
     for path in files:
         text = re.sub(
             r"^(INSTANTIATE\w*\(double|template .*\bdouble\b).*?;$", "", path.read_text(), flags=re.M

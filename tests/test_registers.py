@@ -15,7 +15,7 @@ import pytest
 from minicnn.backends import build
 
 LEVELS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}
-TILES = ("tile.cpp", "gradient_tile.cpp", "sparse_sum.cpp")
+TILES = ("core/tile.cpp", "core/gradient_tile.cpp", "conv2d/sparse_sum.cpp")
 LABEL, FUNCTION = re.compile(r"(\.?L\w+):"), re.compile(r"(_Z\w+):")
 JUMP = re.compile(r"\tj\w+\t(\.?L\w+)$")
 MULTIPLY_ADD = re.compile(r"\tvfn?m(add|sub)\w*p[sd]\t")
@@ -69,7 +69,7 @@ def test_sums_in_memory_are_found(tmp_path: Path) -> None:
     """More accumulators than there are registers."""
     source = tmp_path / "many.cpp"
     source.write_text(
-        f'#include "{build.source_folder()}/cpu/tile.h"\n'
+        f'#include "{build.source_folder()}/cpu/core/tile.h"\n'
         "template void minicnn::plain_tile<8, 2, 1, 12, float>(\n"
         "    const minicnn::TileInput<float>&, const minicnn::TileOutput<float>&);\n"
     )

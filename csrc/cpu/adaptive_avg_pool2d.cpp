@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "elementwise.h"
+#include "core/elementwise.h"
 
 namespace minicnn {
 namespace {

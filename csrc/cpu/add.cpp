@@ -1,6 +1,6 @@
 // Elementwise sum, with or without a ReLU.
 
-#include "elementwise.h"
+#include "core/elementwise.h"
 
 namespace minicnn {
 

@@ -7,8 +7,8 @@
 #include <cmath>
 #include <vector>
 
+#include "core/scratch.h"
 #include "max_pool2d.h"
-#include "scratch.h"
 
 namespace minicnn {
 namespace {

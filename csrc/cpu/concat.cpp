@@ -3,7 +3,7 @@
 
 #include <cstring>
 
-#include "elementwise.h"
+#include "core/elementwise.h"
 
 namespace minicnn {
 namespace {

@@ -1,8 +1,8 @@
 // Dense layers: matrix products through the register tiles of tile.h, and dot products for few rows.
 // Fused: bias and ReLU into the forward pass, the ReLU mask into the backward pass.
-#include "conv2d_weight.h"
-#include "gemm.h"
-#include "transpose.h"
+#include "conv2d/conv2d_weight.h"
+#include "core/gemm.h"
+#include "core/transpose.h"
 
 namespace minicnn {
 namespace {

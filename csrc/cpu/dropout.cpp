@@ -1,6 +1,6 @@
 // Dropout with a mask drawn by the caller.
 
-#include "elementwise.h"
+#include "core/elementwise.h"
 
 namespace minicnn {
 

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "elementwise.h"
+#include "core/elementwise.h"
 
 namespace minicnn {
 namespace {

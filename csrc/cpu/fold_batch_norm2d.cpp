@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "elementwise.h"
+#include "core/elementwise.h"
 
 namespace minicnn {
 

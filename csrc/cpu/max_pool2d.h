@@ -5,8 +5,8 @@
 #include <limits>
 #include <type_traits>
 
-#include "elementwise.h"
-#include "simd.h"
+#include "core/elementwise.h"
+#include "core/simd.h"
 
 namespace minicnn {
 

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "../torch_headers.h"
+#include "../host/torch_headers.h"
 
 namespace minicnn {
 
@@ -33,8 +33,8 @@ struct Device {
 
 }  // namespace minicnn
 
-#include "../bindings.h"
-#include "../parallel.h"
+#include "../host/bindings.h"
+#include "core/parallel.h"
 
 namespace minicnn {
 

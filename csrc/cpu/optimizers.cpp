@@ -5,7 +5,7 @@
 #include <cmath>
 #include <vector>
 
-#include "elementwise.h"
+#include "core/elementwise.h"
 
 namespace minicnn {
 namespace {

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "elementwise.h"
+#include "core/elementwise.h"
 
 namespace minicnn {
 

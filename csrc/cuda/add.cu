@@ -1,6 +1,6 @@
 // The sum of two arrays, with or without a ReLU.
 
-#include "common.h"
+#include "core/common.h"
 
 namespace minicnn {
 namespace {

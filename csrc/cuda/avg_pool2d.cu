@@ -1,6 +1,6 @@
 // Average-pooling over windows.  Backward gathers: every pixel collects its windows' shares.
 
-#include "windows.h"
+#include "core/windows.h"
 
 namespace minicnn {
 namespace {

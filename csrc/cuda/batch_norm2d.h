@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "reduce.h"
+#include "core/reduce.h"
 
 namespace minicnn::cuda {
 

@@ -1,6 +1,6 @@
 // Joining images along their channels, and cutting them apart: one launch for up to 64 pieces.
 
-#include "common.h"
+#include "core/common.h"
 
 namespace minicnn {
 namespace {

@@ -1,6 +1,6 @@
 // Dense layers: convolutions of images of one pixel.
 
-#include "common.h"
+#include "core/common.h"
 
 namespace minicnn {
 namespace {

@@ -1,6 +1,6 @@
 // Dropout with a mask drawn by the caller.
 
-#include "common.h"
+#include "core/common.h"
 
 namespace minicnn {
 namespace {

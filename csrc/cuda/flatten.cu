@@ -1,6 +1,6 @@
 // Flattening to logical order: each image's (H*W, C) matrix is transposed, tile by tile.
 
-#include "common.h"
+#include "core/common.h"
 
 namespace minicnn {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "common.h"
+#include "core/common.h"
 
 namespace minicnn {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "windows.h"
+#include "core/windows.h"
 
 namespace minicnn::cuda {
 

@@ -5,12 +5,12 @@
 #include <cstdint>
 #include <optional>
 
-#include "../torch_headers.h"
-#include "device.h"
-#include "tf32.h"
+#include "../host/torch_headers.h"
+#include "core/device.h"
+#include "core/tf32.h"
 
 #if !defined(MINICNN_CUDA_EMULATION)
-#include "torch_cuda_headers.h"
+#include "core/torch_cuda_headers.h"
 #endif
 
 namespace minicnn {
@@ -99,7 +99,7 @@ std::optional<std::int64_t> Device::wrong_label(const Tensor& labels, std::int64
 
 }  // namespace minicnn
 
-#include "../bindings.h"
+#include "../host/bindings.h"
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
     minicnn::bind(module);

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <vector>
 
-#include "reduce.h"
+#include "core/reduce.h"
 
 namespace minicnn {
 namespace {

@@ -1,6 +1,6 @@
 // ReLU and its gradient.
 
-#include "common.h"
+#include "core/common.h"
 
 namespace minicnn {
 namespace {

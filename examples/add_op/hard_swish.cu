@@ -1,7 +1,7 @@
 // The CUDA kernels: a thread for each element.  nvcc builds them for a GPU; with csrc/cuda_emulation in
 // front of the include path the host compiler builds the same file for the CPU.
 
-#include "cuda/launch.h"
+#include "cuda/core/launch.h"
 #include "hard_swish.h"
 
 namespace example {

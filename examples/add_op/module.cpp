@@ -4,7 +4,7 @@
 
 #include "hard_swish.cu"  // through the emulation: the host compiler builds it here
 #include "hard_swish.h"
-#include "torch_headers.h"
+#include "host/torch_headers.h"
 
 namespace example {
 namespace {

@@ -59,7 +59,7 @@ def source_folder() -> Path:
 
 def sources() -> list[Path]:
     """The translation units of the CPU module."""
-    return sorted((source_folder() / "cpu").glob("*.cpp"))
+    return sorted((source_folder() / "cpu").rglob("*.cpp"))
 
 
 def torch_version() -> str | None:
@@ -171,10 +171,10 @@ def source_hash(recipe: Recipe = CPU) -> str:
     """A hash of every file that the module is made of."""
     folder = source_folder()
     digest = hashlib.sha256()
-    for path in sorted(
-        [*folder.glob("*.h"), *(f for name in recipe.folders for f in (folder / name).glob("*"))]
-    ):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    shared = [*folder.glob("*.h"), *(folder / "host").glob("*.h")]
+    own = [file for name in recipe.folders for file in (folder / name).rglob("*.*")]
+    for path in sorted([*shared, *own]):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 

@@ -2,7 +2,7 @@
 
 Arrays are ``torch.Tensor``, used as storage only.  Images and convolution weights are channels-last in
 memory; every operation takes any order and converts what it must.  Checks, error messages and memory
-are the module's (csrc/host.h).
+are the module's (csrc/host/host.h).
 """
 
 from __future__ import annotations

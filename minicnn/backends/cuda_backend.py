@@ -1,7 +1,7 @@
 """The cuda backend: the CUDA module behind the contract, on a GPU or emulated on the CPU.
 
 Arrays are ``torch.Tensor`` on the device.  Both compiled modules offer the same functions
-(csrc/bindings.h), so everything but the arrays' way in and out is the cpp backend's.
+(csrc/host/bindings.h), so everything but the arrays' way in and out is the cpp backend's.
 """
 
 from __future__ import annotations

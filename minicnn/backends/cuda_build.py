@@ -118,7 +118,7 @@ def missing_gpu() -> str | None:
 def sources() -> list[Path]:
     """The translation units of both modules."""
     folder = build.source_folder() / "cuda"
-    return [*sorted(folder.glob("*.cu")), folder / "module.cpp"]
+    return [*sorted(folder.rglob("*.cu")), folder / "module.cpp"]
 
 
 def architectures() -> str:

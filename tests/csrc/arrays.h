@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "../../csrc/parallel.h"
+#include "../../csrc/cpu/core/parallel.h"
 
 namespace minicnn {
 

@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <string>
 
-#include "../../csrc/cpu/conv2d_winograd.h"
+#include "../../csrc/cpu/conv2d/conv2d_winograd.h"
 #include "../../csrc/ops.h"
 #include "arrays.h"
 
@@ -91,7 +91,7 @@ void convolutions() {
             });
             const PoolParams pools[] = {pool_over(p.OH, p.OW, 2, 2, 0), pool_over(p.OH, p.OW, 3, 2, 1)};
             for (const PoolParams& pool : pools) {
-                if (pool.OH < 1 || pool.OW < 1 || !conv2d_pool_supported(p, pool)) continue;
+                if (pool.OH < 1 || pool.OW < 1 || !conv2d_pool_fuses(p, pool, true)) continue;
                 const int64_t pooled = s.N * pool.OH * pool.OW * s.F;
                 check<T>(name + " pool", [&](Arrays<T>& a) {
                     const T *x = a.in(xs), *w = a.in(ws);

@@ -1,7 +1,7 @@
 // Host side of pooling.
 #pragma once
 
-#include "host_conv.h"
+#include "conv2d.h"
 
 namespace minicnn::host {
 

@@ -2,7 +2,7 @@
 // number of threads.
 #pragma once
 
-#include "correlation.h"
+#include "../conv2d/correlation.h"
 
 namespace minicnn {
 

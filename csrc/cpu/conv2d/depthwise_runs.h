@@ -1,7 +1,7 @@
 // The forward pass of depthwise convolution where the taps of a filter's row read neighbouring pixels.
 #pragma once
 
-#include "../conv_ops.h"
+#include "../../conv2d_ops.h"
 
 namespace minicnn {
 

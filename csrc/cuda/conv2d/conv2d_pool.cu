@@ -90,7 +90,7 @@ void forward(const T* x, const T* weight, const PoolOutput<T>& out, const ConvPa
 }  // namespace
 
 // Windows that do not overlap and have no padding: each pixel is computed once.
-bool conv2d_pool_supported(const ConvParams&, const PoolParams& pool) {
+bool conv2d_pool_fuses(const ConvParams&, const PoolParams& pool, bool /*need_saved*/) {
     return pool.KH * pool.KW <= 16 && pool.stride_h >= pool.KH && pool.stride_w >= pool.KW &&
            pool.pad_h == 0 && pool.pad_w == 0 && pool.dil_h == 1 && pool.dil_w == 1;
 }

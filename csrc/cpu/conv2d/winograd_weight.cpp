@@ -4,8 +4,8 @@
 // gradient.
 #include <atomic>
 
-#include "elementwise.h"
-#include "gradient_tile.h"
+#include "../core/elementwise.h"
+#include "../core/gradient_tile.h"
 #include "winograd.h"
 
 namespace minicnn {

@@ -1,7 +1,7 @@
 // Depthwise convolution: as many groups as channels, one filter each.
 #pragma once
 
-#include "../conv_ops.h"
+#include "../../conv2d_ops.h"
 
 namespace minicnn {
 

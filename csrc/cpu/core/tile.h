@@ -7,7 +7,7 @@
 #include <array>
 #include <cstdint>
 
-#include "../conv_ops.h"
+#include "../../conv2d_ops.h"
 #include "simd.h"
 
 namespace minicnn {

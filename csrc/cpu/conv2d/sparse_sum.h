@@ -7,7 +7,7 @@
 #include <array>
 #include <cstdint>
 
-#include "simd.h"
+#include "../core/simd.h"
 
 namespace minicnn {
 

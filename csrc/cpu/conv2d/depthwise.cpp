@@ -3,7 +3,7 @@
 // the backward pass.
 #include "depthwise.h"
 
-#include "batch_split.h"
+#include "../core/batch_split.h"
 #include "correlation.h"
 #include "depthwise_runs.h"
 

@@ -2,9 +2,9 @@
 // thread computes a few neighbouring channels of one pixel.
 #pragma once
 
+#include "../core/reduce.h"
+#include "../core/windows.h"
 #include "operands.h"
-#include "reduce.h"
-#include "windows.h"
 
 namespace minicnn::cuda {
 

@@ -5,7 +5,7 @@
 
 #include <type_traits>
 
-#include "common.h"
+#include "../core/common.h"
 
 namespace minicnn::cuda {
 

@@ -38,7 +38,7 @@ void conv2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, 
                      const ConvParams& p);
 
 // Whether the fused convolution + max-pool below takes this pool; if not, compose the primitives.
-bool conv2d_pool_supported(const ConvParams& p, const PoolParams& pool);
+bool conv2d_pool_fuses(const ConvParams& p, const PoolParams& pool, bool need_saved);
 
 // A pooled value's winner: its place in the window (row-major), or this if ReLU switched it off.
 constexpr std::uint8_t relu_off = 255;

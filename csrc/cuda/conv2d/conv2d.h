@@ -1,10 +1,10 @@
 // What the files of convolution share: which tile a product takes, and the parts of its backward pass.
 #pragma once
 
-#include "gemm.h"
+#include "../core/gemm.h"
+#include "../core/tensor_cores.h"
+#include "../core/tf32.h"
 #include "operands.h"
-#include "tensor_cores.h"
-#include "tf32.h"
 
 namespace minicnn::cuda {
 

@@ -124,10 +124,7 @@ inline py::object conv2d_pool_forward(Array x, Array weight, Array bias, const I
     const std::int64_t full[] = {a.p.N, a.p.F, a.p.OH, a.p.OW};
     const PoolParams pool = max_pool_params("max_pool2d", full, pool_kernel, pool_stride, pool_padding,
                                             pool_dilation, ceil_mode);
-    // Where windows overlap, the kernel gains from the winners' backward pass; without one, a stored map
-    // wins.
-    const bool overlapping = pool.KH > pool.stride_h || pool.KW > pool.stride_w;
-    if ((overlapping && !need_saved) || !conv2d_pool_supported(a.p, pool)) return py::none();
+    if (!conv2d_pool_fuses(a.p, pool, need_saved)) return py::none();
     const std::int64_t pooled[] = {a.p.N, a.p.F, pool.OH, pool.OW};
     const Tensor y = empty("max_pool2d", "y", pooled, a.x.scalar_type());
     const Tensor winner = empty_if(need_saved, "max_pool2d", "argmax", pooled, at::kByte);

@@ -2,7 +2,7 @@
 // dw = dy^T columns.  A batch goes through in parts, so that the matrix stays bounded.
 #include "conv2d_columns.h"
 
-#include "gemm.h"
+#include "../core/gemm.h"
 
 namespace minicnn {
 namespace {

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "../ops.h"
-#include "../parallel.h"
+#include "../../ops.h"
+#include "parallel.h"
 
 namespace minicnn {
 

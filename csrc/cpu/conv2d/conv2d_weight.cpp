@@ -3,9 +3,9 @@
 // Fused: zero padding and ReLU mask into the copies that the tiles read.
 #include "conv2d_weight.h"
 
-#include "batch_split.h"
+#include "../core/batch_split.h"
+#include "../core/gradient_tile.h"
 #include "correlation.h"
-#include "gradient_tile.h"
 
 namespace minicnn {
 namespace {

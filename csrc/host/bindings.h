@@ -1,11 +1,11 @@
 // The one list of what a compiled backend offers to Python, the same for the CPU and CUDA modules.
 #pragma once
 
-#include "host_batch_norm.h"
-#include "host_conv.h"
-#include "host_elementwise.h"
-#include "host_optimizers.h"
-#include "host_pool.h"
+#include "batch_norm2d.h"
+#include "conv2d.h"
+#include "elementwise.h"
+#include "optimizers.h"
+#include "pool.h"
 
 namespace minicnn {
 

@@ -4,12 +4,12 @@
 #include <numeric>
 #include <type_traits>
 
+#include "../core/transpose.h"
 #include "conv2d_columns.h"
 #include "conv2d_weight.h"
 #include "conv2d_winograd.h"
 #include "correlation.h"
 #include "depthwise.h"
-#include "transpose.h"
 
 namespace minicnn {
 namespace {
@@ -113,7 +113,11 @@ void conv2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, 
     if (dw || db) backward_weight(dy, relu_y, x, dw, db, p);
 }
 
-bool conv2d_pool_supported(const ConvParams&, const PoolParams& pool) {
+bool conv2d_pool_fuses(const ConvParams&, const PoolParams& pool, bool need_saved) {
+    // Where windows overlap, the kernel gains only from the backward pass over the winners.  Without one,
+    // storing the whole map is faster.
+    const bool overlapping = pool.KH > pool.stride_h || pool.KW > pool.stride_w;
+    if (overlapping && !need_saved) return false;
     return pool.KH * pool.KW <= relu_off;
 }
 

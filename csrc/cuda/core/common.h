@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "../ops.h"
+#include "../../ops.h"
 #include "launch.h"
 
 namespace minicnn::cuda {

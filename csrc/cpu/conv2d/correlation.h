@@ -5,10 +5,10 @@
 
 #include <cstdint>
 
-#include "../conv_ops.h"
-#include "../parallel.h"
-#include "scratch.h"
-#include "tile.h"
+#include "../../conv2d_ops.h"
+#include "../core/parallel.h"
+#include "../core/scratch.h"
+#include "../core/tile.h"
 
 namespace minicnn {
 

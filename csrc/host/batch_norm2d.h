@@ -1,7 +1,7 @@
 // Host side of batch norm, alone and fused with what follows it.
 #pragma once
 
-#include "host_pool.h"
+#include "pool.h"
 
 namespace minicnn::host {
 

@@ -1,7 +1,7 @@
 // The gradient of a convolution to its filters and bias.
 #pragma once
 
-#include "../conv_ops.h"
+#include "../../conv2d_ops.h"
 
 namespace minicnn {
 

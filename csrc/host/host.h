@@ -17,7 +17,7 @@
 #include <optional>
 #include <vector>
 
-#include "ops.h"
+#include "../ops.h"
 #include "shapes.h"
 
 namespace minicnn {

@@ -3,7 +3,7 @@
 // Fused: max-pool, ReLU and convolution backward; the full-size gradient never exists.
 #include <vector>
 
-#include "batch_split.h"
+#include "../core/batch_split.h"
 #include "conv2d_weight.h"
 #include "conv2d_winograd.h"
 #include "correlation.h"

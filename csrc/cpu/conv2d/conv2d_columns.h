@@ -2,7 +2,7 @@
 // product.  For small maps, whose rows of pixels are too short for the register tiles of correlation.h.
 #pragma once
 
-#include "../conv_ops.h"
+#include "../../conv2d_ops.h"
 
 namespace minicnn {
 
