@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CXX ?= g++
 CUDA_PROOFS := $(addprefix tests/test_cuda_,emulation.py sanitizers.py module.py)
-CUDA_ORDERS := tests/test_ops.py tests/test_rules.py tests/test_fusion.py
+CUDA_ORDERS := tests/test_ops.py tests/test_rules.py tests/test_fuse.py
 CUDA_ARCHITECTURES ?= 80 90
 EMULATED := MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda
 

@@ -17,14 +17,14 @@ from peers import PEERS
 from rows import Call, torch_inference, use_threads
 
 from minicnn import Sequential, models
-from minicnn.fusion import fuse
+from minicnn.graph import run
 from minicnn.layers import BatchNorm2d
 
 BATCH, SIZE = 128, 32
 
 
 def trained_like(seed: int) -> Sequential:
-    """A fused resnet20 whose batch norms have statistics and maps of their own, as after training."""
+    """A resnet20 whose batch norms have statistics and maps of their own, as after training."""
     model = models.create("resnet20", in_channels=3, num_classes=10, image_size=SIZE, backend="cpp")
     rng = np.random.default_rng(seed)
     state = model.state_dict()
@@ -35,15 +35,16 @@ def trained_like(seed: int) -> Sequential:
             for key in ("bias", "running_mean"):
                 state[f"{name}.{key}"] = rng.normal(0, 0.1, layer.num_features)
     model.load_state_dict(state)
-    fuse(model)
     return model
 
 
 def sides(model: Sequential, x: np.ndarray) -> dict[str, Call]:
-    backend = model.backend
+    backend, not_folded = model.backend, model.graph(training=True)
     calls: dict[str, Call] = {
         "folded": lambda: model.predict(x),
-        "not folded": lambda: backend.to_numpy(model.forward(backend.asarray(x), False)[0]),
+        "not folded": lambda: backend.to_numpy(
+            run.forward(not_folded, backend, backend.asarray(x), False)[0]
+        ),
     }
     calls |= {row: torch_inference(row, model, x) for row in PEERS}
     expected = calls["not folded"]()

@@ -21,7 +21,6 @@ from peers import PEERS
 
 import minicnn
 from minicnn import Sequential, Trainer, optim
-from minicnn.fusion import fuse
 from minicnn.torch_reference import to_torch
 
 Call = Callable[[], Any]
@@ -70,7 +69,6 @@ def inference(row: str, name: str, n: int) -> Callable[[], np.ndarray]:
     x, _ = batch(name, n)
     if row.startswith("minicnn "):
         model = build(name, row.removeprefix("minicnn "))
-        fuse(model)
         return lambda: model.predict(x)
     model = build(name, "numpy")
     return engine_inference(row, model, x) if row in ENGINES else torch_inference(row, model, x)

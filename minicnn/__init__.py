@@ -5,13 +5,12 @@ Importing it imports NumPy alone; torch, scikit-learn and matplotlib load when s
 
 from minicnn import models, optim, schedules
 from minicnn.backends import Backend, BackendUnavailable, available_backends, get_backend
-from minicnn.fusion import fuse, unfuse
 from minicnn.layers import Sequential
 from minicnn.threads import set_num_threads
 from minicnn.trainer import Trainer
 
 __all__ = [
-    "Backend", "BackendUnavailable", "Sequential", "Trainer", "available_backends", "fuse", "get_backend",
-    "models", "optim", "schedules", "set_num_threads", "unfuse",
+    "Backend", "BackendUnavailable", "Sequential", "Trainer", "available_backends", "get_backend", "models",
+    "optim", "schedules", "set_num_threads",
 ]  # fmt: skip
 __version__ = "0.1.0"

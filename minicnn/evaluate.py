@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     logits = predict_images(
         model, dataset.test.x, saved.mean, saved.std, batch_size=args.batch_size,
-        tta=args.tta or config.get("tta", "none"),
+        tta=args.tta or config.get("tta", "none"), fuse=not config.get("no_fuse", False),
     )  # fmt: skip
     result = report.make(model, logits, dataset.test.y, saved.class_names)
     report.show(console, result)

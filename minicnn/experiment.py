@@ -19,7 +19,7 @@ from minicnn.config import Config
 from minicnn.data.split import balanced_class_weight, stratified_split
 from minicnn.data.views import views
 from minicnn.ema import WeightAverage
-from minicnn.folding import folded
+from minicnn.graph.run import predict as predict_batches
 from minicnn.trainer import Trainer
 
 IMAGES_AT_ONCE = 1000
@@ -171,7 +171,9 @@ class Experiment:
     def _logits(self, images: data.Images, check: Callable[[], None]) -> np.ndarray:
         mean, std = self.dataset.mean, self.dataset.std
         with self._averaged():
-            return predict_images(self.model, images.x, mean, std, check, tta=self.config.tta)
+            return predict_images(
+                self.model, images.x, mean, std, check, tta=self.config.tta, fuse=not self.config.no_fuse
+            )
 
     def checkpoint(self) -> Checkpoint:
         """All state, copied.  Raises Diverged if a weight is not finite, so that none such is saved."""
@@ -233,19 +235,23 @@ def load_weights(path: Path, model: Any, tensors: dict[str, np.ndarray]) -> None
 
 def predict_images(
     model: Any, x: np.ndarray, mean: Any, std: Any, check: Callable[[], None] = lambda: None,
-    batch_size: int = 256, tta: str = "none",
+    batch_size: int = 256, tta: str = "none", fuse: bool = True,
 ) -> np.ndarray:  # fmt: skip
     """Logits (N,K) of uint8 images (N,C,H,W), normalised a part at a time.
 
     With ``tta`` they are the means over the image's `views`.
     """
-    model, parts, step = folded(model, x.shape), [], max(IMAGES_AT_ONCE, batch_size)
+    graph = model.graph(training=False, fuse=fuse, input_shape=x.shape)
+    parts, step = [], max(IMAGES_AT_ONCE, batch_size)
     for start in range(0, len(x), step):
         check()
         logits = [
-            share * model.predict(data.normalize(view, mean, std), batch_size=batch_size)
+            share * predict_batches(
+                graph, model.backend, data.normalize(view, mean, std),
+                batch_size=batch_size, dtype=model.dtype,
+            )
             for share, view in views(x[start : start + step], tta)
-        ]
+        ]  # fmt: skip
         parts.append(np.sum(logits, axis=0))
     return np.concatenate(parts)
 

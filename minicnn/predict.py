@@ -25,7 +25,9 @@ def main(argv: list[str] | None = None) -> None:
     channels, height, width = saved.image_shape
     images = [data.read_image(path, channels=channels, size=(height, width)) for path in args.images]
     tta = args.tta or saved.config.get("tta", "none")
-    logits = predict_images(model, np.stack(images), saved.mean, saved.std, tta=tta)
+    logits = predict_images(
+        model, np.stack(images), saved.mean, saved.std, tta=tta, fuse=not saved.config.get("no_fuse", False)
+    )
     probabilities = metrics.softmax(logits)
     answers = [_best(row, saved.class_names, args.top) for row in probabilities]
     if args.json:

@@ -7,7 +7,6 @@ from pathlib import Path
 from minicnn import models
 from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors, load
 from minicnn.config import Config
-from minicnn.fusion import fuse
 from minicnn.layers import Sequential
 
 
@@ -28,6 +27,4 @@ def load_model(path: Path, backend: str) -> tuple[Checkpoint, Sequential]:
     check_tensors(path, saved.model, model.state_shapes())
     model.bind(backend, seed=config.seed)
     model.load_state_dict(saved.model)
-    if not config.no_fuse:
-        fuse(model)
     return saved, model

@@ -5,23 +5,25 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from minicnn.folding import evaluation_names
-from minicnn.fusion import fused_names
-from minicnn.layers.container import Container
-from minicnn.layers.layer import Layer, Shape
-from minicnn.layers.parallel import Parallel
-from minicnn.layers.residual import Residual
-from minicnn.layers.sequential import Sequential
+from minicnn.graph import Node, build, fold_batch_norm
+from minicnn.graph.fuse import runs_as
+from minicnn.layers.layer import Layer, Shape, join
+
+if TYPE_CHECKING:
+    from minicnn.layers.model import Model
 
 
-def summary(model: Sequential, input_shape: Shape | None) -> str:
-    """Layers, output shapes, parameters and multiply-adds; see `Sequential.summary`."""
+def summary(model: Model, input_shape: Shape | None, *, fuse: bool = True) -> str:
+    """Layers, output shapes, parameters and multiply-adds; see `Model.summary`."""
     from rich.console import Console
     from rich.table import Table
 
-    columns = {"runs as": fused_names(model), "in evaluation": evaluation_names(model)}
-    marks = {heading: names for heading, names in columns.items() if names}
+    graph = build(model)
+    shapes = graph.shapes(input_shape) if input_shape is not None else {}
+    nodes = {name: node for node in graph for name in node.names}
+    marks = {heading: names for heading, names in _marks(model, fuse).items() if names}
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("name")
     table.add_column("layer", overflow="fold")
@@ -29,26 +31,26 @@ def summary(model: Sequential, input_shape: Shape | None) -> str:
         table.add_column(heading, justify="right")
     for heading in marks:
         table.add_column(heading)
-    for name, depth, layer, shape_in in _walk(model, 0, input_shape):
-        known = shape_in is not None
-        leaf = not isinstance(layer, Container)
-        row = [
-            "  " * depth + name,
-            repr(layer) if not isinstance(layer, Sequential) else "Sequential",
-            "x".join(map(str, layer.output_shape(shape_in))) if shape_in is not None else "?",
-            f"{count_parameters(layer):,}" if leaf else "",
-            f"{layer.multiply_adds(shape_in):,}"
-            if leaf and shape_in is not None
-            else "?" * (leaf and not known),
-        ]
-        table.add_row(*row, *(names.get(id(layer), "") for names in marks.values()))
+    for name, own_name, depth, layer in _rows(model, nodes, "", 0):
+        node, output = nodes.get(name), shapes.get(graph.values[name])
+        multiply_adds = ""
+        if node is not None:
+            multiply_adds = f"{layer.multiply_adds(shapes[node.inputs[0]]):,}" if output else "?"
+        table.add_row(
+            "  " * depth + own_name,
+            layer.label(),
+            "x".join(map(str, output)) if output else "?",
+            f"{count_parameters(layer):,}" if node is not None else "",
+            multiply_adds,
+            *(names.get(name, "") for names in marks.values()),
+        )
     total = f"{count_parameters(model):,} parameters"
     frozen = [layer for _, layer in model.named_layers() if not layer.requires_grad]
     if frozen:
         total += f" ({sum(map(count_parameters, frozen)):,} frozen)"
     if input_shape is not None:
         total += (
-            f", {model.multiply_adds(input_shape):,} multiply-adds for {'x'.join(map(str, input_shape))}"
+            f", {graph.multiply_adds(input_shape):,} multiply-adds for {'x'.join(map(str, input_shape))}"
         )
     out = io.StringIO()
     console = Console(file=out, width=140, color_system=None)
@@ -57,25 +59,31 @@ def summary(model: Sequential, input_shape: Shape | None) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
+def _rows(
+    layer: Layer, nodes: dict[str, Node], prefix: str, depth: int
+) -> Iterator[tuple[str, str, int, Layer]]:
+    """Every named layer below: its full name, its own name, how deep it lies, and the layer itself."""
+    for own_name, child in layer.named_children():
+        name = join(prefix, own_name)
+        if own_name:
+            yield name, own_name, depth, child
+        if name not in nodes:
+            yield from _rows(child, nodes, name, depth + bool(own_name))
+
+
+def _marks(model: Model, fuse: bool) -> dict[str, dict[str, str]]:
+    """Heading -> full name of a layer -> the operation that runs it, for training and for evaluation."""
+    if not fuse:
+        return {}
+    evaluation = {}
+    plain = build(model)
+    if fold_batch_norm(plain) is not plain:
+        evaluation = runs_as(model.graph(training=False))
+    return {"runs as": runs_as(model.graph(training=True)), "in evaluation": evaluation}
+
+
 def count_parameters(layer: Layer) -> int:
     """Number of values in the parameters of a layer and its children, bound or not, frozen or not."""
     return sum(
         math.prod(shape) for _, child in layer.named_layers() for shape in child.param_shapes().values()
     )
-
-
-def _walk(
-    layer: Container, depth: int, shape: Shape | None
-) -> Iterator[tuple[str, int, Layer, Shape | None]]:
-    """Every layer below with its name, depth and input shape."""
-    for name, child in layer.named_children():
-        if isinstance(layer, Residual) and child is layer.activation:
-            inner = layer.body.output_shape(shape) if shape is not None else None
-            yield name, depth, child, inner
-            continue
-        if name:
-            yield name, depth, child, shape
-        if isinstance(child, Container):
-            yield from _walk(child, depth + bool(name), shape)
-        if shape is not None and not isinstance(layer, (Parallel, Residual)):
-            shape = child.output_shape(shape)

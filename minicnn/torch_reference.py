@@ -13,58 +13,49 @@ from torch import Tensor, nn
 
 from minicnn import layers
 from minicnn.backends import Backend
+from minicnn.graph.graph import INPUT, Builder
+from minicnn.graph.operations import LayerOperation
 from minicnn.layers.layer import Layer
 
-Parts = list[tuple[str, nn.Module]]
 
+class GraphModule(nn.Module):
+    """A container as a torch.nn module: its children, and the nodes that say what meets where.
 
-class Container(nn.Module):
-    """Modules of which some may have no name, as in `Layer.named_children`.
-
-    What a nameless part holds is registered here under its own names; the part itself is kept aside,
-    in a plain list, which torch doesn't look into.
+    A child whose name is empty adds nothing to the names of what it holds; see `Layer.named_children`.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, container: layers.Container, parts: dict[str, nn.Module]) -> None:
         super().__init__()
-        self.parts = parts
-        self._register(parts)
+        self.container = container.with_children({})
+        # A plain list, which torch does not look into: names come from what is registered below.
+        self.parts = [*parts.items()]
+        keys = {id(child): key for key, child in container.children.items()}
+        outline = Outline()
+        self.output = container.add_to(outline, INPUT, "")
+        self.nodes = [
+            (node.op, node.inputs, node.output, parts[keys[id(node.owner)]] if node.owner else None)
+            for node in outline.nodes
+        ]
+        for (name, _), (_, part) in zip(container.named_children(), self.parts, strict=True):
+            for own_name, module in [(name, part)] if name else part.named_children():
+                self.add_module(own_name, module)
 
-    def _register(self, parts: Parts) -> None:
-        for name, module in parts:
-            if name:
-                self.add_module(name, module)
+    def forward(self, x: Tensor) -> Tensor:
+        values = {INPUT: x}
+        for op, inputs, output, part in self.nodes:
+            tensors = [values[value] for value in inputs]
+            if part is not None:
+                values[output] = part(*tensors)
             else:
-                self._register(list(module.named_children()))
+                values[output] = torch.cat(tensors, 1) if op == "concat" else tensors[0] + tensors[1]
+        return values[self.output]
 
 
-class Chain(Container):
-    """One part after another."""
+class Outline(Builder):
+    """The nodes of one container alone: each of its children is one node, a container too."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        for _, module in self.parts:
-            x = module(x)
-        return x
-
-
-class Residual(Container):
-    """activation(body(x) + shortcut(x)); the body, nameless, comes first of the parts."""
-
-    def __init__(self, parts: Parts, activation: nn.Module | None) -> None:
-        super().__init__(parts)
-        self.activation = activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        (_, body), *shortcut = self.parts
-        y: Tensor = body(x) + (shortcut[0][1](x) if shortcut else x)
-        return y if self.activation is None else self.activation(y)
-
-
-class Parallel(Container):
-    """torch.cat of the branches' outputs along the channels."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([module(x) for _, module in self.parts], 1)
+    def layer(self, layer: Layer, value: int, name: str) -> int:
+        return self.node(LayerOperation(layer), (value,), (name,))
 
 
 def to_torch(model: Layer) -> nn.Module:
@@ -97,14 +88,6 @@ def from_torch(
 
 def _module(layer: Layer) -> nn.Module:
     match layer:
-        case layers.Sequential():
-            parts = _parts(layer)
-            return nn.Sequential(OrderedDict(parts)) if all(name for name, _ in parts) else Chain(parts)
-        case layers.Residual():
-            parts = _parts(layer)
-            return Residual(parts, None) if layer.activation is None else Residual(parts[:-1], nn.ReLU())
-        case layers.Parallel():
-            return Parallel(_parts(layer))
         case layers.Conv2d():
             return nn.Conv2d(
                 layer.in_channels,
@@ -133,25 +116,20 @@ def _module(layer: Layer) -> nn.Module:
             return nn.Flatten()
         case layers.Softmax():
             return nn.Softmax(1)
+        case layers.Container():
+            parts = {key: _module(child) for key, child in layer.children.items()}
+            if isinstance(layer, layers.Sequential) and all(parts):
+                return nn.Sequential(OrderedDict(parts))
+            return GraphModule(layer, parts)
     raise ValueError(f"[to_torch] layer: expected one of minicnn's, got {type(layer).__name__}")
-
-
-def _parts(container: layers.Container) -> Parts:
-    return [(name, _module(child)) for name, child in container.named_children()]
 
 
 def _layer(module: nn.Module) -> Layer:
     match module:
         case nn.Sequential():
             return layers.Sequential({name: _layer(child) for name, child in module.named_children()})
-        case Chain():
-            return layers.Sequential({name: _layer(part) for name, part in module.parts})
-        case Residual():
-            return _residual_layer(module)
-        case Parallel():
-            if any(name for name, _ in module.parts):
-                return layers.Parallel({name: _layer(part) for name, part in module.parts})
-            return layers.Parallel(*(_layer(part) for _, part in module.parts), flat=True)
+        case GraphModule():
+            return module.container.with_children({key: _layer(part) for key, part in module.parts})
         case nn.Conv2d():
             return _conv2d_layer(module)
         case nn.MaxPool2d():
@@ -197,14 +175,6 @@ def _conv2d_layer(module: nn.Conv2d) -> layers.Conv2d:
         module.in_channels, module.out_channels, _ints(module.kernel_size), _ints(module.stride),
         _ints(padding), _ints(module.dilation), module.groups, module.bias is not None,
     )  # fmt: skip
-
-
-def _residual_layer(module: Residual) -> layers.Residual:
-    (_, body), *others = [(name, _layer(part)) for name, part in module.parts]
-    assert isinstance(body, layers.Sequential)
-    name, shortcut = others[0] if others else ("downsample", None)
-    activation = None if module.activation is None else layers.ReLU()
-    return layers.Residual(body, shortcut, shortcut_name=name, activation=activation)
 
 
 def _refuse(module: nn.Module, option: str, wrong: Any) -> None:

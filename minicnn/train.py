@@ -125,7 +125,7 @@ def _init_from(file: str, experiment: Experiment, console: Console) -> None:
 
 def _dry_run(experiment: Experiment, console: Console) -> None:
     """Two training steps, of which the second is timed: the first one warms up."""
-    console.print(experiment.model.summary(experiment.image_shape))
+    console.print(experiment.model.summary(experiment.image_shape, fuse=not experiment.config.no_fuse))
     before = 0.0
     for step, _ in enumerate(experiment.steps(), 1):
         seconds = experiment.sums["seconds"] - before

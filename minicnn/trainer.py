@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.backends import Array
-from minicnn.fusion import fuse as fuse_plan
-from minicnn.fusion import unfuse
+from minicnn.graph import Graph, run
 from minicnn.layers.sequential import Sequential
 from minicnn.optim import Optimizer
 from minicnn.schedules import Schedule
@@ -37,13 +36,17 @@ class Trainer:
         if clip_norm is not None and clip_norm <= 0:
             raise ValueError(f"[Trainer] clip_norm: expected a number above 0, got {clip_norm}")
         self.model, self.optimizer = model, optimizer
-        self.backend = model.backend
+        self.backend, self.fuse = model.bound(), fuse
         self.schedule, self.clip_norm, self.label_smoothing = schedule, clip_norm, label_smoothing
         self.class_weight = None
         if class_weight is not None:
             self.class_weight = self.backend.asarray(np.asarray(class_weight, model.dtype))
         self.correct = 0
-        (fuse_plan if fuse else unfuse)(model)
+
+    @property
+    def graph(self) -> Graph:
+        """What a step runs."""
+        return self.model.graph(training=True, fuse=self.fuse)
 
     def step(self, x: np.ndarray | Array, y: np.ndarray | Array) -> float:
         """One optimizer step on a batch x (N,C,H,W), y int64 (N,) or probabilities (N,K).
@@ -61,16 +64,17 @@ class Trainer:
 
     def compute_gradients(self, x: np.ndarray | Array, y: np.ndarray | Array) -> float:
         """Forward, loss and backward: sets the model's gradients and ``correct``."""
-        backend, model = self.backend, self.model
+        backend = self.backend
         inputs, labels = self._on_backend(x), self._on_backend(y)
-        logits, saved = model.forward(inputs, True)
+        graph = self.graph
+        logits, saved = run.forward(graph, backend, inputs, True)
         options: dict[str, Any] = {
             "label_smoothing": self.label_smoothing,
             "class_weight": self.class_weight,
         }
         loss, probs = backend.softmax_cross_entropy_forward(logits, labels, **options)
         dlogits = backend.softmax_cross_entropy_backward(probs, labels, **options)
-        model.backward(dlogits, saved, need_dx=False)
+        run.backward(graph, backend, dlogits, saved)
         host_labels = y if isinstance(y, np.ndarray) else backend.to_numpy(labels)
         self.correct = self._count_correct(backend.to_numpy(probs), host_labels)
         return float(loss)

@@ -3,9 +3,10 @@
 python -m scripts.fingerprints          compares this machine's hashes with the saved ones
 python -m scripts.fingerprints --save   saves them, for the processor that the module was built for
 
-A change of structure must not change a bit.  Every net of `minicnn.models` is trained for ten steps on two or three
-random images, and then predicts them; the hash is of the losses, of all weights and of the predictions.
-Bits differ by compiler and by the processor that it compiles for, so hashes are kept for each pair of these.
+A change of structure must not change a bit.  Every net of `minicnn.models` is trained for ten steps on
+two or three random images, and then predicts them.  The hash is of the losses, of all weights and of the
+predictions.  Bits differ by compiler and by the processor that it compiles for, so hashes are kept for
+each pair of these.
 """
 
 from __future__ import annotations

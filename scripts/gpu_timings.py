@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from minicnn import Sequential, Trainer, models, optim
 from minicnn.backends import Backend, Conv, Pool, cuda_build, get_backend
 from minicnn.backends.cuda_backend import allow_tf32
+from minicnn.graph import run
 from minicnn.torch_reference import to_torch
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
@@ -255,10 +256,11 @@ def steps(keep: Keep, names: tuple[str, ...] = tuple(MODELS)) -> None:
         wrong = error(torch.from_numpy(one.model.predict(one.model.backend.to_numpy(one.x))).to(DEVICE),
                       expected)  # fmt: skip
         trainer = Trainer(one.model, optim.SGD(lr=1e-4, momentum=0.9))
+        graph = trainer.graph
         for tf32 in (False, True):
             set_tf32(tf32)
             ours = {"step": partial(trainer.step, one.x, one.y),
-                    "inference": partial(one.model.forward, one.x, False)}  # fmt: skip
+                    "inference": partial(run.forward, graph, one.model.backend, one.x, False)}  # fmt: skip
             for phase, work in ours.items():
                 row: Row = {"what": f"{name}, batch {len(one.y)}", "phase": phase, "tf32": tf32,
                             "error": wrong, "minicnn": milliseconds(work)}  # fmt: skip

@@ -11,7 +11,8 @@ from torch import nn
 
 from minicnn import models
 from minicnn.backends import Backend
-from minicnn.fusion import fuse, fused_names
+from minicnn.graph import run
+from minicnn.graph.fuse import runs_as
 from minicnn.layers import BatchNorm2d, Dropout, ReLU, Sequential
 from minicnn.testing import assert_close
 from minicnn.torch_reference import from_torch, to_torch
@@ -78,7 +79,6 @@ class Reference:
         for _, layer in model.named_layers():
             if isinstance(layer, Dropout):
                 layer.p = 0.0
-        fuse(model)
         return model
 
 
@@ -134,7 +134,7 @@ def test_computes_what_torchvision_computes(backend: Backend, name: str) -> None
     assert np.ptp(reference.evaluated, axis=0).max() > 1e-2 * np.abs(reference.evaluated).max()
     check_logits(reference, backend, "float32", 1e-4)
     model, saved = check_logits(reference, backend, "float64", 1e-9)
-    model.backward(backend.asarray(reference.upstream), saved, need_dx=False)
+    run.backward(model.graph(training=True), backend, backend.asarray(reference.upstream), saved)
     gradients = model.named_gradients()
     assert gradients.keys() == reference.gradients.keys()
     # A bias before a batch norm has no effect: its gradient is noise, and has no scale of its own.
@@ -150,12 +150,12 @@ def test_computes_what_torchvision_computes(backend: Backend, name: str) -> None
 
 def check_logits(
     reference: Reference, backend: Backend, dtype: str, allowed: float
-) -> tuple[Sequential, object]:
+) -> tuple[Sequential, list[object] | None]:
     """Compare; the model, and what its pass in training saved."""
     model = reference.model(backend, dtype)
     x = reference.x.astype(dtype)
     assert_close(model.predict(x), reference.evaluated, allowed)
-    trained, saved = model.forward(backend.asarray(x), True)
+    trained, saved = run.forward(model.graph(training=True), backend, backend.asarray(x), True)
     assert_close(backend.to_numpy(trained), reference.trained, allowed)
     return model, saved
 
@@ -240,9 +240,8 @@ def test_smallest_image(name: str, least: int) -> None:
 def test_blocks_are_fused(name: str, plain: int) -> None:
     """Every batch norm and ReLU runs in a fused step, but for the batch norms of the shortcuts."""
     model = our_model(name, (107, 107))
-    fuse(model)
-    names = fused_names(model)
-    layers = [layer for _, layer in model.named_layers() if isinstance(layer, (BatchNorm2d, ReLU))]
-    runs_as = [names.get(id(layer), "") for layer in layers]
-    assert len([name for name in runs_as if not name.startswith("batch_norm2d_")]) == plain
-    assert "batch_norm2d_relu_max_pool2d" in runs_as
+    ops = runs_as(model.graph(training=True))
+    layers = [name for name, layer in model.named_layers() if isinstance(layer, (BatchNorm2d, ReLU))]
+    found = [ops.get(name, "") for name in layers]
+    assert len([op for op in found if not op.startswith("batch_norm2d_")]) == plain
+    assert "batch_norm2d_relu_max_pool2d" in found

@@ -12,12 +12,17 @@ from minicnn.layers.layer import Layer, Shape, pair
 class AdaptiveAvgPool2d(Layer):
     """(N,C,H,W) -> (N,C,OH,OW) for the ``output_size`` (OH,OW), whatever H and W are."""
 
+    op = "adaptive_avg_pool2d"
+
     def __init__(self, output_size: int | Pair) -> None:
         super().__init__()
         self.output_size = pair(output_size)
 
+    def attributes(self) -> dict[str, Any]:
+        return {"output_size": self.output_size}
+
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        y = self.backend.adaptive_avg_pool2d_forward(x, output_size=self.output_size)
+        y = self.backend.adaptive_avg_pool2d_forward(x, **self.attributes())
         return y, tuple(x.shape) if training else None
 
     def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:

@@ -13,6 +13,8 @@ from minicnn.layers.max_pool2d import pool_arguments
 class AvgPool2d(Layer):
     """(N,C,H,W) -> (N,C,OH,OW), the mean of each window; ``stride`` defaults to the kernel."""
 
+    op = "avg_pool2d"
+
     def __init__(
         self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0,
         ceil_mode: bool = False, count_include_pad: bool = True,
@@ -24,16 +26,15 @@ class AvgPool2d(Layer):
         self.count_include_pad = count_include_pad
 
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        return self.backend.avg_pool2d_forward(x, **self._attributes()), tuple(
-            x.shape
-        ) if training else None
+        y = self.backend.avg_pool2d_forward(x, **self.attributes())
+        return y, tuple(x.shape) if training else None
 
     def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
         if not need_dx:
             return None
-        return self.backend.avg_pool2d_backward(dy, input_shape=saved, **self._attributes())
+        return self.backend.avg_pool2d_backward(dy, input_shape=saved, **self.attributes())
 
-    def _attributes(self) -> dict[str, Any]:
+    def attributes(self) -> dict[str, Any]:
         kernel, stride, padding, _, ceil_mode = self.pool
         return {
             "kernel_size": kernel, "stride": stride, "padding": padding, "ceil_mode": ceil_mode,

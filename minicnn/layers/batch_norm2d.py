@@ -17,6 +17,8 @@ class BatchNorm2d(Layer):
     ``momentum`` moves the running statistics towards the batch's; None averages all batches.
     """
 
+    op = "batch_norm2d"
+
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True
     ) -> None:
@@ -35,7 +37,13 @@ class BatchNorm2d(Layer):
             "num_batches_tracked": np.array(0, np.int64),
         }
 
-    def arguments(self, training: bool) -> tuple[tuple[Array, ...], dict[str, Any]]:
+    def attributes(self) -> dict[str, Any]:
+        return {"momentum": self.momentum, "eps": self.eps}
+
+    def backward_options(self) -> dict[str, Any]:
+        return {"training": self.requires_grad}
+
+    def arguments(self, training: bool) -> tuple[tuple[Array | None, ...], dict[str, Any]]:
         """What the backend's batch norms take after x; counts the batch in training.
 
         A frozen batch norm is always in evaluation mode.

@@ -1,63 +1,33 @@
-"""What containers share: an execution plan over their children.
-
-The plan is a list of steps with forward and backward as layers have them.  Unfused, the steps are the
-children themselves; `minicnn.fusion.fuse` puts in steps that run several children as one operation.
-The tree of layers, and so every name, stays as it was.
-"""
+"""What containers share: children with names, and a graph of what they run."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+import copy
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, Self, cast
 
 from minicnn.backends import Array
-from minicnn.layers.layer import Layer
+from minicnn.graph import Graph, prune, run
+from minicnn.graph.graph import build_children
+from minicnn.layers.layer import Layer, Shape
 
-
-class Step(Protocol):
-    """One entry of a plan: a layer, or several that run as one operation."""
-
-    def forward(self, x: Array, training: bool) -> tuple[Array, Any]: ...
-
-    def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None: ...
-
-    def is_trainable(self) -> bool: ...
-
-
-def run_forward(plan: list[Step], x: Array, training: bool) -> tuple[Array, list[Any] | None]:
-    """Run the steps in order; the list of what each saved, or None in evaluation."""
-    if not training:
-        for step in plan:
-            x, _ = step.forward(x, False)
-        return x, None
-    saved = []
-    for step in plan:
-        x, kept = step.forward(x, True)
-        saved.append(kept)
-    return x, saved
-
-
-def run_backward(plan: list[Step], dy: Array, saved: list[Any], need_dx: bool) -> Array | None:
-    """Run the steps backwards, dropping what each saved as soon as it is used.
-
-    Unless dx is needed, the first step with parameters to train is the last that is run.
-    """
-    first = 0 if need_dx else next((i for i, step in enumerate(plan) if step.is_trainable()), len(plan))
-    for i in range(len(plan) - 1, first - 1, -1):
-        dy = plan[i].backward(dy, saved.pop(), need_dx or i > first)
-    saved.clear()
-    return dy if need_dx else None
+Signature = tuple[tuple[int, bool], ...]
 
 
 def named(layers: tuple[Layer | dict[str, Layer], ...]) -> dict[str, Layer]:
     """The children of a container that is made of one dict of layers, or of layers, named 0, 1, ..."""
     if len(layers) == 1 and isinstance(layers[0], dict):
         return dict(layers[0])
-    # what is no layer is for Container to refuse
+    # Container refuses what is not a layer.
     return {str(i): cast(Layer, layer) for i, layer in enumerate(layers)}
 
 
 class Container(Layer):
-    """A layer made of named child layers."""
+    """A layer made of named child layers.
+
+    A container defines `add_to`, which adds its children's nodes to a graph.  Everything else follows from
+    the graph: forward, backward, shapes and multiply-adds.
+    """
 
     def __init__(self, children: dict[str, Layer]) -> None:
         super().__init__()
@@ -67,12 +37,46 @@ class Container(Layer):
                 kind = type(child).__name__
                 raise ValueError(f"[{type(self).__name__}] {name}: expected a Layer, got {kind}")
         self.children = children
-        self.unfuse()
-
-    def unfuse(self) -> None:
-        """Plan every child as a step of its own."""
-        self.fused = False
-        self.plan: list[Step] = list(self.children.values())
+        self._graphs: dict[Hashable, tuple[Signature, Graph]] = {}
 
     def named_children(self) -> list[tuple[str, Layer]]:
         return list(self.children.items())
+
+    def with_children(self, children: dict[str, Layer]) -> Self:
+        """A container like this one, unbound, with other children in their places."""
+        twin = copy.copy(self)
+        twin.children, twin._graphs, twin.bound_backend = dict(children), {}, None
+        return twin
+
+    def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
+        """Every layer as an operation of its own; see `Layer.forward`."""
+        return run.forward(self._layer_graph(need_dx=True), self.bound(), x, training)
+
+    def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
+        dx = run.backward(self._layer_graph(need_dx=need_dx), self.backend, dy, saved)
+        return dx if need_dx else None
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        graph = self._layer_graph(need_dx=True)
+        return graph.shapes(input_shape)[graph.output]
+
+    def multiply_adds(self, input_shape: Shape) -> int:
+        return self._layer_graph(need_dx=True).multiply_adds(input_shape)
+
+    def _layer_graph(self, *, need_dx: bool) -> Graph:
+        return self._cached(("layers", need_dx), lambda: prune(build_children(self), need_dx=need_dx))
+
+    def _cached(self, key: Hashable, make: Callable[[], Graph]) -> Graph:
+        """The graph that was made under this key, made anew if a layer was replaced or frozen since."""
+        signature = tuple(_signature(self))
+        known = self._graphs.get(key)
+        if known is None or known[0] != signature:
+            known = self._graphs[key] = signature, make()
+        return known[1]
+
+
+def _signature(layer: Layer) -> Iterator[tuple[int, bool]]:
+    """What the graph depends on: which layers there are, and which of them are frozen."""
+    yield id(layer), layer.requires_grad
+    for _, child in layer.named_children():
+        yield from _signature(child)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -17,6 +17,8 @@ class Conv2d(Layer):
 
     ``weight_init`` and ``bias_init`` draw their first values, by default as nn.Conv2d does.
     """
+
+    op = "conv2d"
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | Pair, stride: int | Pair = 1,
@@ -39,6 +41,20 @@ class Conv2d(Layer):
         if self.bias:
             params["bias"] = self.bias_init(generator("bias"), shape)
         return params
+
+    def with_params(self, params: dict[str, Array]) -> Self:
+        twin = super().with_params(params)
+        twin.bias = self.bias or "bias" in params
+        return twin
+
+    def attributes(self) -> dict[str, Any]:
+        return {"conv": self.conv}
+
+    def arguments(self, training: bool) -> tuple[tuple[Array | None, ...], dict[str, Any]]:  # noqa: ARG002
+        return (self.params["weight"], self.params.get("bias")), {"conv": self.conv}
+
+    def backward_options(self) -> dict[str, Any]:
+        return {"conv": self.conv}
 
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         y = self.backend.conv2d_forward(

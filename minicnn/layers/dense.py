@@ -17,6 +17,8 @@ class Dense(Layer):
     ``weight_init`` and ``bias_init`` draw their first values, by default as nn.Linear does.
     """
 
+    op = "dense"
+
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *,
         weight_init: init.Initializer = init.torch_default_weight,
@@ -32,6 +34,9 @@ class Dense(Layer):
         if self.bias:
             params["bias"] = self.bias_init(generator("bias"), shape)
         return params
+
+    def arguments(self, training: bool) -> tuple[tuple[Array | None, ...], dict[str, Any]]:  # noqa: ARG002
+        return (self.params["weight"], self.params.get("bias")), {}
 
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         y = self.backend.dense_forward(x, self.params["weight"], self.params.get("bias"))

@@ -15,11 +15,16 @@ class Dropout(RandomLayer):
     The mask is drawn on the host by this layer's generator, so that every backend drops the same.
     """
 
+    op = "dropout"
+
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
         if not 0.0 <= p <= 1.0:
             shapes.fail("Dropout", "p", "a number from 0 to 1", p)
         self.p = p
+
+    def attributes(self) -> dict[str, Any]:
+        return {"p": self.p}
 
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         if not training or self.p == 0:

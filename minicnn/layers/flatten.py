@@ -12,6 +12,8 @@ from minicnn.layers.layer import Layer, Shape
 class Flatten(Layer):
     """(N,C,H,W) -> (N,C*H*W)."""
 
+    op = "flatten"
+
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         return self.backend.flatten_forward(x), tuple(x.shape) if training else None
 

@@ -6,16 +6,20 @@ parameters and moves them to a backend.  Until then it is a description without 
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 from zlib import crc32
 
 import numpy as np
 
 from minicnn import shapes
 from minicnn.backends import Array, Backend, Pair, get_backend
+
+if TYPE_CHECKING:
+    from minicnn.graph.graph import Builder
 
 Shape = tuple[int, ...]
 Generators = Callable[[str], np.random.Generator]
@@ -38,6 +42,9 @@ class Layer:
     A layer whose ``requires_grad`` is False is frozen: see `freeze`.
     """
 
+    op: str = ""
+    """The operation of the contract that the layer is; a user's own layer needs none."""
+
     ignored_prefixes: tuple[str, ...] = ()
     """`load_state_dict` passes over keys that begin so: torchvision's auxiliary heads."""
 
@@ -58,6 +65,25 @@ class Layer:
     def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
         """dx (None if not needed) for an upstream gradient dy; sets ``grads``."""
         raise NotImplementedError(f"{type(self).__name__} does not define backward")
+
+    def attributes(self) -> dict[str, Any]:
+        """The attributes of the layer's operation, as its fused operations take them."""
+        return {}
+
+    def arguments(self, training: bool) -> tuple[tuple[Array | None, ...], dict[str, Any]]:  # noqa: ARG002
+        """The arrays and the options that a fused operation which begins with this layer takes after x."""
+        return (), {}
+
+    def backward_options(self) -> dict[str, Any]:
+        """The options of the backward pass of a fused operation which begins with this layer."""
+        return {}
+
+    def add_to(self, graph: Builder, value: int, name: str) -> int:
+        """Add the children's nodes to a graph, which reads ``value``; the number of the value they give.
+
+        Only containers define it.  ``name`` is the container's full name.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define add_to")
 
     def initial_params(self, generator: Generators) -> dict[str, np.ndarray]:  # noqa: ARG002 - for overriders
         """First values of the parameters, drawn each from a generator of its own."""
@@ -83,11 +109,16 @@ class Layer:
 
     @property
     def backend(self) -> Backend:
+        """The backend that holds the arrays.  Raises ValueError if the layer is not bound to one."""
+        if self.bound_backend is None:
+            shapes.fail(type(self).__name__, "backend", "a layer that bind() has bound", "an unbound one")
+        return self.bound_backend
+
+    def bound(self) -> Backend:
         """The backend that holds the arrays; an unbound layer is bound to "auto" first."""
         if self.bound_backend is None:
             self.bind("auto")
-        assert self.bound_backend is not None
-        return self.bound_backend
+        return self.backend
 
     def bind(self, backend: str | Backend, *, seed: int = 0, dtype: str = "float32") -> None:
         """Draw the parameters and put them on this backend, children included.
@@ -110,6 +141,12 @@ class Layer:
         self.params = {name: backend.asarray(a.astype(dtype)) for name, a in params.items()}
         self.buffers = {name: backend.asarray(_cast_float(a, dtype)) for name, a in buffers.items()}
         self.grads = {}
+
+    def with_params(self, params: dict[str, Array]) -> Self:
+        """A copy of this layer with other parameters, and with everything else shared."""
+        twin = copy.copy(self)
+        twin.params, twin.grads = params, {}
+        return twin
 
     # ---- gradients -----------------------------------------------------------------------------------
 
@@ -161,7 +198,7 @@ class Layer:
         """This layer and all below it with full names, parents first; its own name is ``prefix``."""
         yield prefix, self
         for name, child in self.named_children():
-            yield from child.named_layers(_join(prefix, name))
+            yield from child.named_layers(join(prefix, name))
 
     def named_parameters(self, *, trainable_only: bool = False) -> dict[str, Array]:
         """Full dotted name -> parameter, the backend's own arrays; maybe without frozen layers'."""
@@ -179,7 +216,7 @@ class Layer:
         self, arrays: Callable[[Layer], dict[str, Array]], trainable_only: bool = False
     ) -> dict[str, Array]:
         return {
-            _join(prefix, name): array
+            join(prefix, name): array
             for prefix, layer in self.named_layers()
             if layer.requires_grad or not trainable_only
             for name, array in arrays(layer).items()
@@ -187,12 +224,12 @@ class Layer:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all parameters and buffers under torch.nn's names."""
-        backend = self.backend
+        backend = self.bound()
         arrays = self.named_parameters() | self.named_buffers()
         ordered = {}
         for prefix, layer in self.named_layers():
             for name in [*layer.params, *layer.buffers]:
-                key = _join(prefix, name)
+                key = join(prefix, name)
                 ordered[key] = np.array(backend.to_numpy(arrays[key]), order="C")
         return ordered
 
@@ -202,7 +239,7 @@ class Layer:
         for prefix, layer in self.named_layers():
             for name, a in (layer._undrawn_params() | layer.initial_buffers()).items():
                 kind = np.float32 if a.dtype.kind == "f" else a.dtype.type
-                found[_join(prefix, name)] = np.broadcast_to(kind(0), a.shape)
+                found[join(prefix, name)] = np.broadcast_to(kind(0), a.shape)
         return found
 
     def param_shapes(self) -> dict[str, Shape]:
@@ -220,18 +257,18 @@ class Layer:
         Returns the keys that were ignored: those of auxiliary heads (``ignored_prefixes``).
         Raises ValueError naming missing and unexpected keys, or the key whose shape differs.
         """
-        backend, mine = self.backend, self.state_dict()
+        backend, mine = self.bound(), self.state_dict()
         ignored = [key for key in state if key.startswith(self.ignored_prefixes)]
         missing, unexpected = mine.keys() - state.keys(), state.keys() - mine.keys() - {*ignored}
         if missing or unexpected:
-            parts = [f"missing {sorted(missing)}"] * bool(missing)
-            parts += [f"unexpected {sorted(unexpected)}"] * bool(unexpected)
-            raise ValueError(f"[load_state_dict] keys: {', '.join(parts)}")
+            found = {"missing": sorted(missing), "unexpected": sorted(unexpected)}
+            told = [f"{what} {keys}" for what, keys in found.items() if keys]
+            raise ValueError(f"[load_state_dict] keys: {', '.join(told)}")
         fitted = {key: _fit(key, state[key], mine[key]) for key in mine}
         for prefix, layer in self.named_layers():
             for own in (layer.params, layer.buffers):
                 for name in own:
-                    own[name] = backend.asarray(fitted[_join(prefix, name)])
+                    own[name] = backend.asarray(fitted[join(prefix, name)])
         return ignored
 
     def generator_state(self) -> dict[str, Any]:
@@ -251,6 +288,10 @@ class Layer:
             )
         for name, layer in layers.items():
             layer.generator.bit_generator.state = states[name]
+
+    def label(self) -> str:
+        """The layer in one line, for tables."""
+        return repr(self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -276,7 +317,8 @@ class RandomLayer(Layer):
         return {}
 
 
-def _join(prefix: str, name: str) -> str:
+def join(prefix: str, name: str) -> str:
+    """A full name of a container's and its child's, either of which may be empty."""
     return f"{prefix}.{name}" if prefix and name else prefix or name
 
 

@@ -12,6 +12,8 @@ from minicnn.layers.layer import Layer, Shape, pair
 class MaxPool2d(Layer):
     """(N,C,H,W) -> (N,C,OH,OW), the maximum of each window; ``stride`` defaults to the kernel."""
 
+    op = "max_pool2d"
+
     def __init__(
         self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0,
         dilation: int | Pair = 1, ceil_mode: bool = False,
@@ -21,6 +23,9 @@ class MaxPool2d(Layer):
         self.pool = Pool(
             kernel, kernel if stride is None else pair(stride), pair(padding), pair(dilation), ceil_mode
         )
+
+    def attributes(self) -> dict[str, Any]:
+        return {"pool": self.pool}
 
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         y, argmax = self.backend.max_pool2d_forward(x, **self.pool._asdict(), need_argmax=training)

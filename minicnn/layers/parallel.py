@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from minicnn import shapes
-from minicnn.backends import Array
+from minicnn.graph.graph import Builder
+from minicnn.graph.operations import Concat
 from minicnn.layers.container import Container, named
-from minicnn.layers.layer import Layer, Shape
+from minicnn.layers.layer import Layer, join
 
 
 class Parallel(Container):
@@ -32,36 +31,13 @@ class Parallel(Container):
             if twice := sorted({name for name in names if name and names.count(name) > 1}):
                 shapes.fail("Parallel", "branches", "names of layers that differ, as flat asks for", twice)
 
-    def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
-        results = [branch.forward(x, training) for branch in self.plan]
-        ys = [y for y, _ in results]
-        kept = [kept for _, kept in results]
-        sizes = [int(y.shape[1]) for y in ys]
-        return self.backend.concat_forward(ys), (sizes, kept) if training else None
-
-    def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
-        sizes, kept = saved
-        dx = None
-        for branch, piece in zip(self.plan, self.backend.concat_backward(dy, sizes=sizes), strict=True):
-            branch_saved = kept.pop(0)
-            if need_dx or branch.is_trainable():
-                part = branch.backward(piece, branch_saved, need_dx)
-            if need_dx:
-                dx = part if dx is None else self.backend.add_forward(dx, part)
-        return dx
-
     def named_children(self) -> list[tuple[str, Layer]]:
         return [("" if self.flat else name, branch) for name, branch in self.children.items()]
 
-    def output_shape(self, input_shape: Shape) -> Shape:
-        outputs = [branch.output_shape(input_shape) for branch in self.children.values()]
-        channels, sizes = [shape[0] for shape in outputs], {shape[1:] for shape in outputs}
-        if len(sizes) != 1:
-            shapes.fail("Parallel", "branches", "outputs of one H and W", outputs)
-        return (sum(channels), *sizes.pop())
-
-    def multiply_adds(self, input_shape: Shape) -> int:
-        return sum(branch.multiply_adds(input_shape) for branch in self.children.values())
+    def add_to(self, graph: Builder, value: int, name: str) -> int:
+        branches = self.named_children()
+        outputs = [graph.layer(branch, value, join(name, own)) for own, branch in branches]
+        return graph.node(Concat(), tuple(outputs))
 
     def __repr__(self) -> str:
         return f"Parallel({len(self.children)} branches)"

@@ -11,6 +11,8 @@ from minicnn.layers.layer import Layer
 class ReLU(Layer):
     """max(x, 0), any shape."""
 
+    op = "relu"
+
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         y = self.backend.relu_forward(x)
         return y, y if training else None

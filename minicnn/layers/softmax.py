@@ -11,6 +11,8 @@ from minicnn.layers.layer import Layer
 class Softmax(Layer):
     """(N,K) -> (N,K) probabilities.  Not needed before the Trainer's loss, which takes logits."""
 
+    op = "softmax"
+
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         p = self.backend.softmax_forward(x)
         return p, p if training else None

@@ -1,4 +1,4 @@
-"""Batch norms folded into convolutions: the same logits, no batch norm run, and never of old weights."""
+"""The pass `fold_batch_norm`: the same logits, no batch norm run, and never of old weights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from minicnn import Trainer, models, optim
 from minicnn.backends import Backend
 from minicnn.ema import WeightAverage
-from minicnn.folding import evaluation_names, folded
-from minicnn.fusion import fuse, unfuse
+from minicnn.graph import build, fold_batch_norm, run
+from minicnn.graph.fuse import runs_as
 from minicnn.layers import (
     AvgPool2d,
     BatchNorm2d,
@@ -75,7 +75,6 @@ def make(
     model = build()
     model.bind(backend, seed=2, dtype="float64")
     unlike_new(model, rng)
-    fuse(model)
     return model
 
 
@@ -105,7 +104,9 @@ def test_logits_are_those_of_the_unfolded_model_and_of_torch(
     else:
         model = make(backend, rng, lambda: getattr(models, name)(2, 5, (size, size)))
     x = rng.standard_normal((3, *(SHAPE if name == "every place" else (2, size, size))))
-    actual = folded(model).predict(x)
+    graph = model.graph(training=False)
+    assert not [node.op for node in graph if node.op.startswith("batch_norm2d")]
+    actual = run.predict(graph, backend, x, batch_size=2, dtype="float64")
     assert_same(actual, unfolded(model, x))
     with torch.no_grad():
         assert_same(actual, to_torch(model).eval()(torch.from_numpy(x)).numpy())
@@ -159,12 +160,10 @@ def test_plain_model_folds_nothing(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
     model = make(backend, rng)
-    unfuse(model)
     calls = count(backend, monkeypatch)
-    model.predict(rng.standard_normal((2, *SHAPE)))
+    model.predict(rng.standard_normal((2, *SHAPE)), fuse=False)
     assert calls["fold_batch_norm2d"] == 0
     assert calls["batch_norm2d"] == 8
-    assert folded(model) is model
 
 
 # ---- predictions are always of the present weights -------------------------------------------------
@@ -233,12 +232,10 @@ def test_model_stays_as_it_is(backend: Backend, rng: np.random.Generator) -> Non
 
 def test_printed_model_shows_what_runs_in_evaluation() -> None:
     model = every_place()
-    assert "in evaluation" not in str(model)
-    fuse(model)
+    assert "in evaluation" not in model.summary(fuse=False)
     heading, *rows = str(model).splitlines()
     assert heading.endswith("runs as                       in evaluation")
-    names = evaluation_names(model)
-    shown = {name: names.get(id(layer)) for name, layer in model.named_layers() if id(layer) in names}
+    shown = runs_as(model.graph(training=False))
     assert {shown[f"stem.{i}"] for i in range(4)} == {"conv2d_relu_max_pool2d"}
     assert {shown[name] for name in ("pooled.0", "pooled.1", "pool")} == {"conv2d_max_pool2d"}
     assert {shown[f"block.{name}"] for name in ("conv1", "bn1", "relu1")} == {"conv2d_relu"}
@@ -262,8 +259,9 @@ def test_batch_norm_not_right_behind_a_convolution_is_left(
     backend: Backend, layers: tuple, rng: np.random.Generator
 ) -> None:
     model = make(backend, rng, lambda: Sequential(*layers, Flatten()))
-    assert folded(model) is model
-    assert evaluation_names(model) == {}
+    plain = build(model)
+    assert fold_batch_norm(plain) is plain
+    assert "in evaluation" not in str(model)
     x = rng.standard_normal((2, 2, 4, 4))
     assert_same(model.predict(x), unfolded(model, x))
 
@@ -272,7 +270,7 @@ def test_only_the_first_of_two_batch_norms_is_folded(backend: Backend, rng: np.r
     model = make(
         backend, rng, lambda: Sequential(Conv2d(2, 3, 1), BatchNorm2d(3), BatchNorm2d(3), Flatten())
     )
-    assert [type(layer) for layer in folded(model).children.values()] == [Conv2d, BatchNorm2d, Flatten]
+    assert [node.op for node in fold_batch_norm(build(model))] == ["conv2d", "batch_norm2d", "flatten"]
     x = rng.standard_normal((MANY, 2, 4, 4))
     assert_same(model.predict(x), unfolded(model, x))
 
@@ -285,7 +283,7 @@ def test_convolution_used_twice_is_folded_for_each_place(
         backend, rng, lambda: Sequential(shared, BatchNorm2d(2), ReLU(), shared, BatchNorm2d(2), Flatten())
     )
     x = rng.standard_normal((MANY, 2, 4, 4))
-    assert [type(layer) for layer in folded(model).children.values()] == [Conv2d, ReLU, Conv2d, Flatten]
+    assert [node.op for node in fold_batch_norm(build(model))] == ["conv2d", "relu", "conv2d", "flatten"]
     assert_same(model.predict(x), unfolded(model, x))
 
 

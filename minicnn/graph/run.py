@@ -1,0 +1,83 @@
+"""The executor: runs a graph forward and backward on any backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minicnn import shapes
+from minicnn.backends import Array, Backend
+from minicnn.graph.graph import INPUT, Graph, Node
+
+
+def forward(graph: Graph, backend: Backend, x: Array, training: bool) -> tuple[Array, list[Any] | None]:
+    """Run the nodes in order; (y, what each node saved for the backward pass), None in evaluation."""
+    values = {INPUT: x}
+    saved: list[Any] = []
+    for node, unread in zip(graph.nodes, graph.last_reads, strict=True):
+        y, kept = node.operation.forward(backend, [values[value] for value in node.inputs], training)
+        if training:
+            saved.append(kept)
+        for value in unread:
+            del values[value]
+        values[node.output] = y
+    return values[graph.output], saved if training else None
+
+
+def backward(graph: Graph, backend: Backend, dy: Array, saved: list[Any] | None) -> Array | None:
+    """Run the nodes backward: sets the gradients of layers, returns the input's, None if it is not needed.
+
+    What a node saved is dropped as soon as it is used, so that ``saved`` is empty afterwards.  Gradients
+    that meet are added in the order of the nodes that they come from, and so are those of a layer that
+    has several nodes.
+    """
+    if saved is None or len(saved) != len(graph):
+        expected = f"{len(graph)} entries, of a forward pass in training that has had no backward pass yet"
+        shapes.fail("backward", "saved", expected, f"{len(saved)} entries" if saved is not None else "None")
+    gradients: dict[int, list[Array]] = {graph.output: [dy]}
+    seen: set[int] = set()
+    for node in reversed(graph.nodes):
+        kept = saved.pop()
+        parts = gradients.pop(node.output, [])
+        if not node.in_backward:
+            continue
+        upstream = _sum(backend, parts)
+        del parts
+        results = _run_backward(node, backend, upstream, kept, seen)
+        del kept, upstream
+        for value, needed, result in zip(node.inputs, node.needs, results, strict=True):
+            if needed:
+                gradients.setdefault(value, []).insert(0, result)
+    parts = gradients.get(INPUT, [])
+    return _sum(backend, parts) if parts else None
+
+
+def _run_backward(
+    node: Node, backend: Backend, dy: Array, kept: Any, seen: set[int]
+) -> tuple[Array | None, ...]:
+    owner = node.operation.owner
+    if owner is None:
+        return node.operation.backward(backend, dy, kept, node.needs)
+    earlier = owner.grads if id(owner) in seen else {}
+    seen.add(id(owner))
+    results = node.operation.backward(backend, dy, kept, node.needs)
+    for name, gradient in earlier.items():
+        owner.grads[name] = backend.add_forward(owner.grads[name], gradient)
+    return results
+
+
+def _sum(backend: Backend, parts: list[Array]) -> Array:
+    total = parts[0]
+    for part in parts[1:]:
+        total = backend.add_forward(total, part)
+    return total
+
+
+def predict(graph: Graph, backend: Backend, x: np.ndarray, *, batch_size: int, dtype: str) -> np.ndarray:
+    """The outputs (N,K) of images x (N,C,H,W) in evaluation, ``batch_size`` of them at a time."""
+    outputs = []
+    for start in range(0, max(len(x), 1), batch_size):
+        batch = x[start : start + batch_size].astype(dtype, copy=False)
+        outputs.append(backend.to_numpy(forward(graph, backend, backend.asarray(batch), False)[0]))
+    return outputs[0].copy() if len(outputs) == 1 else np.concatenate(outputs)

@@ -1,0 +1,73 @@
+"""What a whole model can do: show the graphs that run, predict, and print itself as a table."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minicnn import shapes
+from minicnn.graph import Graph, build, fold_batch_norm, prune, run
+from minicnn.graph import fuse as fuse_nodes
+from minicnn.layers.container import Container
+from minicnn.layers.layer import Shape
+
+
+class Model(Container):
+    """A container that can be trained and predicts.  `Sequential` is one."""
+
+    input_shape: Shape | None = None
+    """Shape (C,H,W) of the images it was made for, if known."""
+
+    def graph(self, *, training: bool, fuse: bool = True, input_shape: Shape | None = None) -> Graph:
+        """What really runs, as a printable list of operations.
+
+        Args: training: what a `Trainer` runs; else what `predict` runs, where batch norms right after
+                  convolutions are folded into them, with the weights as they are now
+              fuse: False leaves every layer an operation of its own, and folds nothing
+              input_shape: (N,C,H,W) of all images to predict: batch norms are then folded only where that
+                  costs less time than it saves
+        """
+        if training:
+            return self._cached(("training", fuse), lambda: prune(self._fused(fuse), need_dx=False))
+        if fuse:
+            plain = self._cached("plain", lambda: build(self))
+            folded = fold_batch_norm(plain, input_shape)
+            if folded is not plain:
+                return fuse_nodes(folded)
+        return self._cached(("evaluation", fuse), lambda: self._fused(fuse))
+
+    def _fused(self, wanted: bool) -> Graph:
+        plain = build(self)
+        return fuse_nodes(plain) if wanted else plain
+
+    def predict(self, x: np.ndarray, batch_size: int = 256, *, fuse: bool = True) -> np.ndarray:
+        """Logits (N,K) of images x (N,C,H,W), in evaluation mode, ``batch_size`` at a time.
+
+        It runs ``graph(training=False, fuse=fuse, input_shape=x.shape)``.
+        """
+        if batch_size < 1:
+            shapes.fail("predict", "batch_size", "at least 1", batch_size)
+        backend, x = self.bound(), np.asarray(x)
+        graph = self.graph(training=False, fuse=fuse, input_shape=x.shape)
+        return run.predict(graph, backend, x, batch_size=batch_size, dtype=self.dtype)
+
+    def predict_proba(self, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
+        """Probabilities (N,K): the softmax of `predict`."""
+        logits = self.predict(x, batch_size)
+        backend = self.backend
+        return backend.to_numpy(backend.softmax_forward(backend.asarray(logits))).copy()
+
+    def summary(self, input_shape: Shape | None = None, *, fuse: bool = True) -> str:
+        """A table of layers, output shapes, parameters and multiply-adds for one sample.
+
+        Shapes and multiply-adds need an ``input_shape`` (C,H,W), here or at construction.  With ``fuse``
+        there are also columns of the fused operations that run a layer in training and in evaluation.
+        """
+        from minicnn.summary import summary
+
+        return summary(self, input_shape or self.input_shape, fuse=fuse)
+
+    def label(self) -> str:
+        return type(self).__name__
+
+    def __repr__(self) -> str:
+        return self.summary()
