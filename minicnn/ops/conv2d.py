@@ -10,9 +10,11 @@ Backward, for an upstream gradient dy[p,f] of the loss L, by the chain rule:
     dL/db[f]      = sum over p of dy[p,f]
     dL/dcols[p,k] = sum over f of dy[p,f] * W[k,f]             dcols = dy @ W.T, dx = col2im(dcols)
 
-The images go through in chunks whose patches fit the cache; patches are made again in backward
-rather than kept, because they take KH*KW times the memory of x.  Arrays are channels-last in
-memory (the views below), so that the C values of a pixel lie side by side.
+The images are processed in chunks whose patches fit the cache.  Backward makes the patches again: to keep
+them would take KH*KW times the memory of x.  Arrays are channels-last in memory (the transposed views
+below), so that the C values of a pixel lie side by side.
+
+Torch: torch.nn.functional.conv2d
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def conv2d_backward(
     stride: Pair, padding: Pair, dilation: Pair, groups: int,
     need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:  # fmt: skip
-    """(dx, dw, db) for an upstream gradient dy (N,F,OH,OW)."""
+    """(dx, dw, db), in the shapes of x, weight and bias, for dy (N,F,OH,OW); None where not needed."""
     op = "conv2d_backward"
     output = shapes.conv2d(op, x, weight, None, stride, padding, dilation, groups)
     shapes.check_array(op, "dy", dy, (len(x), len(weight), *output), x)
