@@ -16,9 +16,9 @@ _unit = ConvUnit(std=0.01)
 def googlenet(in_channels: int, num_classes: int, image_size: Pair) -> Sequential:
     """Nine inception blocks.
 
-    The auxiliary heads aux1 and aux2 are left out; `load_state_dict` ignores their keys.  The model takes its
-    input as it is, like torchvision's with ``transform_input=False``.  torchvision's pretrained weights expect
-    ``transform_input=True``, a change of normalisation before conv1: a caller who uses them must apply it.
+    The auxiliary heads aux1 and aux2 are left out; `load_state_dict` ignores their keys.  The model takes
+    its input as it is, like torchvision's with ``transform_input=False``.  torchvision's pretrained weights
+    expect ``transform_input=True``, a change of normalisation before conv1: who uses them must apply it.
     """
     layers: dict[str, Layer] = {
         "conv1": _unit(in_channels, 64, 7, stride=2, padding=3),

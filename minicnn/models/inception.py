@@ -16,10 +16,9 @@ _unit = ConvUnit(std=0.1)
 def inception_v3(in_channels: int, num_classes: int, image_size: Pair) -> Sequential:
     """Eleven inception blocks of five kinds, for images of at least 75x75; the paper's are 299x299.
 
-    The auxiliary head AuxLogits is left out; `load_state_dict` ignores its keys.  The model takes its input as
-    it is, like torchvision's with ``transform_input=False``.  torchvision's pretrained weights expect
-    ``transform_input=True``, a change of normalisation before the first layer: a caller who uses them must
-    apply it.
+    The auxiliary head AuxLogits is left out; `load_state_dict` ignores its keys.  The model takes its input
+    as it is, like torchvision's with ``transform_input=False``.  torchvision's pretrained weights expect
+    ``transform_input=True``, a change of normalisation before the first layer: who uses them must apply it.
     """
     layers: dict[str, Layer] = {
         "Conv2d_1a_3x3": _unit(in_channels, 32, 3, stride=2),

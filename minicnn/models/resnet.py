@@ -28,19 +28,19 @@ Block = Callable[[int, int, int], Residual]
 
 
 def resnet18(in_channels: int, num_classes: int, image_size: Pair) -> Sequential:
-    """Four stages of 2, 2, 2 and 2 basic blocks."""
+    """2, 2, 2 and 2 basic blocks in four stages."""
     layers = _stem(in_channels) | _stages(_basic_block, 64, 64, (2, 2, 2, 2)) | _head(512, num_classes)
     return check_image_size("resnet18", Sequential(layers), in_channels, image_size)
 
 
 def resnet34(in_channels: int, num_classes: int, image_size: Pair) -> Sequential:
-    """Four stages of 3, 4, 6 and 3 basic blocks."""
+    """3, 4, 6 and 3 basic blocks in four stages."""
     layers = _stem(in_channels) | _stages(_basic_block, 64, 64, (3, 4, 6, 3)) | _head(512, num_classes)
     return check_image_size("resnet34", Sequential(layers), in_channels, image_size)
 
 
 def resnet50(in_channels: int, num_classes: int, image_size: Pair) -> Sequential:
-    """Stages of 3, 4, 6 and 3 bottleneck blocks; the stride is in the 3x3 convolution, as in torchvision."""
+    """3, 4, 6 and 3 bottleneck blocks; the stride is in their 3x3 convolution, as in torchvision."""
     stages = _stages(_bottleneck, 64, 64, (3, 4, 6, 3), expansion=4)
     layers = _stem(in_channels) | stages | _head(2048, num_classes)
     return check_image_size("resnet50", Sequential(layers), in_channels, image_size)
@@ -118,7 +118,7 @@ def _shortcut(channels: int, width: int, stride: int) -> Sequential | None:
 
 
 def _conv(channels: int, width: int, kernel_size: int, stride: int = 1) -> Conv2d:
-    """A convolution that keeps the map's size, divided by the stride; the batch norm after it has the bias."""
+    """A convolution that divides the map's size by the stride; the batch norm after it has the bias."""
     return Conv2d(
         channels, width, kernel_size, stride, kernel_size // 2, bias=False,
         weight_init=init.kaiming_normal_fan_out,
