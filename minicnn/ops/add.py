@@ -11,7 +11,7 @@ from minicnn import shapes
 
 
 def add_forward(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """y in the shape of a and b, which is any."""
+    """y in the shape of a and b, which may be any."""
     shapes.check_float("add", "a", a)
     shapes.check_array("add", "b", b, a.shape, a)
     y: np.ndarray = a + b

@@ -4,6 +4,9 @@ Forward, with cols = im2col(x) of shape (P, K), P = N*OH*OW positions and K = KH
 
     y[p,f] = b[f] + sum over k of cols[p,k] * W[k,f]
 
+OH = floor((H + 2*ph - dh*(KH-1) - 1) / sh) + 1, with padding (ph, pw), dilation (dh, dw), stride (sh, sw);
+OW likewise.
+
 Backward, for an upstream gradient dy[p,f] of the loss L, by the chain rule:
 
     dL/dW[k,f]    = sum over p of cols[p,k] * dy[p,f]          dW = cols.T @ dy

@@ -17,7 +17,7 @@ from minicnn import shapes
 
 
 def dropout_forward(x: np.ndarray, keep_mask: np.ndarray, *, p: float) -> np.ndarray:
-    """y in x's shape, which is any; keep_mask is bool in the same shape; p is from 0 to 1."""
+    """y in x's shape, which may be any; keep_mask is bool in the same shape; p is from 0 to 1."""
     shapes.dropout("dropout", "x", x, keep_mask, p)
     return _apply(x, keep_mask, p)
 

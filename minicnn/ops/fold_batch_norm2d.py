@@ -1,7 +1,7 @@
 """Batch norm in evaluation folded into the convolution before it.
 
 In evaluation, batch norm maps each filter's output z to s * (z - mean) + beta, s = gamma / sqrt(var + eps).
-The filter's output is z = weight * x + bias.  Put into the first formula, this is again a convolution:
+The filter's output is z = weight * x + bias.  Both together are again a convolution:
 
     weight' = s * weight,      bias' = s * (bias - mean) + beta
 

@@ -4,7 +4,7 @@ Row p of ``cols`` holds the KH*KW*C input values under the window at output posi
 
     conv2d:  y = cols @ W                    (P, K) @ (K, F)
     dw:      dW = cols.T @ dy                (K, P) @ (P, F)
-    dx:      dcols = dy @ W.T, then col2im   each value added back where it was read
+    dx:      dcols = dy @ W.T, then col2im   each value is added to the pixel it was read from
 
 ``col2im`` is the adjoint of ``im2col``: <im2col(x), c> = <x, col2im(c)> for every x and c.
 

@@ -9,8 +9,8 @@ weight_decay * w is added to it first.  v, m and s are state that starts at zero
     AdamW    Adam with w *= 1 - lr*weight_decay first, and no decay in g
     RMSprop  s = a*s + (1-a)*g^2;  v = momentum*v + g/(sqrt(s) + eps);  w -= lr * v
 
-Every function takes lists of arrays, one entry for each parameter; entries of the same number have the same
-shape and dtype.  It changes parameters, state and averages in place, and leaves the gradients.
+Every function takes lists with one array for each parameter, of that parameter's shape and dtype.  It
+changes parameters, state and averages in place, and leaves the gradients as they are.
 
 Sources: Sutskever et al. 2013 (momentum); Kingma and Ba 2014, arXiv:1412.6980 (Adam); Loshchilov and Hutter
 2017, arXiv:1711.05101 (AdamW); Hinton's Coursera lecture 6e, 2012 (RMSprop)
@@ -98,7 +98,7 @@ def ema_update(averages: Arrays, params: Arrays, *, decay: float) -> None:
 
 
 def global_norm(arrays: Arrays) -> float:
-    """The square root of the sum of squares over all arrays.  As in torch.nn.utils.clip_grad_norm_"""
+    """The square root of the sum of squares over all arrays, as torch.nn.utils.clip_grad_norm_ takes it."""
     return math.sqrt(sum(float(np.vdot(a, a)) for a in arrays))
 
 

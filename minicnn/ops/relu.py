@@ -15,7 +15,7 @@ from minicnn import shapes
 
 
 def relu_forward(x: np.ndarray) -> np.ndarray:
-    """y in x's shape, which is any."""
+    """y in x's shape, which may be any."""
     shapes.check_float("relu", "x", x)
     y: np.ndarray = np.maximum(x, x.dtype.type(0))
     return y

@@ -29,7 +29,7 @@ class Operation(NamedTuple):
     optional_gradients: tuple[str, ...] = ()
     """Inputs whose gradient can be switched off, by need_dx, need_dw and need_db."""
     before_kink: Callable[[Any, Arrays, Attrs], Any] | None = None
-    """What a fused operation gives to its ReLU or max-pool; near a tie there, rounding decides the gradient."""
+    """What a fused operation gives its ReLU or max-pool: near a tie, rounding decides about gradients."""
 
 
 NEED = {"x": "need_dx", "weight": "need_dw", "bias": "need_db"}

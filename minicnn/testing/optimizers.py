@@ -39,7 +39,7 @@ ALLOWED = 1e-13
 
 
 def name_of(option: Any) -> str:
-    """An optimizer's name, or its options in one word."""
+    """An optimizer's name as it is, or its options as one text, such as "lr=0.1,momentum=0.9"."""
     return option if isinstance(option, str) else ",".join(f"{k}={v}" for k, v in option.items())
 
 
