@@ -173,7 +173,7 @@ def _require_same_bits(first: Results, second: Results, what: str) -> None:
 
 
 def arguments_unchanged(backend: Backend, problem: Problem) -> None:
-    """Neither pass changes its arguments, except running statistics; nor does backward change the outputs."""
+    """Neither pass changes its arguments, except running statistics, and backward leaves the outputs."""
     case = problem.case
     arrays = to_backend(
         backend, {name: None if a is None else a.copy() for name, a in problem.inputs.items()}
