@@ -155,7 +155,7 @@ def prepare() -> None:
     os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
     from torch.utils import cpp_extension
 
-    cpp_extension.CUDA_HOME = str(home)  # an earlier import has set it already
+    cpp_extension.CUDA_HOME = str(home)  # if it was imported before, it has set this already
 
 
 def _cuda_options() -> dict[str, Any]:

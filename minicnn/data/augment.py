@@ -71,8 +71,8 @@ class Augment:
     rotate, zoom and shift together are one warp with bilinear sampling.  The order is: flip, crop, warp,
     brightness, contrast, cutout, erase, mixup.  Pixels from outside an image are black.
 
-    erase is torchvision.transforms.RandomErasing with its default ``scale`` and ``ratio``, with one
-    difference: a rectangle longer than the image is cut off, and not drawn again.
+    erase is torchvision.transforms.RandomErasing with its default ``scale`` and ``ratio``, and the mean
+    colour as its ``value``.  The difference: a rectangle longer than the image is cut off, not drawn again.
 
     Raises:  ValueError naming the option whose value is wrong and what was expected
     Sources: flips that alternate, Jordan 2024, arXiv:2404.00498; cutout, DeVries and Taylor 2017,

@@ -18,7 +18,7 @@ def googlenet(in_channels: int, num_classes: int, image_size: Pair) -> Sequentia
 
     The auxiliary heads aux1 and aux2 are left out; `load_state_dict` ignores their keys.  The model takes
     its input as it is, like torchvision's with ``transform_input=False``.  torchvision's pretrained weights
-    expect ``transform_input=True``, a change of normalisation before conv1: who uses them must apply it.
+    expect ``transform_input=True``, a change of normalisation before conv1: the caller must apply it.
     """
     layers: dict[str, Layer] = {
         "conv1": _unit(in_channels, 64, 7, stride=2, padding=3),

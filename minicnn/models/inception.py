@@ -18,7 +18,7 @@ def inception_v3(in_channels: int, num_classes: int, image_size: Pair) -> Sequen
 
     The auxiliary head AuxLogits is left out; `load_state_dict` ignores its keys.  The model takes its input
     as it is, like torchvision's with ``transform_input=False``.  torchvision's pretrained weights expect
-    ``transform_input=True``, a change of normalisation before the first layer: who uses them must apply it.
+    ``transform_input=True``, a change of normalisation before the first layer: the caller must apply it.
     """
     layers: dict[str, Layer] = {
         "Conv2d_1a_3x3": _unit(in_channels, 32, 3, stride=2),
