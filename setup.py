@@ -1,9 +1,9 @@
 """Builds the CPU module if torch and a C++ compiler are there; without them the package is pure Python.
 
-The CUDA module is built too where there is a CUDA toolkit that fits torch.  FORCE_CUDA=1 makes its absence
-an error, FORCE_CUDA=0 leaves the module out.
+The CUDA module is built too if there is a CUDA toolkit that fits torch.  With FORCE_CUDA=1 it is an error
+if that module cannot be built; FORCE_CUDA=0 leaves it out.
 
-``pip install --no-build-isolation .`` lets this see the installed torch.  Everything else about the
+``pip install --no-build-isolation .`` lets this file see the installed torch.  Everything else about the
 package is in pyproject.toml.
 """
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def _load_backends() -> tuple[ModuleType, ModuleType]:
-    """build.py and cuda_build.py on their own: the package needs NumPy, which may not be here yet."""
+    """build.py and cuda_build.py, imported without the package: NumPy may not be installed yet."""
     folder = ModuleType("backends")
     folder.__path__ = [str(ROOT / "minicnn" / "backends")]
     sys.modules["backends"] = folder
@@ -35,7 +35,7 @@ build, cuda_build = _load_backends()
 
 
 class BuildWithSources(build_py):
-    """Takes csrc into the package, so that the module can be built on first use as well."""
+    """Copies csrc into the package, so that a module can also be built on first use."""
 
     def run(self) -> None:
         super().run()
@@ -44,7 +44,7 @@ class BuildWithSources(build_py):
             shutil.copytree(ROOT / "csrc", target, dirs_exist_ok=True)
 
 
-def _none(reason: str) -> None:
+def _report_left_out(reason: str) -> None:
     """Say why a module is left out; stop if FORCE_CUDA asks for it."""
     force = os.environ.get("FORCE_CUDA", "")
     if force not in ("", "0"):
@@ -53,10 +53,10 @@ def _none(reason: str) -> None:
 
 
 def cuda_modules() -> list[object]:
-    """The CUDA module, or nothing, saying why."""
+    """The CUDA module in a list; an empty list, after a line that says why, if it cannot be built."""
     reason = "FORCE_CUDA=0" if os.environ.get("FORCE_CUDA") == "0" else cuda_build.missing_for_build()
     if reason is not None:
-        _none(f"{reason}: installing without the cuda backend's module")
+        _report_left_out(f"{reason}: installing without the cuda backend's module")
         return []
     cuda_build.prepare()
     from torch.utils.cpp_extension import CUDAExtension
@@ -72,23 +72,23 @@ def cuda_modules() -> list[object]:
 
 
 def options() -> dict[str, object]:
-    """setup()'s arguments for the compiled module, or none, saying why."""
+    """setup()'s arguments that build the compiled modules; none if they cannot, and a line says why."""
     reason = "torch cannot be imported" if importlib.util.find_spec("torch") is None else None
     if reason is None and build.compiler() is None:
         reason = "there is no C++ compiler"
     if reason is not None:
-        _none(f"{reason}: installing without compiled modules; the numpy backend needs none")
+        _report_left_out(f"{reason}: installing without compiled modules; the numpy backend needs none")
         return {}
     from torch.utils.cpp_extension import BuildExtension, CppExtension
 
     class BuildStamped(BuildExtension):
         def finalize_options(self) -> None:
             super().finalize_options()
-            self.force = True  # ninja knows better than distutils what is up to date
+            self.force = True  # ninja decides which files are out of date, not distutils
 
         def build_extension(self, ext: object) -> None:
-            recipe = cuda_build.CUDA if ext.name == "minicnn._cuda" else build.CPU
-            about = build.description(recipe)
+            spec = cuda_build.CUDA if ext.name == "minicnn._cuda" else build.CPU
+            about = build.description(spec)
             super().build_extension(ext)
             build.stamp(Path(self.get_ext_fullpath(ext.name)), about)
 

@@ -73,9 +73,9 @@ def _found(part: str, found: str | None, mend: str) -> Finding:
     return Finding(part, "none", mend) if found is None else Finding(part, found)
 
 
-def _module(part: str, recipe: build.Recipe) -> Finding:
+def _module(part: str, spec: build.ModuleSpec) -> Finding:
     try:
-        path, reasons = build.find_module(recipe)
+        path, reasons = build.find_module(spec)
     except build.BuildError as error:
         return Finding(part, "none", str(error))
     if path is not None:
@@ -98,7 +98,7 @@ def _cuda() -> list[Finding]:
             cuda_build.missing_for_build() or "",
         ),
         _found("NVIDIA driver", _driver(), "needed for --backend cuda only: install NVIDIA's driver"),
-        _module(f"{cuda_build.label()} module", cuda_build.recipe()),
+        _module(f"{cuda_build.label()} module", cuda_build.module_spec()),
     ]
 
 

@@ -14,12 +14,12 @@ from minicnn.layers.layer import Layer
 class WeightAverage:
     """The exponential moving average of all parameters and of batch norm's running statistics.
 
-    The first update copies.  Update t > 0, with d = min(decay, (1 + t) / (10 + t)), makes the average
+    Update 0 copies the weights.  Update t = 1, 2, ... computes, with d = min(decay, (1 + t) / (10 + t)),
 
-        average = d * average + (1 - d) * now
+        average = d * average + (1 - d) * weights
 
-    The rising d lets early weights, which are poor, be forgotten.  Counters, such as num_batches_tracked,
-    stay the model's own, and so does all that is frozen.
+    At first d is small, so that the early weights, which are poor, are soon forgotten.  Not averaged are
+    counters, such as num_batches_tracked, and the arrays of frozen layers: the model's own are used.
 
     Equal:  torch.optim.swa_utils.AveragedModel(model, avg_fn=…, use_buffers=True) with this d
     Source: Polyak and Juditsky 1992; the rising decay is tf.train.ExponentialMovingAverage's num_updates.
@@ -33,7 +33,7 @@ class WeightAverage:
         self.averages: dict[str, Array] = {}
 
     def update(self) -> None:
-        """Take in the model's present weights."""
+        """Add the model's present weights to the average."""
         backend, now = self.model.backend, self._present()
         if self.updates:
             decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
@@ -46,7 +46,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model with the averages for weights; before the first update, as it is."""
+        """Within this context the model has the averages for its weights, if there was an update."""
         self._swap()
         try:
             yield
@@ -54,7 +54,7 @@ class WeightAverage:
             self._swap()
 
     def load(self, state: dict[str, np.ndarray], updates: int) -> None:
-        """Take over the model's ``state_dict`` under `applied`, after this many updates."""
+        """Go on from a ``state_dict`` that the model gave within `applied` after ``updates`` updates."""
         backend = self.model.backend
         self.averages = {name: backend.asarray(state[name].copy()) for name in self._present()}
         self.updates = updates

@@ -1,8 +1,12 @@
 """Initial values of parameters, with torch.nn.init's formulas; every draw comes from a NumPy generator.
 
-``fan_in`` is the number of inputs that feed one output: C/groups*KH*KW of a convolution, ``in`` of a
-dense layer; ``fan_out`` likewise.  Values are float64 and are cast by the layer that owns them.
-Sources: He et al. 2015, arXiv:1502.01852; Glorot and Bengio 2010.
+``fan_in`` is the number of inputs that one output is computed from: C/groups*KH*KW of a convolution, ``in``
+of a dense layer.  ``fan_out`` is torch's: F*KH*KW of a convolution, ``out`` of a dense layer.
+
+A weight is drawn from a generator and its own shape (out, in, ...), a bias from its weight's shape.  Values
+are float64; the layer that owns them casts them to its dtype.
+
+Sources: He et al. 2015, arXiv:1502.01852 (kaiming); Glorot and Bengio 2010 (xavier)
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import numpy as np
 
 Shape = tuple[int, ...]
 Initializer = Callable[[np.random.Generator, Shape], np.ndarray]
-"""Draws a parameter: of a weight from its own shape, of a bias from its weight's."""
+"""Draws a parameter, given the shape of the weight: of the weight itself, or of the bias's weight."""
 
 
 def fans(shape: Shape) -> tuple[int, int]:
@@ -32,7 +36,7 @@ def kaiming_uniform(rng: np.random.Generator, shape: Shape, *, gain: float = mat
 def kaiming_normal(
     rng: np.random.Generator, shape: Shape, *, gain: float = math.sqrt(2), mode: str = "fan_in"
 ) -> np.ndarray:
-    """N(0, s^2), s = gain / sqrt(fan), ``mode`` being fan_in or fan_out.  Torch: kaiming_normal_."""
+    """N(0, s^2), s = gain / sqrt(fan); ``mode`` is fan_in or fan_out.  Torch: kaiming_normal_."""
     fan = fans(shape)[("fan_in", "fan_out").index(mode)]
     return rng.normal(0.0, gain / math.sqrt(fan), shape)
 
@@ -60,7 +64,7 @@ def torch_default_bias(rng: np.random.Generator, weight_shape: Shape) -> np.ndar
 
 
 def kaiming_normal_fan_out(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    """`kaiming_normal` by fan_out: the convolutions of torchvision's VGGs and ResNets."""
+    """`kaiming_normal` with mode fan_out: for the convolutions of torchvision's VGGs and ResNets."""
     return kaiming_normal(rng, shape, mode="fan_out")
 
 

@@ -1,7 +1,8 @@
 """Optimizers: hyperparameters and state; the arithmetic is the backend's `*_step` operations.
 
-Each equals torch.optim's optimizer of the same name, step by step.  ``lr`` may be changed between
-steps.  State arrays live on the model's backend and are made at the first step.
+Each equals torch.optim's optimizer of the same name, step by step, and takes its arguments.  ``lr``, the
+learning rate, may be changed between steps.  State arrays live on the model's backend and are made at the
+first step.  The formulas and their sources are in minicnn/ops/optimizers.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ States = dict[str, dict[str, Array]]
 
 
 class Optimizer:
-    """What all optimizers share: the step count and per-parameter state arrays."""
+    """What all optimizers share: the number of steps so far, and the state arrays of each parameter."""
 
     slots: tuple[str, ...]
     """Names of the state arrays that every parameter has, each starting at zero."""
@@ -30,7 +31,10 @@ class Optimizer:
         self.states: States = {}
 
     def step(self, model: Layer) -> None:
-        """Change the model's parameters by its gradients, in place; frozen layers keep theirs."""
+        """Change the model's parameters in place, by its gradients; those of frozen layers stay.
+
+        Raises: ValueError if a parameter has no gradient
+        """
         params, grads = model.named_parameters(trainable_only=True), model.named_gradients()
         if params.keys() != grads.keys():
             missing = sorted(params.keys() - grads.keys())
@@ -55,7 +59,7 @@ class Optimizer:
                 }
 
     def state_dict(self, model: Layer) -> dict[str, np.ndarray]:
-        """Copies of the state arrays, named slot.parameter; empty before the first step."""
+        """Copies of the state arrays, such as "exp_avg.conv1.weight"; empty before the first step."""
         return {
             f"{slot}.{name}": np.array(model.backend.to_numpy(a), order="C")
             for slot, arrays in self.states.items()
@@ -63,7 +67,10 @@ class Optimizer:
         }
 
     def load_state_dict(self, state: dict[str, np.ndarray], model: Layer, steps: int) -> None:
-        """Take over the state arrays of `state_dict` after ``steps`` steps of this model."""
+        """Go on from the copies that `state_dict` made of this model's optimizer after ``steps`` steps.
+
+        Raises: ValueError naming arrays that are missing, unexpected or of another shape
+        """
         self.states, self.steps = {}, steps
         if not state and steps == 0:
             return
@@ -76,13 +83,17 @@ class Optimizer:
             for name in arrays:
                 key = f"{slot}.{name}"
                 if state[key].shape != expected[key].shape:
-                    shapes = f"expected shape {expected[key].shape}, got {state[key].shape}"
-                    raise ValueError(f"[{type(self).__name__}] {key}: {shapes}")
+                    reason = f"expected shape {expected[key].shape}, got {state[key].shape}"
+                    raise ValueError(f"[{type(self).__name__}] {key}: {reason}")
                 arrays[name] = model.backend.asarray(np.array(state[key], dtype=model.dtype))
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent.  Torch: optim.SGD with dampening 0."""
+    """Stochastic gradient descent, with Nesterov's momentum if ``nesterov``.
+
+    Torch:  optim.SGD with dampening 0
+    Raises: ValueError if lr is below 0, or for nesterov without a momentum
+    """
 
     slots = ("momentum_buffer",)
 
@@ -104,7 +115,7 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam, weight decay added to the gradient.  Torch: optim.Adam."""
+    """Adam; weight_decay * parameter is added to the gradient.  Torch: optim.Adam."""
 
     slots = ("exp_avg", "exp_avg_sq")
     decoupled = False
@@ -126,7 +137,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay.  Torch: optim.AdamW."""
+    """Adam, but each step first multiplies the parameters by 1 - lr * weight_decay.  Torch: optim.AdamW."""
 
     decoupled = True
 
@@ -162,7 +173,10 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": Ada
 
 
 def create(name: str, lr: float, **options: Any) -> Optimizer:
-    """The optimizer of this name: sgd, adam, adamw or rmsprop."""
+    """The optimizer of this name: sgd, adam, adamw or rmsprop.  ``options`` are its other arguments.
+
+    Raises: ValueError if there is no optimizer of this name
+    """
     if name not in OPTIMIZERS:
         raise ValueError(f"[optim] name: expected one of {', '.join(OPTIMIZERS)}, got {name}")
     return OPTIMIZERS[name](lr, **options)

@@ -1,6 +1,7 @@
 """Learning-rate schedules: pure functions of the step number, so a resumed run needs no state.
 
-``create(...)`` gives a function from the step (0 for the first) to the learning rate of that step.
+A schedule is a function from the number of a step, 0 for the first, to the learning rate of that step.  A
+step is one batch.
 """
 
 from __future__ import annotations
@@ -17,16 +18,21 @@ def constant(lr: float) -> Schedule:
 
 
 def step(lr: float, *, every: int, gamma: float = 0.1) -> Schedule:
-    """lr * gamma^(k // every).  Torch: StepLR."""
+    """lr * gamma^(k // every) at step k: after ``every`` steps the rate is multiplied by ``gamma``.
+
+    Torch:  torch.optim.lr_scheduler.StepLR
+    Raises: ValueError if ``every`` is below 1
+    """
     if every < 1:
         raise ValueError(f"[step] every: expected at least 1 step, got {every}")
     return lambda k: lr * gamma ** (k // every)
 
 
 def cosine(lr: float, total_steps: int, *, final: float = 0.0) -> Schedule:
-    """Half a cosine from lr down to ``final``.  Torch: CosineAnnealingLR.
+    """Half a cosine, from lr at step 0 down to ``final`` at step ``total_steps``, and ``final`` thereafter.
 
-    Source: Loshchilov and Hutter 2016, arXiv:1608.03983.
+    Torch:  torch.optim.lr_scheduler.CosineAnnealingLR
+    Source: Loshchilov and Hutter 2016, arXiv:1608.03983
     """
     return lambda k: final + (lr - final) * (1 + math.cos(math.pi * min(k, total_steps) / total_steps)) / 2
 
@@ -34,10 +40,12 @@ def cosine(lr: float, total_steps: int, *, final: float = 0.0) -> Schedule:
 def onecycle(
     lr: float, total_steps: int, *, warmup: float = 0.3, start_factor: float = 25.0, end_factor: float = 1e4
 ) -> Schedule:
-    """Up from lr/start_factor to lr in the first ``warmup`` share of the steps, then down.
+    """Up from lr/start_factor to lr, then down to lr/(start_factor*end_factor), along half a cosine each.
 
-    Both ways along half a cosine, ending at lr/(start_factor*end_factor).  Torch: OneCycleLR with
-    cycle_momentum=False.  Source: Smith and Topin 2017, arXiv:1708.07120.
+    ``warmup`` is the share of the steps in which the rate rises.
+
+    Torch:  torch.optim.lr_scheduler.OneCycleLR with cycle_momentum=False
+    Source: Smith and Topin 2017, arXiv:1708.07120
     """
     start, end = lr / start_factor, lr / (start_factor * end_factor)
     peak = warmup * total_steps - 1
@@ -51,7 +59,7 @@ def onecycle(
 
 
 def with_warmup(schedule: Schedule, steps: int) -> Schedule:
-    """The same schedule with a linear rise over its first ``steps`` steps."""
+    """The schedule multiplied by a factor that rises linearly to 1 in the first ``steps`` steps."""
     return lambda k: schedule(k) * min(1.0, (k + 1) / (steps + 1)) if steps else schedule(k)
 
 
@@ -66,6 +74,8 @@ def create(
 
     ``warmup`` is the share of the steps in which the rate rises: 0.3 by default for onecycle, 0 for
     the others.  ``every`` (default: a third of the steps) and ``gamma`` are those of `step`.
+
+    Raises: ValueError naming the argument that is wrong and what was expected
     """
     if total_steps < 1:
         raise ValueError(f"[schedule] total_steps: expected at least 1, got {total_steps}")

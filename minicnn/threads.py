@@ -7,7 +7,7 @@ import sys
 
 
 def set_num_threads(n: int) -> None:
-    """Compute with ``n`` threads from now on: NumPy's BLAS, and torch's pool, which cpp uses.
+    """Compute with ``n`` threads from now on, in NumPy's BLAS and in torch's pool, which cpp uses.
 
     The cpp backend gives the same bits for any ``n``; NumPy's BLAS may round differently.
 
@@ -18,9 +18,9 @@ def set_num_threads(n: int) -> None:
 
     if n < 1:
         raise ValueError(f"threads: expected at least 1, got {n}")
-    # The limit holds when its object is made, and is lifted only by a call on that object.
+    # The limit holds from here on: only a method of the object that this makes would lift it.
     threadpool_limits(limits=n)
-    # torch may be imported later, with the cpp backend: it then takes its number from here.
+    # The cpp backend may import torch later: torch then reads the number of threads from here.
     os.environ["OMP_NUM_THREADS"] = str(n)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(n)

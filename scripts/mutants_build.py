@@ -12,22 +12,22 @@ from torch.utils import cpp_extension
 
 from minicnn.backends import build, cuda_build
 
-RECIPES = {"cpp": build.CPU, "cuda": cuda_build.EMULATED}
+MODULES = {"cpp": build.CPU, "cuda": cuda_build.EMULATED}
 
 
 def main(backend: str, folder: str) -> None:
     """Build into the folder, and put the module where `minicnn.backends.build` finds it."""
-    recipe = RECIPES[backend]
-    target = build.cached_path(recipe)
+    spec = MODULES[backend]
+    target = build.cached_path(spec)
     if target.exists():
         return
     built = cpp_extension.load(
-        name=recipe.stem, sources=[str(path) for path in recipe.sources()], build_directory=folder,
-        is_python_module=False, **recipe.load_options(),
+        name=spec.stem, sources=[str(path) for path in spec.sources()], build_directory=folder,
+        is_python_module=False, **spec.load_options(),
     )  # fmt: skip
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(built, target)
-    build.stamp(target, build.description(recipe))
+    build.stamp(target, build.description(spec))
 
 
 if __name__ == "__main__":

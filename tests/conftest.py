@@ -1,10 +1,10 @@
 """Which backends the tests run on.
 
-By default: every backend that this machine can have.  ``MINICNN_TEST_BACKENDS=numpy,cpp`` names them
-instead, and one that is named and missing then fails its tests.
+By default: every backend that is available on this machine.  ``MINICNN_TEST_BACKENDS=numpy,cpp`` names the
+backends instead; if one of those is missing, its tests fail.
 
 Everything computes with one thread: the arrays are small, and threads that wait for each other on a
-busy machine make the suite ten times as slow.  Tests of their own compare 1, 2 and 3 threads.
+busy machine make the suite ten times as slow.  Separate tests compare 1, 2 and 3 threads.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(params=BACKENDS, scope="session")
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Every backend under test."""
+    """Each backend under test in turn."""
     try:
         return get_backend(request.param)
     except BackendUnavailable as reason:
@@ -39,7 +39,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 @pytest.fixture(params=["float32", "float64"], scope="session")
 def dtype(request: pytest.FixtureRequest) -> np.dtype:
-    """Both dtypes of the contract."""
+    """Each dtype of the contract in turn."""
     return np.dtype(request.param)
 
 

@@ -78,8 +78,8 @@ def test_warp_with_nothing_to_do_changes_no_bit(x: np.ndarray) -> None:
     np.testing.assert_array_equal(affine_warp(x, affine_matrices(zero, one, zero, zero, x.shape[2:])), x)
 
 
-def test_an_image_is_warped_the_same_in_any_company(rng: np.random.Generator) -> None:
-    """Batches are cut into parts, whose size follows from the images'."""
+def test_an_image_is_warped_the_same_in_any_batch(rng: np.random.Generator) -> None:
+    """A batch is warped in parts, and the images' size decides how large they are."""
     x = rng.integers(0, 256, (70, 3, 20, 20), dtype=np.uint8)
     matrices = affine_matrices(*(rng.uniform(0.5, 2, 70) for _ in range(4)), (20, 20))
     whole = affine_warp(x, matrices)
@@ -194,7 +194,7 @@ def test_off_is_off() -> None:
 
 @pytest.mark.parametrize("name", [*AMOUNTS, "flip"])
 def test_one_change_draws_the_same_with_and_without_the_others(name: str) -> None:
-    """Adding one to a recipe moves none of the others."""
+    """Adding one change leaves the random numbers of the others as they were."""
     alone = EpochAugment(Augment.parse(name if name == "flip" else f"{name}=1" if AMOUNTS[name].whole else
                          f"{name}=0.5"), 50, [0.5], 0, 0)  # fmt: skip
     together = EpochAugment(Augment.parse(EVERYTHING), 50, [0.5], 0, 0)

@@ -1,4 +1,4 @@
-"""The benchmarks: who is timed gives the right results, and tables and plots show what was saved."""
+"""The benchmarks: what is timed gives the right results, and tables and plots show what was saved."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from nets import NETS, batch, build
 OURS_AND_TORCH = {"minicnn cpp": 2.0, "torch eager": 5.0, "torch channels-last": 3.0, "ONNX Runtime": 1.5}
 
 
-def test_all_rows_that_can_be_had_agree() -> None:
-    """In a process of its own: JAX, where it is installed, makes threads that a fork may not survive."""
+def test_all_available_rows_agree() -> None:
+    """In a separate process: JAX, if it is installed, starts threads that a later fork may not survive."""
     script = Path(paired.__file__).with_name("steps.py")
     command = [sys.executable, str(script), "--check", "--no-compile", "--batches", "4"]
     done = subprocess.run([*command, "--nets", "lenet5"], capture_output=True, text=True, check=False)

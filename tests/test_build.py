@@ -1,4 +1,4 @@
-"""Building the compiled module: which files are used, when it is built, what is said if not."""
+"""Building the compiled module: which files are used, when it is built, and the errors if it cannot be."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_compile_error_is_shown_and_leaves_no_module(tiny: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-def test_unwritable_cache_names_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_cache_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("MINICNN_CACHE", str(tmp_path / "file"))
     with pytest.raises(build.BuildError, match="set MINICNN_CACHE"):
@@ -178,19 +178,19 @@ def test_without_ninja(monkeypatch: pytest.MonkeyPatch) -> None:
     expect_unavailable("ninja is not installed", "pip install ninja")
 
 
-def expect_unavailable(reason: str, mend: str) -> None:
-    """cpp says why it cannot be had and how to mend it; auto takes numpy and says why."""
+def expect_unavailable(reason: str, remedy: str) -> None:
+    """cpp says why it is not available and how to fix that; auto takes numpy and says why."""
     from minicnn.backends import _make
 
     told = available_backends()["cpp"]
     assert told is not None
     assert reason in told
-    assert mend in told
+    assert remedy in told
     assert choice() == ("numpy", f"no cpp: {told}")
     _make.cache_clear()
     with pytest.raises(BackendUnavailable, match="cpp: ") as caught:
         get_backend("cpp")
-    assert mend in str(caught.value)
+    assert remedy in str(caught.value)
     assert get_backend("auto").name == "numpy"
 
 

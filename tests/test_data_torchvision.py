@@ -1,4 +1,4 @@
-"""torchvision's datasets by name: right where torchvision is right, one clear error elsewhere."""
+"""torchvision's datasets by name: the same images and labels as torchvision's, or one clear error."""
 
 import gzip
 import hashlib

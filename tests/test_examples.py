@@ -22,7 +22,7 @@ def example(name: str, folder: Path) -> str:
 
 
 def test_tutorial(tmp_path: Path) -> None:
-    """Every command works, in order; what the site shows is of the same commands."""
+    """Every command works, in order, and the site shows the output of these commands."""
     commands = record.commands()
     shown = json.loads(record.RECORD.read_text(encoding="utf-8"))["runs"]
     assert [run["command"] for run in shown] == commands, "python scripts/site/record.py renews the record"
@@ -46,7 +46,7 @@ def test_own_layer(tmp_path: Path) -> None:
 
 
 def test_own_layer_finds_a_wrong_gradient(tmp_path: Path) -> None:
-    """The example's check fails where the gradient does not fit the layer."""
+    """The example's check fails if the gradient does not fit the layer."""
     broken = tmp_path / "broken.py"
     text = (record.ROOT / "examples/own_layer.py").read_text(encoding="utf-8")
     assert "upstream * saved, 0" in text

@@ -1,7 +1,7 @@
 """The cases of the ONNX package: models that PyTorch exported, with the outputs that PyTorch gave.
 
 Every folder of ``pytorch-converted`` either runs on every backend or is listed below with the reason.
-Cases of one dimension run as images of height 1, softmax over the last axis as rows of a matrix.
+Cases of one dimension run as images of height 1; a softmax over the last axis runs on the rows of a matrix.
 """
 
 from __future__ import annotations
@@ -181,5 +181,5 @@ def test_equals_what_pytorch_exported(backend: Backend, name: str, dtype: np.dty
     model, x, expected = read(name)
     y, terms = run_model(backend, model, x.astype(dtype))
     assert y.dtype == dtype
-    # the output was computed in float32, so that float64 lies no nearer to it
+    # the expected output was computed in float32, so that a result in float64 is no nearer to it
     assert_close(y, expected, tolerance(np.float32, terms))

@@ -34,7 +34,7 @@ def test_float32_stays_float32(
     optimizer.step(model)
     found = {**model.state_dict(), **optimizer.state_dict(model)}
     assert {a.dtype for a in found.values()} == {np.dtype("float32")}
-    for key, a in model.named_gradients().items():  # gradients are not the step's to change
+    for key, a in model.named_gradients().items():  # a step must not change the gradients
         np.testing.assert_array_equal(backend.to_numpy(a), gradients[key])
 
 
@@ -113,7 +113,7 @@ def test_global_norm_scale_and_average(backend: Backend, dtype: np.dtype, rng: n
 def test_every_element_of_large_arrays_is_changed_once(
     backend: Backend, threads: Callable[[int], None], rng: np.random.Generator
 ) -> None:
-    """Arrays that take several blocks of a GPU, and several pieces of work of each thread."""
+    """The arrays are so large that a GPU needs several blocks, and a CPU thread several pieces of work."""
     threads(2)
     hosts = [rng.integers(-9, 9, size).astype(np.float32) for size in (70_000, 3, 50_000)]
     arrays = [backend.asarray(a.copy()) for a in hosts]

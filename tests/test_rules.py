@@ -1,4 +1,4 @@
-"""The rules of the contract that are no single case's: kinks, ties, NaN and infinities, state."""
+"""The rules of the contract that do not belong to one case: kinks, ties, NaN and infinities, state."""
 
 from __future__ import annotations
 

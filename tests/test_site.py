@@ -108,7 +108,7 @@ def test_links(document: Path) -> None:
 
 
 def test_the_menu_names_each_page_once() -> None:
-    """That it leaves none out, the build sees to."""
+    """The build itself checks that it leaves none out."""
     pages = re.findall(r"^ +- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
     assert "ops/relu.md" in pages
     assert len(pages) == len(set(pages))
@@ -119,7 +119,7 @@ def test_links_are_found() -> None:
     assert any(target.startswith("ops/") for target in links(ROOT / "docs/index.md"))
 
 
-# ---- what makes the build fail; with MkDocs, where installed --------------------------------------------
+# ---- what makes the build fail; these tests need MkDocs ------------------------------------------------
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_make_docs_counts_warnings() -> None:
 
 
 def test_every_operation_is_known(hooks: ModuleType) -> None:
-    """What the build asks a page for: the contract's operations, each once."""
+    """The build asks for a page for every operation of the contract, by its name without a direction."""
     names = hooks.operations()
     assert {"conv2d", "conv2d_relu", "relu", "sgd_step", "global_norm"} <= names
     assert not any(name.endswith(("_forward", "_backward")) for name in names)

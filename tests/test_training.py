@@ -20,7 +20,8 @@ STEPS, BATCH, SIDE, CLASSES = 10, 8, 12, 5
 def residual_net(backend: Backend, dtype: str, **_: Any) -> Sequential:
     """Batch norm and a residual block.
 
-    No bias stands before a batch norm: its gradient is zero but for rounding, which Adam would blow up.
+    The convolutions before a batch norm have no bias: its gradient would be nothing but rounding errors,
+    which Adam would make as large as any other gradient.
     """
     body = Sequential(Conv2d(6, 6, 3, padding=1, bias=False), BatchNorm2d(6))
     return Sequential(
@@ -150,8 +151,8 @@ def test_ten_steps_are_torchs(
 def test_ten_steps_in_float32_stay_near_float64(backend: Backend, make: Callable[..., Sequential]) -> None:
     """Rounding grows from step to step on every implementation, so torch's own float32 sets the bound.
 
-    A factor of ten leaves room for another order of summation; where a step turned on a kink, neither
-    side could stay as near as this.
+    A factor of ten leaves room for another order of summation.  If rounding ever moved a value to the other
+    side of a kink, the two could not stay as near as this.
     """
     recipe = RECIPES["sgd"]
     model, exact = make(backend, "float32"), make(backend, "float64")

@@ -1,4 +1,4 @@
-"""The backends: one table of operations each, behind one contract."""
+"""The backends: each is a table of operations, and all of them keep one contract."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _log = logging.getLogger(__name__)
 
 
 def get_backend(name: str) -> Backend:
-    """The backend of this name: "numpy", "cpp" or "cuda", or "auto" for the fastest that can be had.
+    """The backend of this name: "numpy", "cpp" or "cuda", or "auto" for the fastest that works here.
 
-    Raises: BackendUnavailable with the reason and its mend; nothing else is taken instead
+    Raises: BackendUnavailable with the reason and how to fix it; no other backend is taken instead
     """
     if name == "auto":
         name, why = choice()
@@ -28,26 +28,30 @@ def get_backend(name: str) -> Backend:
 
 
 def choice() -> tuple[str, str]:
-    """What "auto" takes here, and why; never the emulated cuda."""
+    """The backend that "auto" takes here, and why; it never takes the emulated cuda."""
     from minicnn.backends import cuda_build
 
     reasons = available_backends()
     if reasons["cuda"] is None and not cuda_build.emulated():
         return "cuda", "there is a GPU"
     if reasons["cpp"] is None:
-        return "cpp", "compiled kernels can be had"
+        return "cpp", "compiled kernels are available"
     return "numpy", f"no cpp: {reasons['cpp']}"
 
 
 def available_backends() -> dict[str, str | None]:
-    """Backend name -> None if it can be had, else the reason why not.  Builds nothing.
+    """Backend name -> None if it is available, else the reason why not.  Builds nothing.
 
-    cuda counts as had on the CPU too where MINICNN_CUDA_EMULATION=1 asks for its emulation.
+    Where MINICNN_CUDA_EMULATION=1 asks for the emulation, cuda needs no GPU to be available.
     """
     from minicnn.backends import build, cuda_build
 
     no_gpu = None if cuda_build.emulated() else cuda_build.missing_gpu()
-    return {"numpy": None, "cpp": build.missing(), "cuda": no_gpu or build.missing(cuda_build.recipe())}
+    return {
+        "numpy": None,
+        "cpp": build.missing(),
+        "cuda": no_gpu or build.missing(cuda_build.module_spec()),
+    }
 
 
 @cache

@@ -1,8 +1,8 @@
-"""Building and finding the compiled modules; what is special to CUDA is in cuda_build.py.
+"""Finds, builds and loads the compiled modules; what is special to CUDA is in cuda_build.py.
 
-The module is made ahead of time by ``pip install --no-build-isolation .`` (setup.py) or else on first
-use, into a cache.  Every module bears the description of what it was built from and for; one that does
-not fit this checkout, torch, Python, compiler or CPU is not loaded but built anew, never tried out.
+``pip install --no-build-isolation .`` builds a module ahead of time (setup.py).  Otherwise it is built on
+first use, into a cache.  A module file ends with a description of what it was built from and for.  If that
+does not fit this checkout, torch, Python, compiler or CPU, the file is not loaded but built again.
 
 setup.py loads this file on its own, so it imports nothing of minicnn, and torch only inside functions.
 """
@@ -43,7 +43,7 @@ _CPU_FEATURE = re.compile(
 
 
 class BuildError(RuntimeError):
-    """The module cannot be had; the message says why and what mends it."""
+    """The module can be neither loaded nor built; the message says why and how to fix it."""
 
 
 # ---- what there is ---------------------------------------------------------------------------------
@@ -70,14 +70,14 @@ def torch_version() -> str | None:
 
 
 def compiler() -> str | None:
-    """The C++ compiler that torch's build will take, or None."""
+    """The path of the C++ compiler that torch's build uses: CXX or c++.  None if it is not installed."""
     words = os.environ.get("CXX", "").split()
     return shutil.which(words[0] if words else "c++")
 
 
 @cache
 def compiler_version() -> str | None:
-    """The first line of the compiler's own description."""
+    """The first line that the compiler prints for --version; None if there is no compiler."""
     path = compiler()
     if path is None:
         return None
@@ -86,7 +86,7 @@ def compiler_version() -> str | None:
 
 
 def ninja() -> Path | None:
-    """The ninja program: on PATH, or beside this Python."""
+    """The ninja program: on PATH, or beside this Python.  None if there is none."""
     found = shutil.which(
         "ninja", path=os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
     )
@@ -95,7 +95,7 @@ def ninja() -> Path | None:
 
 @cache
 def cpu_features() -> list[str]:
-    """Instruction sets that this machine has; empty where the kernel does not list them."""
+    """The CPU's instruction sets; empty if the operating system does not list them."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -112,10 +112,10 @@ def cache_folder() -> Path:
 
 
 def compile_flags() -> list[str]:
-    """Flags for the compiler: this machine's instructions, and NaN and infinity as IEEE has them."""
+    """The compiler's flags: it may use all of this CPU's instructions, and keeps NaN and infinity."""
     flags = [
         "-O3", "-g0", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wextra",
-        "-Wno-missing-field-initializers",  # in what pybind11's module macro becomes
+        "-Wno-missing-field-initializers",  # pybind11's module macro would raise it
         "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
     ]  # fmt: skip
     if cpu_features():
@@ -128,19 +128,19 @@ WERROR = ["-Werror"] if os.environ.get("MINICNN_WERROR") == "1" else []
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a compiled module is made."""
+class ModuleSpec:
+    """How one compiled module is made: the CPU's, the GPU's, or the GPU's emulated on the CPU."""
 
-    label: str  # of what it is for, in messages
-    stem: str  # of its file
-    folders: tuple[str, ...]  # of csrc, that it is made of beside csrc's own headers
+    label: str  # what messages call it
+    stem: str  # its file name without the suffix
+    folders: tuple[str, ...]  # folders of csrc that it is built from, besides those that all share
     sources: Callable[[], list[Path]]  # its translation units
-    about: Callable[[], dict[str, Any]]  # what it is built from and for, beside what all are
-    missing: Callable[[], str | None]  # what it lacks, beside what all need
-    load_options: Callable[[], dict[str, Any]]  # for cpp_extension.load
+    about: Callable[[], dict[str, Any]]  # what only this module's description says
+    missing: Callable[[], str | None]  # what only this module needs and is missing
+    load_options: Callable[[], dict[str, Any]]  # arguments for torch.utils.cpp_extension.load
 
 
-CPU = Recipe(
+CPU = ModuleSpec(
     label="cpp backend",
     stem="_cpu",
     folders=("cpu",),
@@ -151,67 +151,67 @@ CPU = Recipe(
 )
 
 
-def missing(recipe: Recipe = CPU) -> str | None:
-    """Why the module can be neither loaded nor built here, and the mend; None if it can."""
+def missing(spec: ModuleSpec = CPU) -> str | None:
+    """Why the module can be neither loaded nor built here, and how to fix it; None if it can."""
     if torch_version() is None:
         return f"torch is not installed; install it with: {INSTALL_TORCH}"
-    if find_module(recipe)[0] is not None:
+    if find_module(spec)[0] is not None:
         return None
     if compiler() is None:
         return f"no C++ compiler; install one with: {INSTALL_COMPILER}"
     if ninja() is None:
         return f"ninja is not installed; install it with: {INSTALL_NINJA}"
-    return recipe.missing()
+    return spec.missing()
 
 
 # ---- what a module is built from and for -------------------------------------------------------------
 
 
-def source_hash(recipe: Recipe = CPU) -> str:
-    """A hash of every file that the module is made of."""
+def source_hash(spec: ModuleSpec = CPU) -> str:
+    """A hash of all files that the module is made of: their names and contents."""
     folder = source_folder()
     digest = hashlib.sha256()
     shared = [*folder.glob("*.h"), *(folder / "host").glob("*.h")]
-    own = [file for name in recipe.folders for file in (folder / name).rglob("*.*")]
+    own = [file for name in spec.folders for file in (folder / name).rglob("*.*")]
     for path in sorted([*shared, *own]):
         digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
-def description(recipe: Recipe = CPU) -> dict[str, Any]:
-    """What a module that is built now is built from and for."""
+def description(spec: ModuleSpec = CPU) -> dict[str, Any]:
+    """What a module that is built now would be built from and for."""
     return {
-        "sources": source_hash(recipe),
+        "sources": source_hash(spec),
         "torch": torch_version(),
         "python": sysconfig.get_config_var("SOABI"),
         "compiler": compiler_version(),
         "machine": platform.machine(),
-        **recipe.about(),
+        **spec.about(),
     }
 
 
 def parallel_jobs() -> int:
-    """Compiler processes at once: one a core, and 2 GiB of memory for each."""
+    """How many compiler processes run at once: one for each core, if each has 2 GiB of memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1, min(os.cpu_count() or 1, memory >> 31))
 
 
 def stamp(path: Path, about: dict[str, Any]) -> None:
-    """Write the description, taken before the build, at the file's end, where loaders do not look."""
+    """Append to a module file its description, taken before the build; loaders do not look there."""
     with path.open("ab") as file:
         file.write(_MARK + json.dumps(about).encode())
 
 
 def built_for(path: Path) -> dict[str, Any] | None:
-    """The description that a module file bears, read without loading it."""
+    """The description at the end of a module file, read without loading it; None if there is none."""
     _, mark, text = path.read_bytes().rpartition(_MARK)
     about: dict[str, Any] | None = json.loads(text) if mark else None
     return about
 
 
-def misfit(path: Path, recipe: Recipe = CPU) -> str | None:
+def misfit(path: Path, spec: ModuleSpec = CPU) -> str | None:
     """Why this module file must not be loaded here, or None if it fits."""
-    about, here = built_for(path), description(recipe)
+    about, here = built_for(path), description(spec)
     if about is None:
         return "it does not say what it was built from"
     for key, what in {
@@ -234,38 +234,38 @@ def misfit(path: Path, recipe: Recipe = CPU) -> str | None:
 # ---- finding, building, loading ----------------------------------------------------------------------
 
 
-def find_module(recipe: Recipe = CPU) -> tuple[Path | None, list[str]]:
-    """A module file that fits, or None; and why others do not."""
+def find_module(spec: ModuleSpec = CPU) -> tuple[Path | None, list[str]]:
+    """The module file that fits, or None; and for each file that does not fit, why."""
     reasons: list[str] = []
-    for path in [*sorted(PACKAGE.glob(f"{recipe.stem}.*so")), cached_path(recipe)]:
+    for path in [*sorted(PACKAGE.glob(f"{spec.stem}.*so")), cached_path(spec)]:
         if path.exists():
-            reason = misfit(path, recipe)
+            reason = misfit(path, spec)
             if reason is None:
                 return path, reasons
             reasons.append(f"{path}: {reason}")
     return None, reasons
 
 
-def cached_path(recipe: Recipe = CPU) -> Path:
-    """Where the module for this description is kept."""
-    key = hashlib.sha256(json.dumps(description(recipe), sort_keys=True).encode()).hexdigest()[:16]
-    return cache_folder() / key / f"{recipe.stem}.so"
+def cached_path(spec: ModuleSpec = CPU) -> Path:
+    """Where the cache keeps the module, in a folder named by a hash of its description."""
+    key = hashlib.sha256(json.dumps(description(spec), sort_keys=True).encode()).hexdigest()[:16]
+    return cache_folder() / key / f"{spec.stem}.so"
 
 
-def load(recipe: Recipe = CPU) -> ModuleType:
-    """The compiled module; builds it if no file fits.  Raises BuildError."""
-    reason = missing(recipe)
+def load(spec: ModuleSpec = CPU) -> ModuleType:
+    """The compiled module, built first if no file fits.  Raises BuildError."""
+    reason = missing(spec)
     if reason is not None:
         raise BuildError(reason)
-    path, reasons = find_module(recipe)
+    path, reasons = find_module(spec)
     if path is None:
         for reason in reasons:
             _say(f"not using {reason}")
-        path = _build(recipe)
-    return _import(path, recipe)
+        path = _build(spec)
+    return _import(path, spec)
 
 
-def _import(path: Path, recipe: Recipe) -> ModuleType:
+def _import(path: Path, spec: ModuleSpec) -> ModuleType:
     try:
         import torch  # noqa: F401  its libraries must be loaded before the module that links to them
     except (ImportError, OSError) as error:
@@ -273,19 +273,19 @@ def _import(path: Path, recipe: Recipe) -> ModuleType:
             f"torch cannot be imported ({error}); install it anew with: {INSTALL_TORCH}"
         ) from error
 
-    spec = importlib.util.spec_from_file_location(f"minicnn.{recipe.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
+    found = importlib.util.spec_from_file_location(f"minicnn.{spec.stem}", path)
+    assert found is not None
+    assert found.loader is not None
     try:
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
     except ImportError as error:
         raise BuildError(f"{path} cannot be loaded ({error}); remove it, and it is built again") from error
     return module
 
 
-def _build(recipe: Recipe) -> Path:
-    target = cached_path(recipe)
+def _build(spec: ModuleSpec) -> Path:
+    target = cached_path(spec)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -293,25 +293,25 @@ def _build(recipe: Recipe) -> Path:
             f"cannot write to {target.parent} ({error}); set MINICNN_CACHE to a folder"
         ) from error
     with _lock(target.parent / "lock"):
-        if not target.exists():  # or another process has built it while this one waited
+        if not target.exists():  # another process may have built it while this one waited for the lock
             folder = target.parent / "build"
-            about = description(recipe)
-            built = _compile(folder, recipe)
+            about = description(spec)
+            built = _compile(folder, spec)
             stamp(built, about)
             built.replace(target)
             shutil.rmtree(folder)
     return target
 
 
-def _compile(folder: Path, recipe: Recipe) -> Path:
-    """Build a module file in the folder, telling on stderr how far it is."""
+def _compile(folder: Path, spec: ModuleSpec) -> Path:
+    """Build a module file in the folder, and show the progress on stderr."""
     from torch.utils import cpp_extension
 
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed build left
+    shutil.rmtree(folder, ignore_errors=True)  # what a build that was killed left there
     folder.mkdir()
-    files = recipe.sources()
+    files = spec.sources()
     start = time.monotonic()
-    _say(f"building the {recipe.label}, once, into {folder.parent} ...")
+    _say(f"building the {spec.label}, once, into {folder.parent} ...")
     done = threading.Event()
     teller = threading.Thread(target=_tell_progress, args=(folder, len(files), start, done), daemon=True)
     teller.start()
@@ -320,29 +320,29 @@ def _compile(folder: Path, recipe: Recipe) -> Path:
             PATH=f"{os.environ.get('PATH', '')}{os.pathsep}{_ninja_folder()}", MAX_JOBS=_jobs()
         ):
             built = cpp_extension.load(
-                name=recipe.stem,
+                name=spec.stem,
                 sources=[str(path) for path in files],
                 build_directory=str(folder),
                 is_python_module=False,
-                **recipe.load_options(),
+                **spec.load_options(),
             )
     except RuntimeError as error:
         log = folder.parent / "build.log"
         log.write_text(str(error))
         lines = [line for line in str(error).splitlines() if "error" in line.lower()]
         raise BuildError(
-            "\n".join([f"the {recipe.label} does not compile:", *lines[1:9], f"all of it: {log}"])
+            "\n".join([f"the {spec.label} does not compile:", *lines[1:9], f"all of it: {log}"])
         ) from None
     finally:
         done.set()
         teller.join()
-    _say(f"built the {recipe.label} in {time.monotonic() - start:.0f} s")
+    _say(f"built the {spec.label} in {time.monotonic() - start:.0f} s")
     return Path(built)
 
 
 def _ninja_folder() -> Path:
     path = ninja()
-    assert path is not None  # missing() was asked
+    assert path is not None  # load() has asked missing()
     return path.parent
 
 
@@ -352,7 +352,7 @@ def _jobs() -> str:
 
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    """Environment variables for the build's processes, put back afterwards."""
+    """Set environment variables for the build's processes, and restore them afterwards."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -376,7 +376,7 @@ def _tell_progress(folder: Path, files: int, start: float, done: threading.Event
 
 @contextmanager
 def _lock(path: Path, timeout: float = 600.0) -> Iterator[None]:
-    """Hold an advisory lock, which the system frees when its holder ends in whatever way."""
+    """Hold a lock on the file; the system frees it when its holder ends, even if it crashes."""
     deadline = time.monotonic() + timeout
     with path.open("a") as file:
         waited = False

@@ -32,7 +32,7 @@ class CudaBackend(CppBackend):
         if reason is not None:
             raise BackendUnavailable(f"cuda: {reason}")
         try:
-            self._module: Any = build.load(cuda_build.recipe())
+            self._module: Any = build.load(cuda_build.module_spec())
         except build.BuildError as error:
             raise BackendUnavailable(f"cuda: {error}") from error
         import torch

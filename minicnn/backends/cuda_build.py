@@ -1,4 +1,4 @@
-"""How the CUDA module is built: by nvcc for a GPU, or by the C++ compiler for the emulation on the CPU.
+"""How the CUDA module is built: with nvcc for a GPU, or with the C++ compiler for its emulation on the CPU.
 
 Nothing here imports torch before a build.  setup.py loads this file without the rest of minicnn.
 """
@@ -19,21 +19,21 @@ from . import build
 
 INSTALL_TOOLKIT = "install NVIDIA's CUDA toolkit, or set CUDA_HOME to it"
 DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
-"""Ampere and Hopper in machine code, and what any later GPU translates for itself."""
+"""Machine code for Ampere (8.0) and Hopper (9.0), and PTX, which a later GPU's driver translates."""
 
 
 def emulated() -> bool:
-    """Whether MINICNN_CUDA_EMULATION asks for the kernels to run on the CPU, for tests."""
+    """Whether MINICNN_CUDA_EMULATION asks that the kernels run on the CPU, as tests do."""
     return os.environ.get("MINICNN_CUDA_EMULATION", "0") not in ("", "0")
 
 
 def label() -> str:
-    """What results of the cuda backend are printed under."""
+    """The name under which the cuda backend's results are printed."""
     return "cuda (emulated on the CPU)" if emulated() else "cuda"
 
 
-def recipe() -> build.Recipe:
-    """The module that get_backend("cuda") takes."""
+def module_spec() -> build.ModuleSpec:
+    """The module that get_backend("cuda") loads."""
     return EMULATED if emulated() else CUDA
 
 
@@ -42,7 +42,10 @@ def recipe() -> build.Recipe:
 
 @cache
 def cuda_home() -> Path | None:
-    """The toolkit's folder: CUDA_HOME, or where nvcc says it lives, as nvcc on PATH may be a wrapper."""
+    """The toolkit's folder, or None: CUDA_HOME, or the folder that nvcc itself names.
+
+    The place of nvcc on PATH does not tell: that file may be a wrapper.
+    """
     for name in ("CUDA_HOME", "CUDA_PATH"):
         if name in os.environ:
             return Path(os.environ[name])
@@ -58,7 +61,7 @@ def cuda_home() -> Path | None:
 
 @cache
 def toolkit_version() -> str | None:
-    """The toolkit's version, as 13.0, or None if there is none."""
+    """The toolkit's version, such as 13.0; None if there is no toolkit."""
     home = cuda_home()
     nvcc = home / "bin" / "nvcc" if home else None
     if nvcc is None or not nvcc.exists():
@@ -80,7 +83,7 @@ def torch_cuda_version() -> str | None:
 
 
 def missing_for_build() -> str | None:
-    """Why nvcc cannot build the module here, and the mend; None if it can."""
+    """Why nvcc cannot build the module here, and how to fix it; None if it can."""
     if build.torch_version() is None:
         return f"torch is not installed; {build.INSTALL_TORCH}"
     toolkit, torch_cuda = toolkit_version(), torch_cuda_version()
@@ -98,7 +101,7 @@ def missing_for_build() -> str | None:
 
 @cache
 def missing_gpu() -> str | None:
-    """Why there is no GPU to run on, or None.  Imports torch only where there is a driver."""
+    """Why there is no GPU to run on; None if there is one.  Imports torch only if there is a driver."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -122,12 +125,12 @@ def sources() -> list[Path]:
 
 
 def architectures() -> str:
-    """TORCH_CUDA_ARCH_LIST, or its default, which needs no GPU to ask."""
+    """What to compile for: TORCH_CUDA_ARCH_LIST, or a default, so that a build needs no GPU."""
     return os.environ.get("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
 
 
 def host_flags() -> list[str]:
-    """Flags for module.cpp in the module for a GPU."""
+    """The C++ compiler's flags for module.cpp of the module for a GPU."""
     return [
         "-O2",
         "-g0",
@@ -140,7 +143,7 @@ def host_flags() -> list[str]:
 
 
 def nvcc_flags() -> list[str]:
-    """Flags for the kernels; NaN and infinity stay as IEEE has them."""
+    """nvcc's flags for the kernels, which keep NaN and infinity."""
     werror = ["-Werror=all-warnings"] if build.WERROR else []
     return ["-O3", "-Xcompiler", "-Wall,-Wextra,-fvisibility=hidden", "-lineinfo", *werror]
 
@@ -152,7 +155,7 @@ def prepare() -> None:
     os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
     from torch.utils import cpp_extension
 
-    cpp_extension.CUDA_HOME = str(home)  # it has looked already if something imported it before
+    cpp_extension.CUDA_HOME = str(home)  # if it was imported before, it has set this already
 
 
 def _cuda_options() -> dict[str, Any]:
@@ -161,7 +164,7 @@ def _cuda_options() -> dict[str, Any]:
 
 
 def emulation_flags() -> list[str]:
-    """Flags for the C++ compiler, which takes .cu files for C++ behind the emulation's headers."""
+    """Flags with which the C++ compiler reads .cu files as C++, with the emulation's headers for CUDA's."""
     folder = build.source_folder() / "cuda_emulation"
     return [
         "-x", "c++", f"-I{folder}", "-DMINICNN_CUDA_EMULATION=1", "-O2", "-g0", "-fvisibility=hidden",
@@ -174,7 +177,7 @@ def _emulation_options() -> dict[str, Any]:
     return {"extra_cflags": emulation_flags(), "with_cuda": False}
 
 
-CUDA = build.Recipe(
+CUDA = build.ModuleSpec(
     label="cuda backend",
     stem="_cuda",
     folders=("cuda",),
@@ -184,7 +187,7 @@ CUDA = build.Recipe(
     load_options=_cuda_options,
 )
 
-EMULATED = build.Recipe(
+EMULATED = build.ModuleSpec(
     label="emulated cuda backend",
     stem="_cuda_emulated",
     folders=("cuda", "cuda_emulation"),

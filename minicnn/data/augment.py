@@ -1,8 +1,8 @@
 """Augmentation: each training image is changed a little, differently in every epoch.
 
-What happens to an image is a pure function of the settings, the seed, the epoch and the image's number in
-the dataset: neither batch size nor backend changes it, and a resumed run needs no state.  (Mixup's
-partner is the next image of the batch.)
+The change of an image is a pure function of the settings, the seed, the epoch and the image's number in
+the dataset.  Neither the batch size nor the backend influences it, and a resumed run needs no state.  Mixup
+is an exception: it blends an image with the next one of the batch.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Range = tuple[NDArray[Any], NDArray[Any]]
 
 
 class _Amount(NamedTuple):
-    """What the value of an option is, for its error message and for the help."""
+    """Which values an option takes, what they mean, and what it does: for error messages and the help."""
 
     unit: str
     effect: str
     highest: float = math.inf
     whole: bool = False
     below: bool = False
-    """Whether ``highest`` itself is too much."""
+    """Whether values must be below ``highest``, so that ``highest`` itself is refused."""
 
     def accepts(self, value: float) -> bool:
         small = value < self.highest if self.below else value <= self.highest
@@ -46,7 +46,7 @@ AMOUNTS = {
     "shift": _Amount("pixels", "move by up to this, fractions included, along each axis"),
     "crop": _Amount("pixels", "pad by this on each side, then cut the old size out anywhere", whole=True),
     "brightness": _Amount("shares", "multiply pixels by 1 - share to 1 + share", 1),
-    "contrast": _Amount("shares", "multiply distances from the image's mean likewise", 1),
+    "contrast": _Amount("shares", "multiply distances from the image's mean by 1 - share to 1 + share", 1),
     "cutout": _Amount("pixels", "fill a square of this side with the mean colour", whole=True),
     "erase": _Amount("chance", "fill a rectangle of 0.02 to 0.33 of the image with the mean colour", 1),
     "mixup": _Amount("alpha", "blend with another image and its label, by a share from Beta(alpha, alpha)"),
@@ -58,23 +58,26 @@ _COLUMNS = (
     "contrast",
 )  # fmt: skip
 _UNIFORM, _FLIPS, _MIXUP, _ERASE = 1, 2, 3, 4
-"""What a generator is for, the last part of its seed."""
+"""The last part of a generator's seed: each purpose has a generator of its own."""
 
 _ERASED, _SLIMMEST = (0.02, 0.33), 0.3
-"""An erased rectangle's share of the image, and its smallest ratio of sides; RandomErasing's defaults."""
+"""The range of an erased rectangle's share of the image, and its smallest ratio of height to width."""
 
 
 @dataclass(frozen=True)
 class Augment:
-    """How far images may be changed; 0 or False leaves a change out, in the units of `AMOUNTS`.
+    """How far images may be changed, in the units of `AMOUNTS`; 0 or False leaves a change out.
 
     rotate, zoom and shift together are one warp with bilinear sampling.  The order is: flip, crop, warp,
-    brightness, contrast, cutout, erase, mixup; what comes in from outside an image is black.
+    brightness, contrast, cutout, erase, mixup.  Pixels from outside an image are black.
 
+    erase is torchvision.transforms.RandomErasing with its default ``scale`` and ``ratio``, and the mean
+    colour as its ``value``.  The difference: a rectangle longer than the image is cut off, not drawn again.
+
+    Raises:  ValueError naming the option whose value is wrong and what was expected
     Sources: flips that alternate, Jordan 2024, arXiv:2404.00498; cutout, DeVries and Taylor 2017,
-    arXiv:1708.04552; erase, Zhong et al. 2017, arXiv:1708.04896 (torchvision.transforms.RandomErasing,
-    but that a rectangle longer than the image is cut off, not drawn again); mixup, Zhang et al. 2017,
-    arXiv:1710.09412.
+             arXiv:1708.04552; erase, Zhong et al. 2017, arXiv:1708.04896; mixup, Zhang et al. 2017,
+             arXiv:1710.09412
     """
 
     rotate: float = 0
@@ -95,7 +98,7 @@ class Augment:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The settings of a text such as ``rotate=10,zoom=0.1,flip``; ``none`` is none.
+        """The settings that a text such as ``rotate=10,zoom=0.1,flip`` asks for; ``none`` asks for none.
 
         Raises: ValueError naming the part that is wrong and what was expected
         """
@@ -127,9 +130,9 @@ class Augment:
 
 
 class EpochAugment:
-    """The augmentation of one epoch: its random numbers, a row an image, and how batches are changed.
+    """The augmentation of one epoch: draws random numbers for every image, and changes batches by them.
 
-    Args: images how many the dataset has · mean (C,) of pixels in [0, 1], cutout's colour
+    Args: images, how many the dataset has · mean (C,) of pixels in [0, 1], the colour of cutout and erase
     """
 
     def __init__(self, augment: Augment, images: int, mean: ArrayLike, seed: int, epoch: int) -> None:
@@ -137,7 +140,8 @@ class EpochAugment:
         self.mean = 255 * np.asarray(mean, np.float32)[:, None, None]
         draws = np.random.default_rng([seed, epoch, _UNIFORM]).uniform(-1, 1, (images, len(_COLUMNS)))
         self.draws = dict(zip(_COLUMNS, draws.T, strict=True))
-        self.flips = (np.random.default_rng([seed, 0, _FLIPS]).random(images) < 0.5) ^ bool(epoch % 2)
+        in_even_epochs = np.random.default_rng([seed, 0, _FLIPS]).random(images) < 0.5
+        self.flips = in_even_epochs if epoch % 2 == 0 else ~in_even_epochs
         if augment.erase:
             self.erased = np.random.default_rng([seed, epoch, _ERASE]).random((images, 5))
         if augment.mixup:
@@ -145,9 +149,9 @@ class EpochAugment:
             self.shares = generator.beta(augment.mixup, augment.mixup, images)
 
     def images(self, x: NDArray[np.uint8], numbers: NDArray[np.int64]) -> NDArray[Any]:
-        """All changes but mixup.
+        """All changes except mixup.
 
-        Args:    x uint8 (B,C,H,W), may be changed · numbers (B,) of the images in the dataset
+        Args:    x uint8 (B,C,H,W), which may be overwritten · numbers (B,) of the images in the dataset
         Returns: (B,C,H,W), uint8, or float32 with values from 0 to 255
         """
         augment, drawn = self.augment, {name: column[numbers] for name, column in self.draws.items()}
@@ -169,11 +173,11 @@ class EpochAugment:
     def mixed(
         self, x: NDArray[Any], y: NDArray[np.int64], numbers: NDArray[np.int64], num_classes: int
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Mixup: each image blended with the next one of the batch, the last with the first.
+        """Mixup: each image is blended with the next one of the batch, the last with the first.
 
         An image keeps the greater share, so that its own label stays the likeliest.
 
-        Args:    x float (B,C,H,W) · y (B,)
+        Args:    x float32 or float64 (B,C,H,W) · y int64 (B,) · numbers (B,) of the images in the dataset
         Returns: x (B,C,H,W), probabilities (B, num_classes) of x's dtype
         """
         drawn = self.shares[numbers]
@@ -206,7 +210,7 @@ class EpochAugment:
 
 
 def help_text() -> str:
-    """One clause an option, for --help."""
+    """One clause for each option, for --help."""
     parts = [f"{name}=N ({a.unit}): {a.effect}" for name, a in AMOUNTS.items()]
     return "; ".join([*parts, f"flip: {FLIP}"])
 
@@ -232,7 +236,7 @@ def _flipped(x: NDArray[np.uint8], flips: NDArray[np.bool_]) -> NDArray[np.uint8
 
 
 def _cropped(x: NDArray[np.uint8], drawn: dict[str, NDArray[Any]], pixels: int) -> NDArray[np.uint8]:
-    """Torchvision: RandomCrop(size, padding=pixels)."""
+    """Pad each image, then cut the old size out.  Torchvision: RandomCrop(size, padding=pixels)."""
     n, channels, height, width = x.shape
     padded = np.zeros((n, channels, height + 2 * pixels, width + 2 * pixels), x.dtype)
     padded[:, :, pixels:-pixels, pixels:-pixels] = x
@@ -244,7 +248,7 @@ def _cropped(x: NDArray[np.uint8], drawn: dict[str, NDArray[Any]], pixels: int) 
 def _cut_out(
     x: NDArray[np.float32], drawn: dict[str, NDArray[Any]], side: int, colour: NDArray[np.float32]
 ) -> NDArray[np.float32]:  # fmt: skip
-    """A square with its centre anywhere in the image; what sticks out is lost."""
+    """Fill a square with its centre anywhere in the image; it is cut off at the image's edge."""
     top, left = (
         _whole(drawn[name], length - 1) - side // 2
         for name, length in zip(("cutout_y", "cutout_x"), x.shape[2:], strict=True)
@@ -255,7 +259,10 @@ def _cut_out(
 def _erase(
     x: NDArray[np.float32], drawn: NDArray[np.float64], chance: float, colour: NDArray[np.float32]
 ) -> NDArray[np.float32]:  # fmt: skip
-    """A rectangle within each image that is due, its place, size and shape from numbers in [0, 1)."""
+    """Fill a rectangle of each image whose first number is below ``chance``.
+
+    Args: drawn (B,5) in [0, 1): that number, and those for the rectangle's size, shape and place
+    """
     due, size, shape, down, right = drawn.T
     height, width = x.shape[2:]
     area = (_ERASED[0] + (_ERASED[1] - _ERASED[0]) * size) * height * width
@@ -270,7 +277,7 @@ def _erase(
 def _filled(
     x: NDArray[np.float32], rows: Range, columns: Range, colour: NDArray[np.float32]
 ) -> NDArray[np.float32]:  # fmt: skip
-    """Each image with its own rectangle filled: first and past the last row (N,), and column."""
+    """Fill a rectangle of each image: from row rows[0] to before rows[1], both (N,); columns likewise."""
     inside = []
     for (start, end), length in zip((rows, columns), x.shape[2:], strict=True):
         places = np.arange(length)
@@ -281,11 +288,12 @@ def _filled(
 
 
 def _whole(drawn: NDArray[Any], highest: int) -> NDArray[np.int64]:
-    """Numbers drawn from [-1, 1) as whole numbers, each from 0 to highest equally likely."""
+    """Numbers drawn from [-1, 1), made whole: each number from 0 to ``highest`` is equally likely."""
     return ((drawn + 1) / 2 * (highest + 1)).astype(np.int64)
 
 
 def _blended(a: NDArray[Any], share: NDArray[Any]) -> NDArray[Any]:
+    """share * a + (1 - share) * the next row of a; the row after the last is the first."""
     blend: NDArray[Any] = np.concatenate([a[1:], a[:1]])
     blend -= a
     blend *= 1 - share

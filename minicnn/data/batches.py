@@ -19,8 +19,11 @@ def normalize(
 ) -> NDArray[Any]:
     """(x / 255 - mean) / std per channel.
 
-    Args:    x (N,C,H,W), uint8 or float32 of 0 to 255 · mean, std (C,) of pixels in [0, 1]
-    Returns: (N,C,H,W) of ``dtype``, float32 or float64
+    Args:    x (N,C,H,W), uint8, or float32 with values from 0 to 255 · mean, std (C,) of pixels in [0, 1]
+             dtype float32 or float64
+    Returns: (N,C,H,W) of ``dtype``
+    Raises:  ValueError if mean or std is not of shape (C,)
+    Torch:   torchvision.transforms.functional.normalize(x / 255, mean, std)
     """
     mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     channels = (x.shape[1],)
@@ -36,9 +39,14 @@ def normalize(
 class Batches:
     """Batches of images, in an order that is a pure function of (seed, epoch).
 
-    ``len`` is the number of batches an epoch.  The last may be smaller; a single image that would be left
-    alone joins the batch before it, since batch norm on a 1x1 map cannot take one image.  ``augment``
-    changes the images; with mixup, which needs ``num_classes``, labels are probabilities.
+    ``len`` is the number of batches in an epoch.  The last batch may be smaller than the others.  If only
+    one image is left for it, that image joins the batch before it, because batch norm cannot train on a
+    single image whose map is 1x1.
+
+    Args:   mean, std (C,) of pixels in [0, 1] · shuffle False keeps the dataset's order · dtype of the
+            batches, float32 or float64 · augment changes the images; with mixup, labels are probabilities,
+            and num_classes is needed
+    Raises: ValueError naming the argument that is wrong
     """
 
     def __init__(
@@ -66,12 +74,13 @@ class Batches:
 
     def __len__(self) -> int:
         whole, left = divmod(len(self.images), self.batch_size)
-        return whole + (left > (whole > 0))  # 0 or 1 image left, but for the only batch: none of its own
+        joins_the_batch_before = left == 1 and whole > 0
+        return whole if left == 0 or joins_the_batch_before else whole + 1
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield (x, y) from batch number ``start`` on.
+        """Yield the batches (x, y) of an epoch, from batch number ``start`` on.
 
-        x is normalised (B,C,H,W), y int64 (B,), or with mixup probabilities (B, num_classes).
+        x (B,C,H,W) is normalised; y is int64 (B,), or with mixup probabilities (B, num_classes).
         """
         order = self._order(epoch)
         changes = EpochAugment(self.augment, len(order), self.mean, self.seed, epoch)

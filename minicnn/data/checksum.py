@@ -1,4 +1,4 @@
-"""Files that are read only if they are the published ones."""
+"""Reading files only if their content is the published one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from minicnn.data.errors import DataError
 
 
 def read_verified(path: Path, md5: str) -> bytes:
-    """The file's bytes, if their MD5 sum is this.
+    """The file's bytes, if ``md5`` is their MD5 sum.
 
-    Raises:  DataError naming the file
+    Raises:  DataError naming the file, if it cannot be read or has another sum
     """
     try:
         data = path.read_bytes()

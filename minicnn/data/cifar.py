@@ -1,7 +1,8 @@
 """Reader of CIFAR-10's and CIFAR-100's Python files, in torchvision's layout.
 
-The files are pickles. Each is read only if its MD5 sum is the published one, and by an unpickler that
-can build nothing but dicts, lists, strings, numbers and uint8 arrays.
+The files are pickles, and a pickle can run any code when it is read.  Therefore each file is read only if
+its MD5 sum is the published one, and by an unpickler that builds only dicts, lists, strings, numbers and
+uint8 arrays.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _PIXELS = (3, 32, 32)
 
 
 class Layout(NamedTuple):
-    """The files of one dataset, each with its MD5 sum, and the keys of what is wanted in them."""
+    """The files of one dataset, each with its MD5 sum, and the keys of its labels and class names."""
 
     folder: str
     train: dict[str, str]
@@ -99,12 +100,12 @@ def _entries(path: Path, md5: str, *keys: str) -> list[Any]:
         return [entries[key] for key in keys]
     except DataError:
         raise
-    except Exception as error:  # an unpickler raises whatever its input leads it to
+    except Exception as error:  # a corrupt pickle can make an unpickler raise any exception
         raise DataError(f"{path}: expected a pickled dict with {', '.join(keys)}: {error!r}") from error
 
 
 def _empty_array(*_: object) -> np.ndarray[Any, Any]:
-    """What the pickle then fills with the array's shape and bytes."""
+    """An array that the unpickler then fills with the shape and the bytes of the pickle."""
     return np.empty(0, np.uint8)
 
 
@@ -115,7 +116,7 @@ def _uint8_dtype(name: str, *_: object) -> np.dtype[np.uint8]:
 
 
 class RestrictedUnpickler(pickle.Unpickler):
-    """Admits the three globals of a pickled uint8 array, under NumPy's old and new module names."""
+    """Admits only the globals of a pickled uint8 array, under NumPy's old and new module names."""
 
     _globals: ClassVar[dict[str, Callable[..., object] | None]] = {
         "numpy.core.multiarray._reconstruct": _empty_array,

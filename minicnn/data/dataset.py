@@ -22,14 +22,14 @@ DIGITS = "digits"
 FOLDER = "folder:"
 DEFAULT_DATA_DIR = Path("data")
 _SAMPLE_DIR = Path(__file__).parent / "sample"
-_IMAGES_AT_ONCE = 1024  # the sums' temporaries stay small
+_IMAGES_AT_ONCE = 1024  # keeps the temporaries of the sums small
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Train and test images, decoded and in memory.
 
-    mean, std:    float64 (C,), of the train pixels in [0, 1]; std is 1 for a channel that never changes
+    mean, std:    float64 (C,) of the train pixels in [0, 1]; std is 1 for a channel that is constant
     fingerprint:  hexadecimal digest of all pixels, labels and class names; equal only for equal data
     """
 
@@ -59,15 +59,15 @@ def load(
 ) -> Dataset:
     """Read a whole dataset into memory.
 
-    Args:    name one of names(), or folder:DIR, one folder of images a class
-             data_dir where torchvision's datasets are and go, in its layout or as the bare files
-             (default: ./data)
+    Args:    name one of names(), or folder:DIR, a folder with one folder of images for each class
+             data_dir where torchvision's datasets are, and where they are downloaded to (default: ./data);
+             they are found in torchvision's layout, or as files in data_dir itself
              image_size resizes every image to a square of this side, or to (H, W)
-             limit_train, limit_test keep this many images, the classes as equal in number as they
-             can be, chosen by ``seed``
-             seed also splits folder:DIR and digits, which have no test images of their own
-             download lets torchvision, where installed, download what is not in data_dir
-    Raises:  DataError, one sentence that names the file or what to put where
+             limit_train, limit_test keep this many images, chosen by ``seed``, about the same number of
+             each class
+             seed also splits folder:DIR and digits, if they have no test images of their own
+             download lets torchvision, if it is installed, download what is not in data_dir
+    Raises:  DataError, one sentence that names the file, or says which files to put where
     """
     if name.startswith(FOLDER):
         root = Path(name.removeprefix(FOLDER)).expanduser()
@@ -110,7 +110,7 @@ def _prepared(images: Images, limit: int | None, size: Size | None, seed: int) -
 
 
 def _mean_and_std(x: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Per channel, from exact integer sums."""
+    """Mean and standard deviation of each channel, from exact integer sums."""
     total = np.zeros(x.shape[1], np.uint64)
     squares = np.zeros(x.shape[1], np.uint64)
     for start in range(0, len(x), _IMAGES_AT_ONCE):

@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits, 1,797 images of 8 by 8, which come with it: no file, no network."""
+"""Scikit-learn's handwritten digits, 1,797 images of 8 by 8, which are part of its package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from minicnn.data.images import Images
 from minicnn.data.split import stratified_split
 
 TEST_SHARE = 0.2
-_HIGHEST = 16  # the images count dark pixels in blocks of 4 by 4
+_HIGHEST = 16  # a value counts the dark pixels in a block of 4 by 4
 
 
 def read_digits(seed: int) -> tuple[Images, Images, list[str]]:

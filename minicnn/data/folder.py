@@ -1,4 +1,4 @@
-"""folder:DIR, one folder of images a class."""
+"""Reader of folder:DIR, a folder with one folder of images for each class."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ def read_folder(
 ) -> tuple[Images, Images, list[str]]:
     """Train images, test images and class names of a folder of images.
 
-    ``root`` has one folder a class, of which a fifth of each class, chosen by ``seed``, is kept for the
-    test; or it has ``train/`` and ``test/``, each with one folder a class. Classes are numbered in the
-    order of their names. Files are known as images by their suffix, at any depth below the class's
-    folder; names that begin with a dot are passed over. The images are grey if all that are chosen are
-    grey, else RGB. Limits are applied before anything is decoded.
+    ``root`` has one folder for each class; then a fifth of each class, chosen by ``seed``, is kept for the
+    test.  Or it has ``train/`` and ``test/``, each with one folder for each class.  Classes are numbered in
+    the order of their names.  Images are the files with an image's suffix at any depth below the class's
+    folder; names that begin with a dot are passed over.
+
+    The limits choose images before any is decoded.  If all that are chosen are grey, x is (N,1,H,W), else
+    all become RGB, (N,3,H,W).
 
     Raises:  DataError naming the file or folder
     """
@@ -117,5 +119,5 @@ def _decode(listed: _Listed, size: Size | None) -> NDArray[np.uint8]:
     channels = max(len(image) for image in images)
     x = np.empty((len(images), channels, *images[0].shape[1:]), np.uint8)
     for i in reversed(range(len(images))):
-        x[i] = images.pop()  # freed as it goes, so that the peak is not twice the data
+        x[i] = images.pop()  # each image is freed once copied, so that memory never holds all of them twice
     return x

@@ -1,4 +1,4 @@
-"""Reader of IDX files, the format of MNIST and its kin, gzipped or not.
+"""Reader of IDX files, gzipped or not: the format of MNIST and of the datasets modelled on it.
 
 Two zero bytes, a type byte (8: uint8), the number of dimensions, each size as a big-endian uint32,
 then the values in C order. See http://yann.lecun.com/exdb/mnist.
@@ -23,7 +23,7 @@ from minicnn.files import write_atomically
 _UINT8 = 8
 _CHUNK = 1 << 20
 _LARGEST = 1 << 32  # bytes of data in one file; EMNIST's largest has 0.55e9
-_DEFLATE_RATIO = 1032  # the most that a byte of deflate can expand to
+_DEFLATE_RATIO = 1032  # the largest number of bytes that one byte of deflate can expand to
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -51,7 +51,7 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
 
 
 def _read(path: Path, file: IO[bytes] | gzip.GzipFile, ndim: int, most: int) -> NDArray[np.uint8]:
-    """``most``: no more bytes than this can come out of the file."""
+    """The array in the open file, out of which no more than ``most`` bytes can come."""
     header = file.read(4 + 4 * ndim)
     magic = bytes([0, 0, _UINT8, ndim])
     if header[:4] != magic:
@@ -89,13 +89,13 @@ def read_idx_pair(images: Path, labels: Path, num_classes: int) -> Images:
 
 
 def check_labels(path: Path, y: NDArray[np.integer], num_classes: int) -> None:
-    """Every label is from 0 to num_classes - 1."""
+    """Raise DataError, naming the file, unless every label is from 0 to num_classes - 1."""
     wrong = y[(y < 0) | (y >= num_classes)]
     if wrong.size:
         raise DataError(f"{path}: expected labels from 0 to {num_classes - 1}, got {int(wrong[0])}")
 
 
 def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
-    """Write a gzipped IDX file, the same bytes for the same array."""
+    """Write a gzipped IDX file; the same array always gives the same bytes."""
     header = bytes([0, 0, _UINT8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
     write_atomically(path, gzip.compress(header + array.tobytes(), compresslevel=9, mtime=0))

@@ -17,16 +17,19 @@ Size = int | tuple[int, int]
 """A square's side, or (H, W)."""
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
-"""What is decoded.  Pillow knows more, of which some run other programs: EPS, say."""
+"""The formats that are decoded.  Pillow knows more, and for some, such as EPS, runs other programs."""
 
 _GREY_MODES = ("1", "L", "LA")
-_ANY_FILE = 1 << 22  # pixels that an image may have however small its file
-_PIXELS_A_BYTE = 8 * 1032  # the most that come out of a byte of deflate, at one bit a pixel
+_PIXELS_OF_ANY_FILE = 1 << 22  # an image may have as many, however small its file is
+_PIXELS_OF_A_BYTE = 8 * 1032  # a byte of deflate expands to 1032 bytes at most, with 8 pixels in each
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Labelled images: x uint8 (N,C,H,W), y int64 (N,). ``len`` is N."""
+    """Labelled images: x uint8 (N,C,H,W), y int64 (N,).  ``len`` is N.
+
+    Raises: ValueError if x or y has another shape or dtype
+    """
 
     x: NDArray[np.uint8]
     y: NDArray[np.int64]
@@ -45,7 +48,7 @@ class Images:
 
 
 def height_width(size: Size) -> tuple[int, int]:
-    """(H, W) of a Size; both at least 1."""
+    """(H, W) of a Size.  Raises ValueError unless both are at least 1."""
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise ValueError(f"image size: expected at least 1, got {size}")
@@ -55,12 +58,14 @@ def height_width(size: Size) -> tuple[int, int]:
 def read_image(path: str | Path, *, channels: int | None, size: Size | None) -> NDArray[np.uint8]:
     """Decode one image file into uint8 (C,H,W).
 
-    Turned upright by its EXIF orientation; 16-bit grey keeps its high byte; transparency is laid over
-    white. Then converted to ``channels`` and stretched to ``size`` (bilinear, antialiased).
+    The image is turned upright by its EXIF orientation.  Of 16-bit grey, the high byte is kept.  A
+    transparent image is laid over white.  Then the image is converted to ``channels`` and stretched to
+    ``size`` (bilinear, antialiased).
 
     Args:    channels 1 (grey) | 3 (RGB) | None: 1 if the file is grey, else 3
              size side of a square | (H, W) | None: the file's own
-    Raises:  DataError naming the file if it is missing or no intact image
+    Raises:  DataError naming the file, if it is missing or not an intact image
+             ValueError for other channels or sizes
     """
     if channels not in (None, 1, 3):
         raise ValueError(f"channels: expected 1, 3 or None, got {channels}")
@@ -74,7 +79,7 @@ def read_image(path: str | Path, *, channels: int | None, size: Size | None) -> 
 
 
 def resize_images(x: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """(N,C,H,W) stretched to ``size`` exactly as read_image does it."""
+    """Images (N,C,H,W) stretched to ``size``, exactly as `read_image` does it."""
     height, width = height_width(size)
     if x.shape[2:] == (height, width):
         return x
@@ -93,10 +98,10 @@ def _open(path: Path) -> Image.Image:
     """The decoded file in mode L or RGB."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns of oddities that do no harm, and only warns of bombs that do.
+            # Most of Pillow's warnings are about harmless oddities.  Decompression bombs are not harmless.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # In memory, since a read from a file makes room for all that a false length promises.
+            # Pillow gets the bytes, not the file: there it would allocate whatever a false length asks for.
             content = path.read_bytes()
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check_pixels(image, len(content))
@@ -108,19 +113,20 @@ def _open(path: Path) -> Image.Image:
         ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read as an image: {error.strerror or error}") from error
-    except Exception as error:  # Pillow's decoders raise whatever a corrupt file leads them to.
+    except Exception as error:  # A corrupt file can make Pillow's decoders raise any exception.
         raise DataError(f"{path}: cannot be read as an image: {error}") from error
 
 
 def _check_pixels(image: Image.Image, size: int) -> None:
-    """A small file cannot ask for much memory."""
-    most = max(_ANY_FILE, size * _PIXELS_A_BYTE)
+    """Refuse an image with more pixels than a file of ``size`` bytes can hold."""
+    most = max(_PIXELS_OF_ANY_FILE, size * _PIXELS_OF_A_BYTE)
     if image.width * image.height > most:
         pixels = f"{image.width}x{image.height} pixels"
         raise ValueError(f"expected at most {most} pixels in {size} bytes, got {pixels}")
 
 
 def _grey_or_rgb(image: Image.Image) -> Image.Image:
+    """The image in mode L if it is grey, else in mode RGB."""
     if image.mode == "F":
         raise ValueError("expected 8 or 16 bits a channel, got floating-point pixels")
     if image.mode.startswith("I"):

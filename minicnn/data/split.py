@@ -1,4 +1,4 @@
-"""Seeded, class-balanced choices of images by their labels."""
+"""Choosing images at random, by a seed, so that the classes stay balanced."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ Indices = NDArray[np.int64]
 
 
 def balanced_subset(y: NDArray[np.int64], limit: int, seed: int) -> Indices:
-    """Indices, ascending, of ``limit`` labels with classes as equal in number as they can be.
+    """Indices, ascending, of ``limit`` labels, with about the same number of each class.
 
-    Each class is shuffled by ``seed``, then the classes take turns until ``limit`` are chosen; so a
-    smaller subset is contained in a larger one. A limit of N or more takes all.
+    Each class is shuffled by ``seed``; then the classes take turns, one label each, until ``limit`` are
+    chosen.  Therefore a smaller subset is contained in a larger one.  A limit of N or more takes all.
+
+    Args:   y (N,)
+    Raises: ValueError if limit is below 1
     """
     if limit < 1:
         raise ValueError(f"limit: expected at least 1 image, got {limit}")
@@ -21,9 +24,9 @@ def balanced_subset(y: NDArray[np.int64], limit: int, seed: int) -> Indices:
 
 
 def stratified_split(y: NDArray[np.int64], test_share: float, seed: int) -> tuple[Indices, Indices]:
-    """Indices, ascending, of the train and the test part; each class has the same share in both.
+    """Indices, ascending, of the train part and of the test part, which has this share of every class.
 
-    A class of at least two is in both parts: its test part is rounded, and never none nor all.
+    The share of a class is rounded to whole labels.  A class of at least two is in both parts.
     """
     counts = np.bincount(y)
     test_counts = np.clip(np.rint(counts * test_share), 1, np.maximum(counts - 1, 0))
@@ -32,16 +35,18 @@ def stratified_split(y: NDArray[np.int64], test_share: float, seed: int) -> tupl
 
 
 def balanced_class_weight(y: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
-    """Weights (K,) inverse to how often a class is, so that all classes count alike in the loss.
+    """Weights (K,) for the loss, N / (K * count): a class with fewer labels gets a larger weight.
 
-    N / (K * count), as scikit-learn's compute_class_weight("balanced"); a class without a label has the
-    weight of one that has one.
+    With them all classes count alike.  A class without labels gets the weight of a class with one label.
+
+    Args:  y (N,) from 0 to K - 1
+    Equal: sklearn.utils.class_weight.compute_class_weight("balanced", ...)
     """
     return len(y) / (num_classes * np.maximum(np.bincount(y, minlength=num_classes), 1))
 
 
 def _turns(y: NDArray[np.int64], seed: int) -> Indices:
-    """Each label's place, from 0, in the seeded shuffle of its class."""
+    """Each label's place in the shuffled order of its class, from 0."""
     shuffled = np.random.default_rng(seed).permutation(len(y))
     by_class = shuffled[np.argsort(y[shuffled], kind="stable")]
     starts = np.searchsorted(y[by_class], y[by_class])

@@ -1,4 +1,4 @@
-"""Reader of SVHN's cropped digits, MATLAB files in torchvision's layout."""
+"""Reader of SVHN's cropped digits: MATLAB files, as torchvision keeps them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MD5 = {
 
 
 def read_svhn(folder: Path) -> tuple[Images, Images, list[str]]:
-    """Train images, test images and class names; x (N,3,32,32). The digit 0, 10 in the files, is class 0.
+    """Train images, test images and class names; x (N,3,32,32).  The files' label 10 becomes 0, the digit.
 
     Raises:  DataError naming the file
     """
@@ -35,7 +35,7 @@ def _read_mat(path: Path, md5: str) -> Images:
     try:
         entries = loadmat(io.BytesIO(data))
         x, y = entries["X"], entries["y"].astype(np.int64).ravel()
-    except Exception as error:  # loadmat raises whatever a broken file leads it to
+    except Exception as error:  # a broken file can make loadmat raise any exception
         raise DataError(f"{path}: expected a MATLAB file with X and y: {error!r}") from error
     if x.dtype != np.uint8 or x.ndim != 4 or x.shape[2:] != (3, len(y)):
         raise DataError(f"{path}: expected X uint8 (H, W, 3, {len(y)}), got {x.dtype} {x.shape}")

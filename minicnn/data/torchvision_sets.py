@@ -1,6 +1,6 @@
 """torchvision's datasets by name, read from torchvision's layout on disk without torch or torchvision.
 
-What is not there, torchvision downloads and verifies, if it is installed.
+If files are missing and torchvision is installed, torchvision downloads and verifies them.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Splits = tuple[Images, Images, list[str]]
 
 
 class Source(NamedTuple):
-    """A dataset's place on disk, its reader, and its name and arguments in torchvision."""
+    """Where a dataset is on disk, how it is read, and how torchvision downloads it."""
 
-    folder: str  # where torchvision keeps the files, below its root
+    folder: str  # torchvision's folder for the files, below its root
     files: tuple[str, ...]
     read: Callable[[Path], Splits]
     torchvision_class: str
@@ -58,7 +58,7 @@ def read_torchvision_set(name: str, data_dir: Path, *, download: bool) -> Splits
 
 
 def _find(source: Source, data_dir: Path) -> Path | None:
-    """The folder that has every file."""
+    """The folder that has all files, or None."""
     for folder in (data_dir / source.folder, data_dir):
         if all(_gzipped_or_not(folder / file).is_file() for file in source.files):
             return folder
@@ -95,7 +95,7 @@ def _download(name: str, source: Source, data_dir: Path) -> None:
 
 @contextmanager
 def _network_timeout(seconds: float) -> Iterator[None]:
-    """torchvision sets none of its own and would wait for a silent server for ever."""
+    """Give up a connection that is silent for so long; torchvision itself would wait for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

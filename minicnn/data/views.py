@@ -13,16 +13,19 @@ _MOVES = {
     "flip": {_STILL: 1.0},
     "flip-shift": {_STILL: 0.5, (1, 1): 0.25, (-1, -1): 0.25},
 }
-"""How far the image is moved, in pixels, and how much of the mean each move is."""
+"""Name -> how far the image is moved, down and to the right in pixels, and the share of each move."""
 
 TTA = tuple(_MOVES)
 
 
 def views(x: NDArray[np.uint8], tta: str) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """Each view of images (N,C,H,W) and its share of the mean; the shares add up to 1.
+    """Yield, for each view of the images, its share of the mean and the view, shaped like x (N,C,H,W).
 
-    "flip" adds the mirror image, "flip-shift" also both of them moved by a pixel along the diagonal, down
-    and up, with black coming in.  Source: Jordan 2024, arXiv:2404.00498, section 3.5.
+    "none" is the image itself.  "flip" adds its mirror image.  "flip-shift" also adds both of these moved
+    by a pixel, once down and right and once up and left; the new pixels are black.  The shares add up to 1.
+
+    Raises: ValueError if ``tta`` is none of TTA
+    Source: Jordan 2024, arXiv:2404.00498, section 3.5
     """
     if tta not in TTA:
         raise ValueError(f"[views] tta: expected one of {', '.join(TTA)}, got {tta}")
@@ -34,7 +37,7 @@ def views(x: NDArray[np.uint8], tta: str) -> Iterator[tuple[float, NDArray[np.ui
 
 
 def _moved(x: NDArray[np.uint8], down: int, right: int) -> NDArray[np.uint8]:
-    """The images moved by at most a pixel."""
+    """The images moved by at most one pixel along each axis."""
     if (down, right) == _STILL:
         return x
     height, width = x.shape[2:]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_PIXELS_AT_ONCE = 15_000  # temporaries stay in the cache, and below what malloc asks the system for
+_PIXELS_AT_ONCE = 15_000  # temporaries then stay in the cache, and malloc need not ask the system for them
 
 
 def affine_matrices(
@@ -53,7 +53,7 @@ def affine_warp(x: NDArray[Any], matrices: NDArray[np.float64]) -> NDArray[np.fl
 
 def _warp(x: NDArray[Any], matrices: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     n, c, height, width = x.shape
-    # A border of zeros, so that the four neighbours of any place on it or within can be read.
+    # With a border of zeros, the four neighbours of any place in the image or on the border can be read.
     padded = np.zeros((n, c, height + 3, width + 3), np.float32)
     padded[:, :, 1:-2, 1:-2] = x
     columns = np.arange(width, dtype=np.float32)
@@ -83,7 +83,7 @@ def _between(
     a: NDArray[np.float32], b: NDArray[np.float32], at: NDArray[np.intp], share: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """a[at] + share * (b[at] - a[at])."""
-    # All places are inside; take's default mode, which looks whether they are, is slower.
+    # All places are inside the arrays.  take's default mode would check that, and is slower.
     a, b = a.take(at, mode="wrap"), b.take(at, mode="wrap")
     b -= a
     b *= share

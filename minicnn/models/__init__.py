@@ -1,4 +1,4 @@
-"""The models, one file each."""
+"""The models, one file for each family: functions that return a `Sequential`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ def names() -> list[str]:
 
 
 def build(name: str, *, in_channels: int, num_classes: int, image_size: int | Pair) -> Sequential:
-    """A model as a description without arrays; `create` says what the arguments are."""
+    """A model without parameters yet: `create` gives it a backend and its first weights.
+
+    The arguments are those of `create`.
+    """
     if name not in _BUILDERS:
         raise ValueError(f"[models] name: expected one of {', '.join(_BUILDERS)}, got {name}")
     for argument, value in (("in_channels", in_channels), ("num_classes", num_classes)):
@@ -63,7 +66,9 @@ def create(
 ) -> Sequential:  # fmt: skip
     """A model for images (N,in_channels,H,W) and ``num_classes`` classes, with its first weights.
 
-    ``image_size`` is (H, W), or one number where they are equal.
+    Args:   name one of names() · image_size (H, W), or one number if they are equal · backend a name or a
+            Backend · seed of the first weights and of dropout · dtype float32 or float64
+    Raises: ValueError naming the argument that is wrong · BackendUnavailable
     """
     model = build(name, in_channels=in_channels, num_classes=num_classes, image_size=image_size)
     model.bind(backend, seed=seed, dtype=dtype)

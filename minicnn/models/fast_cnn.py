@@ -1,8 +1,8 @@
 """The nets of the Fashion-MNIST recipes: each block pools right after its first convolution.
 
-Pooling first leaves a quarter of the pixels to everything that follows, and lets convolution and pool run
-as one fused op.  Source: the blocks of Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU",
-arXiv:2404.00498, ReLU in place of GELU.
+After the pool only a quarter of the pixels is left, so that the rest of the block computes less; and the
+convolution and the pool run as one fused op.  Source: the blocks of Jordan 2024, "94% on CIFAR-10 in 3.29
+seconds on a single GPU", arXiv:2404.00498, with ReLU in place of GELU.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def fast_cnn(in_channels: int, num_classes: int, image_size: Pair) -> Sequential
 
 
 def fast_resnet(in_channels: int, num_classes: int, image_size: Pair) -> Sequential:
-    """Three blocks, 64, 128 and 256 wide: conv, pool, batch norm, ReLU, then two more as a residual.
+    """Three blocks, 64, 128 and 256 wide: conv, pool, batch norm, ReLU, and a residual of two more convs.
 
     69 million multiply-adds for 1x28x28.
     """
@@ -73,7 +73,7 @@ def _pooled(channels: int, width: int) -> dict[str, Layer]:
 
 
 def _conv(channels: int, width: int) -> Conv2d:
-    """Keeps the size; the batch norm after it has the bias."""
+    """A convolution that keeps the map's size; it has no bias, as the batch norm after it has one."""
     return Conv2d(channels, width, 3, padding=1, bias=False)
 
 

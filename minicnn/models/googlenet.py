@@ -1,4 +1,4 @@
-"""GoogLeNet as torchvision has it: with batch norm, and 3x3 where the paper has 5x5.
+"""GoogLeNet as in torchvision: with batch norm, and 3x3 convolutions where the paper has 5x5.
 
 Source: Szegedy et al. 2014, arXiv:1409.4842.  Torch: torchvision.models.googlenet.
 """
@@ -16,9 +16,9 @@ _unit = ConvUnit(std=0.01)
 def googlenet(in_channels: int, num_classes: int, image_size: Pair) -> Sequential:
     """Nine inception blocks.
 
-    The auxiliary heads aux1 and aux2 are left out; `load_state_dict` ignores their keys.  The input is
-    taken as it comes, which is torchvision's ``transform_input=False``; its pretrained weights go with
-    True, a change of normalisation before conv1, which is then the caller's.
+    The auxiliary heads aux1 and aux2 are left out; `load_state_dict` ignores their keys.  The model takes
+    its input as it is, like torchvision's with ``transform_input=False``.  torchvision's pretrained weights
+    expect ``transform_input=True``, a change of normalisation before conv1: the caller must apply it.
     """
     layers: dict[str, Layer] = {
         "conv1": _unit(in_channels, 64, 7, stride=2, padding=3),
@@ -51,7 +51,7 @@ def _halve(kernel_size: int) -> MaxPool2d:
 def _inception(
     channels: int, width1: int, reduced3: int, width3: int, reduced5: int, width5: int, pooled: int
 ) -> Parallel:
-    """1x1; 1x1 then 3x3; 1x1 then the "5x5" branch; a pool then 1x1."""
+    """Four branches: 1x1; 1x1, 3x3; 1x1 and what was 5x5 in the paper; pool, 1x1."""
     return Parallel(
         {
             "branch1": _unit(channels, width1, 1),

@@ -1,4 +1,4 @@
-"""Inception v3 as torchvision has it.
+"""Inception v3 as in torchvision.
 
 Source: Szegedy et al. 2015, arXiv:1512.00567.  Torch: torchvision.models.inception_v3.
 """
@@ -14,11 +14,11 @@ _unit = ConvUnit(std=0.1)
 
 
 def inception_v3(in_channels: int, num_classes: int, image_size: Pair) -> Sequential:
-    """Eleven inception blocks of five kinds; images of 299x299 in the paper, of 75x75 at least.
+    """Eleven inception blocks of five kinds, for images of at least 75x75; the paper's are 299x299.
 
-    The auxiliary head AuxLogits is left out; `load_state_dict` ignores its keys.  The input is taken as
-    it comes, which is torchvision's ``transform_input=False``; its pretrained weights go with True, a
-    change of normalisation before the first layer, which is then the caller's.
+    The auxiliary head AuxLogits is left out; `load_state_dict` ignores its keys.  The model takes its input
+    as it is, like torchvision's with ``transform_input=False``.  torchvision's pretrained weights expect
+    ``transform_input=True``, a change of normalisation before the first layer: the caller must apply it.
     """
     layers: dict[str, Layer] = {
         "Conv2d_1a_3x3": _unit(in_channels, 32, 3, stride=2),
@@ -47,7 +47,7 @@ def inception_v3(in_channels: int, num_classes: int, image_size: Pair) -> Sequen
 
 
 def _inception_a(channels: int, pooled: int) -> Parallel:
-    """1x1; 5x5; two 3x3; an average."""
+    """Branches: 1x1; 5x5; two 3x3; average pool."""
     return _join(
         {"branch1x1": _unit(channels, 64, 1)},
         {
@@ -64,7 +64,7 @@ def _inception_a(channels: int, pooled: int) -> Parallel:
 
 
 def _inception_b(channels: int) -> Parallel:
-    """Halves the map: 3x3; two 3x3; a maximum."""
+    """Halves the map.  Branches: 3x3; two 3x3; max-pool."""
     return _join(
         {"branch3x3": _unit(channels, 384, 3, stride=2)},
         {
@@ -77,7 +77,7 @@ def _inception_b(channels: int) -> Parallel:
 
 
 def _inception_c(channels: int, c7: int) -> Parallel:
-    """1x1; 7x7 as a row and a column; two of these; an average."""
+    """Branches: 1x1; 1x7, 7x1; 7x1, 1x7, 7x1, 1x7; average pool."""
     return _join(
         {"branch1x1": _unit(channels, 192, 1)},
         {
@@ -97,7 +97,7 @@ def _inception_c(channels: int, c7: int) -> Parallel:
 
 
 def _inception_d(channels: int) -> Parallel:
-    """Halves the map: 3x3; 7x7 then 3x3; a maximum."""
+    """Halves the map.  Branches: 3x3; 1x7, 7x1, 3x3; max-pool."""
     return _join(
         {
             "branch3x3_1": _unit(channels, 192, 1),
@@ -114,7 +114,7 @@ def _inception_d(channels: int) -> Parallel:
 
 
 def _inception_e(channels: int) -> Parallel:
-    """1x1; 3x3 as a row beside a column; 3x3 and the same; an average."""
+    """Branches: 1x1; 1x3 beside 3x1; 3x3, then 1x3 beside 3x1; average pool."""
     return _join(
         {"branch1x1": _unit(channels, 320, 1)},
         {
@@ -131,6 +131,7 @@ def _inception_e(channels: int) -> Parallel:
 
 
 def _join(*branches: dict[str, Layer]) -> Parallel:
+    """The branches' outputs side by side; the names of their layers stay as they are."""
     return Parallel(*(Sequential(branch) for branch in branches), flat=True)
 
 

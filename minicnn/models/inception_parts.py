@@ -18,9 +18,10 @@ from minicnn.layers import (
 
 
 class ConvUnit:
-    """Makes conv, batch norm, ReLU; weights start as N(0, std^2).
+    """Makes units of conv, batch norm and ReLU, whose weights start as N(0, std^2).
 
-    torchvision truncates that normal distribution at ±2, which is 20 standard deviations or more away.
+    torchvision truncates that distribution at ±2.  That is 20 standard deviations or more away, so that
+    nothing is lost by leaving it out.
     """
 
     def __init__(self, std: float) -> None:
@@ -37,7 +38,7 @@ class ConvUnit:
         return Sequential({"conv": conv, "bn": BatchNorm2d(width, eps=1e-3), "relu": ReLU()})
 
     def head(self, channels: int, num_classes: int, dropout: float) -> dict[str, Layer]:
-        """The mean of the map, dropout, and the classes."""
+        """The mean over the map, dropout, and a dense layer to the classes."""
         return {
             "avgpool": AdaptiveAvgPool2d(1),
             "flatten": Flatten(),

@@ -7,7 +7,7 @@ from minicnn.layers import Conv2d, Dense, Flatten, MaxPool2d, ReLU, Sequential
 
 
 def lenet5(in_channels: int, num_classes: int, image_size: Pair) -> Sequential:
-    """Two 5x5 convolutions (6 and 16 filters) with pools, then dense 120, 84, classes."""
+    """Two 5x5 convolutions (6 and 16 filters), each with ReLU and a 2x2 pool; dense 120, 84, classes."""
     h, w = ((size // 2 - 4) // 2 for size in image_size)
     if min(h, w) < 1:
         raise ValueError(f"[lenet5] image_size: expected at least 12, got {image_size}")

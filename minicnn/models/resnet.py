@@ -1,4 +1,4 @@
-"""ResNets: torchvision's, name by name and shape by shape, and the one for small images.
+"""ResNets: torchvision's, with the same names and shapes of parameters, and one for small images.
 
 Source: He et al. 2015, arXiv:1512.03385.  Torch: torchvision.models.resnet18, resnet34, resnet50.
 """
@@ -28,19 +28,19 @@ Block = Callable[[int, int, int], Residual]
 
 
 def resnet18(in_channels: int, num_classes: int, image_size: Pair) -> Sequential:
-    """Basic blocks 2, 2, 2, 2."""
+    """2, 2, 2 and 2 basic blocks in four stages."""
     layers = _stem(in_channels) | _stages(_basic_block, 64, 64, (2, 2, 2, 2)) | _head(512, num_classes)
     return check_image_size("resnet18", Sequential(layers), in_channels, image_size)
 
 
 def resnet34(in_channels: int, num_classes: int, image_size: Pair) -> Sequential:
-    """Basic blocks 3, 4, 6, 3."""
+    """3, 4, 6 and 3 basic blocks in four stages."""
     layers = _stem(in_channels) | _stages(_basic_block, 64, 64, (3, 4, 6, 3)) | _head(512, num_classes)
     return check_image_size("resnet34", Sequential(layers), in_channels, image_size)
 
 
 def resnet50(in_channels: int, num_classes: int, image_size: Pair) -> Sequential:
-    """Bottleneck blocks 3, 4, 6, 3, the stride in the 3x3 convolution, as torchvision has it."""
+    """3, 4, 6 and 3 bottleneck blocks; the stride is in their 3x3 convolution, as in torchvision."""
     stages = _stages(_bottleneck, 64, 64, (3, 4, 6, 3), expansion=4)
     layers = _stem(in_channels) | stages | _head(2048, num_classes)
     return check_image_size("resnet50", Sequential(layers), in_channels, image_size)
@@ -69,7 +69,7 @@ def _stem(in_channels: int) -> dict[str, Layer]:
 def _stages(
     block: Block, channels: int, width: int, lengths: tuple[int, ...], *, expansion: int = 1
 ) -> dict[str, Layer]:
-    """layer1, layer2, ...: each twice as wide as the one before, and of half its size."""
+    """layer1, layer2, ...: each is twice as wide as the one before, and its map half as high and wide."""
     stages: dict[str, Layer] = {}
     for i, length in enumerate(lengths):
         blocks = []
@@ -111,14 +111,14 @@ def _bottleneck(channels: int, width: int, stride: int) -> Residual:
 
 
 def _shortcut(channels: int, width: int, stride: int) -> Sequential | None:
-    """None, the identity, where the shapes allow it."""
+    """None, which is the identity, if the shapes allow it; else a 1x1 convolution."""
     if channels == width and stride == 1:
         return None
     return Sequential(_conv(channels, width, 1, stride), BatchNorm2d(width))
 
 
 def _conv(channels: int, width: int, kernel_size: int, stride: int = 1) -> Conv2d:
-    """Keeps the size, but for its stride; the batch norm after it has the bias."""
+    """A convolution that divides the map's size by the stride; the batch norm after it has the bias."""
     return Conv2d(
         channels, width, kernel_size, stride, kernel_size // 2, bias=False,
         weight_init=init.kaiming_normal_fan_out,

@@ -7,7 +7,7 @@ from minicnn.layers import Conv2d, Dense, Flatten, MaxPool2d, ReLU, Sequential
 
 
 def simple_cnn(in_channels: int, num_classes: int, image_size: Pair) -> Sequential:
-    """Two 3x3 convolutions (32 and 64 filters) with pools, then dense 128, classes."""
+    """Two 3x3 convolutions (32 and 64 filters), each with ReLU and a 2x2 pool; dense 128, classes."""
     h, w = (size // 4 for size in image_size)
     if min(h, w) < 1:
         raise ValueError(f"[simple_cnn] image_size: expected at least 4, got {image_size}")

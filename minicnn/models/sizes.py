@@ -5,17 +5,17 @@ from __future__ import annotations
 from minicnn.backends import Pair
 from minicnn.layers import Sequential
 
-LARGEST_LEAST = 512
-"""No model here needs images larger than this."""
+LARGEST_MINIMUM = 512
+"""The smallest size that a model here needs is below this: the search for it ends here."""
 
 
 def check_image_size(name: str, model: Sequential, in_channels: int, image_size: Pair) -> Sequential:
-    """The model, for images of this size; its parameters must not depend on it.
+    """The model, set up for images of this size, on which its parameters' shapes must not depend.
 
-    Raises: ValueError naming the smallest size where some layer would have no output
+    Raises: ValueError naming the smallest size that works, if some layer would have no output
     """
     if not _fits(model, (in_channels, *image_size)):
-        least = next(s for s in range(1, LARGEST_LEAST) if _fits(model, (in_channels, s, s)))
+        least = next(s for s in range(1, LARGEST_MINIMUM) if _fits(model, (in_channels, s, s)))
         raise ValueError(f"[{name}] image_size: expected at least {least}, got {image_size}")
     model.input_shape = (in_channels, *image_size)
     return model

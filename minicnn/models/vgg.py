@@ -1,4 +1,4 @@
-"""VGGs: torchvision's, name by name and shape by shape, and one for small images.
+"""VGGs: torchvision's, with the same names and shapes of parameters, and one for small images.
 
 Source: Simonyan and Zisserman 2014, arXiv:1409.1556.  Torch: torchvision.models.vgg11, vgg11_bn, ...
 """
@@ -24,7 +24,7 @@ from minicnn.layers import (
 from minicnn.models.sizes import check_image_size
 
 DEPTHS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3)}
-"""3x3 convolutions before each pool: the paper's configurations A, B and D."""
+"""How many 3x3 convolutions stand before each pool: the paper's configurations A, B and D."""
 WIDTHS = (64, 128, 256, 512, 512)
 
 
@@ -64,7 +64,7 @@ def vgg(
 ) -> Sequential:  # fmt: skip
     """The VGG of a row of DEPTHS; ``hidden`` is the width of the dense layers.
 
-    Any image of at least 32x32: the map is averaged to 7x7, as torchvision does.
+    It takes any image of at least 32x32: the last map is averaged to 7x7, as in torchvision.
     """
     layers = {
         "features": _features(in_channels, WIDTHS, DEPTHS[name], batch_norm=batch_norm),
@@ -72,13 +72,14 @@ def vgg(
         "flatten": Flatten(),
         "classifier": _classifier((WIDTHS[-1] * 7 * 7, hidden, hidden, num_classes)),
     }
-    return check_image_size(f"{name}{'_bn' * batch_norm}", Sequential(layers), in_channels, image_size)
+    full_name = f"{name}_bn" if batch_norm else name
+    return check_image_size(full_name, Sequential(layers), in_channels, image_size)
 
 
 def vgg_small(in_channels: int, num_classes: int, image_size: Pair) -> Sequential:
     """Three pairs of 3x3 convolutions with batch norm, 32, 64 and 128 wide; then the map's mean.
 
-    About the work of `resnet20`: 39 million multiply-adds for 3x32x32.
+    It takes 39 million multiply-adds for an image of 3x32x32, about as many as `resnet20`.
     """
     layers: dict[str, Layer] = {
         "features": _features(in_channels, (32, 64, 128), (2, 2, 2), batch_norm=True, bias=False),

@@ -1,8 +1,11 @@
 """Average pooling to a given output size, whatever the input size.
 
-Output row i averages input rows floor(i*H/OH) .. ceil((i+1)*H/OH) - 1, and likewise columns: regions
-of nearly equal size that cover the input and may overlap by a row.  The mean is separable, so rows are
-summed first, then columns.  Backward adds dy / (cells of the region) to every cell of its region.
+Output row i averages input rows floor(i*H/OH) .. ceil((i+1)*H/OH) - 1, and columns likewise.  The regions
+cover the input, are of nearly equal size, and may share a row with their neighbours: from 5 rows to 3, they
+are rows 0-1, 1-3 and 3-4.  A region's sum is taken over its rows first, then over its columns.  Backward
+adds dy / (cells of the region) to every cell of its region.
+
+Torch: torch.nn.functional.adaptive_avg_pool2d(x, output_size)
 """
 
 from __future__ import annotations
@@ -44,8 +47,10 @@ def adaptive_avg_pool2d_backward(dy: np.ndarray, *, input_shape: tuple[int, ...]
 
 
 def _regions(size: int, parts: int) -> list[Pair]:
-    return [(i * size // parts, -(-(i + 1) * size // parts)) for i in range(parts)]
+    """The first row of each region, i*size/parts rounded down, and the row after its last, rounded up."""
+    return [(i * size // parts, ((i + 1) * size + parts - 1) // parts) for i in range(parts)]
 
 
 def _areas(rows: list[Pair], columns: list[Pair]) -> np.ndarray:
+    """The number of cells of each region, (OH,OW)."""
     return np.array([[(b - a) * (d - c) for c, d in columns] for a, b in rows])

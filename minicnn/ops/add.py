@@ -1,4 +1,7 @@
-"""Elementwise sum of two arrays: y = a + b, so da = dy and db = dy."""
+"""Elementwise sum of two arrays: y = a + b, so da = dy and db = dy.
+
+Torch: a + b for arrays of one shape
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from minicnn import shapes
 
 
 def add_forward(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a + b, of equal shapes and dtypes."""
+    """y in the shape of a and b, which may be any."""
     shapes.check_float("add", "a", a)
     shapes.check_array("add", "b", b, a.shape, a)
     y: np.ndarray = a + b

@@ -2,9 +2,11 @@
 
     y[n,c,i,j] = (sum over window cells of x) / count[i,j]
 
-Padding adds zeros to the sum; ``count`` is the number of window cells that lie in the image or its
-padding, or in the image alone if not ``count_include_pad``.  Every cell of a window has derivative
-1/count, so backward adds dy/count to each.
+Padding adds zeros to the sum.  ``count`` is the number of window cells that lie in the image or its
+padding, or in the image alone if not ``count_include_pad``.  The derivative of y to every cell of its
+window is 1/count, so backward adds dy/count to each.
+
+Torch: torch.nn.functional.avg_pool2d
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def avg_pool2d_backward(
 
 
 def _counts(window: Window, input_shape: tuple[int, ...], count_include_pad: bool) -> np.ndarray:
-    """Cells that count in each window, (OH,OW,1)."""
+    """The number of cells that count in each window, (OH,OW,1)."""
     lengths = []
     for axis, size in enumerate(input_shape[2:]):
         pad = window.padding[axis]

@@ -5,14 +5,16 @@ For each channel, over its M = N*H*W values, with xhat = (x - mean) * invstd:
     y = weight * xhat + bias,      invstd = 1/sqrt(var + eps)
 
 Training takes mean and var = sum (x - mean)^2 / M from the batch, evaluation from the running
-statistics.  Backward, writing g = dL/dy:
+statistics.  Backward, with g = dL/dy:
 
     dbias = sum g            dweight = sum g * xhat
     evaluation:  dx = weight * invstd * g
     training:    dx = weight * invstd * (g - dbias/M - xhat * dweight/M)
 
 The last line follows because mean and var depend on every x: d mean/dx = 1/M, d var/dx = 2(x - mean)/M.
-Source: Ioffe and Szegedy 2015, arXiv:1502.03167.
+
+Torch:  torch.nn.functional.batch_norm
+Source: Ioffe and Szegedy 2015, arXiv:1502.03167
 """
 
 from __future__ import annotations
@@ -29,7 +31,14 @@ def batch_norm2d_forward(
     running_mean: np.ndarray | None, running_var: np.ndarray | None, *,
     training: bool, momentum: float, eps: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """y (N,C,H,W), mean (C,), invstd (C,); moves the running statistics in training."""
+    """y (N,C,H,W), and the mean (C,) and invstd (C,) that it was computed with.
+
+    Training changes the running statistics: new = (1 - momentum) * old + momentum * the batch's.  There the
+    batch's variance is divided by M - 1, as in torch.
+
+    Args: x (N,C,H,W) · weight, bias, running_mean, running_var (C,) or None · training or evaluation,
+          which needs both running statistics · momentum, the batch's share · eps, added to the variance
+    """
     shapes.batch_norm2d("batch_norm2d", x, weight, bias, running_mean, running_var, training)
     shapes.check_number("batch_norm2d", "momentum", momentum)
     shapes.check_number("batch_norm2d", "eps", eps)
@@ -37,7 +46,7 @@ def batch_norm2d_forward(
     if training:
         mean, var = _moments(images)
         count = images.size // images.shape[3]
-        if count:  # an empty batch moves nothing
+        if count:  # an empty batch changes no running statistics
             _move(running_mean, mean, momentum)
             _move(running_var, var * x.dtype.type(count / max(count - 1, 1)), momentum)
     else:
@@ -56,7 +65,10 @@ def batch_norm2d_backward(
     dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None, mean: np.ndarray, invstd: np.ndarray, *,
     training: bool, need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:  # fmt: skip
-    """(dx, dw, db) for an upstream gradient dy (N,C,H,W); dw and db are None without a weight."""
+    """(dx (N,C,H,W), dw (C,), db (C,)) for dy (N,C,H,W); None where not needed.
+
+    Without a weight, dw and db are None.  ``mean`` and ``invstd`` are the forward's.
+    """
     op = "batch_norm2d_backward"
     shapes.check_ndarray(op, "running_mean", mean)
     shapes.check_ndarray(op, "running_var", invstd)

@@ -1,4 +1,7 @@
-"""Joining images along their channels; backward cuts the gradient into the same pieces."""
+"""Joining images along their channels; backward cuts the gradient into the same pieces.
+
+Torch: torch.cat(xs, dim=1)
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def concat_forward(xs: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def concat_backward(dy: np.ndarray, *, sizes: Sequence[int]) -> list[np.ndarray]:
-    """dy (N,C,H,W) cut along C into pieces of these sizes."""
+    """The gradients to the forward's arrays: dy (N,C,H,W) cut along C into pieces of these sizes."""
     shapes.check_image("concat_backward", "dy", dy)
     if sum(sizes) != dy.shape[1] or min(sizes, default=0) < 1:
         shapes.fail("concat_backward", "sizes", f"positive sizes with sum C={dy.shape[1]}", tuple(sizes))

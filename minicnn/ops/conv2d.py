@@ -4,15 +4,20 @@ Forward, with cols = im2col(x) of shape (P, K), P = N*OH*OW positions and K = KH
 
     y[p,f] = b[f] + sum over k of cols[p,k] * W[k,f]
 
+OH = floor((H + 2*ph - dh*(KH-1) - 1) / sh) + 1, with padding (ph, pw), dilation (dh, dw), stride (sh, sw);
+OW likewise.
+
 Backward, for an upstream gradient dy[p,f] of the loss L, by the chain rule:
 
     dL/dW[k,f]    = sum over p of cols[p,k] * dy[p,f]          dW = cols.T @ dy
     dL/db[f]      = sum over p of dy[p,f]
     dL/dcols[p,k] = sum over f of dy[p,f] * W[k,f]             dcols = dy @ W.T, dx = col2im(dcols)
 
-The images go through in chunks whose patches fit the cache; patches are made again in backward
-rather than kept, because they take KH*KW times the memory of x.  Arrays are channels-last in
-memory (the views below), so that the C values of a pixel lie side by side.
+The images are processed in chunks whose patches fit the cache.  Backward makes the patches again: to keep
+them would take KH*KW times the memory of x.  Arrays are channels-last in memory (the transposed views
+below), so that the C values of a pixel lie side by side.
+
+Torch: torch.nn.functional.conv2d
 """
 
 from __future__ import annotations
@@ -46,7 +51,7 @@ def conv2d_backward(
     stride: Pair, padding: Pair, dilation: Pair, groups: int,
     need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:  # fmt: skip
-    """(dx, dw, db) for an upstream gradient dy (N,F,OH,OW)."""
+    """(dx, dw, db), in the shapes of x, weight and bias, for dy (N,F,OH,OW); None where not needed."""
     op = "conv2d_backward"
     output = shapes.conv2d(op, x, weight, None, stride, padding, dilation, groups)
     shapes.check_array(op, "dy", dy, (len(x), len(weight), *output), x)

@@ -5,6 +5,8 @@ y = x @ W.T + b        y[n,o] = b[o] + sum over i of x[n,i] * W[o,i]
 dL/dx[n,i] = sum over o of dy[n,o] * W[o,i]         dx = dy @ W
 dL/dW[o,i] = sum over n of dy[n,o] * x[n,i]         dW = dy.T @ x
 dL/db[o]   = sum over n of dy[n,o]
+
+Torch: torch.nn.functional.linear
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def dense_backward(
     dy: np.ndarray, x: np.ndarray, weight: np.ndarray, *,
     need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:  # fmt: skip
-    """(dx, dw, db) for an upstream gradient dy (N,out)."""
+    """(dx, dw, db), in the shapes of x, weight and bias, for dy (N,out); None where not needed."""
     shapes.dense("dense_backward", x, weight, None)
     shapes.check_array("dense_backward", "dy", dy, (len(x), len(weight)), x)
     return (

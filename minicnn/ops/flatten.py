@@ -1,4 +1,7 @@
-"""Images as rows: y[n, (c*H + h)*W + w] = x[n,c,h,w]; backward is the same move the other way."""
+"""Images as rows: y[n, (c*H + h)*W + w] = x[n,c,h,w]; backward puts each value back to its place.
+
+Torch: x.flatten(1)
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ def flatten_forward(x: np.ndarray) -> np.ndarray:
 
 
 def flatten_backward(dy: np.ndarray, *, input_shape: tuple[int, ...]) -> np.ndarray:
-    """dy (N, C*H*W) in the input's shape."""
+    """dx: dy (N, C*H*W) in the input's shape (N,C,H,W)."""
     shapes.check_matrix("flatten_backward", "dy", dy, "N, C*H*W")
     shapes.check_image_shape("flatten_backward", "input_shape", input_shape)
     n, c, h, w = input_shape

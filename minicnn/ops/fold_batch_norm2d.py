@@ -1,11 +1,12 @@
 """Batch norm in evaluation folded into the convolution before it.
 
-Evaluation maps each filter's output z to s * (z - mean) + beta, with s = gamma / sqrt(var + eps), and
-z = weight * x + bias is linear in x; so one convolution does both:
+In evaluation, batch norm maps each filter's output z to s * (z - mean) + beta, s = gamma / sqrt(var + eps).
+The filter's output is z = weight * x + bias.  Both together are again a convolution:
 
     weight' = s * weight,      bias' = s * (bias - mean) + beta
 
-Source: Jacob et al. 2017, arXiv:1712.05877, section 3.2.
+Torch:  torch.nn.utils.fuse_conv_bn_weights
+Source: Jacob et al. 2017, arXiv:1712.05877, section 3.2
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ def fold_batch_norm2d(
     weight: np.ndarray, bias: np.ndarray | None, gamma: np.ndarray | None, beta: np.ndarray | None,
     running_mean: np.ndarray, running_var: np.ndarray, *, eps: float,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """The folded weight (F,C/groups,KH,KW) and bias (F,)."""
+    """The folded weight (F,C/groups,KH,KW) and bias (F,).
+
+    Args: weight, bias the convolution's, bias (F,) or None · gamma, beta batch norm's weight and bias,
+          (F,) or None · running_mean, running_var (F,) · eps batch norm's
+    """
     shapes.fold_batch_norm2d(
         "fold_batch_norm2d", weight, eps, bias=bias, gamma=gamma, beta=beta,
         running_mean=running_mean, running_var=running_var,

@@ -1,16 +1,18 @@
-"""Image patches as matrix rows, and back: what turns a convolution into a matrix product.
+"""Image patches as rows of a matrix, and back: with these a convolution is a matrix product.
 
-Row p of ``cols`` holds the KH*KW*C input values under the window at output position p, so
+Row p of ``cols`` holds the KH*KW*C input values under the window at output position p.  Therefore
 
     conv2d:  y = cols @ W                    (P, K) @ (K, F)
     dw:      dW = cols.T @ dy                (K, P) @ (P, F)
-    dx:      dcols = dy @ W.T, then col2im   each value added back where it was read
+    dx:      dcols = dy @ W.T, then col2im   each value is added to the pixel it was read from
 
 ``col2im`` is the adjoint of ``im2col``: <im2col(x), c> = <x, col2im(c)> for every x and c.
 
-With G groups the channels are cut into G runs and every group has a matrix of its own: ``cols`` is
+With G groups the channels are cut into G runs of C/G, and every group has a matrix of its own: ``cols`` is
 (G, P, K) with P = N*OH*OW and K = KH*KW*C/G, ordered (kh, kw, c).
-Source: Chellapilla, Puri and Simard 2006, "High performance convolutional neural networks".
+
+Torch:  torch.nn.functional.unfold and fold, which order the values (c, kh, kw)
+Source: Chellapilla, Puri and Simard 2006, "High performance convolutional neural networks"
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ import numpy as np
 Pair = tuple[int, int]
 
 CHUNK_BYTES = 2**20
-"""Patches handled at a time: they should stay in the second-level cache until they are used."""
+"""The patches made at a time take about this: they stay in the second-level cache until they are used."""
 
 SHORT_RUN = 16
-"""Fewer channels than this are copied along the image's rows instead."""
+"""Runs of fewer channels than this are slow to copy; values are then copied along an image's rows."""
 
 
 class Window(NamedTuple):
@@ -39,7 +41,7 @@ class Window(NamedTuple):
     output: Pair
 
     def padded(self, size: int, axis: int) -> int:
-        """Length of the image along this axis with its padding, and no shorter than is read."""
+        """The padded image's length along this axis, or more if the last window reaches further."""
         reach = (
             (self.output[axis] - 1) * self.stride[axis] + self.dilation[axis] * (self.kernel[axis] - 1) + 1
         )
@@ -79,7 +81,7 @@ def im2col(x: np.ndarray, window: Window, groups: int = 1) -> np.ndarray:
 
 
 def col2im(cols: np.ndarray, shape: tuple[int, ...], window: Window) -> np.ndarray:
-    """The images (N,H,W,C) of this shape to which every patch has been added back."""
+    """Images of this shape (N,H,W,C): every value of ``cols`` is added to the pixel it was read from."""
     n, h, w, c = shape
     groups = len(cols)
     patches = cols.reshape(groups, n, *window.output, *window.kernel, c // groups)
@@ -96,8 +98,8 @@ def _empty_cols(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Unfilled cols, and the same memory seen as (G,n,OH,OW,KH,KW,c).
 
-    Filling copies runs of c values.  Where that is few, cols is transposed in memory, so that the runs
-    are along OW instead; a matrix product takes either order.
+    cols is filled in runs of c values.  If c is small, cols is transposed in memory, so that the runs are
+    along OW instead.  A matrix product takes either order.
     """
     (oh, ow), (kh, kw) = window.output, window.kernel
     shape = (groups, n * oh * ow, kh * kw * c)
@@ -116,7 +118,7 @@ def _by_group(images: np.ndarray, groups: int) -> np.ndarray:
 
 
 def image_chunks(images: int, bytes_per_image: int) -> Iterator[slice]:
-    """Runs of images whose patches together take about CHUNK_BYTES."""
+    """Slices of the batch, of so many images that their patches take about CHUNK_BYTES."""
     step = max(1, CHUNK_BYTES // max(1, bytes_per_image))
     for start in range(0, images, step):
         yield slice(start, min(start + step, images))

@@ -2,9 +2,11 @@
 
     y[n,c,i,j] = max over window cells (u,v) of x[n,c, i*sh + u*dh - ph, j*sw + v*dw - pw]
 
-The gradient of a maximum is 1 for the cell that won and 0 for the others, so backward adds each dy
-to its winner's place.  ``argmax`` holds the winner's number u*KW + v.  The first of equal cells wins;
-padding is below every number and never wins; a NaN beats every number and the last NaN wins.
+The derivative of a maximum is 1 to the cell that won and 0 to the others, so backward adds each dy to its
+winner's place.  ``argmax`` holds the winner's number u*KW + v.  Of equal cells the first wins.  Padding is
+below every number and never wins.  A NaN beats every number, and of several the last wins.
+
+Torch: torch.nn.functional.max_pool2d; with return_indices it counts pixels of the image, not window cells
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ def max_pool2d_forward(
     x: np.ndarray, *, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair,
     ceil_mode: bool, need_argmax: bool = True,
 ) -> tuple[np.ndarray, np.ndarray | None]:  # fmt: skip
-    """y (N,C,OH,OW) of x (N,C,H,W), and the winners' numbers in the same shape, or None."""
+    """y (N,C,OH,OW) of x (N,C,H,W), and argmax in y's shape, or None if it is not needed.
+
+    argmax is uint8 where a window has at most 255 cells, else int64.
+    """
     shapes.check_image("max_pool2d", "x", x)
     output = shapes.pool2d("max_pool2d", x.shape, kernel_size, stride, padding, dilation, ceil_mode)
     window = Window(kernel_size, stride, padding, dilation, output)
@@ -29,7 +34,7 @@ def max_pool2d_forward(
     argmax = _first_cells(window, y.shape) if need_argmax else None
     for number, cell in enumerate(cells[1:], 1):
         if argmax is not None:
-            # the last cell to beat all before it has the largest number of those that did
+            # numbers rise, so the winner is the cell of the largest number that beat all before it
             np.maximum(argmax, (cell > y) * argmax.dtype.type(number), out=argmax)
         np.maximum(y, cell, out=y)
     if argmax is not None and np.isnan(y).any():
@@ -42,7 +47,7 @@ def max_pool2d_backward(
     dy: np.ndarray, argmax: np.ndarray, *, input_shape: tuple[int, ...], kernel_size: Pair,
     stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool,
 ) -> np.ndarray:  # fmt: skip
-    """dx (N,C,H,W) for an upstream gradient dy (N,C,OH,OW)."""
+    """dx (N,C,H,W) for dy (N,C,OH,OW) and the forward's argmax."""
     op = "max_pool2d_backward"
     shapes.check_image(op, "dy", dy)
     shapes.check_image_shape(op, "input_shape", input_shape)
@@ -54,7 +59,7 @@ def max_pool2d_backward(
     n, c, h, w = input_shape
     dx = np.zeros((n, window.padded(h, 0), window.padded(w, 1), c), dy.dtype)
     upstream, winners = dy.transpose(0, 2, 3, 1), argmax.transpose(0, 2, 3, 1)
-    # a product with the mask is six times as fast as a choice, but 0 * inf is NaN
+    # multiplying by the mask is six times as fast as np.where, but makes NaN of 0 * inf
     keep = np.multiply if np.isfinite(dy).all() else _choose
     for chunk in image_chunks(n, dx[:1].nbytes):
         for number, (_, _, rows, columns) in enumerate(window.cells()):
@@ -69,7 +74,7 @@ def _choose(values: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def _first_cells(window: Window, shape: tuple[int, ...]) -> np.ndarray:
-    """For every window the number of its first cell that is not padding, as (N,OH,OW,C)."""
+    """The number of each window's first cell that is not padding, in the shape (N,OH,OW,C)."""
     first = []
     for axis in range(2):
         start = np.arange(window.output[axis]) * window.stride[axis] - window.padding[axis]

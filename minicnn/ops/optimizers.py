@@ -1,6 +1,7 @@
 """Optimizer steps over lists of parameters, in place, with torch.optim's order of operations.
 
-With g the gradient, plus weight_decay * w where decay is not decoupled:
+w is a parameter, t the number of the step, from 1.  g is the gradient; unless decay is decoupled (AdamW),
+weight_decay * w is added to it first.  v, m and s are state that starts at zero:
 
     SGD      v = momentum*v + g;  w -= lr * (g + momentum*v if nesterov else v)
     Adam     m = b1*m + (1-b1)*g;  s = b2*s + (1-b2)*g^2
@@ -8,8 +9,11 @@ With g the gradient, plus weight_decay * w where decay is not decoupled:
     AdamW    Adam with w *= 1 - lr*weight_decay first, and no decay in g
     RMSprop  s = a*s + (1-a)*g^2;  v = momentum*v + g/(sqrt(s) + eps);  w -= lr * v
 
-Sources: Sutskever et al. 2013; Kingma and Ba 2014, arXiv:1412.6980; Loshchilov and Hutter 2017,
-arXiv:1711.05101; Hinton's Coursera lecture 6e, 2012.
+Every function takes lists with one array for each parameter, of that parameter's shape and dtype.  It
+changes parameters, state and averages in place, and leaves the gradients as they are.
+
+Sources: Sutskever et al. 2013 (momentum); Kingma and Ba 2014, arXiv:1412.6980 (Adam); Loshchilov and Hutter
+2017, arXiv:1711.05101 (AdamW); Hinton's Coursera lecture 6e, 2012 (RMSprop)
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ def sgd_step(
     params: Arrays, grads: Arrays, buffers: Arrays, *,
     lr: float, momentum: float, weight_decay: float, nesterov: bool,
 ) -> None:  # fmt: skip
-    """torch.optim.SGD with dampening 0."""
+    """One step of torch.optim.SGD with dampening 0; ``buffers`` are v."""
     shapes.optimizer("sgd_step", params, grads=grads, buffers=buffers)
     for w, g, v in zip(params, grads, buffers, strict=True):
         g = _decayed(g, w, weight_decay)
@@ -43,10 +47,11 @@ def adam_step(
     params: Arrays, grads: Arrays, exp_avgs: Arrays, exp_avg_sqs: Arrays, *,
     lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, decoupled: bool, step: int,
 ) -> None:  # fmt: skip
-    """torch.optim.Adam, or AdamW if ``decoupled``; ``step`` is t, from 1."""
+    """One step of torch.optim.Adam, or AdamW if ``decoupled``; ``exp_avgs`` are m, ``exp_avg_sqs`` s."""
     shapes.optimizer("adam_step", params, grads=grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
-    rate = lr / (1 - beta1**step)
-    root = math.sqrt(1 - beta2**step)
+    bias_correction1 = 1 - beta1**step
+    bias_correction2_sqrt = math.sqrt(1 - beta2**step)
+    step_size = lr / bias_correction1
     for w, g, m, s in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
         if decoupled:
             w *= 1 - lr * weight_decay
@@ -56,10 +61,10 @@ def adam_step(
         s *= beta2
         s += (1 - beta2) * g * g
         denominator = np.sqrt(s)
-        denominator /= root
+        denominator /= bias_correction2_sqrt
         denominator += eps
         np.divide(m, denominator, out=denominator)
-        denominator *= rate
+        denominator *= step_size
         w -= denominator
 
 
@@ -67,7 +72,7 @@ def rmsprop_step(
     params: Arrays, grads: Arrays, square_avgs: Arrays, buffers: Arrays, *,
     lr: float, alpha: float, eps: float, weight_decay: float, momentum: float,
 ) -> None:  # fmt: skip
-    """torch.optim.RMSprop, not centred."""
+    """One step of torch.optim.RMSprop, not centred; ``square_avgs`` are s, ``buffers`` v."""
     shapes.optimizer("rmsprop_step", params, grads=grads, square_avgs=square_avgs, buffers=buffers)
     for w, g, s, v in zip(params, grads, square_avgs, buffers, strict=True):
         g = _decayed(g, w, weight_decay)
@@ -82,7 +87,10 @@ def rmsprop_step(
 
 
 def ema_update(averages: Arrays, params: Arrays, *, decay: float) -> None:
-    """averages = decay * averages + (1 - decay) * params."""
+    """averages = decay * averages + (1 - decay) * params.
+
+    Torch: torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
+    """
     shapes.optimizer("ema_update", params, averages=averages)
     for a, w in zip(averages, params, strict=True):
         a *= decay
@@ -90,15 +98,16 @@ def ema_update(averages: Arrays, params: Arrays, *, decay: float) -> None:
 
 
 def global_norm(arrays: Arrays) -> float:
-    """sqrt of the sum of squares over all arrays."""
+    """The square root of the sum of squares over all arrays, as torch.nn.utils.clip_grad_norm_ takes it."""
     return math.sqrt(sum(float(np.vdot(a, a)) for a in arrays))
 
 
 def scale(arrays: Arrays, factor: float) -> None:
-    """Multiply every array by ``factor``."""
+    """Multiply every array by ``factor``, in place."""
     for a in arrays:
         a *= factor
 
 
 def _decayed(g: np.ndarray, w: np.ndarray, weight_decay: float) -> np.ndarray:
+    """The gradient of L + weight_decay/2 * |w|^2."""
     return g + weight_decay * w if weight_decay else g

@@ -1,8 +1,10 @@
 """Rectified linear unit.
 
-    y = max(x, 0)            dy/dx = 1 where x > 0, else 0 (at 0 too, as torch has it)
+    y = max(x, 0)            derivative 1 where x > 0, else 0 (at 0 too, as in torch)
 
-NaN stays NaN forward; backward passes dy where y is NaN, because only y <= 0 stops it.
+NaN stays NaN in the forward pass.  Backward gives 0 where y <= 0 and dy elsewhere, so also where y is NaN.
+
+Torch: torch.nn.functional.relu
 """
 
 from __future__ import annotations
@@ -13,14 +15,14 @@ from minicnn import shapes
 
 
 def relu_forward(x: np.ndarray) -> np.ndarray:
-    """y in x's shape, which is any."""
+    """y in x's shape, which may be any."""
     shapes.check_float("relu", "x", x)
     y: np.ndarray = np.maximum(x, x.dtype.type(0))
     return y
 
 
 def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """dx for an upstream gradient dy; y is the forward's output."""
+    """dx in the shape of dy and of y, the forward's output."""
     shapes.check_float("relu_backward", "dy", dy)
     shapes.check_array("relu_backward", "y", y, dy.shape, dy)
     return np.where(y <= 0, dy.dtype.type(0), dy)

@@ -2,8 +2,11 @@
 
     p[n,k] = exp(x[n,k] - m[n]) / sum over j of exp(x[n,j] - m[n]),   m[n] = max over k of x[n,k]
 
-Taking the maximum off changes nothing in the ratio and keeps exp from overflowing.
-Its Jacobian is dp[k]/dx[j] = p[k]*(delta[k,j] - p[j]), hence dx = p * (dy - sum over k of dy*p).
+Subtracting the maximum does not change the ratio, and keeps exp from overflowing.  The derivative is
+dp[k]/dx[j] = p[k]*(delta[k,j] - p[j]), with delta[k,j] = 1 if k = j, else 0.  It follows that
+dx = p * (dy - sum over k of dy*p).
+
+Torch: torch.softmax(x, dim=1)
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ def softmax_forward(x: np.ndarray) -> np.ndarray:
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
-    """softmax_forward without the checks."""
+    """`softmax_forward` without the checks."""
     with np.errstate(invalid="ignore"):  # inf - inf is NaN, as in torch
         p: np.ndarray = x - x.max(axis=1, keepdims=True, initial=-np.inf)
     np.exp(p, out=p)
@@ -29,7 +32,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 
 def softmax_backward(dy: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """dx (N,K) for an upstream gradient dy and the forward's p."""
+    """dx (N,K) for dy (N,K) and the forward's p."""
     shapes.check_matrix("softmax_backward", "dy", dy, "N, K")
     shapes.check_array("softmax_backward", "p", p, dy.shape, dy)
     dx: np.ndarray = p * (dy - (dy * p).sum(axis=1, keepdims=True))

@@ -1,8 +1,8 @@
 """What the tests, the benchmarks and ``python -m minicnn.verify`` share: cases, oracles and checks.
 
 A `Case` is one line of data: an operation, its inputs and its attributes.  `OPERATIONS` says how to
-run an operation on a backend and in torch; `tolerance` says how far the two may lie apart.  A `Check`
-is one thing to check of a case or a rule on a backend.
+run an operation on a backend and in torch; `tolerance` says how far the two results may differ.  A `Check`
+is one thing to check on a backend, for a case, a rule or a refusal.
 """
 
 from minicnn.testing.cases import CASES, Case

@@ -18,10 +18,10 @@ Draw = Callable[[np.random.Generator], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One operation, its inputs as recipes and its attributes.
+    """One operation, a function that draws each of its inputs, and its attributes.
 
-    ``exact`` marks integer-valued inputs: every result is exact in float32, so ties are real ties and
-    results are compared for equality.
+    ``exact`` marks inputs of small whole numbers.  Then every result is exact in float32: ties are real
+    ties, and results are compared for equality.
     """
 
     op: str
@@ -31,14 +31,14 @@ class Case:
     exact: bool = False
 
     def make_inputs(self, rng: np.random.Generator) -> dict[str, np.ndarray | None]:
-        """The inputs by argument name: float64, or int64 labels, or a bool mask."""
+        """The inputs by argument name: float64 arrays, int64 labels, a bool mask, or None."""
         return {name: None if draw is None else draw(rng) for name, draw in self.inputs.items()}
 
     def __str__(self) -> str:
         return f"{self.op}-{self.id}"
 
 
-# ---- recipes for inputs --------------------------------------------------------------------------
+# ---- how inputs are drawn ------------------------------------------------------------------------
 
 
 def _normal(*shape: int, scale: float = 1.0, shift: float = 0.0) -> Draw:
@@ -57,7 +57,7 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
-# ---- one function per kind of line ---------------------------------------------------------------
+# ---- one function for each kind of line ----------------------------------------------------------
 
 Size = int | tuple[int, int]
 Shape = tuple[int, ...]

@@ -1,7 +1,7 @@
 """What is checked of every case: one list for the test suite and for ``python -m minicnn.verify``.
 
-A kind of check is a function of a backend and a problem that raises AssertionError where the backend
-breaks the contract; the comparison with torch also returns how far the results lay apart.
+A kind of check is a function of a backend and a problem, a drawn case.  It raises AssertionError if the
+backend breaks the contract.  The comparison with torch also returns the largest difference.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from minicnn.testing.tolerance import Error, assert_close, assert_equal, error, 
 
 DTYPES = ("float32", "float64")
 DRAWS = 10
-"""How many draws of a case's inputs the full form takes."""
+"""How many times a case's inputs are drawn for ``full`` checks."""
 
 
 class Check(NamedTuple):
-    """One thing to check on a backend; ``run`` raises AssertionError where it does not hold."""
+    """One thing to check on a backend; ``run`` raises AssertionError if it does not hold."""
 
     op: str
     dtype: str
@@ -41,7 +41,7 @@ class Check(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def drawn(case: Case, dtype: str, seed: int = 0) -> Problem:
-    """A case's inputs, kept and read-only: every check and every backend has the same."""
+    """A case's inputs, cached and read-only, so that every check and every backend gets the same."""
     problem = draw(case, np.dtype(dtype), seed)
     for a in (*problem.inputs.values(), problem.dy):
         if a is not None:
@@ -51,7 +51,7 @@ def drawn(case: Case, dtype: str, seed: int = 0) -> Problem:
 
 @lru_cache(maxsize=4096)
 def solved(case: Case, dtype: str, seed: int = 0) -> Results:
-    """torch's results for `drawn`, kept."""
+    """torch's results for what `drawn` gives, cached."""
     return run_torch(drawn(case, dtype, seed))
 
 
@@ -59,11 +59,11 @@ def solved(case: Case, dtype: str, seed: int = 0) -> Results:
 
 
 def torch_autograd(backend: Backend, problem: Problem, expected: Results) -> Error:
-    """Outputs and gradients are torch's, in the case's dtype.  Returns the largest error."""
+    """Outputs and gradients equal torch's, and have the case's dtype.  Returns the largest error."""
     actual = run_backend(backend, problem)
     case, dtype = problem.case, problem.dy.dtype.newbyteorder("=")
     if "bias" in actual.gradients and case.inputs["bias"] is None:
-        actual.gradients.pop("bias")  # torch gives no gradient of what is not there
+        actual.gradients.pop("bias")  # torch gives no gradient for a bias that is None
     require(actual.outputs.keys() == expected.outputs.keys(), f"outputs: got {[*actual.outputs]}")
     pairs = [(name, a, expected.outputs[name]) for name, a in actual.outputs.items()]
     pairs += [(f"d{name}", a, expected.gradients.get(name)) for name, a in actual.gradients.items()]
@@ -78,7 +78,7 @@ def torch_autograd(backend: Backend, problem: Problem, expected: Results) -> Err
 
 
 def central_differences(backend: Backend, problem: Problem) -> None:
-    """The gradients predict how the operation itself changes; needs float64."""
+    """The gradients predict how the operation's output changes with its inputs; needs float64."""
     case = problem.case
     gradients = run_backend(backend, problem).gradients
     given = {name: a for name, a in gradients.items() if problem.inputs[name] is not None}
@@ -106,14 +106,15 @@ HOMOGENEOUS: dict[str, tuple[tuple[str, ...], ...]] = {
     "batch_norm2d_relu": _SCALE, "batch_norm2d_add_relu": (("residual", "weight", "bias"),),
     "batch_norm2d_relu_max_pool2d": _SCALE,
 }  # fmt: skip
-"""Operation -> sets of inputs which, all scaled by t > 0, scale its output by t."""
+"""Operation -> sets of inputs: if all inputs of a set are multiplied by t > 0, so is the output."""
 
 
 def adjoint(backend: Backend, problem: Problem) -> None:
-    """<y, dy> = <x, dx> for a linear x: backward is the adjoint of forward.
+    """<y, dy> = <x, dx> if y is linear in x: backward is the adjoint of forward.
 
-    So too, by Euler's theorem, for inputs that together scale the output, as the weight and the bias
-    of a convolution do, with ReLU and max-pool behind it or not.
+    By Euler's theorem the same holds for a set of inputs that, scaled together, scale the output.  For
+    example, twice the weight and twice the bias of a convolution give twice its output, with or without a
+    ReLU and a max-pool after it.
     """
     actual = run_backend(backend, problem)
     y = next(iter(actual.outputs.values()))
@@ -172,7 +173,7 @@ def _require_same_bits(first: Results, second: Results, what: str) -> None:
 
 
 def arguments_unchanged(backend: Backend, problem: Problem) -> None:
-    """Neither pass changes its arguments, nor backward the outputs; running statistics may move."""
+    """Neither pass changes its arguments, except running statistics, and backward leaves the outputs."""
     case = problem.case
     arrays = to_backend(
         backend, {name: None if a is None else a.copy() for name, a in problem.inputs.items()}
@@ -203,7 +204,7 @@ def gradients_left_out(backend: Backend, problem: Problem) -> None:
 
 
 def memory_layouts(backend: Backend, problem: Problem, expected: Results) -> None:
-    """Strided, reversed, transposed, read-only and foreign-byte-order inputs give the same."""
+    """Inputs that are strided, reversed, transposed, read-only or of foreign byte order give the same."""
     for layout in LAYOUTS:
         inputs = {name: None if a is None else layout(a) for name, a in problem.inputs.items()}
         laid_out = problem._replace(inputs=inputs, dy=layout(problem.dy))
@@ -232,8 +233,8 @@ def non_finite_forward(backend: Backend, problem: Problem) -> None:
 def non_finite_backward(backend: Backend, problem: Problem) -> None:
     """A non-zero gradient times a non-finite value stays non-finite.
 
-    Every dy is non-zero here, so nothing may be skipped.  More may be non-finite than in torch: dx
-    summed over a border of zeros meets 0 * inf there.
+    Every dy is non-zero here, so nothing may be skipped.  More values may be non-finite than in torch:
+    where dx is a sum that includes a border of zeros, 0 * inf makes it NaN.
     """
     dy = np.where(np.abs(problem.dy) < 0.1, 0.1, problem.dy).astype(problem.dy.dtype)
     problem = problem._replace(dy=dy)
@@ -252,9 +253,10 @@ def non_finite_backward(backend: Backend, problem: Problem) -> None:
 
 
 def _poisoned(problem: Problem, name: str) -> Problem:
-    """NaN, inf and -inf in random places of one input.
+    """The problem with NaN, inf and -inf in random places of one input.
 
-    The scale of a batch norm gets NaN only: x*inf - mean*inf is NaN or inf as one arranges the terms.
+    The scale of a batch norm gets only NaN: with inf, the result depends on the order of the operations, as
+    (x - mean) * inf is inf where x*inf - mean*inf is NaN.
     """
     a = problem.inputs[name].copy()
     rng = np.random.default_rng(len(name) + a.size)
@@ -265,7 +267,7 @@ def _poisoned(problem: Problem, name: str) -> Problem:
 
 
 def empty_batch(backend: Backend, problem: Problem) -> None:
-    """The gradients of no image are zeros."""
+    """The gradients for a batch of no images are zeros."""
     for name, a in run_backend(backend, problem).gradients.items():
         assert_equal(a, None if a is None else np.zeros_like(a), f"d{name}")
 
@@ -276,7 +278,7 @@ FIRST_OF_EACH_OP = {case.op: case for case in reversed(CASES)}
 
 
 def has_gradients(op: str) -> bool:
-    """Whether the operation has a backward pass; folding has none."""
+    """Whether the operation has a backward pass; fold_batch_norm2d has none."""
     return hasattr(Backend, f"{op}_backward")
 
 
@@ -285,7 +287,7 @@ def checks_of_case(
 ) -> Iterator[Check]:
     """Every check of one case in one dtype on the backend of this name.
 
-    ``full`` checks the memory layouts of every case, not only of an operation's first.
+    ``full`` checks the memory layouts with every case, and not only with the first of each operation.
     """
     op = case.op
     finite = not case.exact and "batch0" not in case.id and op != "softmax_cross_entropy"
@@ -304,7 +306,7 @@ def checks_of_case(
     if any(case.inputs.get(name) is not None for names in HOMOGENEOUS.get(op, ()) for name in names):
         yield check(adjoint)
     yield check(same_bits)
-    if backend != "numpy":  # NumPy's BLAS orders its sums by the number of threads
+    if backend != "numpy":  # the order of sums in NumPy's BLAS depends on the number of threads
         yield check(same_bits_on_threads)
     yield check(arguments_unchanged)
     if OPERATIONS[op].optional_gradients:
@@ -320,7 +322,7 @@ def checks_of_case(
 
 
 def case_checks(backend: str, *, full: bool = False) -> Iterator[Check]:
-    """Every check of the table of cases on the backend of this name; `DRAWS` of each if ``full``."""
+    """Every check of every case on the backend of this name; ``full`` draws each case `DRAWS` times."""
     for case in CASES:
         for dtype in DTYPES:
             for seed in range(DRAWS if full and not case.exact else 1):

@@ -1,4 +1,4 @@
-"""Arrays of the same values in unusual memory: what `Backend.asarray` must take."""
+"""The same values in unusual memory layouts, which `Backend.asarray` must accept."""
 
 from __future__ import annotations
 

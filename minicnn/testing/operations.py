@@ -1,8 +1,9 @@
 """How to run each operation on a backend, and the same operation in torch.
 
-Inputs are a dict of arrays by argument name, attributes a dict of keyword arguments.  Running one on
-a backend gives its outputs by name, the differentiable one first, and a function from the upstream
-gradient to the gradients by input name.  The torch function gives the same outputs as tensors.
+Inputs are a dict of arrays by argument name, attributes a dict of keyword arguments.  Running an operation
+on a backend gives its outputs by name, the differentiable one first, and its backward pass: a function from
+the gradient of that output to the gradients by input name.  The torch function gives the same outputs as
+tensors.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ Backward = Callable[..., dict[str, Any]]
 
 
 class Operation(NamedTuple):
-    """One operation of the contract, seen by the tests."""
+    """How the tests run one operation of the contract."""
 
     run: Callable[[Backend, Arrays, Attrs], tuple[Outputs, Backward]]
     torch: Callable[[Any, Arrays, Attrs], Outputs]
     terms: Callable[[Arrays, Attrs], int]
-    """The longest sum in forward or backward; the tolerance grows with its root."""
+    """The number of terms of the longest sum in forward or backward; the tolerance grows with its root."""
     optional_gradients: tuple[str, ...] = ()
     """Inputs whose gradient can be switched off, by need_dx, need_dw and need_db."""
     before_kink: Callable[[Any, Arrays, Attrs], Any] | None = None
-    """What a fused operation feeds its ReLU or max-pool; nearly tied values there have no one gradient."""
+    """What a fused operation gives its ReLU or max-pool: near a tie, rounding decides about gradients."""
 
 
 NEED = {"x": "need_dx", "weight": "need_dw", "bias": "need_db"}
@@ -73,7 +74,7 @@ def _dense_terms(t: Arrays, _: Attrs) -> int:
 
 
 RUNNING = ("running_mean", "running_var")
-"""The only inputs of an operation that it may change."""
+"""The only inputs that an operation may change."""
 
 
 def _batch_norm2d(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
@@ -261,7 +262,7 @@ def _conv_attrs(a: Attrs) -> dict[str, Any]:
 
 
 def _pool_attrs(a: Attrs) -> dict[str, Any]:
-    """The attributes of the pool, given as one dict beside those of what comes before it."""
+    """The pool's attributes, which a case has as one dict under "pool"."""
     return {"pool": Pool(**a["pool"])} if "pool" in a else {}
 
 

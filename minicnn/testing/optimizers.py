@@ -1,4 +1,4 @@
-"""Optimizer steps against torch.optim's, and what else works on lists of parameters."""
+"""Optimizer steps compared with torch.optim's."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("RMSprop", {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1}),
 )
 ALLOWED = 1e-13
-"""Relative to the largest value of a parameter, in float64."""
+"""The largest error allowed, relative to the largest value of a parameter, in float64."""
 
 
 def name_of(option: Any) -> str:
-    """An optimizer's name, or its options in one word."""
+    """An optimizer's name as it is, or its options as one text, such as "lr=0.1,momentum=0.9"."""
     return option if isinstance(option, str) else ",".join(f"{k}={v}" for k, v in option.items())
 
 
@@ -55,7 +55,7 @@ def set_gradients(model: Sequential, backend: Backend, gradients: dict[str, np.n
 
 
 def steps_equal_torch(name: str, options: dict[str, Any], backend: Backend) -> Error:
-    """`STEPS` steps from the same gradients give torch.optim's parameters.  Returns the largest error."""
+    """After each of `STEPS` steps the parameters equal torch.optim's.  Returns the largest error."""
     import torch
 
     rng = np.random.default_rng(len(options))

@@ -1,4 +1,4 @@
-"""One case, drawn, run on a backend and run in torch's float64 autograd."""
+"""Drawing a case's inputs, and running it on a backend and in torch, in float64 with autograd."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from minicnn.testing.tolerance import tolerance
 
 ATTEMPTS = 100
 KINK_GAP = 1e-4
-"""Least distance from a kink, relative to the largest value: far above float32's rounding."""
+"""The least distance from a kink, relative to the largest value; far above float32's rounding error."""
 
 
 HostArrays = dict[str, Any]
-"""NumPy arrays by name; None for what is left out."""
+"""NumPy arrays by name; None for an argument that is left out."""
 
 
 class Problem(NamedTuple):
@@ -41,8 +41,8 @@ class Results(NamedTuple):
 def draw(case: Case, dtype: Any, seed: int = 0) -> Problem:
     """The case's inputs and upstream gradient, always the same for a case, a dtype and a seed.
 
-    For a fused operation inputs are drawn again until no value lies so near a kink of its ReLU or
-    max-pool that rounding could decide it; integer-valued cases keep their exact ties.
+    For a fused operation, inputs are drawn again until no value is near a kink of its ReLU or max-pool:
+    there, rounding would decide which side it is on.  Cases of whole numbers keep their exact ties.
     """
     operation = OPERATIONS[case.op]
     for attempt in range(ATTEMPTS):
@@ -53,7 +53,7 @@ def draw(case: Case, dtype: Any, seed: int = 0) -> Problem:
         if case.exact or _distance_from_kinks(case, inputs) > KINK_GAP:
             break
     else:
-        raise AssertionError(f"{case}: no draw keeps clear of the kinks; make the case smaller")
+        raise AssertionError(f"{case}: every draw has a value near a kink; make the case smaller")
     shape = _output_shape(case, inputs)
     values = rng.integers(-3, 4, shape) if case.exact else rng.standard_normal(shape)
     dy = np.asarray(values, dtype) if shape else np.ones((), dtype)
@@ -99,7 +99,7 @@ def _distance_from_kinks(case: Case, inputs: HostArrays) -> float:
 
 
 def _winning_margin(z: np.ndarray, pool: dict[str, Any]) -> float:
-    """The least lead of a window's largest value over its second."""
+    """The smallest difference between the largest and the second largest value of a window."""
     (kh, kw), (sh, sw), (dh, dw) = pool["kernel_size"], pool["stride"], pool["dilation"]
     pads = [(0, 0), (0, 0), *((p, p + s) for p, s in zip(pool["padding"], (sh, sw), strict=True))]
     padded = np.pad(z, pads, constant_values=-np.inf)
@@ -122,7 +122,7 @@ def to_backend(backend: Backend, inputs: HostArrays) -> dict[str, Any]:
 
 
 def run_backend(backend: Backend, problem: Problem, **need: bool) -> Results:
-    """The case on a backend.  ``need`` are need_dx, need_dw, need_db of its backward."""
+    """The case's results on a backend.  ``need`` are need_dx, need_dw and need_db of its backward pass."""
     case = problem.case
     arrays = to_backend(backend, problem.inputs)
     outputs, backward = OPERATIONS[case.op].run(backend, arrays, case.attrs)
@@ -138,7 +138,7 @@ def run_backend(backend: Backend, problem: Problem, **need: bool) -> Results:
 
 
 def run_torch(problem: Problem) -> Results:
-    """The case in torch, in float64, differentiated by autograd."""
+    """The case's results in torch, in float64; the gradients are autograd's."""
     import torch
 
     case = problem.case

@@ -1,7 +1,7 @@
-"""Wrong calls, and the words that every backend has for them.
+"""Wrong calls, and the error message that every backend gives for them.
 
-A refusal is an operation's first case with some inputs and attributes changed.  What torch refuses is
-refused, and more: shapes that torch would broadcast, dtypes that it would promote.
+A refusal is an operation's first case with some inputs and attributes changed.  Whatever torch refuses is
+refused, and so are shapes that torch would broadcast and dtypes that it would promote.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def i64(*shape: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Wrong:
-    """The op's first case with some inputs and attributes changed, and the message that it earns.
+    """The op's first case with some inputs and attributes changed, and the message of its error.
 
     ``ARRAY`` in the message stands for the backend's kind of array.
     """
@@ -280,11 +280,11 @@ FUSED = {
     "batch_norm2d": ("batch_norm2d_relu", "batch_norm2d_add_relu", "batch_norm2d_relu_max_pool2d"),
     "add": ("add_relu",),
 }
-"""Operation -> the fused operations that begin with it, which refuse what it refuses in its words."""
+"""Operation -> the fused operations that begin with it: they refuse the same, with the same message."""
 
 
 def refusal_checks() -> Iterator[Check]:
-    """Every wrong call of an operation and of the fused ones that begin with it."""
+    """Every wrong call, of the operation and of the fused operations that begin with it."""
     for wrong in REFUSALS:
         for op in (wrong.op, *FUSED.get(wrong.op, ())):
             yield Check(op, "float32", "refusal", wrong.message, partial(_refused, wrong, op))

@@ -1,6 +1,6 @@
 """The rules that every backend keeps: kinks, ties, NaN and infinities, empty batches, state.
 
-A rule is a function of a backend and a dtype that raises AssertionError where it is broken.
+A rule is a function of a backend and a dtype that raises AssertionError if the backend breaks it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def relu_keeps_nan_and_passes_its_gradient(backend: Backend, dtype: np.dtype) ->
 
 
 def _pool_gradient(backend: Backend, x: np.ndarray, **changes: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The pool's output and dx for dy = 1, 2, 3, ...: which window gave what to which cell."""
+    """The pool's output, and dx for dy = 1, 2, 3, ..., which shows where each window's gradient went."""
     attrs = POOL | changes
     y, argmax = backend.max_pool2d_forward(backend.asarray(x), **attrs)
     dy = np.arange(1, 1 + np.prod(y.shape), dtype=x.dtype).reshape(tuple(y.shape))
@@ -194,7 +194,7 @@ def evaluation_leaves_the_running_statistics(backend: Backend, dtype: np.dtype) 
 
 
 def nothing_is_kept_between_calls(case: Case, backend: Backend, dtype: np.dtype) -> None:
-    """The same bits after work of other shapes."""
+    """A call gives the same bits after calls with other shapes."""
     first, other = drawn(case, dtype.name), draw(CASES[1], dtype)
     before = run_backend(backend, first)
     run_backend(backend, other)

@@ -1,7 +1,7 @@
-"""How far a result may lie from the float64 oracle: one function for all operations.
+"""How far a result may differ from the float64 oracle: one function for all operations.
 
-Comparisons raise AssertionError themselves, with what was expected and what came, so that
-``python -O`` skips none.
+Comparisons raise AssertionError with what was expected and what came.  They do not use ``assert``, which
+``python -O`` would skip.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SAFETY = 16
-"""Room for the constants of blocked summation and of Winograd's transforms."""
+"""Leaves room for the constant factors of blocked summation and of Winograd's transforms."""
 
 
 class Error(NamedTuple):
-    """How far results lay from what was expected; both are 0 where they are equal."""
+    """How far results differ from what was expected; both numbers are 0 if they are equal."""
 
     relative: float
     """The largest difference, relative to the largest element expected of the same array."""
@@ -27,11 +27,11 @@ class Error(NamedTuple):
 def tolerance(dtype: Any, terms: int) -> float:
     """The largest error allowed, relative to the largest element of the result.
 
-    Rounding errors of a sum of ``terms`` products are independent enough to grow with the square
-    root of their number: eps * sqrt(terms), times a constant.  ``terms`` = 0 means that the result is
-    exact: values are only moved, or are integers small enough that no sum of them rounds.
+    The rounding errors of a sum of ``terms`` products are nearly independent, and so grow with the square
+    root of their number: eps * sqrt(terms), times a constant.  With ``terms`` = 0 the result must be exact:
+    values are only moved, or are whole numbers so small that no sum of them is rounded.
 
-    In float64 this is far below 1e-10 for every case of the table.
+    In float64 the tolerance is below 1e-10 for every case of the table.
     """
     return SAFETY * float(np.finfo(dtype).eps) * math.sqrt(terms)
 
@@ -45,7 +45,7 @@ def require(condition: object, message: str) -> None:
 def assert_close(
     actual: np.ndarray | None, expected: np.ndarray | None, allowed: float, name: str = "result"
 ) -> None:
-    """Same shape, NaN and infinities in the same places, and every element within ``allowed``.
+    """Require the same shape, the same NaN and infinities, and every element within ``allowed``.
 
     ``allowed`` is relative to the largest finite element expected.  The two may both be None.
 
@@ -74,7 +74,7 @@ def assert_equal(actual: np.ndarray | None, expected: Any, name: str = "result")
 
 
 def error(actual: np.ndarray | None, expected: np.ndarray | None) -> Error:
-    """How far two arrays of one shape lie apart where both are finite; (0, 0) for None."""
+    """The largest difference of two arrays of one shape, where both are finite; (0, 0) for None."""
     if actual is None or expected is None or actual.size == 0:
         return Error(0.0, 0.0)
     both = np.isfinite(actual) & np.isfinite(expected)

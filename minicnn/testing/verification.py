@@ -1,4 +1,4 @@
-"""Running every check on a backend and adding up what came of it, for ``python -m minicnn.verify``."""
+"""Running every check on a backend and counting the results, for ``python -m minicnn.verify``."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def all_checks(backend: str, *, full: bool = False) -> Iterator[Check]:
 
 @dataclass
 class Row:
-    """What came of the checks of one operation in one dtype on one backend."""
+    """The results of the checks of one operation in one dtype on one backend."""
 
     backend: str
     op: str
     dtype: str
     kinds: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Kind of check -> how many passed and how many failed."""
+    """Kind of check -> how many checks passed and how many failed."""
     worst_relative_error: float = 0.0
     """Against torch, relative to the largest element of the same array."""
     worst_ulps: float = 0.0
@@ -57,7 +57,7 @@ class Row:
 
 
 class Failure(NamedTuple):
-    """One check that did not hold, and what it said."""
+    """One check that did not hold, and its message."""
 
     backend: str
     op: str
@@ -73,9 +73,9 @@ class Failure(NamedTuple):
 def verify(
     backend: Backend, checks: Iterable[Check], done: Callable[[Check], None] = lambda _: None
 ) -> tuple[list[Row], list[Failure]]:
-    """Run the checks, all of them whatever fails; a warning is a failure too.
+    """Run all checks, even if some fail; a warning counts as a failure.
 
-    ``done`` is called after each.
+    ``done`` is called after each check.
     """
     rows: dict[tuple[str, str], Row] = {}
     failures = []
@@ -89,7 +89,7 @@ def verify(
                 error = check.run(backend)
         except AssertionError as reason:
             message = str(reason) or "failed"
-        except Exception as reason:  # whatever a broken operation raises is its failure
+        except Exception as reason:  # any exception of an operation is a failure
             message = f"{type(reason).__name__}: {reason}"
         row.add(check.kind, not message, error)
         if message:
