@@ -1,8 +1,8 @@
 """What scripts/gpu.py times: operations, training steps and inference, of the cuda backend and of torch.
 
-Rows are dicts: what, phase, tf32, error (the largest difference from torch, of the largest value), and
-milliseconds of "minicnn" and of each peer.  Each is handed to ``keep`` as soon as it is there, so that a
-section that is stopped loses nothing.
+A row is a dict with what, phase, tf32, error (the largest difference from torch, as a share of the largest
+value), and the milliseconds of "minicnn" and of each peer.  Each row is passed to ``keep`` as soon as it is
+complete, so that nothing is lost when a section is stopped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Row = dict[str, Any]
 Keep = Callable[[Row], None]
 Work = Callable[[], Any]
 
-EMULATED = cuda_build.emulated()  # then shapes and rounds are small: the numbers mean nothing
+EMULATED = cuda_build.emulated()  # if so, shapes and rounds are small, and the numbers mean nothing
 DEVICE = "cpu" if EMULATED else "cuda"
 WARM_UP, ROUNDS = (1, 1) if EMULATED else (5, 20)
 FLUSHED_BYTES = 256 * 1024 * 1024  # more than any card's second-level cache
@@ -58,7 +58,7 @@ POOL = Pool(kernel_size=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1), 
 
 
 def milliseconds(work: Work) -> float:
-    """The median of ROUNDS runs, each after the second-level cache was overwritten, by CUDA events."""
+    """The median of ROUNDS runs, timed by CUDA events; before each the second-level cache is emptied."""
     for _ in range(WARM_UP):
         work()
     if EMULATED:
@@ -79,7 +79,7 @@ def milliseconds(work: Work) -> float:
 
 
 def set_tf32(on: bool) -> None:
-    """For both sides."""
+    """Allow or forbid TF32 on both sides."""
     torch.backends.cuda.matmul.allow_tf32 = on
     torch.backends.cudnn.allow_tf32 = on
     allow_tf32(on)
@@ -95,7 +95,7 @@ def error(got: Any, expected: Any) -> float:
 
 
 class Operation(NamedTuple):
-    """One thing to time, on both sides; each returns its array that is compared, or a tuple of them."""
+    """One operation to time.  Both sides return an array, or a tuple of arrays, which are compared."""
 
     what: str
     phase: str
@@ -104,7 +104,7 @@ class Operation(NamedTuple):
 
 
 def operations(keep: Keep) -> None:
-    """Single operations, forward and backward; torch takes channels-last arrays as well."""
+    """Single operations, forward and backward; torch gets channels-last arrays too."""
     torch.backends.cudnn.benchmark = True
     for tf32 in (False, True):
         set_tf32(tf32)
@@ -117,7 +117,7 @@ def operations(keep: Keep) -> None:
 
 
 def timed(one: Operation, tf32: bool) -> Row:
-    """The row of an operation; its results are compared outside the timing."""
+    """The row of an operation.  The results are compared outside the timing."""
     got, expected = one.ours(), one.torchs()
     pairs = zip(got, expected, strict=True) if isinstance(got, tuple) else [(got, expected)]
     return {
@@ -133,14 +133,14 @@ def arrays(*shapes: tuple[int, ...]) -> list[Any]:
 
 
 def small(size: int, least: int) -> int:
-    """A size as it is, or as small as the emulation can do."""
+    """The size, but at most ``least`` on the emulation, which is slow."""
     return min(size, least) if EMULATED else size
 
 
 def convolution(
     name: str, n: int, c: int, size: int, f: int, kernel: int, stride: int
 ) -> Iterator[Operation]:
-    """A convolution, and where it has stride 1 the fused one with ReLU and max-pool."""
+    """A convolution, and if its stride is 1 also the fused one with ReLU and max-pool."""
     backend = get_backend("cuda")
     n, c, size, f = small(n, 1), small(c, 4), small(size, 6), small(f, 4)
     x, weight, bias = arrays((n, c, size, size), (f, c, kernel, kernel), (f,))
@@ -165,7 +165,7 @@ def convolution(
 
 
 def others() -> Iterator[Operation]:
-    """What is bound by memory: pooling, batch norm, activation, the loss; and a dense layer."""
+    """Operations that are limited by memory (pooling, batch norm, ReLU, the loss), and a dense layer."""
     backend = get_backend("cuda")
     n, c, size = small(128, 2), small(64, 4), small(32, 4)
     x, dy, pooled = arrays((n, c, size, size), (n, c, size, size), (n, c, size // 2, size // 2))
@@ -217,7 +217,7 @@ def dense_and_loss(backend: Backend) -> Iterator[Operation]:
 
 
 class Net(NamedTuple):
-    """A network on the device, its twin in torch, and a batch."""
+    """A network on the device, the same one in torch, and a batch."""
 
     name: str
     model: Sequential
@@ -239,7 +239,7 @@ def net(name: str) -> Net:
 
 
 def steps(keep: Keep, names: tuple[str, ...] = tuple(MODELS)) -> None:
-    """Training steps and inference against eager torch, both memory orders."""
+    """Training steps and inference against eager torch in both memory orders."""
     torch.backends.cudnn.benchmark = True
     set_tf32(False)
     for name in names:
@@ -284,7 +284,7 @@ def compiled(keep: Keep) -> None:
 
 
 def torch_milliseconds(module: Any, x: Any, y: Any, phase: str) -> float:
-    """A training step that, as ours, returns its loss to the host; or a forward pass in evaluation mode."""
+    """Time a training step that returns its loss to the host, as minicnn's does, or inference."""
     if phase == "inference":
         module.eval()
         with torch.inference_mode():
