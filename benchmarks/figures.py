@@ -224,7 +224,7 @@ def new_axes(width: float, height: float) -> tuple[Figure, Any]:
     return figure, figure.subplots()
 
 
-def shown(name: str) -> str:
+def result_hash(name: str) -> str:
     """A hash of the result that a plot shows; empty if there is no result."""
     result = PLOTS[name][0]()
     return hashlib.sha256(json.dumps(result).encode()).hexdigest()[:16] if result else ""
@@ -236,7 +236,7 @@ def stale() -> list[str]:
 
     found = []
     for name in PLOTS:
-        path, wanted = IMAGES / f"{name}.png", shown(name)
+        path, wanted = IMAGES / f"{name}.png", result_hash(name)
         if wanted and not path.exists():
             found.append(path.name)
         elif wanted:
@@ -254,5 +254,7 @@ def draw(files: Iterable[str]) -> None:
         name = file.removesuffix(".png")
         result, plot = PLOTS[name]
         with matplotlib.rc_context(LOOKS):
-            plot(result()).savefig(IMAGES / file, dpi=140, metadata={KEY: shown(name), "Software": None})
+            plot(result()).savefig(
+                IMAGES / file, dpi=140, metadata={KEY: result_hash(name), "Software": None}
+            )
         print(f"drawn: {IMAGES / file}")

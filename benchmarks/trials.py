@@ -42,13 +42,14 @@ def kill_resume(result: Result) -> str:
     """When runs were killed, and how they ended."""
     killed = result["killed"]
 
-    def times(words: str) -> int:
-        return sum(count for moment, count in killed.items() if words in moment)
+    def kills(moment: str) -> int:
+        """How many kills the results describe with these words."""
+        return sum(count for description, count in killed.items() if moment in description)
 
     return (
-        f"**{result['trials']} runs, {result['kills']} kills: {times('in training')} in training, "
-        f"{times('in the report')} in the report, {times('before the first checkpoint')} before the first "
-        f"checkpoint; {times('while a file was written')} of them while a file was being written. "
+        f"**{result['trials']} runs, {result['kills']} kills: {kills('in training')} in training, "
+        f"{kills('in the report')} in the report, {kills('before the first checkpoint')} before the first "
+        f"checkpoint; {kills('while a file was written')} of them while a file was being written. "
         f"{result['same end, bit for bit']} ended as the undisturbed run did, bit for bit** "
         f"(`scripts/kill_resume.py`, on {where(result)})."
     )

@@ -136,20 +136,22 @@ def dynamic_shared(name: str) -> int:
     cores = "TensorCores" in name
     if not tile and not cores:
         return 0
-    size = 8 if tile and tile.group(1) == "double" else 4
+    element_bytes = 8 if tile and tile.group(1) == "double" else 4
     rows, columns = (16 * int(tile.group(2)), 16 * int(tile.group(3))) if tile else (128, 64)
     operands = name.partition("TensorCores" if cores else tile.group(0) if tile else "")[2]
     kinds = "Matrix|Patches|GradientPatches|GradientColumns|TapFilters"
     first, second = re.findall(rf"\b({kinds})<\w+(?:, (\w+))?", operands)[:2]
-    elements = 2 * (_tile(first, rows, 16 // size) + _tile(second, columns, 16 // size))
+    pad = 16 // element_bytes
+    elements = 2 * (_tile_elements(first, rows, pad) + _tile_elements(second, columns, pad))
     if cores:
         elements = max(elements, rows * (columns + 4))
     if name.startswith("conv2d_pool_kernel"):
         elements = max(elements, rows * (columns + 1))
-    return elements * size
+    return elements * element_bytes
 
 
-def _tile(operand: tuple[str, str], length: int, pad: int) -> int:
+def _tile_elements(operand: tuple[str, str], length: int, pad: int) -> int:
+    """Elements of one operand's tile: ``length`` rows or columns, 16 deep, and padding in each line."""
     kind, flag = operand
     by_row = kind == "GradientPatches" or (kind in ("Matrix", "Patches") and flag in ("true", "1"))
     return length * (16 + pad) if by_row else 16 * (length + pad)

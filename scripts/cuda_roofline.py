@@ -69,12 +69,13 @@ def main() -> None:
     print("|---|--:|--:|--:|--:|--:|--:|---|")
     for k in kernels():
         moved = k.values * FLOAT
-        memory, plain, tensor = moved / BYTES_PER_S, k.operations / FP32, k.on_tensor_cores / TF32
-        cores = f"{tensor * 1e6:.1f}" if k.on_tensor_cores else "-"
-        bound = "memory" if memory > plain else "arithmetic"
+        memory = moved / BYTES_PER_S
+        fp32 = k.operations / FP32
+        tf32 = f"{k.on_tensor_cores / TF32 * 1e6:.1f}" if k.on_tensor_cores else "-"
+        bound = "memory" if memory > fp32 else "arithmetic"
         print(
             f"| {k.name} | {moved / 1e6:.1f} | {k.operations / 1e9:.2f} | {k.operations / moved:.1f} "
-            f"| {memory * 1e6:.1f} | {plain * 1e6:.1f} | {cores} | {bound} |"
+            f"| {memory * 1e6:.1f} | {fp32 * 1e6:.1f} | {tf32} | {bound} |"
         )
 
 

@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from minicnn import Sequential, Trainer, models, optim
-from minicnn.backends import Backend, Conv, Pool, cuda_build, get_backend
+from minicnn.backends import Conv, Pool, cuda_build, get_backend
 from minicnn.backends.cuda_backend import allow_tf32
 from minicnn.torch_reference import to_torch
 
@@ -100,7 +100,7 @@ class Operation(NamedTuple):
     what: str
     phase: str
     ours: Work
-    torchs: Work
+    theirs: Work
 
 
 def operations(keep: Keep) -> None:
@@ -109,20 +109,23 @@ def operations(keep: Keep) -> None:
     for tf32 in (False, True):
         set_tf32(tf32)
         for name, shape in CONVOLUTIONS.items():
-            for one in convolution(name, *shape):
-                keep(timed(one, tf32))
+            for operation in convolution(name, *shape):
+                keep(timed(operation, tf32))
     set_tf32(False)
-    for one in others():
-        keep(timed(one, False))
+    for operation in memory_bound():
+        keep(timed(operation, False))
+    for operation in dense_and_loss():
+        keep(timed(operation, False))
 
 
-def timed(one: Operation, tf32: bool) -> Row:
+def timed(operation: Operation, tf32: bool) -> Row:
     """The row of an operation.  The results are compared outside the timing."""
-    got, expected = one.ours(), one.torchs()
+    got, expected = operation.ours(), operation.theirs()
     pairs = zip(got, expected, strict=True) if isinstance(got, tuple) else [(got, expected)]
     return {
-        "what": one.what, "phase": one.phase, "tf32": tf32, "error": max(error(*p) for p in pairs),
-        "minicnn": milliseconds(one.ours), "torch": milliseconds(one.torchs),
+        "what": operation.what, "phase": operation.phase, "tf32": tf32,
+        "error": max(error(*p) for p in pairs),
+        "minicnn": milliseconds(operation.ours), "torch": milliseconds(operation.theirs),
     }  # fmt: skip
 
 
@@ -164,8 +167,8 @@ def convolution(
         )  # fmt: skip
 
 
-def others() -> Iterator[Operation]:
-    """Operations that are limited by memory (pooling, batch norm, ReLU, the loss), and a dense layer."""
+def memory_bound() -> Iterator[Operation]:
+    """Operations whose speed memory limits: pooling, batch norm, ReLU, a sum."""
     backend = get_backend("cuda")
     n, c, size = small(128, 2), small(64, 4), small(32, 4)
     x, dy, pooled = arrays((n, c, size, size), (n, c, size, size), (n, c, size // 2, size // 2))
@@ -192,10 +195,10 @@ def others() -> Iterator[Operation]:
     )  # fmt: skip
     yield Operation("ReLU", "forward", lambda: backend.relu_forward(x), lambda: F.relu(x))
     yield Operation("add", "forward", lambda: backend.add_forward(x, dy), lambda: x + dy)
-    yield from dense_and_loss(backend)
 
 
-def dense_and_loss(backend: Backend) -> Iterator[Operation]:
+def dense_and_loss() -> Iterator[Operation]:
+    backend = get_backend("cuda")
     n, inputs, outputs = small(256, 4), small(3136, 8), small(128, 5)
     x, weight, bias, dy = arrays((n, inputs), (outputs, inputs), (outputs,), (n, outputs))
     labels = backend.asarray(np.arange(n) % outputs)
@@ -217,7 +220,7 @@ def dense_and_loss(backend: Backend) -> Iterator[Operation]:
 
 
 class Net(NamedTuple):
-    """A network on the device, the same one in torch, and a batch."""
+    """A network on the device, the same network in torch, and a batch."""
 
     name: str
     model: Sequential
@@ -243,27 +246,27 @@ def steps(keep: Keep, names: tuple[str, ...] = tuple(MODELS)) -> None:
     torch.backends.cudnn.benchmark = True
     set_tf32(False)
     for name in names:
-        one = net(name)
-        expected = one.module.eval()(one.x)
+        network = net(name)
+        expected = network.module.eval()(network.x)
         peers = {
-            "torch": (one.module, one.x.contiguous()),
+            "torch": (network.module, network.x.contiguous()),
             "torch channels-last": (
-                to_torch(one.model).to(DEVICE).to(memory_format=torch.channels_last),
-                one.x.contiguous(memory_format=torch.channels_last),
+                to_torch(network.model).to(DEVICE).to(memory_format=torch.channels_last),
+                network.x.contiguous(memory_format=torch.channels_last),
             ),
         }
-        wrong = error(torch.from_numpy(one.model.predict(one.model.backend.to_numpy(one.x))).to(DEVICE),
-                      expected)  # fmt: skip
-        trainer = Trainer(one.model, optim.SGD(lr=1e-4, momentum=0.9))
+        logits = network.model.predict(network.model.backend.to_numpy(network.x))
+        wrong = error(torch.from_numpy(logits).to(DEVICE), expected)
+        trainer = Trainer(network.model, optim.SGD(lr=1e-4, momentum=0.9))
         for tf32 in (False, True):
             set_tf32(tf32)
-            ours = {"step": partial(trainer.step, one.x, one.y),
-                    "inference": partial(one.model.forward, one.x, False)}  # fmt: skip
+            ours = {"step": partial(trainer.step, network.x, network.y),
+                    "inference": partial(network.model.forward, network.x, False)}  # fmt: skip
             for phase, work in ours.items():
-                row: Row = {"what": f"{name}, batch {len(one.y)}", "phase": phase, "tf32": tf32,
+                row: Row = {"what": f"{name}, batch {len(network.y)}", "phase": phase, "tf32": tf32,
                             "error": wrong, "minicnn": milliseconds(work)}  # fmt: skip
                 for peer, (module, x) in peers.items():
-                    row[peer] = torch_milliseconds(module, x, one.y, phase)
+                    row[peer] = torch_milliseconds(module, x, network.y, phase)
                 keep(row)
         set_tf32(False)
 
@@ -271,14 +274,14 @@ def steps(keep: Keep, names: tuple[str, ...] = tuple(MODELS)) -> None:
 def compiled(keep: Keep) -> None:
     """The same against torch.compile, which takes up to a minute for each network to compile."""
     for name in MODELS:
-        one = net(name)
-        x = one.x.contiguous(memory_format=torch.channels_last)
-        module = torch.compile(one.module.to(memory_format=torch.channels_last))
+        network = net(name)
+        x = network.x.contiguous(memory_format=torch.channels_last)
+        module = torch.compile(network.module.to(memory_format=torch.channels_last))
         for tf32 in (False, True):
             set_tf32(tf32)
             for phase in ("step", "inference"):
-                what = f"{name}, batch {len(one.y)}"
-                time_taken = torch_milliseconds(module, x, one.y, phase)
+                what = f"{name}, batch {len(network.y)}"
+                time_taken = torch_milliseconds(module, x, network.y, phase)
                 keep({"what": what, "phase": phase, "tf32": tf32, "torch.compile": time_taken})
         set_tf32(False)
 
