@@ -1,4 +1,4 @@
-# The two commands: `make train` and `make test`.  CONTRIBUTING.md lists the others.
+# The two main commands are `make train` and `make test`.  CONTRIBUTING.md lists the others.
 
 PYTHON ?= python3
 BACKEND ?= auto
@@ -10,13 +10,14 @@ CUDA_ORDERS := tests/test_ops.py tests/test_rules.py tests/test_fuse.py
 CUDA_ARCHITECTURES ?= 80 90
 EMULATED := MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda
 
-# setup.py builds the CUDA module wherever it finds a toolkit, which takes minutes; so that `make train` and
-# `make test` begin at once, here it is built on first use, or at installation with FORCE_CUDA=1.
+# Where setup.py finds a CUDA toolkit it builds the CUDA module, which takes minutes.  Here it does not, so that
+# `make train` and `make test` begin at once; the module is then built on first use.  FORCE_CUDA=1 builds it
+# at installation.
 export FORCE_CUDA ?= 0
 
 .PHONY: train test test-cuda cuda-report gpu lint format docs bench bench-quick figures lockstep reliability mutants mutants-quick sanitize sanitize-quick doctor clean
 
-# ---- environments: a stamp file per set of extras, renewed when pyproject.toml changes --------------
+# ---- environments: a stamp file for each set of extras, renewed when pyproject.toml changes ---------
 
 INSTALLED := $(VENV)/installed-numpy
 ifneq ($(BACKEND),numpy)
@@ -50,7 +51,7 @@ $(VENV)/installed-peers: $(VENV)/installed-dev
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch,datasets,dev,docs,peers]"
 	@touch $@
 
-# ---- what people call --------------------------------------------------------------------------------
+# ---- the commands ------------------------------------------------------------------------------------
 
 train: $(INSTALLED)
 	$(BIN)/python -m minicnn.train --backend $(BACKEND) --epochs 6 --out runs/make-train --overwrite
@@ -58,8 +59,9 @@ train: $(INSTALLED)
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile $(CUDA_PROOFS:%=--ignore %)
 
-# The cuda backend on the CPU: the suite on the emulated module, the threads of a block in three orders; the
-# proofs that the emulation and the sanitizers find what they should; the module that nvcc builds.
+# The cuda backend on a machine without a GPU.  First the suite on the emulated module; then some of it again
+# with the threads of a block in two other orders; then the tests that the emulation and the sanitizers find the
+# mistakes that they should, and those of the module that nvcc builds.
 test-cuda: $(VENV)/installed-dev
 	$(EMULATED) $(BIN)/pytest -n 2 -k cuda tests $(CUDA_PROOFS:%=--ignore %)
 	$(EMULATED) MINICNN_CUDA_ORDER=reversed $(BIN)/pytest -n 2 -k cuda $(CUDA_ORDERS)
@@ -87,14 +89,14 @@ format: $(VENV)/installed-dev
 sanitize:
 	$(MAKE) -C tests/csrc -j 2
 
-# Bugs planted one at a time in a copy of the sources: the tests must notice every one.
+# Plants bugs one at a time in a copy of the sources; the tests must notice every one.
 mutants: $(VENV)/installed-dev
 	$(BIN)/python -m scripts.mutants --save tests/mutants/results.json
 
 mutants-quick: $(VENV)/installed-dev
 	$(BIN)/python -m scripts.mutants --quick
 
-# CI's short form: no ThreadSanitizer
+# The short form for CI, without ThreadSanitizer.
 sanitize-quick:
 	$(MAKE) -C tests/csrc -j 2 asan compile
 
@@ -103,12 +105,13 @@ bench: $(VENV)/installed-dev
 	for threads in 2 1; do \
 	    $(BIN)/pytest benchmarks --threads $$threads --benchmark-json=build/bench-$$threads.json || exit 1; done
 
-# A few groups: small nets and their operations, without torch.compile.
+# A few groups only: small nets and their operations, without torch.compile.
 bench-quick: $(VENV)/installed-dev
 	@mkdir -p build
 	$(BIN)/pytest benchmarks -k "not compile and (lenet or (simple_cnn and 128))" --benchmark-json=build/bench.json
 
-# All that docs/benchmarks.md and docs/fused.md show but the whole trainings; each script can be run alone, too.
+# Measures everything that docs/benchmarks.md and docs/fused.md show, except whole trainings.  Each script can
+# also be run by itself.
 figures: $(VENV)/installed-peers
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/steps.py --threads 1 --no-compile \
@@ -120,13 +123,13 @@ figures: $(VENV)/installed-peers
 lockstep: $(VENV)/installed-dev
 	$(BIN)/python scripts/lockstep.py
 
-# 100 runs killed and resumed, 100,000 damaged files
+# Kills and resumes 100 runs, then reads 100,000 damaged files.
 reliability: $(VENV)/installed-dev
 	$(BIN)/python scripts/kill_resume.py --save
 	$(BIN)/python scripts/fuzz_readers.py --save
 
-# Any warning, a dead link among them, is an error (mkdocs.yml), but not with --quiet, which drops warnings before
-# they are counted.  The variable silences Material's notice that its support ends in May 2027.
+# mkdocs.yml makes every warning an error, dead links included.  Do not add --quiet: it drops warnings before they
+# are counted.  The variable silences Material's notice that its support ends in May 2027.
 docs: $(VENV)/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "open build/site/index.html; its search needs a server: $(BIN)/python -m http.server -d build/site"

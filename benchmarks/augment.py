@@ -1,9 +1,10 @@
-"""What augmentation costs beside a training step of simple_cnn on the cpp backend, batch 128 at 28x28.
+"""How much longer augmentation makes a training step: simple_cnn on the cpp backend, batch 128 at 28x28.
 
     python benchmarks/augment.py [--threads 2] [--seconds 4]
 
-Whole steps, fetching the batch included, with all of augmentation, with a usual choice, and without take
-turns; so do batches alone with one change each.  Writes benchmarks/results/augment.json.
+Three kinds of whole steps take turns, with the time to fetch the batch: with every kind of augmentation,
+with a usual choice, and without any.  After that, fetching batches alone is timed, with one kind of
+augmentation each.  Writes benchmarks/results/augment.json.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ BATCH = 128
 
 
 def endless(dataset: data.Dataset, augment: str) -> Iterator[data.batches.Batch]:
-    """Whole batches, epoch after epoch."""
+    """Full batches without end, epoch after epoch; the smaller last batch of an epoch is left out."""
     batches = data.Batches(
         dataset.train, BATCH, mean=dataset.mean, std=dataset.std, augment=Augment.parse(augment),
         num_classes=10,

@@ -1,4 +1,7 @@
-"""Whole training steps and inference: a group per net, batch and phase, a row per backend and peer."""
+"""Whole training steps and inference: a group for each net, batch size and phase.
+
+In a group there is a row for each backend and each peer.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ BATCHES = [(name, n) for name, net in NETS.items() for n in net.batches]
 OURS = tuple(row for row in BACKENDS if row not in TRAINING)
 
 
-def called(
+def call_of(
     make: Callable[[str, str, int], Callable[[], Any]], row: str, name: str, n: int
 ) -> Callable[[], Any]:
-    """The row's call; skips where its library is missing, or where it would mostly wait."""
+    """The row's call; skips the test if its library is missing or it takes too long at this batch size."""
     if row in ("torch.compile", *OURS) and n not in (1, NETS[name].batches[0]):
         pytest.skip("at a net's main batch size and at 1 only: it takes long")
     try:
@@ -26,11 +29,11 @@ def called(
         pytest.skip(str(error))
 
 
-# Inference first: OpenVINO forks, and must not do so under JAX's threads.
+# Inference comes first: OpenVINO forks, which is not safe once JAX has started its threads.
 @pytest.mark.parametrize("row", [*INFERENCE, *OURS])
 @pytest.mark.parametrize(("name", "n"), BATCHES)
 def test_inference(benchmark: Any, name: str, n: int, row: str) -> None:
-    call = called(inference, row, name, n)
+    call = call_of(inference, row, name, n)
     benchmark.group = f"{name}-{n}-inference"
     logits = benchmark.pedantic(call, rounds=10, warmup_rounds=2)
     np.testing.assert_allclose(logits, inference("torch eager", name, n)(), rtol=1e-3, atol=1e-4)
@@ -39,7 +42,7 @@ def test_inference(benchmark: Any, name: str, n: int, row: str) -> None:
 @pytest.mark.parametrize("row", [*TRAINING, *OURS])
 @pytest.mark.parametrize(("name", "n"), BATCHES)
 def test_step(benchmark: Any, name: str, n: int, row: str) -> None:
-    step = called(training_step, row, name, n)
+    step = call_of(training_step, row, name, n)
     assert step() == pytest.approx(training_step("torch eager", name, n)(), rel=1e-4)
     benchmark.group = f"{name}-{n}-step"
     benchmark.pedantic(step, rounds=5, warmup_rounds=1)

@@ -1,5 +1,8 @@
-"""Operations on the shapes of real networks: a group per op, shape and direction, a row per backend and per
-way of running PyTorch.  Every result is checked against PyTorch's outside the timed region."""
+"""Operations on the shapes of real networks: a group for each operation, shape and direction.
+
+In a group there is a row for each backend and each way to run PyTorch.  Outside the timing, every result is
+compared with PyTorch's.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def test_kernel(benchmark: Any, kernel: Kernel, row: str) -> None:
     benchmark.extra_info["row"] = row
     results = benchmark.pedantic(kernel.make(row), rounds=10, warmup_rounds=2)
     check(kernel, row, results, kernel.make("torch eager")())
-    if benchmark.stats is not None:  # None with --benchmark-disable
+    if benchmark.stats is not None:  # it is None with --benchmark-disable
         rate = 1e-9 / benchmark.stats.stats.median
         benchmark.extra_info |= {
             "GFLOP/s": round(kernel.flops * rate, 1),

@@ -1,4 +1,4 @@
-"""How many threads are timed, and the machine in every result."""
+"""The option --threads, and a description of the machine in every result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rows import THREADS, use_threads
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--threads", type=int, default=THREADS, help="threads of everybody who computes")
+    parser.addoption("--threads", type=int, default=THREADS, help="threads of minicnn and of its peers")
 
 
 @pytest.fixture(scope="session", autouse=True)

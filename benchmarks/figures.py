@@ -1,12 +1,13 @@
 """The plots of docs/images, drawn from the saved results; report.py calls this.
 
-Axes of speeds begin at 0, and a line marks where both sides are alike.
+The axes of speeds begin at 0.  In plots of a ratio a line marks 1, where both sides are equally fast.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ PHASE_COLORS = {"training": "#0b6e99", "inference": "#7fb8d1"}
 
 
 def speedup(result: Result) -> Figure:
-    """Bars: PyTorch's fastest time over minicnn's, each net at its main batch size."""
+    """Bars: PyTorch's best time divided by minicnn's, for each net at its main batch size."""
     entries = main_entries(result, threads=2)
     nets = [name for name in NETS if any(net == name for net, _ in entries)]
     figure, axes = new_axes(7, 0.7 + 0.62 * len(nets))
@@ -58,7 +59,7 @@ def finish_ratio(axes: Any, label: str) -> None:
 
 
 def steps_of(phase: str, threads: int) -> Result:
-    """The measured steps of this phase and number of threads, if there are several batch sizes."""
+    """The steps measured in this phase with so many threads; empty for fewer than four batch sizes."""
     found = {
         key: e
         for key, e in load("steps").items()
@@ -71,7 +72,7 @@ def batches(entries: Result) -> Figure:
     """Lines: images a second against the batch size, a panel for each net."""
     nets = [name for name in NETS if any(e["net"] == name for e in entries.values())]
     columns = min(3, len(nets))
-    lines = -(-len(nets) // columns)
+    lines = math.ceil(len(nets) / columns)
     figure = new_figure(max(6.2, 3.1 * columns), 2.5 * lines + 0.5)
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes, name in zip(panels, nets, strict=False):
@@ -82,8 +83,8 @@ def batches(entries: Result) -> Figure:
     ordered = [handles[row] for row in COLORS if row in handles]
     figure.legend(handles=ordered, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     one = next(iter(entries.values()))
-    words = f"{one['phase']}, {count(one['machine']['threads'])}"
-    figure.suptitle(f"images a second against the batch size: {words}", fontsize=10)
+    phase_and_threads = f"{one['phase']}, {count(one['machine']['threads'])}"
+    figure.suptitle(f"images a second against the batch size: {phase_and_threads}", fontsize=10)
     return figure
 
 
@@ -96,7 +97,7 @@ def panel(axes: Any, name: str, entries: list[Result]) -> None:
         )
         if points:
             x, y = zip(*points, strict=True)
-            line = "o" if row == "torch.compile" else "o-"  # measured at two batch sizes: no line between
+            line = "o" if row == "torch.compile" else "o-"  # measured at two batch sizes only
             axes.plot(x, y, line, color=color, label=row, markersize=3.5, zorder=3 if row == OURS else 2,
                       linewidth=2 if row == OURS else 1.2)  # fmt: skip
     axes.set_xscale("log", base=2)
@@ -108,7 +109,7 @@ def panel(axes: Any, name: str, entries: list[Result]) -> None:
 
 
 def roofline(result: Result) -> Figure:
-    """Dots: shares of the FMA peak, and for operations without products shares of bandwidth."""
+    """Dots: shares of the FMA peak; for operations without multiply-adds, shares of the bandwidth."""
     kernels = result["kernels"]
     products = [name for name, kernel in kernels.items() if kernel["MFLOP"]]
     others = [name for name in kernels if name not in products]
@@ -131,7 +132,10 @@ def roofline(result: Result) -> Figure:
 
 
 def dots(axes: Any, names: list[str], result: Result, which: int, labels: list[str]) -> None:
-    """A line for each kernel between PyTorch's share and minicnn's; ``which`` peak it is a share of."""
+    """A line for each kernel from PyTorch's share to minicnn's.
+
+    ``which`` names the peak that it is a share of: 0 for multiply-adds, 1 for bandwidth.
+    """
     for row, name in enumerate(names):
         kernel = result["kernels"].get(name)
         if kernel is None:
@@ -152,7 +156,7 @@ def dots(axes: Any, names: list[str], result: Result, which: int, labels: list[s
 
 
 def memory(result: Result) -> Figure:
-    """Bars: peak memory of training."""
+    """Bars: how much memory training takes at its peak, for each net and side."""
     grown = result["peak growth, MB"]
     sides = list(next(iter(grown.values())))
     figure, axes = new_axes(7, 0.8 + 0.75 * len(grown))
@@ -171,16 +175,15 @@ def memory(result: Result) -> Figure:
 
 
 def ladder(result: Result) -> Figure:
-    """Bars: GFLOP/s of each step of the fused kernel, of the library and of PyTorch."""
+    """Bars: GFLOP/s of each step of docs/fused.md, of the library's kernel and of PyTorch."""
     rows = ladder_rows(result)
     figure, axes = new_axes(7, 0.9 + 0.36 * len(rows))
-    for place, (name, label, _) in enumerate(rows):
+    for place, (name, _, _) in enumerate(rows):
         rate = 2e-6 * result["multiply-adds"] / result["forward, ms"][name]
         color = "#7fb8d1" if name.startswith("step") else COLORS.get(name, COLORS[OURS])
         axes.barh(place, rate, 0.7, color=color)
         axes.text(rate + 4, place, f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}", va="center", fontsize=9,
                   bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
-        rows[place] = (name, label, place)
     axes.set_yticks(range(len(rows)), [label for _, label, _ in rows])
     axes.invert_yaxis()
     for threads, peak in result["GFLOP/s at peak"].items():
@@ -202,11 +205,14 @@ PLOTS: dict[str, tuple[Callable[[], Result], Callable[[Result], Figure]]] = {
         for threads in (1, 2)
     },
 }
-"""The plots by file name: what each shows (nothing where it was not measured), and how."""
+"""For each plot's file name, a call that loads its result and a function that draws it.
+
+A result that was not measured is empty.
+"""
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of so many inches, which no window shows."""
+    """A figure of this size in inches, which opens no window."""
     from matplotlib.figure import Figure
 
     return Figure((width, height), layout="constrained")
@@ -218,19 +224,19 @@ def new_axes(width: float, height: float) -> tuple[Figure, Any]:
     return figure, figure.subplots()
 
 
-def shown(name: str) -> str:
-    """A hash of the result that a plot shows; empty where there is none."""
+def result_hash(name: str) -> str:
+    """A hash of the result that a plot shows; empty if there is no result."""
     result = PLOTS[name][0]()
     return hashlib.sha256(json.dumps(result).encode()).hexdigest()[:16] if result else ""
 
 
 def stale() -> list[str]:
-    """The plots that are missing, or show another result than the saved one."""
+    """The plots that are missing, or that were drawn from another result than the saved one."""
     from PIL import Image
 
     found = []
     for name in PLOTS:
-        path, wanted = IMAGES / f"{name}.png", shown(name)
+        path, wanted = IMAGES / f"{name}.png", result_hash(name)
         if wanted and not path.exists():
             found.append(path.name)
         elif wanted:
@@ -241,12 +247,14 @@ def stale() -> list[str]:
 
 
 def draw(files: Iterable[str]) -> None:
-    """Draw these plots of docs/images; matplotlib's own settings stay what they were."""
+    """Draw these plots of docs/images.  Matplotlib's global settings are not changed."""
     import matplotlib
 
     for file in files:
         name = file.removesuffix(".png")
         result, plot = PLOTS[name]
         with matplotlib.rc_context(LOOKS):
-            plot(result()).savefig(IMAGES / file, dpi=140, metadata={KEY: shown(name), "Software": None})
+            plot(result()).savefig(
+                IMAGES / file, dpi=140, metadata={KEY: result_hash(name), "Software": None}
+            )
         print(f"drawn: {IMAGES / file}")

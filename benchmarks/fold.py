@@ -1,9 +1,9 @@
-"""What folding batch norms into convolutions saves: inference of resnet20, 128 images of 32×32, in turn.
+"""How much time it saves to fold batch norms into convolutions: inference of resnet20, 128 images of 32×32.
 
     python benchmarks/fold.py [--threads 2] [--seconds 3]
 
-minicnn with batch norms folded, with them as fused operations of their own, and PyTorch eager,
-channels-last and through torch.compile; all are checked to agree first.
+These take turns, after a check that their results agree: minicnn with batch norms folded, minicnn with
+batch norms as operations of their own, and PyTorch eager, channels-last and through torch.compile.
 Writes benchmarks/results/fold.json.
 """
 
@@ -24,7 +24,7 @@ BATCH, SIZE = 128, 32
 
 
 def trained_like(seed: int) -> Sequential:
-    """A resnet20 whose batch norms have statistics and maps of their own, as after training."""
+    """A resnet20 whose batch norms differ in statistics, scales and shifts, as after training."""
     model = models.create("resnet20", in_channels=3, num_classes=10, image_size=SIZE, backend="cpp")
     rng = np.random.default_rng(seed)
     state = model.state_dict()

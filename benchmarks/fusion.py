@@ -1,12 +1,13 @@
-"""What fused operations save of a training step, and what two more could at most, in turn in one process.
+"""How much time fused operations save in a training step, and the most that two further ones could save.
 
     python benchmarks/fusion.py        writes benchmarks/results/fusion.json
 
-The step of a net as it is; with one fused operation after the other replaced by its composition, the
-operations that it stands for; with all of them replaced.  Then two that bound what is not built: the sums
-of batch norm for nothing, as if the convolution before had gathered them, and batch norm's whole forward
-pass for nothing, as if the next convolution normalised what it loads, too.  These two compute something
-else; only their time counts.
+Several versions of a net's step take turns in one process.  The first is the step as it is.  In each of the
+next ones, one fused operation is replaced by its composition, the separate operations that it combines; in
+one more, all of them are replaced.  The last two show the most that two fusions could save which are not
+built.  One leaves out the sums of batch norm, as if the convolution before it had computed them for free.
+The other leaves out batch norm's whole forward pass, as if the next convolution also normalised the values
+that it loads.  The results of these two are wrong, and only their time is used.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ IMAGES = {
     "simple_cnn": (128, 1, 28, 28), "fast_resnet": (128, 1, 28, 28), "resnet20": (128, 3, 32, 32),
     "resnet18": (32, 3, 64, 64),
 }  # fmt: skip
-SECONDS = 6.0  # of measuring each side
+SECONDS = 6.0  # of measuring, for each side
 
 
 def composed(*ops: str) -> CppBackend:
-    """The cpp backend, which computes these operations as the primitives that they stand for."""
+    """The cpp backend, but these fused operations are computed by their primitives."""
     backend = CppBackend()
     if "conv2d_relu_max_pool2d" in ops:
-        ops += ("conv2d_max_pool2d",)  # of which it is composed
+        ops += ("conv2d_max_pool2d",)  # its composition uses this one
     for op in ops:
         for name in (f"{op}_forward", f"{op}_backward"):
             setattr(backend, name, getattr(Backend, name).__get__(backend))
@@ -45,34 +46,34 @@ def composed(*ops: str) -> CppBackend:
 
 
 def without_sums() -> CppBackend:
-    """The cpp backend, whose batch norms do not sum: they take the running statistics."""
+    """The cpp backend, but batch norms compute no sums: they use the running statistics."""
     backend = CppBackend()
 
-    def never_sums(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def with_running_statistics(forward: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *arrays, **options: forward(*arrays, **options | {"training": False})
 
     for op in NORMS:
-        setattr(backend, f"{op}_forward", never_sums(getattr(backend, f"{op}_forward")))
+        setattr(backend, f"{op}_forward", with_running_statistics(getattr(backend, f"{op}_forward")))
     return backend
 
 
 def without_norms() -> CppBackend:
-    """The cpp backend, whose batch norms give in every step what they gave in the first."""
+    """The cpp backend, but in every step batch norms return what they returned in the first."""
     backend = CppBackend()
 
-    def remembers(forward: Callable[..., Any]) -> Callable[..., Any]:
-        given: dict[int, Any] = {}
+    def from_first_step(forward: Callable[..., Any]) -> Callable[..., Any]:
+        returned: dict[int, Any] = {}
 
         def run(x: Any, *arrays: Any, **options: Any) -> Any:
             key = id(arrays[-1])  # the running variance, which no two batch norms share
-            if key not in given:
-                given[key] = forward(x, *arrays, **options)
-            return given[key]
+            if key not in returned:
+                returned[key] = forward(x, *arrays, **options)
+            return returned[key]
 
         return run
 
     for op in NORMS:
-        setattr(backend, f"{op}_forward", remembers(getattr(backend, f"{op}_forward")))
+        setattr(backend, f"{op}_forward", from_first_step(getattr(backend, f"{op}_forward")))
     return backend
 
 
@@ -84,7 +85,7 @@ def build(name: str, backend: Backend) -> Sequential:
 
 
 def steps(name: str) -> dict[str, Callable[[], float]]:
-    """The step with each backend, by what is different in it."""
+    """The training step with each backend; the keys say what is different in it."""
     ops = {node.op for node in build(name, CppBackend()).graph(training=True)}
     used = [op for op in OPS if op in ops]
     backends = {"as it is": CppBackend()}

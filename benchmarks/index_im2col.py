@@ -1,7 +1,7 @@
-"""A training step as NumPy CNNs are usually written, for comparison: im2col by index arrays.
+"""A training step as it is usually written in NumPy, for comparison: im2col with index arrays.
 
-Every value of every patch is fetched through an index array, col2im adds back with np.add.at, and
-each layer makes the arrays it likes, in NCHW.  Same nets, same numbers, as `minicnn.models`.
+Every value of every patch is read through an index array, np.add.at adds the gradients back, and every
+layer allocates new NCHW arrays.  The nets are those of `minicnn.models`, and give the same numbers.
 """
 
 from __future__ import annotations

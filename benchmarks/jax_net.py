@@ -1,6 +1,6 @@
-"""A minicnn model in JAX, channels-last and jitted: the peer of whole training steps.
+"""A minicnn model in JAX, channels-last and jitted, to compare whole training steps with.
 
-JAX is an optional peer (the extra ``peers``); importing this module imports it.
+Importing this module imports JAX, which only the extra ``peers`` installs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STATISTICS = ("running_mean", "running_var")
 def training_step(
     model: Sequential, x: np.ndarray, y: np.ndarray, lr: float, momentum: float
 ) -> Callable[[], float]:
-    """SGD on cross-entropy of one batch x (N,C,H,W), y (N,), from the model's weights."""
+    """Steps of SGD on the cross-entropy of one batch x (N,C,H,W), y (N,), from the model's weights on."""
     net = JaxNet(model)
     images, labels = jnp.asarray(x.transpose(0, 2, 3, 1)), jnp.asarray(y)
 
@@ -43,7 +43,8 @@ def training_step(
     state.append(net.statistics)
 
     def run() -> float:
-        loss, *state[:] = jitted(*state)
+        loss, *updated = jitted(*state)
+        state[:] = updated
         jax.block_until_ready(state)
         return float(loss)
 
@@ -115,7 +116,7 @@ class JaxNet:
 
 
 def max_pool(layer: layers.MaxPool2d, x: Array) -> Array:
-    """The layer's max-pool of x (N,H,W,C), also where ceil_mode makes the last window stick out."""
+    """The layer's max-pool of x (N,H,W,C); with ceil_mode the last window may reach beyond the map."""
     kernel, stride, padding, _, _ = layer.pool
     sizes = x.shape[1:3]
     outputs = layer.output_shape((x.shape[3], *sizes))[1:]
@@ -123,7 +124,7 @@ def max_pool(layer: layers.MaxPool2d, x: Array) -> Array:
         (p, (out - 1) * s + k - size - p)
         for out, size, k, s, p in zip(outputs, sizes, kernel, stride, padding, strict=True)
     ]
-    # a window may also end before the map does: what it leaves out is cut off
+    # if the last window ends before the map does, the rest of the map is cut off
     x = x[:, : sizes[0] + min(0, pads[0][1]), : sizes[1] + min(0, pads[1][1])]
     around = [(0, 0), *((before, max(0, after)) for before, after in pads), (0, 0)]
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, *kernel, 1), (1, *stride, 1), around)

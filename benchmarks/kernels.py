@@ -1,4 +1,4 @@
-"""The operations on the shapes of real networks: what each costs at least, and a call of it for each row.
+"""The operations on the shapes of real networks: the least work of each, and a call of it for each row.
 
 A row is ``minicnn numpy``, ``minicnn cpp``, ``minicnn cuda``, or a name of `peers.PEERS`.
 """
@@ -25,9 +25,10 @@ Arrays = list[Any]
 class Kernel(NamedTuple):
     """One operation on one shape in one direction.
 
-    ``flops`` are those of the plain sum, two for a multiply-add; ``bytes`` those of reading each input and
-    writing each output once.  ``make(row)`` gives a call that returns the outputs.  ``comparable`` is False
-    where float32 implementations may differ much: winners of a max-pool that nearly tie.
+    ``flops`` counts the plain sum, two for each multiply-add; ``bytes`` counts each input read once and
+    each output written once.  ``make(row)`` gives a call that returns the outputs.  ``comparable`` is False
+    where correct float32 results may differ much: if two values of a pooling window are nearly equal,
+    rounding decides which one gets the gradient.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Kernel(NamedTuple):
 
 
 def kernels() -> list[Kernel]:
-    """All of them."""
+    """Every operation on every shape, forward and backward."""
     found = []
     for name, shape in CONVS.items():
         for fused in (False, True) if shape.pool else (False,):
@@ -50,7 +51,7 @@ def kernels() -> list[Kernel]:
 
 
 def backend_of(row: str) -> Backend | None:
-    """minicnn's backend of this name; None for a peer."""
+    """The backend of a row such as ``minicnn cpp``; None for a peer."""
     return get_backend(row.removeprefix("minicnn ")) if row.startswith("minicnn ") else None
 
 
@@ -63,7 +64,7 @@ def no_grad(call: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
 
 
 def conv(name: str, shape: ConvShape, fused: bool, backward: bool) -> Kernel:
-    """conv2d, or conv2d_relu_max_pool2d where the network has it."""
+    """conv2d, or conv2d_relu_max_pool2d if ``fused``."""
     attributes = Conv((shape.stride,) * 2, (shape.padding,) * 2, (1, 1), shape.groups)
     side = shape.out // 2 if fused else shape.out
     x_shape, dy_shape = (shape.n, shape.c, shape.size, shape.size), (shape.n, shape.f, side, side)
@@ -98,7 +99,7 @@ def conv(name: str, shape: ConvShape, fused: bool, backward: bool) -> Kernel:
         inputs = [images(x), images(weight), torch.from_numpy(bias)]
         return torch_call(row, layer, inputs, images(dy) if backward else None)
 
-    times = 2 if backward else 1  # x and the weights are read, and in backward their gradients written
+    times = 2 if backward else 1  # x and the weights are read; backward writes their gradients too
     numbers = times * (math.prod(x_shape) + math.prod(weight_shape)) + math.prod(dy_shape)
     size = 4 * numbers + (math.prod(dy_shape) if fused else 0)
     op, direction = "conv2d_relu_max_pool2d" if fused else "conv2d", "backward" if backward else "forward"
@@ -109,7 +110,7 @@ def conv(name: str, shape: ConvShape, fused: bool, backward: bool) -> Kernel:
 def torch_call(
     row: str, layer: Callable[..., torch.Tensor], inputs: Arrays, dy: torch.Tensor | None
 ) -> Callable[[], Arrays]:
-    """Forward of a function of the inputs, or, with ``dy``, all its gradients."""
+    """The value of ``layer`` at the inputs, or with ``dy`` the gradients to all of them."""
     wrapped = PEERS[row].wrap(layer)
     if dy is None:
         run = no_grad(wrapped)
@@ -144,17 +145,17 @@ def image_kernel(
     op: str, name: str, backward: bool, ours: Callable[[Backend, Any, Any], Callable[[], Arrays]],
     layer: Callable[..., Any], constants: Arrays, numbers: tuple[float, float],
 ) -> Kernel:  # fmt: skip
-    """An operation on a batch of images that multiplies nothing to speak of.
+    """An operation on a batch of images that has hardly any multiply-adds.
 
-    ``ours(backend, x, dy)`` is the call with a backend, ``layer(x, *constants)`` torch's operation;
-    ``numbers`` are the bytes that forward and backward read and write for each pixel and channel.
+    ``ours(backend, x, dy)`` is the call with a backend, ``layer(x, *constants)`` is torch's operation, and
+    ``numbers`` are the bytes that forward and backward move for each pixel and channel.
     """
     n, c, size = IMAGES[name]
 
     def make(row: str) -> Callable[[], Arrays]:
         x, backend = normal(n, c, size, size), backend_of(row)
         side = size // 2 if op == "max_pool2d" else size
-        dy = normal(n, c, side, side)[::-1].copy()  # turned round, as x has the same numbers
+        dy = normal(n, c, side, side)[::-1].copy()  # reversed, so that its numbers are not those of x
         if backend is not None:
             return ours(backend, backend.asarray(x), backend.asarray(dy))
         images = PEERS[row].images
@@ -162,11 +163,13 @@ def image_kernel(
         return torch_call(row, layer, inputs, images(dy) if backward else None)
 
     direction = "backward" if backward else "forward"
-    return Kernel(f"{op}-{name}-{direction}", 0, round(numbers[backward] * n * c * size**2), make)
+    forward_bytes, backward_bytes = numbers
+    moved = (backward_bytes if backward else forward_bytes) * n * c * size**2
+    return Kernel(f"{op}-{name}-{direction}", 0, round(moved), make)
 
 
 def max_pool(name: str, backward: bool) -> Kernel:
-    """2x2, with the winners, as in training."""
+    """A 2x2 max-pool that also returns the winners, as in training."""
 
     def ours(backend: Backend, x: Any, dy: Any) -> Callable[[], Arrays]:
         options = POOL._asdict()
@@ -179,12 +182,12 @@ def max_pool(name: str, backward: bool) -> Kernel:
     def layer(x: Any) -> Any:
         return F.max_pool2d(x, 2) if backward else F.max_pool2d(x, 2, return_indices=True)[0]
 
-    # a quarter as many maxima, of four bytes, and winners, of one
+    # for each value of x, 4 bytes; for each window of four values, a maximum of 4 bytes and a winner of 1
     return image_kernel("max_pool2d", name, backward, ours, layer, [], (4 + 5 / 4, 4 + 5 / 4))
 
 
 def batch_norm(name: str, backward: bool) -> Kernel:
-    """In training."""
+    """Batch norm as in training."""
     c = IMAGES[name][1]
     ones, zeros = np.ones(c, np.float32), np.zeros(c, np.float32)
 
@@ -216,7 +219,7 @@ def relu(name: str, backward: bool) -> Kernel:
 
 
 def check(kernel: Kernel, row: str, results: Arrays, expected: Arrays) -> None:
-    """Raise AssertionError unless the row's results are the expected ones, of torch."""
+    """Raise AssertionError unless the row's results agree with torch's, which are ``expected``."""
     backend = backend_of(row)
     for got, want in zip(results, expected, strict=True):
         array = got.numpy() if backend is None else backend.to_numpy(got)

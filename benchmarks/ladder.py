@@ -1,9 +1,10 @@
-"""The fused kernel from naive to final: the steps of examples/fused, in turn with the library and PyTorch.
+"""Times the steps of examples/fused, from the naive kernel to the last one, with the library and PyTorch.
 
     python benchmarks/ladder.py [--seconds 1.5]
 
-The layer is simple_cnn's second one at batch 128.  Every step is checked against PyTorch first, value for
-value.  Writes benchmarks/results/ladder.json, from which benchmarks/report.py fills docs/fused.md.
+They take turns on the second convolution of simple_cnn at batch 128.  First, every value of every step is
+compared with PyTorch's.  Writes benchmarks/results/ladder.json, from which benchmarks/report.py fills
+docs/fused.md.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ CONV, POOL = Conv((1, 1), (1, 1), (1, 1), 1), Pool((2, 2), (2, 2), (0, 0), (1, 1
 
 
 def library_calls(p: fused_steps.Problem, dy: np.ndarray) -> tuple[Call, Call]:
-    """minicnn's own fused operation, forward as in training, and backward to the weights."""
+    """minicnn's own fused operation: forward as in training, and the gradient to the weights."""
     backend = minicnn.get_backend("cpp")
     x, weight, bias, d = (backend.asarray(a) for a in (*p, dy))
     _, saved = backend.conv2d_relu_max_pool2d_forward(x, weight, bias, conv=CONV, pool=POOL)
@@ -51,7 +52,7 @@ def library_calls(p: fused_steps.Problem, dy: np.ndarray) -> tuple[Call, Call]:
 
 
 def torch_calls(row: str, p: fused_steps.Problem, dy: np.ndarray) -> tuple[Call, Call]:
-    """The same in PyTorch: forward with what backward needs, and the gradient to the weights."""
+    """The same in PyTorch: forward, which keeps what backward needs, and the gradient to the weights."""
     peer = PEERS[row]
     x, weight, d = map(peer.images, (p.x, p.weight, dy))
     bias = torch.from_numpy(p.bias)

@@ -1,9 +1,9 @@
-"""Peak memory of a training step, minicnn's and PyTorch's, each in a process of its own.
+"""Peak memory of training steps in minicnn and PyTorch, each measured in a process of its own.
 
     python benchmarks/memory.py        writes benchmarks/results/memory.json
 
-The figure is the growth of the process's peak resident memory from before the first step until after
-five steps; libraries and the net itself are loaded before.
+The figure says by how much five steps raise the peak resident memory of the process.  Libraries and the net
+are loaded before the first step, so they are not counted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The nets that are timed whole, and their twins in PyTorch."""
+"""The nets that are timed as a whole, and a training step of PyTorch."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ def vgg_like() -> Sequential:
 
 
 class Net(NamedTuple):
-    """A net's image shape (C,H,W), and the batch sizes it is timed at, first the one that stands for it.
+    """A net's image shape (C,H,W), and the batch sizes that it is timed at, the main one first.
 
-    At the learning rate ``lr`` one step changes the loss by far more than its rounding, and by no more than
-    the gradient foretells, so that losses after a step tell whether gradients agree.
+    The learning rate ``lr`` is so large that a step changes the loss by far more than its rounding error,
+    and so small that the change is the one that the gradient predicts.  So if two sides have the same loss
+    after a step, their gradients agree.
     """
 
     shape: tuple[int, int, int]
@@ -47,7 +48,7 @@ NETS = {
 
 
 def build(name: str, backend: str) -> Sequential:
-    """A net of NETS with 10 classes, without dropout, whose masks PyTorch would draw otherwise."""
+    """A net of NETS with 10 classes.  Its dropout is turned off, since PyTorch would draw other masks."""
     if name == "vgg_like":
         model = vgg_like()
         model.bind(backend)
@@ -71,7 +72,7 @@ def batch(name: str, n: int) -> tuple[np.ndarray, np.ndarray]:
 def torch_step(
     module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, lr: float, momentum: float = 0.0
 ) -> Callable[[], float]:
-    """A training step of PyTorch on one batch, SGD on cross-entropy, as one plainly writes it."""
+    """A plain training step of PyTorch on one batch: SGD on cross-entropy."""
     optimizer = torch.optim.SGD(module.parameters(), lr, momentum)
 
     def step() -> float:

@@ -1,4 +1,4 @@
-"""A training step of the NumPy backend beside PyTorch eager and a NumPy CNN as usually written.
+"""A training step of the NumPy backend, compared with PyTorch eager and a NumPy CNN as usually written.
 
 python benchmarks/numpy_steps.py        writes benchmarks/results/numpy_steps.json
 """
@@ -16,7 +16,7 @@ BATCH, THREADS = 128, 2
 
 
 def steps(name: str) -> dict[str, Callable[[], float]]:
-    """The three training steps on one batch from the same weights."""
+    """The three training steps, on the same batch and from the same weights."""
     x, y = batch(name, BATCH)
     usual = UsualNet(build(name, "numpy").state_dict(), name)
     return {

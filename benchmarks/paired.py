@@ -1,4 +1,4 @@
-"""Timing that holds on a noisy machine: the sides take turns, and ratios of medians are reported."""
+"""Timing that can be trusted on a noisy machine: the sides take turns, and medians are reported."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 
+SETTLE_SECONDS = 0.02
+"""How long a side is called untimed at the beginning of its turn.
 
-SETTLE, TIMED, TURN = 0.02, 3, 0.3
-"""Seconds of untimed calls before a side is timed; how many calls are timed in each of its turns, or after
-how many seconds a turn is over all the same.
-
-Thread pools spin for some milliseconds after a call, so the side before would slow the first calls.
+The threads of the previous side still spin for some milliseconds, and would slow the first calls.
 """
+CALLS_PER_TURN = 3
+"""How many calls are timed in each turn."""
+TURN_SECONDS = 0.3
+"""After this time a turn ends, even if fewer calls were timed."""
 
 
 def time_in_turn(
@@ -30,7 +32,7 @@ def time_in_turn(
 ) -> dict[str, float]:
     """Median milliseconds of a call of each side; the sides take turns, round after round.
 
-    ``seconds`` is the time of each side in all, but ``least_rounds`` rounds are made.
+    ``seconds`` is the whole time for each side; at least ``least_rounds`` rounds are made.
     """
     times: dict[str, list[float]] = {name: [] for name in sides}
     end = time.perf_counter() + seconds * len(sides)
@@ -38,23 +40,23 @@ def time_in_turn(
     while time.perf_counter() < end or rounds < least_rounds:
         rounds += 1
         for name, call in sides.items():
-            settled = time.perf_counter() + SETTLE
+            settled = time.perf_counter() + SETTLE_SECONDS
             call()
             while time.perf_counter() < settled:
                 call()
-            over = time.perf_counter() + TURN
-            for _ in range(TIMED):
+            end_of_turn = time.perf_counter() + TURN_SECONDS
+            for _ in range(CALLS_PER_TURN):
                 start = time.perf_counter()
                 call()
                 end_of_call = time.perf_counter()
                 times[name].append((end_of_call - start) * 1e3)
-                if end_of_call > over:
+                if end_of_call > end_of_turn:
                     break
     return {name: statistics.median(samples) for name, samples in times.items()}
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What a figure depends on: processor, threads, versions of what is installed, compiler, commit."""
+    """What a figure depends on: processor, threads, versions of the libraries, compiler, commit."""
     import numpy as np
     import torch
 
@@ -72,7 +74,7 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def version_of(package: str) -> str:
-    """The version that is installed; empty where none is."""
+    """The installed version of a package; empty if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -80,7 +82,7 @@ def version_of(package: str) -> str:
 
 
 def first_line(*command: str) -> str:
-    """The first line that a command prints; empty where it cannot be run."""
+    """The first line that a command prints; empty if the command cannot be run."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:

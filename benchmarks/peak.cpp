@@ -1,6 +1,9 @@
-// The machine's greatest rate of fused multiply-adds in float32, independent chains held in registers, and
-// of reading and writing memory, a copy of arrays far larger than the caches. Arguments: fma or copy, and
-// the number of threads.  Prints GFLOP/s or GB/s, the best of several tries.
+// Measures one of the machine's two peaks.
+//
+//     peak fma THREADS     GFLOP/s of float32 multiply-adds: independent sums that stay in registers
+//     peak copy THREADS    GB/s, read and written, when arrays far larger than the caches are copied
+//
+// Prints the best of several tries.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -27,7 +30,7 @@ constexpr std::size_t megabytes = 256;  // each of source and copy, for each thr
 static float multiply_add() {
     Vector sums[chains] = {};
     Vector factor = sums[0] + 0.999999f, term = sums[0] + 1e-6f;
-    // What the compiler cannot know to be equal it cannot merge into one chain.
+    // The compiler must not see that the chains are equal, or it would merge them into one.
     asm volatile("" : "+m"(factor), "+m"(term));
     for (Vector& sum : sums) asm volatile("" : "+m"(sum));
     for (long i = 0; i < rounds; ++i) {
@@ -39,7 +42,7 @@ static float multiply_add() {
     return total;
 }
 
-// The least seconds that `threads` threads take to run work(thread) side by side.
+// The shortest time in seconds in which `threads` threads run work(thread) side by side.
 static double best_seconds(int threads, const std::function<void(int)>& work) {
     double best = 1e30;
     for (int i = 0; i < tries; ++i) {

@@ -1,4 +1,4 @@
-"""The machine's measured peaks, which the kernels' rates are shares of."""
+"""The measured peaks of this machine, with which the kernels' rates are compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def peak_gflops(threads: int) -> float:
 
 
 def peak_gigabytes(threads: int) -> float:
-    """GB/s, read and written together, that a copy of large arrays reaches with this many threads."""
+    """GB/s that a copy of large arrays reaches with this many threads; reading and writing both count."""
     return _peak("copy", threads)
 
 

@@ -1,4 +1,4 @@
-"""The ways of running PyTorch that the benchmarks compare with, a row each."""
+"""The ways to run PyTorch that minicnn is compared with; each is a row in the tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 class Peer(NamedTuple):
-    """Memory order of images and filters, and whether torch.compile translates the call."""
+    """The memory order of images and filters, and whether torch.compile compiles the call."""
 
     order: torch.memory_format
     compiled: bool = False
@@ -19,11 +19,11 @@ class Peer(NamedTuple):
         return torch.from_numpy(array).contiguous(memory_format=self.order)
 
     def wrap(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The call as this peer runs it; a compiled one is translated for its shapes when first called."""
+        """The call as this peer runs it.  torch.compile compiles for the shapes of the first call."""
         if not self.compiled:
             return call
         torch._dynamo.reset()
-        # benchmarks call backward again and again on one graph
+        # with donated buffers a compiled backward refuses retain_graph=True, which the benchmarks need
         torch._functorch.config.donated_buffer = False
         return torch.compile(call, dynamic=False)
 

@@ -1,10 +1,11 @@
-"""Each operation's share of the machine's peaks: cpp and PyTorch in turn on the shapes of real networks.
+"""Each operation's share of the machine's peaks; cpp and PyTorch take turns on the shapes of real networks.
 
     python benchmarks/roofline.py [--only TEXT] [--threads 2] [--seconds 0.25]
 
-The rates count the multiply-adds of the plain sum, and each input and output once; a kernel that needs
-fewer (Winograd, gradients behind a max-pool) or finds its data in the cache can be above a peak.  What is
-measured is put beside what benchmarks/results/roofline.json holds already of this processor.
+The shares count the multiply-adds of the plain sum, and each input and output once.  So a kernel can be
+above 100% if it needs fewer multiply-adds (Winograd, gradients of a convolution with a max-pool) or finds
+its data in the cache.  The figures are added to those of this processor in
+benchmarks/results/roofline.json.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ ROWS = ("minicnn cpp", "torch eager", "torch channels-last")
 
 
 def measure(kernel: Kernel, seconds: float) -> dict[str, Any]:
-    """Milliseconds of each row, and what the kernel takes at least."""
+    """Milliseconds of each row, and the least work of the kernel."""
     calls = {row: kernel.make(row) for row in ROWS}
     expected = calls["torch eager"]()
     for row, call in calls.items():
@@ -33,13 +34,11 @@ def measure(kernel: Kernel, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def of_this_place(saved: dict[str, Any], place: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What was measured before, if on this processor with as many threads: the peaks are one place's."""
+def of_this_machine(saved: dict[str, Any], this: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The saved figures and peaks, if they are of this processor and number of threads; else none."""
     names = [kernel.name for kernel in kernels()]
     found = {name: saved["kernels"][name] for name in names if name in saved.get("kernels", {})}
-    same = all(
-        entry["machine"][key] == place[key] for entry in found.values() for key in ("cpu", "threads")
-    )
+    same = all(entry["machine"][key] == this[key] for entry in found.values() for key in ("cpu", "threads"))
     return {"peaks": saved["peaks"], "kernels": found} if found and same else {"peaks": {}, "kernels": {}}
 
 
@@ -52,14 +51,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.25, help="measuring time of each row")
     args = parser.parse_args()
     use_threads(args.threads)
-    place = machine(args.threads)
+    this = machine(args.threads)
     peaks = {"GFLOP/s": peak_gflops(args.threads), "GB/s": peak_gigabytes(args.threads)}
-    earlier = of_this_place(load("roofline"), place)
+    earlier = of_this_machine(load("roofline"), this)
     peaks |= {name: max(peak, peaks[name]) for name, peak in earlier["peaks"].items()}
     measured = earlier["kernels"]
     for kernel in kernels():
         if args.only in kernel.name:
-            measured[kernel.name] = measure(kernel, args.seconds) | {"machine": place}
+            measured[kernel.name] = measure(kernel, args.seconds) | {"machine": this}
             print(kernel.name, measured[kernel.name], flush=True)
             save("roofline", {"peaks": peaks, "kernels": measured})
 

@@ -1,7 +1,7 @@
-"""Whole training steps and inference of every net, a row each for minicnn's backends and for their peers.
+"""Whole training steps and inference of every net: a row for each backend of minicnn and each peer.
 
-A row's name says who computes: ``minicnn cpp``, a name of `peers.PEERS`, ``JAX`` (training),
-``ONNX Runtime`` and ``OpenVINO`` (inference).  A peer that is not installed raises ImportError.
+A row's name says who computes: for example ``minicnn cpp``, a name of `peers.PEERS`, ``JAX`` (training
+only), ``ONNX Runtime`` or ``OpenVINO`` (inference only).  A peer that is not installed raises ImportError.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ TRAINING = ("minicnn cpp", *PEERS, "JAX")
 INFERENCE = ("minicnn cpp", *PEERS, *ENGINES)
 BACKENDS = [f"minicnn {name}" for name, why in minicnn.available_backends().items() if why is None]
 THREADS = 2
-"""What is timed with if nothing else is asked for."""
+"""The number of threads unless another one is given."""
 
 
 def use_threads(threads: int) -> None:
-    """Have everybody compute with so many threads; JAX and torch.compile fix theirs once a process."""
+    """Set the number of threads of every side.  JAX and torch.compile take it only once in a process."""
     minicnn.set_num_threads(threads)
     torch.set_num_threads(threads)
     if "jax" not in sys.modules:
@@ -48,7 +48,7 @@ def use_threads(threads: int) -> None:
 
 
 def training_step(row: str, name: str, n: int) -> Callable[[], float]:
-    """One step of SGD on a batch of n images: a call that returns the loss before it."""
+    """A call that makes one step of SGD on a batch of n images, and returns the loss before the step."""
     x, y = batch(name, n)
     lr = NETS[name].lr
     if row.startswith("minicnn "):
@@ -65,7 +65,7 @@ def training_step(row: str, name: str, n: int) -> Callable[[], float]:
 
 
 def inference(row: str, name: str, n: int) -> Callable[[], np.ndarray]:
-    """The logits of a batch of n images."""
+    """A call that returns the logits of a batch of n images."""
     x, _ = batch(name, n)
     if row.startswith("minicnn "):
         model = build(name, row.removeprefix("minicnn "))
@@ -75,7 +75,7 @@ def inference(row: str, name: str, n: int) -> Callable[[], np.ndarray]:
 
 
 def torch_inference(row: str, model: Sequential, x: np.ndarray) -> Callable[[], np.ndarray]:
-    """The logits of images x as this peer of torch computes them."""
+    """A call that returns the logits of images x, computed by this peer of `peers.PEERS`."""
     peer = PEERS[row]
     module, images = peer.wrap(to_torch(model).eval().to(memory_format=peer.order)), peer.images(x)
 
@@ -87,7 +87,7 @@ def torch_inference(row: str, model: Sequential, x: np.ndarray) -> Callable[[], 
 
 
 def engine_inference(row: str, model: Sequential, x: np.ndarray) -> Callable[[], np.ndarray]:
-    """The logits of images x as an engine for inference computes them."""
+    """A call that returns the logits of images x, computed by ONNX Runtime or OpenVINO."""
     threads = torch.get_num_threads()
     if row == "ONNX Runtime":
         import onnxruntime
@@ -114,10 +114,10 @@ def export(model: Sequential, x: np.ndarray) -> bytes:
         return path.read_bytes()
 
 
-def rows_that_can_be_had(
+def installed_rows(
     make: Callable[[str, str, int], Call], rows: tuple[str, ...], name: str, n: int
 ) -> tuple[dict[str, Call], dict[str, str]]:
-    """The calls of those rows whose library is installed, and why the others are skipped."""
+    """The calls of the rows whose library is installed, and why each other row is skipped."""
     calls: dict[str, Call] = {}
     skipped: dict[str, str] = {}
     for row in rows:
@@ -129,15 +129,16 @@ def rows_that_can_be_had(
 
 
 def check_losses(steps: dict[str, Callable[[], float]]) -> None:
-    """Raise AssertionError unless all start with one loss, and their first step changes it alike."""
-    before, after = (np.array([step() for step in steps.values()]) for _ in range(2))
+    """Raise AssertionError unless all have the same loss at first, and a step changes it alike."""
+    before = np.array([step() for step in steps.values()])
+    after = np.array([step() for step in steps.values()])
     np.testing.assert_allclose(before, before[0], rtol=1e-5, err_msg=f"losses of {list(steps)}")
     change = after - before
     np.testing.assert_allclose(change, change[0], rtol=0.05, err_msg=f"changes of loss of {list(steps)}")
 
 
 def check_logits(calls: dict[str, Callable[[], np.ndarray]]) -> None:
-    """Raise AssertionError unless all give the first one's logits."""
+    """Raise AssertionError unless all give the same logits as the first."""
     expected = next(iter(calls.values()))()
     for row, call in calls.items():
         np.testing.assert_allclose(call(), expected, rtol=1e-3, atol=1e-4, err_msg=row)

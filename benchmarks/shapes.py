@@ -1,4 +1,4 @@
-"""The operations' shapes in real networks, as data: what bench_ops.py times."""
+"""The shapes that operations have in real networks, as data for kernels.py."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ConvShape(NamedTuple):
 
     @property
     def multiply_adds(self) -> int:
-        """Of the forward pass; each gradient takes as many."""
+        """Those of the forward pass; each of the two gradients takes as many."""
         return self.n * self.f * self.out**2 * self.kernel**2 * self.c // self.groups
 
 

@@ -1,13 +1,13 @@
-"""Whole training steps and inference of the cpp backend and its peers, in turn in one process.
+"""Whole training steps and inference of the cpp backend and its peers, which take turns in one process.
 
     python benchmarks/steps.py [--nets NAME ...] [--batches N ...] [--phases training inference]
         [--rows ROW ...] [--threads 2] [--seconds 2] [--no-compile] [--check]
 
-Peers are PyTorch eager, channels-last and through torch.compile; JAX in training, ONNX Runtime and OpenVINO
-in inference, where they are installed.  torch.compile, which takes up to a minute for each batch size,
-is asked at each net's main batch size and at 1.  Results are checked to agree before anything is timed.
-What is measured is put beside what benchmarks/results/steps.json holds already, an entry for each net,
-batch, phase and number of threads; --check measures and writes nothing.
+Peers are PyTorch eager, channels-last and through torch.compile; in training also JAX, in inference also
+ONNX Runtime and OpenVINO, if they are installed.  torch.compile takes up to a minute for each batch size,
+so it is measured only at each net's main batch size and at 1.  Before anything is timed, the results are
+checked to agree.  benchmarks/results/steps.json has an entry for each net, batch size, phase and number of
+threads; only the measured ones are replaced.  With --check nothing is measured or written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rows import (
     check_logits,
     check_losses,
     inference,
-    rows_that_can_be_had,
+    installed_rows,
     training_step,
     use_threads,
 )  # fmt: skip
@@ -36,13 +36,13 @@ PHASES = {
 
 
 def measure(phase: str, name: str, n: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Milliseconds of each row; none with --check."""
+    """The result's entry: milliseconds of each row, or none with --check."""
     make, rows, check = PHASES[phase]
     compiled = n in (1, NETS[name].batches[0]) and not args.no_compile
     chosen = tuple(
         row for row in rows if row in (args.rows or rows) and (compiled or row != "torch.compile")
     )
-    calls, skipped = rows_that_can_be_had(make, chosen, name, n)
+    calls, skipped = installed_rows(make, chosen, name, n)
     check(calls)
     times = {} if args.check else time_in_turn(calls, seconds=args.seconds)
     return {
@@ -66,9 +66,8 @@ def main() -> None:
     parser.add_argument("--out", default="steps", help="name of the result file")
     args = parser.parse_args()
     use_threads(args.threads)
-    for phase in sorted(
-        args.phases
-    ):  # inference first: OpenVINO forks, which JAX's threads may not survive
+    # Inference comes first: OpenVINO forks, which is not safe once JAX has started its threads.
+    for phase in sorted(args.phases):
         for name in args.nets:
             for n in args.batches or NETS[name].batches:
                 entry = measure(phase, name, n, args)

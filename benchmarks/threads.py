@@ -1,4 +1,4 @@
-"""How much faster 2 threads are than 1, in turn in one process: steps and inference of the cpp backend.
+"""How much faster 2 threads are than 1, for steps and inference of the cpp backend; they take turns.
 
 python benchmarks/threads.py        writes benchmarks/results/threads.json
 """
@@ -16,7 +16,7 @@ from rows import inference, training_step
 
 def with_threads(count: int, call: Callable[[], Any]) -> Callable[[], Any]:
     def run() -> Any:
-        torch.set_num_threads(count)  # cpp's threads are torch's; this takes no time to speak of
+        torch.set_num_threads(count)  # cpp uses torch's threads; this call takes hardly any time
         return call()
 
     return run

@@ -1,15 +1,16 @@
-"""simple_cnn on Fashion-MNIST as one would plainly write it in PyTorch: the peer of `minicnn.train`.
+"""Training simple_cnn on Fashion-MNIST with a plain PyTorch script, to compare `minicnn.train` with.
 
     python benchmarks/torch_train.py --data-dir DIR [--epochs 3] [--lr 0.004] [--threads 2]
 
-Adam with one-cycle, as `python -m minicnn.train --model simple_cnn --lr 0.004` does.  Prints one JSON
-line: test accuracy and seconds of training.
+It uses Adam with the one-cycle schedule, like `python -m minicnn.train --model simple_cnn --lr 0.004`.
+Prints one line of JSON: test accuracy and seconds of training.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 
 import torch
@@ -46,7 +47,7 @@ def main() -> None:
     train_y, test_y = (torch.from_numpy(images.y) for images in (dataset.train, dataset.test))
     model = simple_cnn()
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
-    steps = -(-len(train_x) // args.batch_size) * args.epochs
+    steps = math.ceil(len(train_x) / args.batch_size) * args.epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, steps, cycle_momentum=False)
     start = time.perf_counter()
     for _ in range(args.epochs):

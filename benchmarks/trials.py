@@ -1,4 +1,4 @@
-"""The sections of docs/lockstep.md and docs/reliability.md, from what the scripts of those pages saved."""
+"""The generated sections of docs/lockstep.md and docs/reliability.md, from the results of their scripts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ READERS = {
     "image folder": "folder of images", "weights": "`--init-from`: safetensors, torch's two formats",
     "CIFAR": "CIFAR, behind its checksum", "SVHN": "SVHN, behind its checksum",
 }  # fmt: skip
-"""What readers are called in the results and on the page, where that differs."""
+"""The names of readers in the results and on the page, where the two differ."""
 
 
 def lockstep_bounds(result: Result) -> str:
-    """The greatest distance of the weights from the reference over all steps in float64."""
+    """The greatest distance of the weights from the reference, over all steps in float64."""
     rows = [["", "steps", *BACKENDS, "bound"]]
     for name, net in result["nets"].items():
         sides = net["float64"]["sides"]
@@ -27,7 +27,7 @@ def lockstep_bounds(result: Result) -> str:
 
 
 def lockstep_choices(result: Result) -> str:
-    """How many ReLUs and max-pools of PyTorch choose otherwise in float32 than in float64."""
+    """How many choices of ReLUs and max-pools differ between float32 and float64 in PyTorch."""
     nets = {name: net["float32"] for name, net in result["nets"].items()}
     steps = [s for s in next(iter(nets.values()))["sides"]["torch"]["choices that differ"] if int(s) <= 50]
     rows = [["step", *steps, "of"]]
@@ -39,16 +39,17 @@ def lockstep_choices(result: Result) -> str:
 
 
 def kill_resume(result: Result) -> str:
-    """When runs were killed, and what became of them."""
+    """When runs were killed, and how they ended."""
     killed = result["killed"]
 
-    def times(words: str) -> int:
-        return sum(count for moment, count in killed.items() if words in moment)
+    def kills(moment: str) -> int:
+        """How many kills the results describe with these words."""
+        return sum(count for description, count in killed.items() if moment in description)
 
     return (
-        f"**{result['trials']} runs, {result['kills']} kills: {times('in training')} in training, "
-        f"{times('in the report')} in the report, {times('before the first checkpoint')} before the first "
-        f"checkpoint; {times('while a file was written')} of them while a file was being written. "
+        f"**{result['trials']} runs, {result['kills']} kills: {kills('in training')} in training, "
+        f"{kills('in the report')} in the report, {kills('before the first checkpoint')} before the first "
+        f"checkpoint; {kills('while a file was written')} of them while a file was being written. "
         f"{result['same end, bit for bit']} ended as the undisturbed run did, bit for bit** "
         f"(`scripts/kill_resume.py`, on {where(result)})."
     )

@@ -2,8 +2,8 @@
 
     python benchmarks/untuned.py [--ops 40] [--grouped 20] [--nets 6] [--seed 0]
 
-Each is timed in turn against PyTorch eager and channels-last; the ratio is the better of them to
-minicnn, and everything below 0.8 (operations) or 1.0 (nets' training steps) is listed as a loss.
+Each takes turns with PyTorch eager and channels-last.  The ratio is the better time of these two divided by
+minicnn's.  Operations with a ratio below 0.8 and training steps with one below 1.0 are listed as losses.
 Writes benchmarks/results/untuned.json.
 """
 
@@ -30,7 +30,7 @@ FORMATS = {"torch eager": torch.contiguous_format, "torch channels-last": torch.
 
 
 def conv_problem(rng: np.random.Generator) -> tuple[str, tuple[np.ndarray, ...], Conv]:
-    """A convolution of some 10 to 500 million multiply-adds."""
+    """A convolution of 10 to 500 million multiply-adds."""
     while True:
         n, c, f = (int(rng.integers(1, top)) for top in (65, 97, 129))
         size, kernel = int(rng.integers(7, 65)), int(rng.choice([1, 2, 3, 3, 3, 5, 5, 7]))
@@ -43,11 +43,11 @@ def conv_problem(rng: np.random.Generator) -> tuple[str, tuple[np.ndarray, ...],
 
 
 def grouped_problem(rng: np.random.Generator) -> tuple[str, tuple[np.ndarray, ...], Conv]:
-    """A depthwise convolution (half of them), or one of a few groups, of 1 to 200 million multiply-adds."""
+    """A depthwise convolution or one with few groups, half of each; 1 to 200 million multiply-adds."""
     while True:
         n, size, kernel = int(rng.integers(1, 65)), int(rng.integers(7, 65)), int(rng.choice([3, 3, 5]))
         stride = int(rng.choice([1, 1, 2]))
-        if rng.random() < 0.5:  # now and then with several filters a channel
+        if rng.random() < 0.5:  # depthwise; sometimes with two filters for each channel
             groups = int(rng.integers(8, 257))
             c, f = groups, groups * int(rng.choice([1, 1, 1, 2]))
         else:
@@ -63,7 +63,7 @@ def square_conv(
     rng: np.random.Generator, n: int, c: int, f: int, size: int, kernel: int, stride: int, padding: int,
     groups: int = 1,
 ) -> tuple[str, tuple[np.ndarray, ...], Conv]:  # fmt: skip
-    """Its name, its arrays x, weight, bias, and its attributes."""
+    """A convolution's name, its arrays x, weight and bias, and its attributes."""
     arrays = (
         rng.standard_normal((n, c, size, size), np.float32),
         rng.standard_normal((f, c // groups, kernel, kernel), np.float32),
@@ -91,7 +91,7 @@ def conv_sides(arrays: tuple[np.ndarray, ...], conv: Conv) -> dict[str, Sides]:
 
 
 def check_agree(got: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> None:
-    """Raise AssertionError unless these are torch's results, as far as float32 and Winograd have them."""
+    """Raise AssertionError unless the results are torch's, within the rounding of float32 and Winograd."""
     for ours, theirs in zip(got, expected, strict=True):
         atol = 1e-3 * float(theirs.abs().max())
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=atol, check_stride=False)
@@ -113,7 +113,7 @@ def torch_conv(
 
 
 def pool_sides(rng: np.random.Generator) -> tuple[str, dict[str, Sides]]:
-    """Forward of a max-pool, with the winners."""
+    """Forward of a random max-pool that also returns the winners."""
     n, c, size = int(rng.integers(8, 65)), int(rng.integers(3, 97)), int(rng.integers(12, 65))
     kernel, stride = (int(v) for v in rng.choice([(2, 2), (3, 2), (3, 3)]))
     pool = Pool((kernel,) * 2, (stride,) * 2, (0, 0), (1, 1), False)
@@ -132,7 +132,7 @@ def torch_pool(x: torch.Tensor, kernel: int, stride: int) -> Callable[[], torch.
 
 
 def dense_sides(rng: np.random.Generator) -> tuple[str, dict[str, Sides]]:
-    """Forward and backward of a dense layer."""
+    """Forward and backward of a random dense layer."""
     n, inputs, outputs = (int(rng.integers(low, high)) for low, high in ((16, 300), (50, 3000), (10, 1000)))
     backend = minicnn.get_backend("cpp")
     arrays = [rng.standard_normal(s, np.float32) for s in ((n, inputs), (outputs, inputs), (outputs,))]
@@ -160,7 +160,7 @@ def dense_sides(rng: np.random.Generator) -> tuple[str, dict[str, Sides]]:
 
 
 def random_net(rng: np.random.Generator) -> tuple[str, Sequential, int]:
-    """Two or three convolutions of odd sizes with ReLU and sometimes a pool, then dense."""
+    """Two or three convolutions of unusual sizes with ReLU, mostly with a pool, then a dense layer."""
     channels, size = int(rng.choice([1, 3])), int(rng.integers(20, 49))
     batch = int(rng.integers(8, 129))
     shape = (channels, size, size)
@@ -222,7 +222,9 @@ def main() -> None:
     for _ in range(args.ops):
         name, arrays, conv = conv_problem(rng)
         measure("conv2d", name, conv_sides(arrays, conv))
-    grouped = np.random.default_rng([args.seed, 1])  # its own, so that the other shapes stay what they were
+    grouped = np.random.default_rng(
+        [args.seed, 1]
+    )  # a generator of its own, so that the other random shapes do not change
     for _ in range(args.grouped):
         name, arrays, conv = grouped_problem(grouped)
         measure("grouped conv2d", name, conv_sides(arrays, conv))

@@ -1,8 +1,9 @@
-"""Makes a folder of pictures out of the bundled sample, so that there is something to train on.
+"""Makes a folder of pictures from the bundled sample, so that there is something to train on.
 
 python examples/make_folder.py pictures unseen
 
-writes pictures/CLASS/000.png ... from the training images, and unseen/CLASS.png, one test image a class.
+writes pictures/CLASS/000.png ... from the training images, and
+unseen/CLASS.png, one test image of each class.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from minicnn import data
 
 
 def main() -> None:
-    """Write the PNG files and say how many."""
+    """Write the PNG files and print how many they are."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("folder", type=Path, help="gets one folder a class")
-    parser.add_argument("unseen", type=Path, help="gets one image a class, not among those in the folder")
-    parser.add_argument("--images", type=int, default=100, metavar="N", help="images a class")
+    parser.add_argument("folder", type=Path, help="gets one folder for each class")
+    parser.add_argument("unseen", type=Path, help="gets one image of each class that is not in FOLDER")
+    parser.add_argument("--images", type=int, default=100, metavar="N", help="images of each class")
     args = parser.parse_args()
     dataset = data.load("fashion-mnist-sample")
     args.unseen.mkdir(parents=True, exist_ok=True)
@@ -35,7 +36,7 @@ def main() -> None:
 
 
 def save(path: Path, image: np.ndarray) -> None:
-    """Write a grey image (1,H,W) of bytes."""
+    """Write a grey image, bytes of shape (1,H,W)."""
     Image.fromarray(image[0]).save(path)
 
 

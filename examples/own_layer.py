@@ -1,12 +1,12 @@
-"""A layer of your own: PReLU, a ReLU whose slope below zero is learned, one for each channel.
+"""A layer of your own: PReLU, a ReLU that learns its slope below zero, one for each channel.
 
 python examples/own_layer.py
 
     y = x where x > 0, else a[c] * x        da[c] = sum of dy * x where x <= 0
                                             dx = dy where x > 0, else a[c] * dy
 
-It is written in NumPy and works on every CPU backend, whose arrays become NumPy's without a copy.  The
-gradients are checked by central differences; then a network with the layer is trained.
+It is written in NumPy and works on every CPU backend, since their arrays can be used as NumPy arrays
+without a copy.  The program checks the gradients by central differences, then trains a network with it.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class PReLU(Layer):
 
 
 def gradient_errors(layer: Layer, x: np.ndarray, step: float = 1e-6) -> dict[str, float]:
-    """How far backward lies from central differences, relative, for x and for every parameter.
+    """The relative difference between backward and central differences, for x and for every parameter.
 
-    With L = sum of y * dy for a random dy, (L(v + h*d) - L(v - h*d)) / 2h must be <dL/dv, d> for any
-    direction d.  float64, and a layer that is bound.
+    Let L be the sum of y * dy for a random dy.  For any direction d, (L(v + h*d) - L(v - h*d)) / 2h must be
+    <dL/dv, d>.  The layer must be bound to a backend, with dtype float64.
     """
     rng = np.random.default_rng(0)
     _, saved = layer.forward(x, True)
@@ -66,12 +66,13 @@ def gradient_errors(layer: Layer, x: np.ndarray, step: float = 1e-6) -> dict[str
     ]:
         direction = rng.standard_normal(value.shape)
         value += step * direction
-        ahead = np.vdot(layer.forward(x, True)[0], dy)
+        loss_after = np.vdot(layer.forward(x, True)[0], dy)
         value -= 2 * step * direction
-        behind = np.vdot(layer.forward(x, True)[0], dy)
+        loss_before = np.vdot(layer.forward(x, True)[0], dy)
         value += step * direction
+        slope = (loss_after - loss_before) / (2 * step)
         expected = np.vdot(gradient, direction)
-        errors[name] = float(abs((ahead - behind) / (2 * step) - expected) / max(1, abs(expected)))
+        errors[name] = float(abs(slope - expected) / max(1, abs(expected)))
     return errors
 
 

@@ -1,4 +1,4 @@
-"""Reads what a training run has left: its epochs, its best one, the classes that it confuses.
+"""Reads the files of a training run: its epochs, the best one, the classes that it confuses.
 
 python examples/read_run.py runs/NAME
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def main() -> None:
-    """Print the run in a dozen lines."""
+    """Print a summary of the run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path, help="the folder that --out named")
     folder = parser.parse_args().run
@@ -22,7 +22,9 @@ def main() -> None:
     print(f"{config['model']} on {config['dataset']}, seed {config['seed']}")
 
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    tested = [epoch for epoch in epochs if "test_accuracy" in epoch]  # --test-every leaves some untested
+    tested = [
+        epoch for epoch in epochs if "test_accuracy" in epoch
+    ]  # with --test-every, some epochs have no test
     best = max(tested, key=lambda epoch: epoch["test_accuracy"])
     for epoch in tested:
         mark = "  <- best" if epoch is best else ""
@@ -39,9 +41,8 @@ def main() -> None:
     np.fill_diagonal(confusion, 0)
     for place in np.argsort(-confusion, axis=None, kind="stable")[:3]:
         true, predicted = np.unravel_index(place, confusion.shape)
-        print(
-            f"{confusion[true, predicted]} times {names[predicted]} was said where {names[true]} was true"
-        )
+        times = confusion[true, predicted]
+        print(f"{times} times {names[predicted]} was predicted where {names[true]} was true")
 
 
 if __name__ == "__main__":

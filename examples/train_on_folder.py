@@ -1,9 +1,9 @@
-"""Trains a small network on your own folder of images, one folder a class, and tries it on new ones.
+"""Trains a small network on your own images, in one folder for each class, and tries it on new ones.
 
 python examples/train_on_folder.py pictures unseen/*.png
 
-The commands `minicnn.train` and `minicnn.predict` do this with every comfort; here are the parts they
-are made of.
+The commands `minicnn.train` and `minicnn.predict` do the same and much more.  This program shows the parts
+that they are made of.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def network(channels: int, size: tuple[int, int], classes: int, backend: str) ->
 
 
 def main() -> None:
-    """Train, test on the fifth of the images that was kept, classify the new ones."""
+    """Train, test on the fifth of the images that was kept for it, and classify the new ones."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("images", type=Path, nargs="*")

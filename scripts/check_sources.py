@@ -1,6 +1,6 @@
-"""House rules that no linter has: files stay short, and an operation is found under its own name.
+"""Two rules that no linter checks: files stay short, and an operation is found under its own name.
 
-python scripts/check_sources.py        prints what breaks a rule, exit status 1
+python scripts/check_sources.py        prints what breaks a rule, and then ends with exit status 1
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ENDINGS = (".py", ".cpp", ".h", ".cu", ".cuh")
 
 
 def sources() -> list[Path]:
-    """The source files that git tracks."""
+    """The existing source files that git tracks."""
     listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True).stdout
     return [Path(name) for name in listed.splitlines() if name.endswith(ENDINGS) and Path(name).exists()]
 

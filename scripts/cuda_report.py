@@ -1,8 +1,8 @@
-"""Compiles every CUDA kernel for sm_80 and sm_90, needs no GPU, and tells what the compiler made of it.
+"""Compiles every CUDA kernel for sm_80 and sm_90, and reports what the compiler made of it.  Needs no GPU.
 
-For each kernel: registers, shared memory, spills, theoretical occupancy.  For the whole: how many 128-bit
-loads and stores, asynchronous copies and tensor-core instructions are in the code.  ``--check`` fails where
-a kernel spills or one that must have such an instruction lacks it.
+For each kernel it prints registers, shared memory, spills and theoretical occupancy; for all kernels
+together, how many 128-bit loads and stores, asynchronous copies and tensor-core instructions the code has.
+``--check`` fails if a kernel spills registers, or lacks one of these instructions that it must have.
 
     python scripts/cuda_report.py [--arch 80 90] [--check] [--json FILE]
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import subprocess
 import sys
@@ -22,12 +23,12 @@ from pathlib import Path
 
 from minicnn.backends import build, cuda_build
 
-THREADS = 256  # of a block, in every kernel
+THREADS = 256  # in a block of every kernel
 LIMITS = {
     "80": (2048, 65536, 164),
     "90": (2048, 65536, 228),
 }  # threads, registers, KiB of shared memory of an SM
-RESERVED = 1024  # bytes of shared memory that the system takes of each block
+RESERVED = 1024  # bytes of shared memory that the system reserves in each block
 
 PATTERNS = {
     "128-bit global loads": r"ld\.global(?:\.nc)?\.(?:v4\.[fub]32|v2\.[fub]64)",
@@ -47,12 +48,12 @@ EXPECTED = {
     "128-bit asynchronous copies": rf"gemm_kernel<.*>, {WIDE}, \w+<",
     "TF32 tensor-core products": r".*TensorCores",
 }
-"""The kernels, by the beginning of their names, that must have each instruction."""
+"""For each instruction a pattern: kernels whose names begin like this must have the instruction."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """What ptxas says of one kernel on one architecture."""
+    """What ptxas reports about one kernel on one architecture."""
 
     file: str
     arch: str
@@ -84,7 +85,7 @@ def compile_file(path: Path, arch: str) -> tuple[list[Kernel], str]:
 
 
 def parse(log: str, ptx: str, file: str, arch: str) -> list[Kernel]:
-    """The kernels in the output of ptxas -v, whose code is the PTX."""
+    """The kernels in the output of ptxas -v; ``ptx`` is their code."""
     codes = dict(re.findall(r"\.entry (\w+)\((.*?)(?=\.entry|\Z)", ptx, re.DOTALL))
     found = re.findall(
         r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?"
@@ -104,7 +105,7 @@ def parse(log: str, ptx: str, file: str, arch: str) -> list[Kernel]:
 
 
 def lacking(name: str, code: str) -> tuple[str, ...]:
-    """The instructions that a kernel must have and has not."""
+    """The instructions that a kernel must have but lacks."""
     return tuple(
         what
         for what, kernels in EXPECTED.items()
@@ -113,50 +114,57 @@ def lacking(name: str, code: str) -> tuple[str, ...]:
 
 
 def demangle(name: str) -> str:
-    """The kernel's C++ name, without its parameters and what every name has."""
+    """The kernel's C++ name, without its parameters and the namespaces, which are the same for all."""
     full = subprocess.run(["c++filt", name], capture_output=True, text=True, check=True).stdout.strip()
     full = re.sub(r"minicnn::|cuda::|\(anonymous namespace\)::|\(?anonymous\)?|_GLOBAL__N__\w+::", "", full)
     full = re.sub(r"\((bool|int)\)", "", full.removeprefix("void "))
     full = full.replace("unsigned char", "u8").replace("long", "i64")
     depth = 0
-    for i, character in enumerate(full):  # cut at the parameter list
-        depth += (character == "<") - (character == ">")
-        if character == "(" and depth == 0:
+    for i, character in enumerate(full):
+        if character == "<":
+            depth += 1
+        elif character == ">":
+            depth -= 1
+        elif character == "(" and depth == 0:  # here the parameter list begins
             return full[:i]
     return full
 
 
 def dynamic_shared(name: str) -> int:
-    """The shared memory that a product's launch asks for (GemmLayout in csrc/cuda/core/gemm.h)."""
+    """Bytes of shared memory that a matrix product asks for at launch (GemmLayout in csrc's gemm.h)."""
     tile = re.search(r"Registers<(float|double), (\d+), (\d+)>", name)
     cores = "TensorCores" in name
     if not tile and not cores:
         return 0
-    size = 8 if tile and tile.group(1) == "double" else 4
+    element_bytes = 8 if tile and tile.group(1) == "double" else 4
     rows, columns = (16 * int(tile.group(2)), 16 * int(tile.group(3))) if tile else (128, 64)
     operands = name.partition("TensorCores" if cores else tile.group(0) if tile else "")[2]
     kinds = "Matrix|Patches|GradientPatches|GradientColumns|TapFilters"
     first, second = re.findall(rf"\b({kinds})<\w+(?:, (\w+))?", operands)[:2]
-    elements = 2 * (_tile(first, rows, 16 // size) + _tile(second, columns, 16 // size))
+    pad = 16 // element_bytes
+    elements = 2 * (_tile_elements(first, rows, pad) + _tile_elements(second, columns, pad))
     if cores:
         elements = max(elements, rows * (columns + 4))
     if name.startswith("conv2d_pool_kernel"):
         elements = max(elements, rows * (columns + 1))
-    return elements * size
+    return elements * element_bytes
 
 
-def _tile(operand: tuple[str, str], length: int, pad: int) -> int:
+def _tile_elements(operand: tuple[str, str], length: int, pad: int) -> int:
+    """Elements of one operand's tile: ``length`` rows or columns, 16 deep, and padding in each line."""
     kind, flag = operand
     by_row = kind == "GradientPatches" or (kind in ("Matrix", "Patches") and flag in ("true", "1"))
     return length * (16 + pad) if by_row else 16 * (length + pad)
 
 
 def occupancy(registers: int, shared: int, arch: str) -> float:
-    """The share of an SM's threads that its registers and shared memory let run."""
-    threads, file, kibibytes = LIMITS[arch]
+    """The share of an SM's threads for which there are enough registers and shared memory."""
+    threads, all_registers, kibibytes = LIMITS[arch]
     warps = THREADS // 32
-    of_warp = -(-registers * 32 // 256) * 256
-    blocks = min(threads // THREADS, file // (of_warp * warps), kibibytes * 1024 // (shared + RESERVED))
+    of_warp = math.ceil(registers * 32 / 256) * 256  # they are given out in units of 256
+    by_registers = all_registers // (of_warp * warps)
+    by_shared = kibibytes * 1024 // (shared + RESERVED)
+    blocks = min(threads // THREADS, by_registers, by_shared)
     return blocks * THREADS / threads
 
 
@@ -164,9 +172,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--arch", nargs="+", choices=sorted(LIMITS), default=sorted(LIMITS))
     parser.add_argument(
-        "--check", action="store_true", help="fail where a kernel spills or lacks an instruction"
+        "--check",
+        action="store_true",
+        help="fail if a kernel spills or lacks an instruction that it must have",
     )
-    parser.add_argument("--json", type=Path, help="write the table there as well")
+    parser.add_argument("--json", type=Path, help="also write the table to this file")
     args = parser.parse_args()
     reason = cuda_build.missing_for_build()
     if reason is not None:

@@ -1,4 +1,4 @@
-"""The roofline on paper: the least bytes and operations of each CUDA kernel, and an H100's time for them.
+"""A calculated roofline: the least bytes and operations of each CUDA kernel, and an H100's time for them.
 
 python scripts/cuda_roofline.py    prints the table of docs/cuda.md
 """
@@ -13,22 +13,22 @@ FLOAT = 4
 
 
 class Kernel(NamedTuple):
-    """What one launch must move and compute at the least, in float32."""
+    """The least that one launch must move and compute, in float32."""
 
     name: str
-    values: float  # read and written, once each
+    values: float  # that are read or written, each counted once
     operations: float
-    on_tensor_cores: float = 0  # operations of the TF32 path; 0 if there is none
+    on_tensor_cores: float = 0  # operations if TF32 is allowed; 0 if the kernel has no TF32 version
 
 
 def convolutions(title: str, n: int, c: int, h: int, f: int, k: int, pool: bool = False) -> list[Kernel]:
     """A convolution's three products, on h x h maps with padding that keeps their size.
 
-    Behind a 2x2 pool the gradient to w takes the winners alone, a quarter of the operations; with TF32 it
-    is the dense product all the same, on whose time the table's column stands.
+    If a 2x2 pool follows, the gradient to w is summed over the winners alone, a quarter of the operations.
+    With TF32 the kernel computes the full product instead, so that column of the table counts all of them.
     """
     x, w, y = n * c * h * h, f * c * k * k, n * f * h * h
-    out = y / 4 * 1.25 if pool else y  # a pooled value and, in training, a byte for its winner
+    out = y / 4 * 1.25 if pool else y  # for each pooled value one byte more, which names the winner
     operations = 2.0 * y * c * k * k
     first_layer = c <= 3
     winners = operations / 4 if pool else operations
@@ -40,10 +40,11 @@ def convolutions(title: str, n: int, c: int, h: int, f: int, k: int, pool: bool 
 
 
 def kernels() -> list[Kernel]:
-    """Representative shapes of the benchmarked networks, batch 128 to 256."""
+    """Typical shapes of the benchmarked networks, at batch 128 to 256."""
     n, c, h = 128, 64, 32
     x = n * c * h * h
     parameters = 11.2e6  # resnet18
+    dense = 2.0 * 256 * 3136 * 128
     return [
         *convolutions("conv 3x3, 1 to 32, 28x28, with ReLU and pool", 256, 1, 28, 32, 3, pool=True)[::2],
         *convolutions("conv 3x3, 3 to 32, 32x32", 256, 3, 32, 32, 3)[::2],
@@ -58,9 +59,7 @@ def kernels() -> list[Kernel]:
         Kernel("ReLU: forward", 2 * x, 1.0 * x),
         Kernel("add: forward", 3 * x, 1.0 * x),
         Kernel("softmax cross-entropy, 256 x 10", 2 * 2560, 40.0 * 2560),
-        Kernel(
-            "dense 3136 to 128, batch 256: forward", 256 * 3136 + 128 * 3136, *[2.0 * 256 * 3136 * 128] * 2
-        ),
+        Kernel("dense 3136 to 128, batch 256: forward", 256 * 3136 + 128 * 3136, dense, dense),
         Kernel("Adam, 11.2 M parameters", 7 * parameters, 15 * parameters),
     ]
 
@@ -70,12 +69,13 @@ def main() -> None:
     print("|---|--:|--:|--:|--:|--:|--:|---|")
     for k in kernels():
         moved = k.values * FLOAT
-        memory, plain, tensor = moved / BYTES_PER_S, k.operations / FP32, k.on_tensor_cores / TF32
-        cores = f"{tensor * 1e6:.1f}" if k.on_tensor_cores else "-"
-        bound = "memory" if memory > plain else "arithmetic"
+        memory = moved / BYTES_PER_S
+        fp32 = k.operations / FP32
+        tf32 = f"{k.on_tensor_cores / TF32 * 1e6:.1f}" if k.on_tensor_cores else "-"
+        bound = "memory" if memory > fp32 else "arithmetic"
         print(
             f"| {k.name} | {moved / 1e6:.1f} | {k.operations / 1e9:.2f} | {k.operations / moved:.1f} "
-            f"| {memory * 1e6:.1f} | {plain * 1e6:.1f} | {cores} | {bound} |"
+            f"| {memory * 1e6:.1f} | {fp32 * 1e6:.1f} | {tf32} | {bound} |"
         )
 
 

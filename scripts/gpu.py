@@ -1,12 +1,12 @@
-"""One command for a machine with an NVIDIA GPU: build, test, time, write down.
+"""One command for a machine with an NVIDIA GPU: builds, tests, times, and writes a report.
 
-Builds the cuda module for this card, runs the suite on it in float32 and float64, times operations, whole
-training steps and inference against torch (cuDNN eager, channels-last, torch.compile; TF32 off and on) with
-CUDA events after warm-up and with cold caches, then runs compute-sanitizer where it is installed.  Needs no
-network.  Writes gpu.json and gpu.txt, which name the device.
+It builds the cuda module for this card and runs the suite on it in float32 and float64.  Then it times
+operations, whole training steps and inference against torch (cuDNN eager, channels-last, torch.compile;
+TF32 off and on), with CUDA events, after a warm-up and with cold caches.  Last it runs compute-sanitizer,
+if that is installed.  It needs no network.  It writes gpu.json and gpu.txt, which name the device.
 
-Each section is a process of its own that must end by its share of --minutes: what it has not done by then
-is named as left out.
+Each section is a process of its own, which is stopped at its share of --minutes.  The report lists the
+sections that were stopped or left out.
 
     python scripts/gpu.py [--out DIR] [--minutes 8] [--sections NAME ...]
 """
@@ -27,7 +27,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # this checkout, installed or not
-SHARES = {  # when each section must have ended, as a share of the whole time
+SHARES = {  # the time by which each section must have ended, as a share of --minutes
     "build": 0.40, "tests": 0.60, "operations": 0.72, "steps": 0.84, "compiled": 0.93, "sanitizer": 0.98,
 }  # fmt: skip
 PEERS = ("torch", "torch channels-last", "torch.compile")
@@ -37,7 +37,9 @@ FAILED = ("failed", "stopped")
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "gpu")
-    parser.add_argument("--minutes", type=float, default=8, help="end within so many, whatever is left out")
+    parser.add_argument(
+        "--minutes", type=float, default=8, help="end within this time, even if something must be left out"
+    )
     parser.add_argument("--sections", nargs="+", choices=SHARES, default=list(SHARES))
     parser.add_argument("--child", choices=("build", "operations", "steps", "compiled"),
                         help=argparse.SUPPRESS)  # fmt: skip
@@ -71,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def build_for_this_card() -> None:
-    """Spare the compiler other architectures, unless TORCH_CUDA_ARCH_LIST asks for them."""
+    """Let the compiler build for this card alone, unless TORCH_CUDA_ARCH_LIST is set."""
     smi = shutil.which("nvidia-smi")
     if smi is None or "TORCH_CUDA_ARCH_LIST" in os.environ:
         return
@@ -90,7 +92,7 @@ def build_for_this_card() -> None:
 
 
 def section(name: str, out: Path, seconds: float) -> dict[str, Any]:
-    """Run a section as a process for so many seconds at most: its status, its last line, its time."""
+    """Run a section as a process for at most ``seconds``; returns its status, last line and time."""
     if name in ("tests", "sanitizer"):
         tool = shutil.which("compute-sanitizer")
         lacking = "pytest" if find_spec("pytest") is None else "compute-sanitizer"
@@ -109,14 +111,14 @@ def tests_command() -> list[str]:
 
 
 def sanitizer_command(tool: str) -> list[str]:
-    """Some tests under compute-sanitizer, which looks for races in shared memory."""
+    """Some of the tests under compute-sanitizer, which looks for races in shared memory."""
     some = "cuda and float32 and (conv2d or flatten or batch_norm) and not backward"
     pytest = [sys.executable, "-m", "pytest", "-q", "-x", "tests/test_ops.py", "-k", some]
     return [tool, "--tool", "racecheck", "--error-exitcode", "1", *pytest]
 
 
 def run(command: list[str], seconds: float, **environment: str) -> dict[str, Any]:
-    """Run a command and all it starts; kill them when the time is over."""
+    """Run a command; when the time is over, kill it and every process that it has started."""
     if seconds <= 0:
         return {"status": "left out", "note": "no time was left", "seconds": 0.0}
     start = time.monotonic()
@@ -138,7 +140,7 @@ def run(command: list[str], seconds: float, **environment: str) -> dict[str, Any
 
 
 def run_child(name: str, rows: Path) -> None:
-    """A section in this process; its rows are written one by one, so that a kill loses none."""
+    """Run a section in this process.  Each row is written at once, so that none is lost in a kill."""
 
     def keep(row: dict[str, Any]) -> None:
         with rows.open("a") as file:
@@ -150,7 +152,7 @@ def run_child(name: str, rows: Path) -> None:
     if reason is not None:
         raise SystemExit(reason)
     keep(machine())
-    get_backend("cuda")  # builds the module, unless it is there
+    get_backend("cuda")  # builds the module if that has not been done
     if name == "build":
         return
     from scripts import gpu_timings
@@ -159,7 +161,7 @@ def run_child(name: str, rows: Path) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers are taken on."""
+    """The device and the versions that the numbers belong to."""
     import torch
 
     from minicnn.backends import cuda_build
@@ -177,7 +179,7 @@ def machine() -> dict[str, Any]:
 
 
 def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of the same thing, from different sections, as one."""
+    """Join the rows that different sections have for the same thing."""
     together: dict[tuple[str, str, bool], dict[str, Any]] = {}
     for row in rows:
         together.setdefault((row["what"], row["phase"], row["tf32"]), {}).update(row)
@@ -185,7 +187,7 @@ def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def left_out(sections: dict[str, dict[str, Any]]) -> list[str]:
-    """What was not run, or not to its end, and why."""
+    """The sections that did not run, or not to their end, and why."""
     reasons = {"left out": "{note}", "stopped": "stopped after {seconds:.0f} s", "failed": "failed: {note}"}
     return [
         *(f"{name}: {reasons[done['status']].format(**done)}" for name, done in sections.items()
@@ -195,7 +197,7 @@ def left_out(sections: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as text; ratios are torch's best time to ours."""
+    """The report as text.  A ratio is torch's best time divided by minicnn's."""
     lines = [
         f"{report['device']}, torch {report.get('torch')}, CUDA {report.get('cuda')}, "
         f"Python {report.get('python')}; milliseconds, medians",

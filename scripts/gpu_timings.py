@@ -1,8 +1,8 @@
 """What scripts/gpu.py times: operations, training steps and inference, of the cuda backend and of torch.
 
-Rows are dicts: what, phase, tf32, error (the largest difference from torch, of the largest value), and
-milliseconds of "minicnn" and of each peer.  Each is handed to ``keep`` as soon as it is there, so that a
-section that is stopped loses nothing.
+A row is a dict with what, phase, tf32, error (the largest difference from torch, as a share of the largest
+value), and the milliseconds of "minicnn" and of each peer.  Each row is passed to ``keep`` as soon as it is
+complete, so that nothing is lost when a section is stopped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from minicnn import Sequential, Trainer, models, optim
-from minicnn.backends import Backend, Conv, Pool, cuda_build, get_backend
+from minicnn.backends import Conv, Pool, cuda_build, get_backend
 from minicnn.backends.cuda_backend import allow_tf32
 from minicnn.graph import run
 from minicnn.torch_reference import to_torch
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 Keep = Callable[[Row], None]
 Work = Callable[[], Any]
 
-EMULATED = cuda_build.emulated()  # then shapes and rounds are small: the numbers mean nothing
+EMULATED = cuda_build.emulated()  # if so, shapes and rounds are small, and the numbers mean nothing
 DEVICE = "cpu" if EMULATED else "cuda"
 WARM_UP, ROUNDS = (1, 1) if EMULATED else (5, 20)
 FLUSHED_BYTES = 256 * 1024 * 1024  # more than any card's second-level cache
@@ -59,7 +59,7 @@ POOL = Pool(kernel_size=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1), 
 
 
 def milliseconds(work: Work) -> float:
-    """The median of ROUNDS runs, each after the second-level cache was overwritten, by CUDA events."""
+    """The median of ROUNDS runs, timed by CUDA events; before each the second-level cache is emptied."""
     for _ in range(WARM_UP):
         work()
     if EMULATED:
@@ -80,7 +80,7 @@ def milliseconds(work: Work) -> float:
 
 
 def set_tf32(on: bool) -> None:
-    """For both sides."""
+    """Allow or forbid TF32 on both sides."""
     torch.backends.cuda.matmul.allow_tf32 = on
     torch.backends.cudnn.allow_tf32 = on
     allow_tf32(on)
@@ -96,34 +96,37 @@ def error(got: Any, expected: Any) -> float:
 
 
 class Operation(NamedTuple):
-    """One thing to time, on both sides; each returns its array that is compared, or a tuple of them."""
+    """One operation to time.  Both sides return an array, or a tuple of arrays, which are compared."""
 
     what: str
     phase: str
     ours: Work
-    torchs: Work
+    theirs: Work
 
 
 def operations(keep: Keep) -> None:
-    """Single operations, forward and backward; torch takes channels-last arrays as well."""
+    """Single operations, forward and backward; torch gets channels-last arrays too."""
     torch.backends.cudnn.benchmark = True
     for tf32 in (False, True):
         set_tf32(tf32)
         for name, shape in CONVOLUTIONS.items():
-            for one in convolution(name, *shape):
-                keep(timed(one, tf32))
+            for operation in convolution(name, *shape):
+                keep(timed(operation, tf32))
     set_tf32(False)
-    for one in others():
-        keep(timed(one, False))
+    for operation in memory_bound():
+        keep(timed(operation, False))
+    for operation in dense_and_loss():
+        keep(timed(operation, False))
 
 
-def timed(one: Operation, tf32: bool) -> Row:
-    """The row of an operation; its results are compared outside the timing."""
-    got, expected = one.ours(), one.torchs()
+def timed(operation: Operation, tf32: bool) -> Row:
+    """The row of an operation.  The results are compared outside the timing."""
+    got, expected = operation.ours(), operation.theirs()
     pairs = zip(got, expected, strict=True) if isinstance(got, tuple) else [(got, expected)]
     return {
-        "what": one.what, "phase": one.phase, "tf32": tf32, "error": max(error(*p) for p in pairs),
-        "minicnn": milliseconds(one.ours), "torch": milliseconds(one.torchs),
+        "what": operation.what, "phase": operation.phase, "tf32": tf32,
+        "error": max(error(*p) for p in pairs),
+        "minicnn": milliseconds(operation.ours), "torch": milliseconds(operation.theirs),
     }  # fmt: skip
 
 
@@ -134,14 +137,14 @@ def arrays(*shapes: tuple[int, ...]) -> list[Any]:
 
 
 def small(size: int, least: int) -> int:
-    """A size as it is, or as small as the emulation can do."""
+    """The size, but at most ``least`` on the emulation, which is slow."""
     return min(size, least) if EMULATED else size
 
 
 def convolution(
     name: str, n: int, c: int, size: int, f: int, kernel: int, stride: int
 ) -> Iterator[Operation]:
-    """A convolution, and where it has stride 1 the fused one with ReLU and max-pool."""
+    """A convolution, and if its stride is 1 also the fused one with ReLU and max-pool."""
     backend = get_backend("cuda")
     n, c, size, f = small(n, 1), small(c, 4), small(size, 6), small(f, 4)
     x, weight, bias = arrays((n, c, size, size), (f, c, kernel, kernel), (f,))
@@ -165,8 +168,8 @@ def convolution(
         )  # fmt: skip
 
 
-def others() -> Iterator[Operation]:
-    """What is bound by memory: pooling, batch norm, activation, the loss; and a dense layer."""
+def memory_bound() -> Iterator[Operation]:
+    """Operations whose speed memory limits: pooling, batch norm, ReLU, a sum."""
     backend = get_backend("cuda")
     n, c, size = small(128, 2), small(64, 4), small(32, 4)
     x, dy, pooled = arrays((n, c, size, size), (n, c, size, size), (n, c, size // 2, size // 2))
@@ -193,10 +196,10 @@ def others() -> Iterator[Operation]:
     )  # fmt: skip
     yield Operation("ReLU", "forward", lambda: backend.relu_forward(x), lambda: F.relu(x))
     yield Operation("add", "forward", lambda: backend.add_forward(x, dy), lambda: x + dy)
-    yield from dense_and_loss(backend)
 
 
-def dense_and_loss(backend: Backend) -> Iterator[Operation]:
+def dense_and_loss() -> Iterator[Operation]:
+    backend = get_backend("cuda")
     n, inputs, outputs = small(256, 4), small(3136, 8), small(128, 5)
     x, weight, bias, dy = arrays((n, inputs), (outputs, inputs), (outputs,), (n, outputs))
     labels = backend.asarray(np.arange(n) % outputs)
@@ -218,7 +221,7 @@ def dense_and_loss(backend: Backend) -> Iterator[Operation]:
 
 
 class Net(NamedTuple):
-    """A network on the device, its twin in torch, and a batch."""
+    """A network on the device, the same network in torch, and a batch."""
 
     name: str
     model: Sequential
@@ -240,32 +243,32 @@ def net(name: str) -> Net:
 
 
 def steps(keep: Keep, names: tuple[str, ...] = tuple(MODELS)) -> None:
-    """Training steps and inference against eager torch, both memory orders."""
+    """Training steps and inference against eager torch in both memory orders."""
     torch.backends.cudnn.benchmark = True
     set_tf32(False)
     for name in names:
-        one = net(name)
-        expected = one.module.eval()(one.x)
+        network = net(name)
+        expected = network.module.eval()(network.x)
         peers = {
-            "torch": (one.module, one.x.contiguous()),
+            "torch": (network.module, network.x.contiguous()),
             "torch channels-last": (
-                to_torch(one.model).to(DEVICE).to(memory_format=torch.channels_last),
-                one.x.contiguous(memory_format=torch.channels_last),
+                to_torch(network.model).to(DEVICE).to(memory_format=torch.channels_last),
+                network.x.contiguous(memory_format=torch.channels_last),
             ),
         }
-        wrong = error(torch.from_numpy(one.model.predict(one.model.backend.to_numpy(one.x))).to(DEVICE),
-                      expected)  # fmt: skip
-        trainer = Trainer(one.model, optim.SGD(lr=1e-4, momentum=0.9))
+        logits = network.model.predict(network.model.backend.to_numpy(network.x))
+        wrong = error(torch.from_numpy(logits).to(DEVICE), expected)
+        trainer = Trainer(network.model, optim.SGD(lr=1e-4, momentum=0.9))
         graph = trainer.graph
         for tf32 in (False, True):
             set_tf32(tf32)
-            ours = {"step": partial(trainer.step, one.x, one.y),
-                    "inference": partial(run.forward, graph, one.model.backend, one.x, False)}  # fmt: skip
+            ours = {"step": partial(trainer.step, network.x, network.y),
+                    "inference": partial(run.forward, graph, network.model.backend, network.x, False)}  # fmt: skip
             for phase, work in ours.items():
-                row: Row = {"what": f"{name}, batch {len(one.y)}", "phase": phase, "tf32": tf32,
+                row: Row = {"what": f"{name}, batch {len(network.y)}", "phase": phase, "tf32": tf32,
                             "error": wrong, "minicnn": milliseconds(work)}  # fmt: skip
                 for peer, (module, x) in peers.items():
-                    row[peer] = torch_milliseconds(module, x, one.y, phase)
+                    row[peer] = torch_milliseconds(module, x, network.y, phase)
                 keep(row)
         set_tf32(False)
 
@@ -273,20 +276,20 @@ def steps(keep: Keep, names: tuple[str, ...] = tuple(MODELS)) -> None:
 def compiled(keep: Keep) -> None:
     """The same against torch.compile, which takes up to a minute for each network to compile."""
     for name in MODELS:
-        one = net(name)
-        x = one.x.contiguous(memory_format=torch.channels_last)
-        module = torch.compile(one.module.to(memory_format=torch.channels_last))
+        network = net(name)
+        x = network.x.contiguous(memory_format=torch.channels_last)
+        module = torch.compile(network.module.to(memory_format=torch.channels_last))
         for tf32 in (False, True):
             set_tf32(tf32)
             for phase in ("step", "inference"):
-                what = f"{name}, batch {len(one.y)}"
-                time_taken = torch_milliseconds(module, x, one.y, phase)
+                what = f"{name}, batch {len(network.y)}"
+                time_taken = torch_milliseconds(module, x, network.y, phase)
                 keep({"what": what, "phase": phase, "tf32": tf32, "torch.compile": time_taken})
         set_tf32(False)
 
 
 def torch_milliseconds(module: Any, x: Any, y: Any, phase: str) -> float:
-    """A training step that, as ours, returns its loss to the host; or a forward pass in evaluation mode."""
+    """Time a training step that returns its loss to the host, as minicnn's does, or inference."""
     if phase == "inference":
         module.eval()
         with torch.inference_mode():

@@ -1,8 +1,8 @@
-"""Make the bundled fashion-mnist-sample from the whole Fashion-MNIST.
+"""Makes the bundled fashion-mnist-sample from the whole Fashion-MNIST.
 
     python scripts/make_sample.py [DIR]
 
-DIR holds the four IDX files (default: where Debian's package dataset-fashion-mnist puts them).
+DIR holds the four IDX files; by default it is where Debian's package dataset-fashion-mnist installs them.
 """
 
 import sys
@@ -20,7 +20,7 @@ TRAIN_IMAGES, TEST_IMAGES = 10_000, 2_000
 
 
 def draw(images: Images, count: int) -> Images:
-    """A class-balanced part, in its original order."""
+    """``count`` images, equally many of each class, in their original order."""
     return images.subset(balanced_subset(images.y, count, SEED))
 
 

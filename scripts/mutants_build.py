@@ -1,6 +1,6 @@
-"""Builds a module of the checkout that it runs in, compiling only the files that have changed.
+"""Builds a module of the checkout that it runs in, and compiles only the files that have changed.
 
-python -m scripts.mutants_build cpp|cuda FOLDER     FOLDER keeps the object files; cuda is the emulated one
+python -m scripts.mutants_build cpp|cuda FOLDER     FOLDER keeps the object files; cuda is emulated
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MODULES = {"cpp": build.CPU, "cuda": cuda_build.EMULATED}
 
 
 def main(backend: str, folder: str) -> None:
-    """Build into the folder, and put the module where `minicnn.backends.build` finds it."""
+    """Build in the folder, and copy the module to where `minicnn.backends.build` looks for it."""
     spec = MODULES[backend]
     target = build.cached_path(spec)
     if target.exists():

@@ -2,10 +2,10 @@
 
 python scripts/screenshots.py [--out DIR] [PAGE...]
 
-after `make docs`; needs chromium, chromedriver and selenium.
+Run it after `make docs`; it needs chromium, chromedriver and selenium.
 
-Writes a picture of each page as a whole and prints what is wrong with its layout: a page wider than the
-window, a formula left as TeX, an image that did not load, anything fetched from elsewhere.
+It writes a picture of each whole page, and prints faults of the layout: a page wider than the window,
+a formula that is still TeX, an image that did not load, anything that is fetched from another site.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ return found;
 
 
 def find_driver() -> str:
-    """chromedriver on the PATH; without it selenium would download one."""
+    """The chromedriver on the PATH.  Without one selenium would download it, so this fails instead."""
     path = shutil.which("chromedriver")
     if path is None:
         raise SystemExit("no chromedriver; on Debian: apt-get install chromium chromium-driver")
@@ -68,7 +68,11 @@ def browser(width: int, dark: bool) -> Any:
 def main() -> None:
     """Exit status 1 if a page has a fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("pages", nargs="*", help="as ops/conv2d.html; all but the sources' without any")
+    parser.add_argument(
+        "pages",
+        nargs="*",
+        help="for example ops/conv2d.html; by default all pages, except those of source files",
+    )
     parser.add_argument("--out", type=Path, default=Path("build/screenshots"))
     args = parser.parse_args()
     every = sorted(str(p.relative_to(SITE)) for p in SITE.rglob("*.html") if p.name != "404.html")

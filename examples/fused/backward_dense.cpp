@@ -1,5 +1,5 @@
-// Backward, the usual way: the pool's backward pass spreads the gradients over a full map, three quarters
-// of them zeros and more where ReLU is off, and the convolution's multiplies all of them.
+// Backward, the usual way.  The pool's backward pass writes the gradients into a full map, of which at
+// least three quarters are zeros.  The convolution's backward pass multiplies them all.
 #include "patches.h"
 #include "tile.h"
 

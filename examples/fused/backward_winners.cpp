@@ -1,5 +1,5 @@
-// Backward from the winners alone: each pooled gradient belongs to one pixel, which its byte tells, so the
-// sum has a quarter of the patches, and fewer where ReLU is off.  No full map is made.
+// Backward from the winners alone.  Each pooled gradient belongs to one pixel, and its byte says to which.
+// So the sum has a quarter of the patches, and fewer where ReLU is off.  No full map is made.
 #include "patches.h"
 #include "tile.h"
 

@@ -1,13 +1,12 @@
-// What the steps share: the problem, a vector of floats, threads, and the passes that later steps fuse
-// away.
+// What the steps share: the problem, a vector of floats, threads, and the passes over the full map that the
+// later steps no longer need.
 //
 // The problem is one layer of a small network in training: a 3x3 convolution with padding 1 and a bias,
 // ReLU, and a 2x2 max-pool that remembers which value of each window won.  Every step computes
-//   y      the pooled values, and
-//   winner for each of them 0 to 3, the place of the largest value in its window, row by row and the first
-//   of
-//          equals; or 4 where ReLU is off, so that no gradient flows back.
-// Sizes: H and W are even, C and F multiples of 32.
+//   y       the pooled values, and
+//   winner  for each of them the place of the largest value in its window, 0 to 3, counted row by row.
+//           The first of equal values wins.  4 means that ReLU is off, so that no gradient flows back.
+// H and W are even, C and F are multiples of 32.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +38,7 @@ inline void store_bytes(std::uint8_t* p, IntVec v) {
     std::memcpy(p, &bytes, sizeof bytes);
 }
 
-// f(first, last) on as many threads as wanted, each with its share of 0 ... count.
+// Calls f(first, last) on each of `threads` threads; together they cover 0 to count.
 template <typename F>
 void parallel(int threads, int count, const F& f) {
     std::vector<std::thread> others;
@@ -61,6 +60,7 @@ inline void relu(float* map, const Shape& s, int threads) {
     });
 }
 
+// Where v is larger than `best`, takes v and its place in the window instead.
 inline void keep_larger(Vec& best, IntVec& place, Vec v, int v_place) {
     const IntVec larger = v > best;
     best = larger ? v : best;
@@ -88,7 +88,7 @@ inline void max_pool(const float* map, float* y, std::uint8_t* winner, const Sha
     });
 }
 
-// A map that is kept from call to call, as a framework's allocator would.
+// A full map.  Its memory is kept from call to call, as a framework's allocator would do.
 inline float* full_map(const Shape& s) {
     static std::vector<float> map;
     map.resize(std::size_t(s.N) * s.H * s.W * s.F);

@@ -1,9 +1,10 @@
-"""The fused kernel from naive to final: each step a small C++ file, built, called, checked against PyTorch.
+"""Builds each step of the fused kernel, from naive to final, and checks it against PyTorch.
 
     python examples/fused/fused_steps.py        builds every step and checks it
 
-benchmarks/ladder.py times them.  Built with plain g++ (CXX names another compiler) and called through
-ctypes, so that there is nothing between Python and the code that docs/fused.md explains.
+Each step is a small C++ file.  It is built with g++, or the compiler that CXX names, and called through
+ctypes, so that nothing lies between Python and the code that docs/fused.md explains.  benchmarks/ladder.py
+times the steps.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Problem(NamedTuple):
 
 
 def problem(n: int, c: int, size: int, f: int, *, whole_numbers: bool = False) -> Problem:
-    """Random values; small whole numbers make every order of summation exact."""
+    """Random values; with ``whole_numbers`` small integers, whose sums are exact in any order."""
     rng = np.random.default_rng(0)
     shapes = (n, c, size, size), (f, c, 3, 3), (f,)
     if whole_numbers:
@@ -56,7 +57,7 @@ def problem(n: int, c: int, size: int, f: int, *, whole_numbers: bool = False) -
 
 
 def build(names: list[str], folder: Path) -> dict[str, ctypes.CDLL]:
-    """The compiled steps; the compilers run side by side.  Raises CalledProcessError."""
+    """Compile the steps, all at the same time.  Raises CalledProcessError if one fails."""
     native = "-mcpu=native" if platform.machine() == "aarch64" else "-march=native"
     commands = {
         name: [
@@ -73,7 +74,7 @@ def build(names: list[str], folder: Path) -> dict[str, ctypes.CDLL]:
 
 
 def forward(name: str, library: ctypes.CDLL, p: Problem, threads: int) -> Callable[[], list[np.ndarray]]:
-    """A call that gives y and the winners, (N,F,H/2,W/2); memory order is settled outside it."""
+    """A call that returns y and the winners, (N,F,H/2,W/2); the inputs' memory order is prepared before."""
     n, c, h, w = p.x.shape
     f = len(p.weight)
     channels_last = name != "step1_naive"
@@ -115,7 +116,7 @@ def _pointer(array: np.ndarray) -> ctypes.c_void_p:
 def check(libraries: dict[str, ctypes.CDLL], p: Problem, threads: int) -> None:
     """Raise AssertionError unless every step gives PyTorch's values, winners and gradients.
 
-    The problem's values are whole numbers: then all sums are exact, and ties fall as they should.
+    The problem's values must be whole numbers, so that all sums are exact and equal values stay equal.
     """
     import torch
     import torch.nn.functional as F

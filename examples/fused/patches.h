@@ -1,5 +1,5 @@
-// The gradient to the weights: for each filter a sum of patches of x, 3 x 3 x C values each, times the
-// gradient dy at the patch's pixel.  A list says which patches, and times what.
+// The gradient to the weights is, for each filter, a sum over patches of x, 3 x 3 x C values each.  Each
+// patch is multiplied by the gradient dy at its pixel.  A list names the patches and their gradients.
 #pragma once
 
 #include "common.h"
@@ -9,7 +9,7 @@ struct Entry {
     int patch;  // where the patch starts in the padded image
 };
 
-// Adds the listed patches to one filter's sum (3,3,C), six vectors at a time in registers.
+// Adds the listed patches to one filter's sum (3,3,C).  Six vectors of the sum at a time are in registers.
 inline void add_patches(const std::vector<Entry>& list, const float* image, float* sum, const Shape& s) {
     constexpr int vectors = 6;  // 3 * C values are a multiple of them
     for (int u = 0; u < 3; ++u)

@@ -1,7 +1,7 @@
-// Step 1: the definition, written down.  Images (N,C,H,W), weights (F,C,3,3), as PyTorch has them.
+// Step 1: the definition, written as loops.  Images are (N,C,H,W), weights (F,C,3,3), as in PyTorch.
 //
-// One running sum at a time: every addition waits for the one before it, and every value is asked whether
-// it lies inside the image.
+// One sum is computed after the other, so every addition waits for the one before it.  And for every value
+// the code checks whether it lies inside the image.
 #include "common.h"
 
 static void convolution(const float* x, const float* w, const float* b, float* map, const Shape& s) {

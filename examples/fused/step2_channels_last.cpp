@@ -1,8 +1,10 @@
-// Step 2: channels last.  Images (N,H,W,C), weights (3,3,C,F), and the filters in the innermost loop.
+// Step 2: channels last.  Images are (N,H,W,C), weights (3,3,C,F), and the innermost loop runs over the
+// filters.
 //
-// The filters of a pixel lie side by side, so the compiler makes vectors of the inner loop: one input value
-// times 16 weights (8 without AVX-512) at once, into as many sums that do not wait for each other.  But the
-// sums go to memory and come back for each of the 3 * 3 * C input values.
+// The weights of all filters for one input value lie side by side, so the compiler can use vector
+// instructions for the innermost loop.  One input value is multiplied by 16 weights (8 without AVX-512) at
+// once, for as many sums that do not wait for each other.  But for each of the 3 * 3 * C input values the
+// sums are loaded from memory and stored again.
 #include "common.h"
 
 static void convolution(const float* x, const float* w, const float* b, float* map, const Shape& s) {

@@ -1,5 +1,5 @@
-// Step 4: every thread takes its share of the images.  No two write to the same place, and no sum is
-// shared, so the bits are the same for any number of threads.
+// Step 4: every thread takes its share of the images.  No two threads write to the same place, and no sum
+// is split between threads, so the bits are the same for any number of threads.
 #include "tile.h"
 
 extern "C" void forward(const float* x, const float* w, const float* b, float* y, std::uint8_t* winner,

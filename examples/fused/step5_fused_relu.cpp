@@ -1,5 +1,5 @@
-// Step 5: ReLU before a value leaves its register.  The pass that read and wrote the whole map for it is
-// gone.
+// Step 5: ReLU is applied before a value leaves its register.  So no separate pass has to read and write
+// the whole map.
 #include "tile.h"
 
 extern "C" void forward(const float* x, const float* w, const float* b, float* y, std::uint8_t* winner,

@@ -1,7 +1,7 @@
-// Step 6: max-pool before a value leaves its register.  A tile of two rows holds whole windows, so a
-// quarter of the values is stored, with one byte each that says who won: the full map is never written, nor
-// kept for the backward pass.  ReLU comes after the maximum, which commutes with it, so a quarter is left
-// to clamp.
+// Step 6: max-pool is applied before a value leaves its register.  A tile of two rows holds whole windows,
+// so only a quarter of the values is stored, with one byte each that says which value won.  The full map is
+// never written, and need not be kept for the backward pass.  ReLU and the maximum may change places, so
+// ReLU comes last and is applied to a quarter of the values.
 #include "tile.h"
 
 extern "C" void forward(const float* x, const float* w, const float* b, float* y, std::uint8_t* winner,

@@ -1,12 +1,12 @@
-// The register tile of steps 3 to 6: 2 rows x COLS columns of output pixels x some vectors of filters,
-// summed in registers over the whole depth 3 x 3 x C.  Each vector of weights that is loaded serves 2 *
-// COLS pixels, each input value that is loaded serves `vectors` vectors.
+// The register tile of steps 3 to 6: 2 rows x COLS columns of output pixels x `vectors` vectors of filters.
+// Its sums stay in registers while all 3 x 3 x C products are added.  Each loaded vector of weights is used
+// for 2 * COLS pixels, and each loaded input value for `vectors` vectors.
 #pragma once
 
 #include "common.h"
 
-// 2 x 4 x vectors sums must leave registers for what they are multiplied from: of AVX-512's 32 they take
-// 16, of AVX2's 16 they take 8.
+// The 2 x 4 x vectors sums must leave some registers free for weights and input values.  They take 16 of
+// AVX-512's 32 registers, and 8 of AVX2's 16.
 #ifdef __AVX512F__
 constexpr int vectors = 2;
 #else
@@ -33,7 +33,7 @@ inline __attribute__((always_inline)) void accumulate(Tile<COLS>& tile, const fl
 #pragma GCC unroll 2
             for (int v = 0; v < vectors; ++v) tile.sum[r][c][v] = load(b + v * lanes);
     for (int u = 0; u < 3; ++u) {
-        // the three pixels that a filter's row covers lie side by side, 3 * C values
+        // the three pixels below one row of the filter lie side by side: 3 * C values
         for (int k = 0; k < 3 * s.C; ++k, w += s.F) {
             const float* from = x + u * row + k;
 #pragma GCC unroll 2
@@ -48,7 +48,7 @@ inline __attribute__((always_inline)) void accumulate(Tile<COLS>& tile, const fl
     }
 }
 
-// A copy of one image with a border of zeros, so that the tile never asks where it is.
+// A copy of one image with a border of zeros, so that the tile need not check for edges.
 inline const float* padded(const float* x, const Shape& s) {
     static thread_local std::vector<float> copy;
     copy.assign(std::size_t(s.H + 2) * (s.W + 2) * s.C, 0.0f);
@@ -58,8 +58,9 @@ inline const float* padded(const float* x, const Shape& s) {
     return copy.data();
 }
 
-// finish(tile, n, i, j, f) of every tile of images [first, last): its upper left pixel (i,j) and first
-// filter.  Not inlined, so that what its caller holds in registers does not push the tile's addresses out.
+// Calls finish(tile, n, i, j, f) for every tile of the images from `first` to before `last`, where (i,j) is
+// the tile's upper left pixel and f its first filter.  It is not inlined: otherwise the caller's variables
+// would take registers that the tile's addresses need.
 template <typename F>
 __attribute__((noinline)) void for_each_tile(const float* x, const float* w, const float* b, const Shape& s,
                                              int first, int last, const F& finish) {

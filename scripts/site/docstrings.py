@@ -1,4 +1,4 @@
-"""The docstrings' lists of arguments, results and errors keep their columns in the API reference."""
+"""Keeps the columns of lists of arguments, results and errors in the API reference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LIST = re.compile(r"^(Args|Returns|Raises|Torch|Note|Source)s?:.*(\n(?!\n).*)*"
 
 
 class KeepColumns(Extension):
-    """Shows such a list as it stands in the source."""
+    """Shows each such list in a docstring as it is in the source."""
 
     def on_object(self, *, obj: Any, **_: Any) -> None:
         if obj.docstring:

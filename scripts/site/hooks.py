@@ -1,13 +1,13 @@
-"""What the site is built of beside its Markdown: sources, pictures, formulas, runs of commands.
+"""What the site shows besides its Markdown: sources, pictures, formulas, runs of commands.
 
-A page may hold, each on a line of its own:
+A page may contain these directives, each on a line of its own:
 
-    {{ source PATH NAME... }}   definitions cut out of a file, or all of it; with a link to the whole file
+    {{ source PATH NAME... }}   definitions from a file, or all of it, with a link to the whole file
     {{ picture NAME }}          a drawing whose numbers are computed here (`pictures.py`)
     {{ run COMMAND }}           an entry of docs/tutorial_run.json: the command and what it printed
     {{ implementations }}       the contract and the implementations that the front matter lists
 
-Everything that a page names must exist, else the build fails.
+The build fails if a page names something that does not exist.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Carry out the directives of a page."""
+    """Replace the directives of a page by what they stand for."""
 
     def expand(match: re.Match[str]) -> str:
         name, rest = match[1], match[2].split()
@@ -79,17 +79,17 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             raise PluginError(f"{page.file.src_uri}: {error.args[0]}") from error
         raise PluginError(f"{page.file.src_uri}: no directive {name!r}")
 
-    # GitHub wants a bar within a table's code escaped, Python-Markdown would show the backslash
+    # GitHub needs a backslash before a bar in a table's code; Python-Markdown would show it
     markdown = _TABLE_ROW.sub(lambda row: row[0].replace("\\|", "|"), markdown)
     return _DIRECTIVE.sub(expand, markdown)
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Put MathML for the formulas."""
+    """Replace formulas by MathML."""
     return replace_formulas(html)
 
 
-# ---- what they are made of ----------------------------------------------------------------------------
+# ---- the parts of a page ------------------------------------------------------------------------------
 
 
 def operations() -> set[str]:
@@ -103,7 +103,7 @@ def operations() -> set[str]:
 
 
 def _contract(op: str) -> str:
-    """The methods of the contract that are this operation."""
+    """The source of this operation's methods in the contract."""
     pieces = []
     for method in (op, f"{op}_forward", f"{op}_backward"):
         with contextlib.suppress(LookupError):
@@ -115,7 +115,8 @@ def _contract(op: str) -> str:
 
 def _implementations(page: Any) -> str:
     parts = []
-    if not any(FUSED in listing for listing in page.meta["sources"].values()):  # it is the contract
+    # a fused operation's definition in FUSED is its contract, and is shown as an implementation
+    if not any(FUSED in listing for listing in page.meta["sources"].values()):
         contract = "\n\n\n".join(_contract(op) for op in page.meta["ops"])
         parts += ["## The contract", _fence(contract, "python")]
     parts.append("## The implementations")
@@ -128,7 +129,7 @@ def _implementations(page: Any) -> str:
 
 
 def _source(path: str, names: list[str], page: Any) -> str:
-    """Definitions of a file, or all of it, under a link to the page of the whole file."""
+    """Definitions from a file, or all of it, below a link to the page of the whole file."""
     up = "../" * page.file.src_uri.count("/")
     code = (
         "\n\n".join(extract(path, name) for name in names)
@@ -139,7 +140,7 @@ def _source(path: str, names: list[str], page: Any) -> str:
 
 
 def _whole_file(path: str) -> str:
-    """The page of a source file, which search leaves out."""
+    """The page of a source file, which is left out of the search."""
     code = _fence((ROOT / path).read_text(encoding="utf-8"), language(path))
     return f"---\nsearch:\n  exclude: true\nhide: [toc]\n---\n# {Path(path).name}\n\n`{path}`\n\n{code}\n"
 

@@ -1,6 +1,6 @@
-"""TeX to MathML while the site is built, so that pages need no script and no font to show a formula.
+"""Converts TeX to MathML while the site is built, so that formulas need no script and no font.
 
-pymdownx.arithmatex marks the formulas of a page; every current browser draws MathML itself.
+pymdownx.arithmatex marks the formulas of a page.  Every current browser can show MathML.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pictures of the operations' pages.  Their numbers come out of minicnn's own operations."""
+"""The pictures on the operations' pages.  minicnn's own operations compute the numbers in them."""
 
 from __future__ import annotations
 

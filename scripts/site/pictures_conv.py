@@ -41,7 +41,7 @@ def window() -> str:
 
 
 def gradient() -> str:
-    """The same gradient to x twice: scattered from each dy, gathered by each dx."""
+    """The gradient to x in two ways: scattered from each dy, and gathered by each dx."""
     x, w, dy = _images(X, W, DY)
     dx = conv2d_backward(dy, x, w, **ONE)[0][0, 0]
     d = Drawing()
@@ -72,8 +72,8 @@ def gradient() -> str:
     d.text(0, top + 4 * CELL + 20, line, "left small")
     return d.figure(
         "Above, scatter: one dy adds its multiple of the filter to the window that it was computed from; "
-        "windows overlap, so threads would collide. Below, gather: one dx collects every dy whose window "
-        "held it, each with the weight that it was multiplied by. The sums are the same."
+        "windows overlap, so two threads could write to the same place. Below, gather: one dx adds up "
+        "every dy whose window contained it, each times the weight used there. The sums are the same."
     )
 
 
@@ -84,7 +84,7 @@ def phases() -> str:
     x = np.zeros((1, 1, 12, 12))
     y = conv2d_forward(x, ones, None, **attributes)
     reach = conv2d_backward(np.ones_like(y), x, ones, **attributes)[0][0, 0]
-    part = reach[2:8, 2:8]  # clear of the border
+    part = reach[2:8, 2:8]  # far enough from the border
     kinds = {(i, j): "abcd"[2 * (i % 2) + j % 2] for i, j in np.ndindex(part.shape)}
     d = Drawing()
     right, _ = d.grid(0, 30, part, "taps that reach each pixel of x", kinds)
@@ -95,13 +95,13 @@ def phases() -> str:
         d.text(right + 52, 44 + k * 50, f"{place}: {number(part[taps])}", "left small")
     return d.figure(
         "A 3×3 filter at stride 2, padding 1: the inner part of x. Pixels fall into four phases by their "
-        "row and column modulo the stride; all pixels of a phase meet the same taps, so each phase is an "
-        "ordinary correlation with a part of the filter. No multiplication by an inserted zero is left."
+        "row and column modulo the stride. The same taps reach all pixels of a phase, so each phase is an "
+        "ordinary correlation with a part of the filter, and nothing is multiplied by inserted zeros."
     )
 
 
 def fusion(*steps: str) -> str:
-    """The maps that travel to memory and back when operations run one after another, and fused."""
+    """Which maps are written to memory when operations run one after another, and when they are fused."""
     d = Drawing()
     wide, high, memory = 128, 30, 104
     d.text(0, 8, "one after another", "left")

@@ -17,7 +17,7 @@ COLOURS = "abcd"
 
 
 def max_pool2d() -> str:
-    """Windows in four colours, the winners, and where the gradient goes."""
+    """Four windows in four colours, their winners, and where each gradient goes."""
     x = np.array([[1, 5, 2, 0], [4, 3, 7, 1], [6, 6, 0, 2], [2, 1, 3, 3]], np.float64)[None, None]
     attributes = {"kernel_size": (2, 2), "stride": (2, 2), "dilation": (1, 1), **NO_PAD}
     y, argmax = max_pool2d_forward(x, **attributes)
@@ -43,13 +43,13 @@ def max_pool2d() -> str:
             d.line([(0, y0 + line * CELL), (4 * CELL, y0 + line * CELL)])
     return d.figure(
         "2×2 windows at stride 2. Of the two sixes, and of the two threes, the first in reading order "
-        "wins. argmax numbers the cells of a window 0 to 3. Backward, each dy goes to its winner; the "
-        "rest is zero."
+        "wins. argmax numbers the cells of a window 0 to 3. Backward, each dy goes to its winner; all "
+        "other dx are zero."
     )
 
 
 def avg_pool2d() -> str:
-    """Overlapping windows: the shares add up."""
+    """Overlapping windows, whose shares of the gradient add up."""
     x = np.array([[4, 0, 8], [8, 4, 0], [0, 12, 4]], np.float64)[None, None]
     attributes = {"kernel_size": (2, 2), "stride": (1, 1), "count_include_pad": True, **NO_PAD}
     y = avg_pool2d_forward(x, **attributes)
@@ -93,7 +93,7 @@ def adaptive_avg_pool2d() -> str:
 
 
 def batch_norm2d() -> str:
-    """What one channel's statistics run over."""
+    """Which values the statistics of one channel are computed from."""
     d = Drawing()
     side = 20
     for n in range(3):
@@ -107,13 +107,13 @@ def batch_norm2d() -> str:
         d.arrow(c * 88 + 30, 3 * 84 + 10, c * 88 + 30, 3 * 84 + 34)
         d.text(c * 88 + 30, 3 * 84 + 46, f"μ{'₀₁₂'[c]}, σ²{'₀₁₂'[c]}", "small")
     return d.figure(
-        "Three images of three channels. One mean and one variance for each colour: over the batch and "
-        "both sides of the image, M = N·H·W values, never across channels."
+        "Three images of three channels. Each colour has one mean and one variance: over the batch, the "
+        "rows and the columns, M = N·H·W values, never across channels."
     )
 
 
 def batch_norm2d_paths() -> str:
-    """The three ways from one x to the loss."""
+    """The three ways in which one x acts on the loss."""
     d = Drawing()
     d.box(0, 70, 44, 34, "a", "x")
     d.box(110, 0, 64, 34, "b", "mean")
@@ -134,7 +134,7 @@ def batch_norm2d_paths() -> str:
 
 
 def dropout() -> str:
-    """A mask, and what it does forward and backward."""
+    """A mask and its effect, forward and backward."""
     x = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float64)
     keep = np.random.default_rng(3).random(x.shape) >= 0.5
     dy = np.ones_like(x)
@@ -167,7 +167,7 @@ def add() -> str:
     d.text(207, 72, "dy", "small")
     d.text(96, 8, "dy", "small")
     d.text(96, 90, "dy", "small")
-    return d.figure("Forward from left to right; backward the same dy goes to both, whole.")
+    return d.figure("Forward goes from left to right; backward, a and b both get the whole dy.")
 
 
 def concat() -> str:
@@ -186,8 +186,8 @@ def concat() -> str:
         x += size * CELL
     d.text(24 + at / 2, 140, "one pixel of y: C = 6", "small")
     return d.figure(
-        "In channels-last memory the channels of a pixel lie side by side, so each pixel of y is its "
-        "pieces' pixels in a row. Backward cuts at the same places."
+        "In channels-last memory the channels of a pixel lie side by side, so each pixel of y is a row of "
+        "the pieces' pixels. Backward cuts it at the same places."
     )
 
 
@@ -204,8 +204,8 @@ def flatten() -> str:
     d.arrow(4 * CELL, 30 + CELL + 8, 4 * CELL, 30 + CELL + 34)
     d.grid(0, 30 + CELL + 68, logical.reshape(1, -1), "y: channel after channel", after)
     return d.figure(
-        "C = 2, H = W = 2; the numbers are logical places (C, H, W). Flatten is the one layer where memory "
-        "order matters: each image is a matrix (H·W, C) to be transposed."
+        "C = 2, H = W = 2; each number is the place of a value in logical order (C, H, W). Flatten is the "
+        "only layer where memory order matters: it transposes the matrix (H·W, C) of each image."
     )
 
 

@@ -54,8 +54,8 @@ def dense() -> str:
     top = product(top, ("dy", n, outputs), ("W", outputs, inputs), "dx")
     product(top, ("dyᵀ", outputs, n), ("x", n, inputs), "dW")
     return d.figure(
-        "Heights are rows, widths are columns: x (N, in), W (out, in), y (N, out). For each gradient one "
-        "order of the two other arrays fits, and it is the right one."
+        "Heights are rows, widths are columns: x (N, in), W (out, in), y (N, out). For each gradient "
+        "the shapes leave only one way to multiply the two other arrays."
     )
 
 
@@ -101,7 +101,7 @@ def softmax_cross_entropy() -> str:
 
 
 def optimizers() -> str:
-    """Sixty steps of three optimizers down a long valley."""
+    """Sixty steps of three optimizers in a long valley."""
     curvature = np.array([0.06, 1.0])
     d = Drawing()
     scale, middle = 34.0, (30.0, 130.0)
@@ -136,9 +136,10 @@ def optimizers() -> str:
         d.line([(20, 262 + 22 * k), (50, 262 + 22 * k)], style)
         d.text(58, 262 + 22 * k, label, "left small")
     return d.figure(
-        "Sixty steps each on ½(0.06·w₀² + w₁²), from the right, computed by the library's own steps. Plain "
-        "SGD jumps across the steep direction and creeps along the flat one; momentum adds up what "
-        "the gradients agree on; Adam divides each direction by its own size."
+        "Sixty steps of each on ½(0.06·w₀² + w₁²), starting on the right, computed by the library itself. "
+        "Plain SGD jumps from side to side in the steep direction and is slow in the flat one. With "
+        "momentum, steps in the same direction add up. Adam divides each coordinate by the typical size of "
+        "its gradient."
     )
 
 

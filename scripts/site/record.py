@@ -1,8 +1,8 @@
-"""Runs the tutorial's commands and keeps what they print and draw, which the site shows.
+"""Runs the tutorial's commands and records what they print and draw, so that the site can show it.
 
 python scripts/site/record.py       writes docs/tutorial_run.json and its pictures in docs/images
 
-tests/test_examples.py runs the same commands again, so that the tutorial cannot go stale unnoticed.
+tests/test_examples.py runs the same commands again, so an outdated tutorial fails the tests.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ def commands() -> list[str]:
 
 
 def run(command: str, folder: Path) -> str:
-    """What the command prints, run in ``folder`` by this Python; a failure raises CalledProcessError."""
+    """Run the command in ``folder`` with this Python, and return what it prints.
+
+    Raises CalledProcessError if it fails.
+    """
     words = shlex.split(command)
     assert words[0] == "python", f"expected a python command, got {command}"
     words = [sys.executable, *words[1:]]

@@ -1,7 +1,7 @@
-"""Functions and classes cut out of the project's sources by name, so that a page never holds a copy.
+"""Finds functions and classes in the project's sources by name, so that no page needs a copy of them.
 
-Python is parsed; C++ and CUDA are read by matching brackets outside comments and strings.  A name that
-a file does not define is an error: a page cannot outlive the code that it shows.
+Python is parsed.  C++ and CUDA are read by matching brackets outside comments and strings.  A name that a
+file does not define is an error, so no page can show code that is gone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Comments, strings and characters, which may hold brackets that do not count.
+# Comments, strings and character literals.  Brackets in them do not count.
 _OPAQUE = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'', re.S)
 
 
@@ -30,12 +30,12 @@ def extract(path: str, name: str) -> str:
 
 
 def language(path: str) -> str:
-    """The highlighter's name for a file."""
+    """The language of a file, as the highlighter calls it."""
     return "python" if path.endswith(".py") else "cpp"
 
 
 def python_pieces(text: str, name: str) -> list[str]:
-    """The functions and classes of this dotted name, decorators included."""
+    """The functions and classes with this dotted name, with their decorators."""
     scope: list[ast.stmt] = ast.parse(text).body
     found: list[ast.stmt] = []
     for part in name.split("."):
@@ -68,7 +68,7 @@ def _dedent(lines: list[str]) -> str:
 
 
 def _definition_end(code: str, start: int, at: int) -> int | None:
-    """Where the definition whose name stands at start:at ends; None if it is a use or a declaration."""
+    """Where the definition ends whose name is code[start:at]; None if that is a use or a declaration."""
     line = code[code.rfind("\n", 0, start) + 1 : start]
     if re.search(r"\b(struct|class)\s+(alignas\(.*\)\s*)?$", line):
         brace = re.compile(r"[^;{}()]*\{").match(code, at)
@@ -88,10 +88,14 @@ def _definition_end(code: str, start: int, at: int) -> int | None:
 
 
 def _matching(code: str, at: int, pair: str) -> int:
-    """The place behind the bracket that closes the one at ``at``."""
+    """The index after the bracket that closes the one at ``at``."""
+    opening, closing = pair
     depth = 0
     for place in range(at, len(code)):
-        depth += (code[place] == pair[0]) - (code[place] == pair[1])
+        if code[place] == opening:
+            depth += 1
+        elif code[place] == closing:
+            depth -= 1
         if depth == 0:
             return place + 1
     raise LookupError(f"unbalanced {pair} in a source file")

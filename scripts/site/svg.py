@@ -1,4 +1,4 @@
-"""A small drawing: number grids, boxes, arrows, text.  Colours are classes in extra.css."""
+"""Small drawings of number grids, boxes, arrows and text.  Their colours are classes in extra.css."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def number(value: float) -> str:
 
 
 class Drawing:
-    """Shapes in pixels; the size grows with what is drawn."""
+    """A list of shapes, in pixels.  The drawing grows with them."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
@@ -28,7 +28,7 @@ class Drawing:
         self.width, self.height = max(self.width, x), max(self.height, y)
 
     def text(self, x: float, y: float, words: str, style: str = "") -> None:
-        """Words centred at (x, y), or beginning (left) or ending (right) there."""
+        """Words centred at (x, y); with the style "left" they begin there, with "right" they end there."""
         self.parts.append(f'<text x="{x:g}" y="{y:g}" class="{style}">{escape(words)}</text>')
         length = 7.2 * len(words)
         self._grow(x + (length if "left" in style else 0 if "right" in style else length / 2), y + 10)
@@ -75,7 +75,7 @@ class Drawing:
         )
 
     def figure(self, caption: str) -> str:
-        """The drawing as HTML, with what it shows in words."""
+        """The drawing as HTML, with a caption that says what it shows."""
         margin = 6
         w, h = self.width + 2 * margin, self.height + 2 * margin
         svg = (
