@@ -259,11 +259,11 @@ def steps(keep: Keep, names: tuple[str, ...] = tuple(MODELS)) -> None:
         logits = network.model.predict(network.model.backend.to_numpy(network.x))
         wrong = error(torch.from_numpy(logits).to(DEVICE), expected)
         trainer = Trainer(network.model, optim.SGD(lr=1e-4, momentum=0.9))
-        graph = trainer.graph
+        graph, backend = trainer.graph, trainer.backend
         for tf32 in (False, True):
             set_tf32(tf32)
             ours = {"step": partial(trainer.step, network.x, network.y),
-                    "inference": partial(run.forward, graph, network.model.backend, network.x, False)}  # fmt: skip
+                    "inference": partial(run.forward, graph, backend, network.x, False)}  # fmt: skip
             for phase, work in ours.items():
                 row: Row = {"what": f"{name}, batch {len(network.y)}", "phase": phase, "tf32": tf32,
                             "error": wrong, "minicnn": milliseconds(work)}  # fmt: skip

@@ -6,6 +6,9 @@ A page may contain these directives, each on a line of its own:
     {{ picture NAME }}          a drawing whose numbers are computed here (`pictures.py`)
     {{ run COMMAND }}           an entry of docs/tutorial_run.json: the command and what it printed
     {{ implementations }}       the contract and the implementations that the front matter lists
+    {{ operations }}            a table of the pages in docs/ops
+
+The front matter of a page in docs/ops says its section and, in a few words, what the operation does.
 
 The build fails if a page names something that does not exist.
 """
@@ -33,11 +36,27 @@ ROOT_PAGES = {
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }
+SECTIONS = (
+    "Convolution", "Pooling", "Activations and dense layers", "Normalisation", "Softmax and the loss",
+    "Joining and reshaping", "Optimizers",
+)  # fmt: skip
 _TABLE_ROW = re.compile(r"^\|.*`.*\\\|.*`.*$", re.M)
 _DIRECTIVE = re.compile(r"^\{\{ (\w+) ?(.*?) \}\}$", re.M)
 
 
 # ---- MkDocs calls these -------------------------------------------------------------------------------
+
+
+def on_config(config: Any) -> Any:
+    """Put the pages of docs/ops into the navigation."""
+    sections = [
+        {section: [f"ops/{path.name}" for path, _ in pages]}
+        for section, pages in _operation_pages().items()
+    ]
+    for entry in config["nav"]:
+        if isinstance(entry, dict) and "Operations" in entry:
+            entry["Operations"] = ["ops/index.md", *sections]
+    return config
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -73,6 +92,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
                 return draw(*rest)
             if name == "run":
                 return _recorded(match[2])
+            if name == "operations":
+                return _operations_table()
             if name == "implementations":
                 return _implementations(page)
         except LookupError as error:
@@ -100,6 +121,27 @@ def operations() -> set[str]:
             if isinstance(node, ast.FunctionDef):
                 names.add(re.sub(r"_(forward|backward)$", "", node.name))
     return names - {"label", "asarray", "to_numpy", "synchronize"}
+
+
+def _operation_pages() -> dict[str, list[tuple[Path, dict[str, Any]]]]:
+    """Section -> its pages in docs/ops with their front matter, the shortest names first."""
+    found: dict[str, list[tuple[Path, dict[str, Any]]]] = {section: [] for section in SECTIONS}
+    for path in sorted((ROOT / "docs/ops").glob("*.md"), key=lambda path: (len(path.stem), path.stem)):
+        if path.stem == "index":
+            continue
+        _, meta = get_data(path.read_text(encoding="utf-8"))
+        if meta.get("section") not in found or "summary" not in meta:
+            raise PluginError(f"{path}: expected a summary, and a section of {', '.join(SECTIONS)}")
+        found[meta["section"]].append((path, meta))
+    return found
+
+
+def _operations_table() -> str:
+    rows = ["| operation | what it does |", "|---|---|"]
+    for section, pages in _operation_pages().items():
+        rows.append(f"| **{section}** | |")
+        rows += [f"| [{path.stem}]({path.name}) | {meta['summary']} |" for path, meta in pages]
+    return "\n".join(rows)
 
 
 def _contract(op: str) -> str:
