@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn import checkpoint, cli, data, doctor, evaluate, predict, preview, train
-from minicnn.experiment import predict_images
+from minicnn import checkpoint, data, doctor, evaluate, predict, preview, train
+from minicnn.app.command_line import exit_with
+from minicnn.app.prediction import predict_images
 from minicnn.saved_model import load_model
 
 SMALL = [
@@ -56,7 +57,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def fails(capsys: pytest.CaptureFixture[str], main: Callable[[list[str]], None], *arguments: object) -> str:
     """The message of a command that must fail: one line on stderr, exit status 2."""
     with pytest.raises(SystemExit) as stop:
-        cli.run(lambda: main([str(a) for a in arguments]))
+        exit_with(lambda: main([str(a) for a in arguments]))
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("backend: ")]
     assert stop.value.code == 2
     assert len(lines) == 1

@@ -14,16 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn import data, metrics, models, optim, schedules
+from minicnn.app.prediction import predict_images
+from minicnn.app.settings import Config
 from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors
-from minicnn.config import Config
 from minicnn.data.split import balanced_class_weight, stratified_split
-from minicnn.data.views import views
 from minicnn.ema import WeightAverage
-from minicnn.folding import folded
 from minicnn.trainer import Trainer
-
-IMAGES_AT_ONCE = 1000
-"""Images that are normalised and predicted together in a test."""
 
 VALIDATION_SHARE = 0.1
 """Of the training images, held out where early stopping needs images that are not learnt from."""
@@ -229,25 +225,6 @@ def load_weights(path: Path, model: Any, tensors: dict[str, np.ndarray]) -> None
     """Load weights of a checkpoint.  Raises CheckpointError naming the file and the tensor that differs."""
     check_tensors(path, tensors, model.state_dict())
     model.load_state_dict(tensors)
-
-
-def predict_images(
-    model: Any, x: np.ndarray, mean: Any, std: Any, check: Callable[[], None] = lambda: None,
-    batch_size: int = 256, tta: str = "none",
-) -> np.ndarray:  # fmt: skip
-    """Logits (N,K) of uint8 images (N,C,H,W), normalised a part at a time.
-
-    With ``tta`` they are the means over the image's `views`.
-    """
-    model, parts, step = folded(model, x.shape), [], max(IMAGES_AT_ONCE, batch_size)
-    for start in range(0, len(x), step):
-        check()
-        logits = [
-            share * model.predict(data.normalize(view, mean, std), batch_size=batch_size)
-            for share, view in views(x[start : start + step], tta)
-        ]
-        parts.append(np.sum(logits, axis=0))
-    return np.concatenate(parts)
 
 
 def _scores(part: str, logits: np.ndarray, y: NDArray[np.int64]) -> dict[str, float]:
