@@ -11,9 +11,9 @@ from PIL import Image
 from scipy import ndimage
 from torchvision.transforms import functional as tv
 
-from minicnn import data, preview
+from minicnn import data
 from minicnn.app.command_line import exit_with
-from minicnn.app.commands import train
+from minicnn.app.commands import preview, train
 from minicnn.app.experiment import Experiment
 from minicnn.app.settings import Config
 from minicnn.data.augment import AMOUNTS, Augment, EpochAugment

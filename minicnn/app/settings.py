@@ -195,7 +195,7 @@ class Config:
 
     @classmethod
     def of_checkpoint(cls, path: Path, saved: Checkpoint) -> Self:
-        """The settings in a checkpoint that was read from ``path``; what it is too old to know has its default.
+        """The settings in a checkpoint that was read from ``path``; one that it lacks has its default.
 
         Raises: CheckpointError naming the file and a setting that is missing, unknown or of another type
         """

@@ -5,14 +5,15 @@ from __future__ import annotations
 import signal
 import time
 from types import FrameType
-from typing import Any, Self
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any, Self
 
 from minicnn.app.command_line import Interrupted
 from minicnn.app.experiment import Experiment
 from minicnn.app.progress import Progress, duration
 from minicnn.app.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def begin(folder: RunFolder, experiment: Experiment, *, overwrite: bool) -> None:
@@ -95,7 +96,7 @@ def _epoch_line(title: str, entry: dict[str, Any], best: bool) -> str:
 
 
 class _StopRequest:
-    """Remembers the first SIGINT or SIGTERM: `check` then raises Interrupted.  A second one acts at once."""
+    """Remembers a SIGINT or SIGTERM, so that `check` raises Interrupted; a second one acts at once."""
 
     def __init__(self) -> None:
         self.asked = False

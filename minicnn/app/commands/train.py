@@ -8,9 +8,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import indent
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from minicnn import data, recipes
 from minicnn.app import report, settings, training
@@ -20,6 +18,9 @@ from minicnn.app.progress import duration
 from minicnn.app.run_folder import RunFolder
 from minicnn.app.settings import LIST, Config
 from minicnn.pretrained import init_from
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PROG = "python -m minicnn.train"
 

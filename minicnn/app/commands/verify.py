@@ -89,7 +89,7 @@ def _examine(name: str, args: argparse.Namespace) -> Examined:
 
 @contextmanager
 def _progress(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr in a terminal, else nothing.  The function that it yields is called after each check."""
+    """A bar on stderr in a terminal, else nothing; the function that it yields moves the bar by a check."""
     from rich.progress import Progress
 
     console = make_console(stderr=True)
