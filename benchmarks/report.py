@@ -324,7 +324,7 @@ def main() -> None:
     if "--check" in sys.argv:
         names = [*stale, *(page.name for page in changed)]
         if names:
-            sys.exit(f"{', '.join(names)}: not those of benchmarks/results; run benchmarks/report.py")
+            sys.exit(f"{', '.join(names)}: not those of the saved results; run benchmarks/report.py")
         return
     for page, text in changed.items():
         page.write_text(text)

@@ -1,4 +1,4 @@
-"""A model being trained: all state of a run, one step at a time, saved and restored bit by bit."""
+"""A model in training: made from the settings, moved on step by step, saved and restored bit for bit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from minicnn.ema import WeightAverage
 from minicnn.trainer import Trainer
 
 VALIDATION_SHARE = 0.1
-"""Of the training images, held out where early stopping needs images that are not learnt from."""
+"""The share of the training images that early stopping holds out to judge by."""
 
 
 class Diverged(ValueError):
@@ -34,7 +34,7 @@ class Experiment:
 
     ``epoch`` whole epochs are done and ``batch`` batches of the next; ``sums`` add up that next one's
     loss, right answers, images and seconds; ``history`` has an entry for each epoch done.  ``judge``,
-    "test" or "validation", says by which images' accuracy an epoch is called the best.
+    "test" or "validation", says which images' accuracy decides whether an epoch is the best.
     """
 
     def __init__(self, config: Config, dataset: data.Dataset) -> None:
@@ -84,7 +84,7 @@ class Experiment:
             pair = next(batches, None)
             if pair is None:
                 return
-            # An overflow shows in the loss, which is checked: no warnings from within.
+            # The loss shows an overflow and is checked below, so NumPy need not warn of it.
             with np.errstate(over="ignore", invalid="ignore"):
                 loss = self.trainer.step(*pair)
             if not math.isfinite(loss):
@@ -253,7 +253,7 @@ def _class_weight(y: NDArray[np.int64], num_classes: int, config: Config) -> NDA
 
 
 def _held_out(train: data.Images, config: Config) -> tuple[data.Images, data.Images | None]:
-    """What is learnt from and, for early stopping, a stratified part of it that is not."""
+    """The images to learn from and, for early stopping, a stratified part that is held out."""
     if not config.early_stop:
         return train, None
     learnt, held = stratified_split(train.y, VALIDATION_SHARE, config.seed)
