@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -291,6 +292,10 @@ def test_bad_checkpoints_are_named(
     file.write_bytes((trained[0] / "best.safetensors").read_bytes()[:-100])
     assert "c.safetensors is torn" in fails(capsys, main, "--checkpoint", file, *image)
     saved = checkpoint.load(trained[0] / "best.safetensors")
+    Image.new("L", (28, 28)).save(tmp_path / "x.png")
+    checkpoint.save(file, replace(saved, config=saved.config | {"lr": "0.1"}))
+    message = fails(capsys, main, "--checkpoint", file, *image)
+    assert message.endswith("c.safetensors: its settings: lr: expected float, got '0.1'")
     saved.model["fc3.bias"] = saved.model["fc3.bias"][:9]
     checkpoint.save(file, saved)
     message = fails(capsys, main, "--checkpoint", file, *image)
