@@ -91,7 +91,7 @@ sanitize:
 
 # Plants bugs one at a time in a copy of the sources; the tests must notice every one.
 mutants: $(VENV)/installed-dev
-	$(BIN)/python -m scripts.mutants --save tests/mutants/results.json
+	$(BIN)/python -m scripts.mutants --save benchmarks/results/mutants.json
 
 mutants-quick: $(VENV)/installed-dev
 	$(BIN)/python -m scripts.mutants --quick

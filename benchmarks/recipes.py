@@ -5,12 +5,12 @@
 
 The first measures accuracy: that of the test images after the last epoch, never the best one's; seeds that
 were measured before are kept as long as the recipe is the same.  The second measures time: both sides as
-whole processes in turn, starting Python and loading the data included.  With --epochs, runs of one epoch
-and of so many are timed and the rest is reckoned: every epoch takes the same.  PyTorch runs channels-last,
-for these nets the faster of its layouts.
+whole processes in turn, starting Python and loading the data included.  With --epochs N, runs of one epoch
+and of N epochs are timed, and the rest is reckoned from them, since every epoch takes the same
+time.  PyTorch runs channels-last, for these nets the faster of its layouts.
 
-Both put what they find under the recipe's name into benchmarks/results/recipes.json, and into the
-comment of the recipe; times of another processor are kept beside the new ones.
+Both put what they find under the recipe's name into minicnn/recipes/results.json, which `--recipe list` and
+benchmarks/report.py read; times of another processor are kept beside the new ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 import statistics
 import subprocess
 import sys
@@ -27,13 +26,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from paired import RESULTS, machine, save
-from results import epochs_of
+from paired import machine
 
 from minicnn import recipes
+from minicnn.files import write_json
+from minicnn.recipes import results
 
 SIDES = ("minicnn", "torch")
-MEASURED = "# Measured: "
 
 
 def run(side: str, flags: list[str]) -> tuple[float, float]:
@@ -76,48 +75,6 @@ def measure_time(sides: list[str], flags: list[str], epochs: int, timed: int | N
     return found | {"epochs timed": epochs if timed is None else timed}
 
 
-def sentence(entry: dict[str, Any]) -> str:
-    """What was measured, for the recipe's comment."""
-    parts = [
-        f"{_accuracy(entry[side])}{' in PyTorch' * (side == 'torch')}" for side in SIDES if side in entry
-    ]
-    sentences = ["; ".join(parts)] if parts else []
-    sentences += [_time(spent, epochs_of(entry)) for spent in entry.get("times", {}).values()]
-    return f"{'. '.join(sentences)}."
-
-
-def _accuracy(side: dict[str, Any]) -> str:
-    error = side["standard error"]
-    seeds = f"{len(side['seeds'])} seeds" if error is not None else "one seed"
-    return f"{100 * side['accuracy']:.2f} %{'' if error is None else f' +- {100 * error:.2f}'} ({seeds})"
-
-
-def _time(spent: dict[str, Any], epochs: int) -> str:
-    place = spent["machine"]
-    text = f"{_duration(spent['minicnn'])} on {place['cpu']}, {place['threads']} threads"
-    if spent["epochs timed"] != epochs:
-        text += f", reckoned from {spent['epochs timed']} of {epochs} epochs"
-    if "torch" in spent:
-        text += f"; in PyTorch {_duration(spent['torch'])}, {spent['torch / minicnn']} times as long"
-    return text
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{int(seconds + 0.5) // 60} min {int(seconds + 0.5) % 60} s"
-        if seconds >= 100
-        else f"{seconds:.0f} s"
-    )
-
-
-def write_comment(path: Path, entry: dict[str, Any]) -> None:
-    """Replace or add the line that says what was measured, last of the comment at the recipe's top."""
-    text = re.sub(f"^{MEASURED}.*\n", "", path.read_text(), flags=re.MULTILINE)
-    comment = re.match("(#.*\n)*", text)
-    end = comment.end() if comment else 0
-    path.write_text(f"{text[:end]}{MEASURED}{sentence(entry)}\n{text[end:]}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -136,7 +93,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     sides = args.sides.split(",")
     if args.time:
-        epochs = epochs_of({"settings": settings})
+        epochs = results.epochs_of({"settings": settings})
         place = machine(args.threads)
         spent = measure_time(sides, flags, epochs, args.epochs)
         found["times"] = {place["cpu"]: spent | {"machine": place}}
@@ -150,8 +107,7 @@ def main() -> None:
 
 
 def _keep(recipe: str, settings: list[str], found: dict[str, Any]) -> None:
-    path = RESULTS / "recipes.json"
-    saved = json.loads(path.read_text()) if path.exists() else {}
+    saved = results.load()
     entry = saved.get(recipe, {})
     if entry.get("settings") != settings:
         entry = {"settings": settings}
@@ -160,8 +116,8 @@ def _keep(recipe: str, settings: list[str], found: dict[str, Any]) -> None:
             entry = entry | {key: entry.get(key, {}) | value}
         else:
             entry = with_accuracies(entry, key, value)
-    save("recipes", saved | {recipe: entry})
-    write_comment(recipes.path(recipe), entry)
+    write_json(results.PATH, saved | {recipe: entry})
+    print(f"written: {results.PATH}", file=sys.stderr)
 
 
 if __name__ == "__main__":

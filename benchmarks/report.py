@@ -24,7 +24,6 @@ from results import (
     Result,
     best_torch,
     count,
-    epochs_of,
     ladder_rows,
     main_entries,
     milliseconds,
@@ -33,6 +32,9 @@ from results import (
     table,
     where,
 )
+
+from minicnn.recipes.results import epochs_of
+from minicnn.recipes.results import load as load_recipes
 
 ROOT = Path(__file__).parent.parent
 PAGES = (
@@ -300,12 +302,17 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
 """The sections by name: which result each shows, and how."""
 
 
+def saved(name: str) -> dict[str, Any]:
+    """A saved result; that of the recipes is data of the package, since `--recipe list` prints it."""
+    return load_recipes() if name == "recipes" else load(name)
+
+
 def filled(text: str) -> str:
     """A page with every block's section as the results have it; empty where there is no result."""
 
     def fill(match: re.Match[str]) -> str:
         result_name, section = SECTIONS[match[2]]
-        result: dict[str, Any] = load(result_name)
+        result = saved(result_name)
         return f"{match[1]}\n{section(result)}\n\n{match[4]}" if result else f"{match[1]}{match[4]}"
 
     return BLOCK.sub(fill, text)
@@ -317,7 +324,7 @@ def main() -> None:
     if "--check" in sys.argv:
         names = [*stale, *(page.name for page in changed)]
         if names:
-            sys.exit(f"{', '.join(names)}: not those of benchmarks/results; run benchmarks/report.py")
+            sys.exit(f"{', '.join(names)}: not those of the saved results; run benchmarks/report.py")
         return
     for page, text in changed.items():
         page.write_text(text)

@@ -32,11 +32,6 @@ def count(threads: int) -> str:
     return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
-def epochs_of(recipe: Result) -> int:
-    """The epochs that the settings of a recipe's result ask for."""
-    return next(int(s.removeprefix("--epochs=")) for s in recipe["settings"] if s.startswith("--epochs="))
-
-
 def best_torch(ms: dict[str, float]) -> str:
     """The fastest of the ways of running PyTorch."""
     return min((row for row in ms if row.startswith("torch")), key=ms.__getitem__)

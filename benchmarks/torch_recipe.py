@@ -19,10 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from minicnn import data, train
-from minicnn.config import Config
+from minicnn import data
+from minicnn.app.commands import train
+from minicnn.app.experiment import Experiment
+from minicnn.app.settings import Config
 from minicnn.data.views import views
-from minicnn.experiment import Experiment
 from minicnn.torch_reference import to_torch
 
 OPTIMIZERS = {
@@ -35,7 +36,8 @@ TEST_BATCH = 256
 class TorchRun:
     """The run of these settings, computed by PyTorch.
 
-    minicnn's experiment lends its first weights, batches, schedule and class weights, and computes nothing.
+    The first weights, batches, schedule and class weights are those of minicnn's experiment, which
+    computes nothing.
     """
 
     def __init__(self, config: Config, dataset: data.Dataset, *, channels_last: bool = False) -> None:

@@ -1,6 +1,6 @@
 """Checkpoints: one safetensors file with the tensors, and everything else as JSON in its metadata.
 
-Nothing is pickled, so a file from a stranger can do no harm, and any safetensors reader opens it.
+Nothing is pickled, so a file from a stranger cannot run code, and any safetensors reader opens it.
 The tensors are ``model.<name>`` (parameters and buffers, named as in ``state_dict``),
 ``optimizer.<name>``, and ``training.<name>`` where weights are averaged.
 """
@@ -32,7 +32,7 @@ class Checkpoint:
     """All that a run needs to go on, or a model to be used, as if nothing had happened."""
 
     config: dict[str, Any]
-    """The run's settings, `Config` as a dict."""
+    """The run's settings by name."""
     class_names: list[str]
     image_shape: tuple[int, int, int]
     """(C, H, W), each at least 1."""
@@ -56,9 +56,9 @@ class Checkpoint:
     generators: dict[str, Any] = field(default_factory=dict)
     """States of the dropout generators.  Shuffling needs none: it follows from seed and epoch."""
     model: Tensors = field(default_factory=dict)
-    """What predicts: with --ema the averages."""
+    """The weights that predict: the averages, where weights are averaged."""
     training: Tensors = field(default_factory=dict)
-    """With --ema, the weights that the optimizer changes; else empty, since they are ``model``."""
+    """Where weights are averaged, those that the optimizer changes; else empty: they are ``model`` then."""
     optimizer: Tensors = field(default_factory=dict)
 
 
@@ -107,7 +107,8 @@ def load(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path}: its metadata: {error}") from None
     state["image_shape"] = tuple(state["image_shape"])
     state |= {group: _group(tensors, f"{group}.") for group in _TENSORS}
-    _check_images(path, saved := Checkpoint(**state))
+    saved = Checkpoint(**state)
+    _check_images(path, saved)
     return saved
 
 
@@ -156,7 +157,7 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
 
 
 def _check_images(path: str | Path, saved: Checkpoint) -> None:
-    """The images are such as there can be, and have a mean and a deviation for each channel."""
+    """Refuse a shape that no image has, and a mean or deviation that is not one finite number a channel."""
     if min(saved.image_shape) < 1 or not saved.class_names:
         raise CheckpointError(
             f"{path}: expected images and classes, got shape {saved.image_shape} "

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,35 +39,6 @@ def write_json(path: str | Path, value: Any) -> None:
 def write_json_lines(path: str | Path, values: list[dict[str, Any]]) -> None:
     """`write_atomically` of one JSON object a line."""
     write_atomically(path, "".join(json.dumps(value) + "\n" for value in values).encode())
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder and its parents; OSError naming it and the reason if that cannot be."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"cannot make the folder {path}: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process; the kernel lets go of it even after SIGKILL.
-
-    Raises: OSError if another process holds it, or if the folder cannot be written to.
-    """
-    path = folder / ".lock"
-    try:
-        file = path.open("ab")
-    except OSError as error:
-        raise OSError(f"cannot write to {folder}: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OSError(
-                f"{folder} is in use by another run: wait until it ends, or choose another --out"
-            ) from None
-        yield
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Weights from elsewhere as the starting point of training.
 
-A file is safetensors, minicnn's checkpoints included, or a state dict that torch.save wrote; of the
-latter torch reads tensors and plain containers only (``weights_only=True``), so no code in it is run.
+A file is safetensors, minicnn's checkpoints included, or a state dict that torch.save wrote.  Of the latter
+torch reads tensors and plain containers only (``weights_only=True``), so no code in it is run.
 Training normalises images by its own dataset's mean and deviation, whatever the weights were trained with.
 """
 
@@ -48,8 +48,11 @@ def init_from(model: Sequential, path: str | Path) -> Taken:
     missing = [key for key in mine if key not in state and key not in optional]
     unexpected = [key for key in state if key not in mine and not key.startswith(model.ignored_prefixes)]
     if missing or unexpected:
-        parts = [f"no {_first(missing)}"] * bool(missing)
-        parts += [f"{_first(unexpected)}, which the model has not"] * bool(unexpected)
+        parts = []
+        if missing:
+            parts.append(f"no {_first(missing)}")
+        if unexpected:
+            parts.append(f"{_first(unexpected)}, which the model has not")
         raise CheckpointError(f"{path} does not fit the model: it has {'; '.join(parts)}")
     differing = [key for key in mine if key in state and state[key].shape != mine[key].shape]
     head = _head(model)
@@ -86,11 +89,11 @@ def _read_torch(path: Path) -> Tensors:
         ) from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickles; those that cannot be read raise
-            # In memory, since a read from a file makes room for all that a false length promises.
+            warnings.simplefilter("ignore")  # about unusual pickles; one that cannot be read raises
+            # From memory: reading from a file allocates all that a false length in it claims.
             file = io.BytesIO(path.read_bytes())
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds, for a file that may be anything
+    except Exception as error:  # of many types, since the file may be anything
         why = str(error).partition("\n")[0]
         raise CheckpointError(f"{path} is torn, or not a state dict of torch's: {why}") from None
     for key in _WRAPPERS:
@@ -107,7 +110,7 @@ def _read_torch(path: Path) -> Tensors:
 
 
 def _to_numpy(tensor: Any) -> np.ndarray:
-    """A host array; NumPy has no bfloat16, so that half precision comes as float32."""
+    """A host array.  NumPy has no bfloat16, so 16-bit numbers become float32."""
     half = tensor.is_floating_point() and tensor.element_size() < 4
     array: np.ndarray = (tensor.float() if half else tensor).detach().numpy()
     return array

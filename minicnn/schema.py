@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 
 def check(owner: type, values: dict[str, Any], *, without: tuple[str, ...] = ()) -> None:
-    """``values`` are those of the dataclass ``owner``, each of its type; what has a default may lack.
+    """Refuse values that are not of the dataclass ``owner``'s fields and types; a default's may be missing.
 
     Raises: ValueError naming the field, what was expected and what came
     """

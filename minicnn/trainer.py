@@ -1,6 +1,6 @@
 """One training step: batch -> forward -> loss -> backward -> optimizer.
 
-The Trainer knows nothing of files, epochs or progress bars; `minicnn.run` has those.
+The Trainer knows nothing of files, epochs or progress bars; `minicnn.app.training` has those.
 """
 
 from __future__ import annotations

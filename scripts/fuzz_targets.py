@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from minicnn import checkpoint, data, models, recipes, saved_model
-from minicnn.config import Config
+from minicnn.app.commands.train import parse
+from minicnn.app.settings import Config
 from minicnn.data import cifar, folder, idx, svhn
 from minicnn.pretrained import init_from, read_state
-from minicnn.train import parse
 
 DEFLATE = 1032
 """The most bytes that a byte of deflate can expand to."""

@@ -44,7 +44,7 @@ TIMES = ("seconds", "images_per_second")
 SAVED_FROM = 100
 MOST_KILLS = 3
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["minicnn.train", "minicnn.report", "sklearn.metrics", "matplotlib.figure",
+FORKS.set_forkserver_preload(["minicnn.train", "minicnn.app.report", "sklearn.metrics", "matplotlib.figure",
                               "matplotlib.backends.backend_agg", "safetensors.numpy"])  # fmt: skip
 PATIENCE = 600
 """Seconds after which a run that has not ended hangs."""
@@ -59,10 +59,11 @@ def start(folder: Path) -> BaseProcess:
 
 def command(arguments: list[str]) -> None:
     """What `python -m minicnn.train` does, errors apart silently."""
-    from minicnn import cli, train
+    from minicnn import train
+    from minicnn.app.command_line import exit_with
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    cli.run(lambda: train.main(arguments))
+    exit_with(lambda: train.main(arguments))
 
 
 def end(process: BaseProcess) -> None:

@@ -47,7 +47,7 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = Path("tests/mutants")
-RESULTS = TABLE / "results.json"
+RESULTS = Path("benchmarks/results/mutants.json")
 WORK = Path("build/mutants")
 """The copy of the checkout and the object files, kept from one call to the next."""
 

@@ -11,11 +11,13 @@ from PIL import Image
 from scipy import ndimage
 from torchvision.transforms import functional as tv
 
-from minicnn import cli, data, preview, train
-from minicnn.config import Config
+from minicnn import data
+from minicnn.app.command_line import exit_with
+from minicnn.app.commands import preview, train
+from minicnn.app.experiment import Experiment
+from minicnn.app.settings import Config
 from minicnn.data.augment import AMOUNTS, Augment, EpochAugment
 from minicnn.data.warp import affine_matrices, affine_warp
-from minicnn.experiment import Experiment
 
 EVERYTHING = (
     "rotate=10,zoom=0.1,shift=2,flip,crop=4,brightness=0.2,contrast=0.2,cutout=8,erase=0.5,mixup=0.2"
@@ -347,5 +349,5 @@ def test_preview_draws_the_images_that_training_sees(tmp_path: Path) -> None:
 
 def test_preview_tells_errors_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.run(lambda: preview.main(["--augment", "crop=28"]))
+        exit_with(lambda: preview.main(["--augment", "crop=28"]))
     assert "error: [augment] crop: expected below the image's side" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minicnn import doctor
+from minicnn.app.commands import doctor
 from minicnn.backends import BackendUnavailable, available_backends, build, choice, get_backend
 
 TINY = """
@@ -212,7 +212,7 @@ def test_doctor_reports_every_part() -> None:
     parts = {"Python", "NumPy", "CPU", "threads", "torch", "C++ compiler", "ninja", "build cache",
              "cpp module", "CUDA toolkit", "backend numpy", "backend cpp", "backend auto"}  # fmt: skip
     assert parts <= found.keys()
-    assert found["backend numpy"].mend == ""
+    assert found["backend numpy"].remedy == ""
     for finding in found.values():
         assert finding.found, finding.part
 

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from minicnn import checkpoint, files
+from minicnn.app.run_folder import RunFolder
 from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors
 
 
@@ -149,9 +150,9 @@ def test_json_lines(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_locked_once(tmp_path: Path) -> None:
-    with files.folder_lock(tmp_path):
-        with pytest.raises(OSError, match="is in use by another run"), files.folder_lock(tmp_path):
+    with RunFolder(tmp_path).locked():
+        with pytest.raises(OSError, match="is in use by another run"), RunFolder(tmp_path).locked():
             pass
         assert (tmp_path / ".lock").exists()
-    with files.folder_lock(tmp_path):
+    with RunFolder(tmp_path).locked():
         assert (tmp_path / ".lock").exists()

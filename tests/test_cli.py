@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -16,8 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn import checkpoint, cli, data, doctor, evaluate, predict, preview, train
-from minicnn.experiment import predict_images
+from minicnn import checkpoint, data, doctor, evaluate, predict, preview, train
+from minicnn.app.command_line import exit_with
+from minicnn.app.prediction import predict_images
 from minicnn.saved_model import load_model
 
 SMALL = [
@@ -56,7 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def fails(capsys: pytest.CaptureFixture[str], main: Callable[[list[str]], None], *arguments: object) -> str:
     """The message of a command that must fail: one line on stderr, exit status 2."""
     with pytest.raises(SystemExit) as stop:
-        cli.run(lambda: main([str(a) for a in arguments]))
+        exit_with(lambda: main([str(a) for a in arguments]))
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("backend: ")]
     assert stop.value.code == 2
     assert len(lines) == 1
@@ -290,6 +292,10 @@ def test_bad_checkpoints_are_named(
     file.write_bytes((trained[0] / "best.safetensors").read_bytes()[:-100])
     assert "c.safetensors is torn" in fails(capsys, main, "--checkpoint", file, *image)
     saved = checkpoint.load(trained[0] / "best.safetensors")
+    Image.new("L", (28, 28)).save(tmp_path / "x.png")
+    checkpoint.save(file, replace(saved, config=saved.config | {"lr": "0.1"}))
+    message = fails(capsys, main, "--checkpoint", file, *image)
+    assert message.endswith("c.safetensors: its settings: lr: expected float, got '0.1'")
     saved.model["fc3.bias"] = saved.model["fc3.bias"][:9]
     checkpoint.save(file, saved)
     message = fails(capsys, main, "--checkpoint", file, *image)

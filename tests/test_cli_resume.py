@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minicnn import checkpoint, cli, data, files, train
-from minicnn.config import Config
-from minicnn.experiment import Experiment
-from minicnn.run import Run
+from minicnn import checkpoint, data, files
+from minicnn.app import report, training
+from minicnn.app.command_line import make_console
+from minicnn.app.commands import train
+from minicnn.app.experiment import Experiment
+from minicnn.app.run_folder import RunFolder
+from minicnn.app.settings import Config
 from scripts import kill_resume
 
 SMALL = [
@@ -102,29 +105,26 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def begin(tmp_path: Path) -> Callable[[str], Run]:
-    """Makes a run of 2 batches an epoch, in a folder of this name."""
+def go(tmp_path: Path) -> Callable[[str], Path]:
+    """Takes the run in the folder of this name, of 2 batches an epoch, to its end; returns the folder."""
     flags = vars(train.parse([*SMALL, "--batch-size", "64", "--epochs", "2"]))
     dataset = data.load("fashion-mnist-sample", limit_train=128, limit_test=32)
 
-    def make(name: str) -> Run:
-        (tmp_path / name).mkdir(exist_ok=True)
-        return Run(tmp_path / name, Experiment(Config.resolve(flags), dataset), cli.make_console())
+    def run(name: str) -> Path:
+        folder, experiment = RunFolder(tmp_path / name), Experiment(Config.resolve(flags), dataset)
+        folder.path.mkdir(exist_ok=True)
+        if folder.holds_run():
+            training.resume(folder, experiment, make_console())
+        else:
+            training.begin(folder, experiment, overwrite=False)
+        training.train(folder, experiment, make_console())
+        return folder.path
 
-    return make
-
-
-def go(run: Run) -> None:
-    """Start the run, or go on with it, to the end."""
-    if (run.folder / "checkpoint.safetensors").exists():
-        run.resume()
-    else:
-        run.start(overwrite=False)
-    run.train()
+    return run
 
 
 def test_a_kill_between_any_two_writes_heals(
-    begin: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch
+    go: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every file that a run writes is a moment to die at: before it, which is after the one before."""
     written: list[str] = []
@@ -139,8 +139,7 @@ def test_a_kill_between_any_two_writes_heals(
 
     for module in (files, checkpoint):
         monkeypatch.setattr(module, "write_atomically", write_or_die)
-    whole = begin("whole")
-    go(whole)
+    whole = go("whole")
     moments = len(written)
     assert {"best.safetensors", "checkpoint.safetensors", "metrics.jsonl"} <= set(written)
 
@@ -148,17 +147,15 @@ def test_a_kill_between_any_two_writes_heals(
         written.clear()
         dies_at = moment
         with pytest.raises(Killed):
-            go(begin(str(moment)))
+            go(str(moment))
         dies_at = None
-        again = begin(str(moment))
-        go(again)
-        assert kill_resume.differences(again.folder, whole.folder) == []
+        assert kill_resume.differences(go(str(moment)), whole) == []
 
 
 def test_constant_schedule_may_go_on_for_more_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Run, "finish", lambda _: None)  # the plots take longer than the training
+    monkeypatch.setattr(report, "finish", lambda *_: None)  # the plots take longer than the training
     settings = [*SMALL, "--schedule", "constant", "--limit-train", "64"]
     train.main([*settings, "--epochs", "1", "--out", str(tmp_path / "two")])
     train.main(["--resume", "--epochs", "3", "--out", str(tmp_path / "two")])

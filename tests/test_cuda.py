@@ -253,13 +253,13 @@ def rounded_to_tf32(a: np.ndarray) -> np.ndarray:
 
 @emulation_only
 def test_command_line_turns_tf32_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    from minicnn import cli
+    from minicnn.app.command_line import choose_backend
 
     asked: list[bool] = []
     printed: list[str] = []
     monkeypatch.setattr("minicnn.backends.cuda_backend.allow_tf32", asked.append)
     arguments = SimpleNamespace(backend="cuda", threads=None, tf32=True)
     console = SimpleNamespace(print=printed.append)
-    assert cli.choose_backend(arguments, console) == "cuda"  # type: ignore[arg-type]
+    assert choose_backend(arguments, console) == "cuda"  # type: ignore[arg-type]
     assert asked == [True]
     assert printed == ["backend: cuda (emulated on the CPU), as asked"]

@@ -107,6 +107,10 @@ def test_plain_install_trains_on_numpy(plain_python: Path, tmp_path: Path) -> No
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "report.json").exists()
+    script = subprocess.run(
+        [str(plain_python.parent / "minicnn"), "--version"], capture_output=True, text=True, check=True
+    )
+    assert script.stdout == f"minicnn {minicnn.__version__}\n"
     imports = subprocess.run([str(plain_python), "-c", "import torch"], capture_output=True, check=False)
     assert imports.returncode != 0
 

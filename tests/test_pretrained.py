@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from minicnn import checkpoint, cli, models, train
+from minicnn import checkpoint, models, train
+from minicnn.app.command_line import exit_with
 from minicnn.checkpoint import CheckpointError
 from minicnn.layers import Sequential
 from minicnn.pretrained import init_from
@@ -198,7 +199,7 @@ def test_train_refuses(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        cli.run(lambda: train.main([*RUN, *arguments, "--out", str(tmp_path / "r")]))
+        exit_with(lambda: train.main([*RUN, *arguments, "--out", str(tmp_path / "r")]))
     assert stop.value.code == 2
     assert f"error: {message}" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
@@ -206,5 +207,5 @@ def test_train_refuses(
 
 def test_resume_refuses_other_frozen_layers(first_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.run(lambda: train.main(["--resume", "--freeze", "conv1", "--out", str(first_run)]))
+        exit_with(lambda: train.main(["--resume", "--freeze", "conv1", "--out", str(first_run)]))
     assert "expected the run's own --freeze None, got conv1" in capsys.readouterr().err

@@ -10,9 +10,11 @@ import pytest
 import recipes as recipes_benchmark
 from torch_recipe import TorchRun
 
-from minicnn import data, recipes, train
-from minicnn.config import Config
-from minicnn.experiment import Experiment
+from minicnn import data, recipes
+from minicnn.app.commands import train
+from minicnn.app.experiment import Experiment
+from minicnn.app.settings import Config
+from minicnn.recipes import results
 
 TINY = [
     "--model", "lenet5", "--backend", "numpy", "--limit-train", "64", "--limit-test", "60", "--epochs", "2",
@@ -84,44 +86,40 @@ def measure(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     recipes_benchmark.main()
 
 
-def test_the_script_saves_what_both_reach_and_says_so_in_the_recipe(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_script_saves_what_both_sides_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tmp_path / "mine.toml"
-    recipe.write_text('# Mine.\n\nmodel = "lenet5"\nepochs = 1\nlimit-train = 64\nlimit-test = 20\n')
-    (tmp_path / "recipes.json").write_text('{"other": 1}')
-    for module in ("recipes", "paired"):
-        monkeypatch.setattr(f"{module}.RESULTS", tmp_path)
+    text = '# Mine.\n\nmodel = "lenet5"\nepochs = 1\nlimit-train = 64\nlimit-test = 20\n'
+    recipe.write_text(text)
+    file = tmp_path / "results.json"
+    file.write_text('{"other": 1}')
+    monkeypatch.setattr(results, "PATH", file)
     measure(monkeypatch, str(recipe), "--sides", "torch", "--seeds", "4")
     monkeypatch.setattr(recipes_benchmark, "run", lambda *_: (0.5, 120.0))
     measure(monkeypatch, str(recipe), "--sides", "minicnn", "--seeds", "0,1")
     measure(monkeypatch, str(recipe), "--time")
-    saved = json.loads((tmp_path / "recipes.json").read_text())
+    saved = json.loads(file.read_text())
     assert saved["other"] == 1
     entry = saved[str(recipe)]
     assert entry["minicnn"]["seeds"] == {"0": 0.5, "1": 0.5}
     assert 0 <= entry["torch"]["accuracy"] <= 1
-    first, second = recipes.about(str(recipe)).splitlines()
-    assert first == "Mine."
-    assert second.startswith("Measured: 50.00 % +- 0.00 (2 seeds); ")
-    assert second.endswith("in PyTorch 2 min 0 s, 1.0 times as long.")
+    said = recipes.measured(str(recipe))
+    assert said.startswith("Measured: 50.00 % +- 0.00 (2 seeds); ")
+    assert said.endswith("in PyTorch 2 min 0 s, 1.0 times as long.")
     elsewhere = recipes_benchmark.machine(1) | {"cpu": "Another"}
     monkeypatch.setattr(recipes_benchmark, "machine", lambda _: elsewhere)
     monkeypatch.setattr(recipes_benchmark, "run", lambda *_: (0.5, 180.0))
     measure(monkeypatch, str(recipe), "--time", "--sides", "minicnn")
-    assert recipes.about(str(recipe)) == f"{first}\n{second} 3 min 0 s on Another, 1 threads."
-    recipe.write_text(recipe.read_text().replace("lenet5", "simple_cnn"))
+    assert recipes.measured(str(recipe)) == f"{said} 3 min 0 s on Another, 1 threads."
+    assert recipe.read_text() == text, "no script writes into a recipe"
+    recipe.write_text(text.replace("lenet5", "simple_cnn"))
+    assert recipes.measured(str(recipe)) == "", "figures of other flags"
     measure(monkeypatch, str(recipe), "--time")
-    changed = json.loads((tmp_path / "recipes.json").read_text())[str(recipe)]
+    changed = json.loads(file.read_text())[str(recipe)]
     assert "minicnn" not in changed, "accuracies of another recipe must not stay"
 
 
 @pytest.mark.parametrize("name", recipes.names())
-def test_a_recipe_says_what_was_measured_of_it_as_it_is(name: str) -> None:
-    saved = json.loads((recipes_benchmark.RESULTS / "recipes.json").read_text())
-    lines = [line for line in recipes.about(name).splitlines() if line.startswith("Measured: ")]
-    if name not in saved:
-        assert not lines
-        return
-    assert saved[name]["settings"] == recipes.arguments(name)
-    assert lines == [f"Measured: {recipes_benchmark.sentence(saved[name])}"]
+def test_the_saved_figures_are_those_of_the_recipe_as_it_is(name: str) -> None:
+    saved = results.load()
+    assert bool(recipes.measured(name)) == (name in saved)
+    assert name not in saved or saved[name]["settings"] == recipes.arguments(name)

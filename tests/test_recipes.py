@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from minicnn import cli, data, models, recipes, train
-from minicnn.config import Config
-from minicnn.run import Run
+from minicnn import data, models, recipes
+from minicnn.app import report
+from minicnn.app.command_line import exit_with
+from minicnn.app.commands import train
+from minicnn.app.settings import Config
 
 TINY = [
     "--dataset", "fashion-mnist-sample", "--model", "lenet5", "--backend", "numpy", "--limit-train", "40",
@@ -70,7 +72,7 @@ def test_a_missing_recipe_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
         (str(tmp_path / "no.toml"), "no.toml: No such file"),
     ):  # fmt: skip
         with pytest.raises(SystemExit) as stop:
-            cli.run(lambda name=name: train.main(["--recipe", name]))
+            exit_with(lambda name=name: train.main(["--recipe", name]))
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
 
@@ -80,12 +82,14 @@ def test_list_tells_of_each(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     for name in recipes.names():
         assert f"{name}\n  {recipes.about(name).splitlines()[0]}" in printed
+        assert recipes.measured(name) in printed
+    assert printed.count("  Measured: ") == len(recipes.results.load())
 
 
 def test_a_run_keeps_its_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Run, "finish", lambda _: None)
+    monkeypatch.setattr(report, "finish", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     file = write(tmp_path, 'lr = 0.002\naugment = "crop=2,flip"\nema = 0.9\n')
     train.main([*TINY, "--recipe", file])

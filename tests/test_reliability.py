@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn import checkpoint, cli, train
+from minicnn import checkpoint, train
+from minicnn.app.command_line import exit_with
 from minicnn.checkpoint import Checkpoint
 from minicnn.saved_model import load_model
 from scripts import fuzz_readers, kill_resume
@@ -45,7 +46,7 @@ def resume_fails(folder: Path, capsys: pytest.CaptureFixture[str], *flags: str) 
     before = contents(folder)
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
-        cli.run(lambda: train.main(["--resume", "--out", str(folder), *flags]))
+        exit_with(lambda: train.main(["--resume", "--out", str(folder), *flags]))
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert contents(folder) == before

@@ -10,15 +10,17 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from minicnn import Trainer, checkpoint, data, evaluate, models, optim, train
+from minicnn import Trainer, checkpoint, data, evaluate, models, optim
+from minicnn.app import report
+from minicnn.app.commands import train
+from minicnn.app.experiment import Experiment
+from minicnn.app.prediction import predict_images
+from minicnn.app.settings import Config
 from minicnn.backends import Backend
-from minicnn.config import Config
 from minicnn.data.split import balanced_class_weight
 from minicnn.data.views import TTA, views
 from minicnn.ema import WeightAverage
-from minicnn.experiment import Experiment, predict_images
 from minicnn.layers import BatchNorm2d, Conv2d, Dense, Dropout, Flatten, ReLU, Sequential
-from minicnn.run import Run
 from minicnn.saved_model import load_model
 
 SMALL = [
@@ -302,7 +304,7 @@ def test_patience(losses: list[float], stops: bool) -> None:
 def test_a_run_that_does_not_learn_ends_early(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minicnn.report.write", lambda *_: None)
+    monkeypatch.setattr(report, "write", lambda *_: None)
     flags = [*SMALL, "--epochs", "9", "--lr", "1e-30", "--early-stop", "2", "--out", str(tmp_path / "run")]
     train.main(flags)
     printed = capsys.readouterr().out
@@ -310,7 +312,7 @@ def test_a_run_that_does_not_learn_ends_early(
     assert len(history) == 3
     assert "stopped early: the validation loss has not fallen for 2 epochs" in printed
     assert "% of the validation images after epoch 1" in printed
-    monkeypatch.setattr(Run, "finish", lambda _: None)
+    monkeypatch.setattr(report, "finish", lambda *_: None)
     train.main(["--resume", "--out", str(tmp_path / "run")])
     assert "all 3 epochs" in capsys.readouterr().out
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minicnn import cli, verify
+from minicnn.app.command_line import exit_with
+from minicnn.app.commands import verify
 from minicnn.backends import BackendUnavailable, build, cuda_build
 from minicnn.backends.numpy_backend import NumpyBackend
 from minicnn.ops.relu import relu_backward, relu_forward
@@ -24,7 +25,7 @@ RELU = ["--backend", "numpy", "--op", "relu"]
 def run(*arguments: str) -> int:
     """The exit status of the command in this process."""
     with pytest.raises(SystemExit) as stop:
-        cli.run(lambda: verify.main(list(arguments)))
+        exit_with(lambda: verify.main(list(arguments)))
     return int(stop.value.code or 0)
 
 

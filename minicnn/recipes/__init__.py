@@ -1,13 +1,16 @@
 """Recipes: readable files of flags for ``python -m minicnn.train --recipe NAME``.
 
 A recipe is a TOML file: each key is a flag without its dashes, each value what would follow it, ``true``
-for a flag alone and ``false`` for its ``--no-`` form.  The comment at its top says what it reaches.
+for a flag alone and ``false`` for its ``--no-`` form.  The comment at its top says what it is for and
+what it aims at; what was measured of it is in results.json.
 """
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+
+from minicnn.recipes import results
 
 _FOLDER = Path(__file__).parent
 _SUFFIX = ".toml"
@@ -47,6 +50,14 @@ def about(name: str) -> str:
             break
         lines.append(line.removeprefix("#").strip())
     return "\n".join(lines)
+
+
+def measured(name: str) -> str:
+    """What was measured of a recipe as it is now, in a line; empty if nothing was."""
+    entry = results.load().get(name)
+    if entry is None or entry["settings"] != arguments(name):
+        return ""
+    return f"Measured: {results.sentence(entry)}"
 
 
 def path(name: str) -> Path:

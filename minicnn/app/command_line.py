@@ -1,4 +1,4 @@
-"""What the commands share: how arguments are read, and how errors are told."""
+"""What all commands share: how arguments are read, where output goes, and how errors end a command."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from rich.console import Console
-
-from minicnn import data
 from minicnn.backends import BackendUnavailable, choice, get_backend
-from minicnn.data.views import TTA
 from minicnn.threads import set_num_threads
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -35,11 +33,15 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that shows defaults and complains in one line."""
+    """An argument parser that shows defaults and complains in one line.
 
-    def __init__(self, command: str, arguments: str, description: str) -> None:
+    ``prog`` is the command as the user called it, such as ``minicnn train``; the help's usage line begins
+    with it.
+    """
+
+    def __init__(self, prog: str, arguments: str, description: str) -> None:
         super().__init__(
-            prog=f"python -m minicnn.{command}",
+            prog=prog,
             usage=f"%(prog)s {arguments}",
             description=description,
             formatter_class=_HelpFormatter,
@@ -47,37 +49,41 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        _tell(f"{message} (--help lists all options)")
+        _print_error(f"{message} (--help lists all options)")
         sys.exit(EXIT_ERROR)
 
 
-def run(command: Callable[[], None]) -> NoReturn:
+def exit_with(command: Callable[[], None]) -> NoReturn:
     """Run a command and exit: 0, 2 with one line ``error: ...`` on stderr, 130 when interrupted."""
     try:
         command()
         sys.stdout.flush()
     except (Interrupted, KeyboardInterrupt) as stop:
-        _print(str(stop) or "interrupted")
+        print(str(stop) or "interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:  # the reader, `head` say, has what it wanted; rich exits with 1 as well
+    except (
+        BrokenPipeError
+    ):  # the program that reads the output, such as `head`, has ended; rich exits with 1 as well
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        _tell(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        _print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(EXIT_ERROR)
     except (ValueError, BackendUnavailable) as error:
-        _tell(str(error))
+        _print_error(str(error))
         sys.exit(EXIT_ERROR)
     sys.exit(0)
 
 
 def make_console(*, stderr: bool = False) -> Console:
     """Where results and progress go: stdout, or stderr, with colours only in a terminal."""
+    from rich.console import Console
+
     return Console(highlight=False, markup=False, soft_wrap=True, stderr=stderr)
 
 
 def choose_backend(args: argparse.Namespace, console: Console) -> str:
-    """The name of the backend that --backend asks for, said aloud; --threads is set.
+    """Follow --backend, --threads and --tf32; print and return the name of the backend that computes.
 
     Raises: BackendUnavailable with the reason
     """
@@ -126,59 +132,5 @@ def number(least: float, below: float = math.inf, *, above: bool = False) -> Cal
     return parse
 
 
-def add_backend(parser: argparse._ActionsContainer) -> None:
-    """Add --backend, --threads and --tf32."""
-    parser.add_argument(
-        "--backend", choices=("auto", "numpy", "cpp", "cuda"), default="auto",
-        help="what computes: readable NumPy, compiled C++, an NVIDIA GPU, or the fastest there is",
-    )  # fmt: skip
-    parser.add_argument(
-        "--threads", type=whole_number(1), metavar="N", help="CPU threads to use (default: all cores)"
-    )
-    parser.add_argument(
-        "--tf32", action="store_true",
-        help="let cuda's products use tensor cores, which round their factors to 10 bits of mantissa",
-    )  # fmt: skip
-
-
-def add_data(parser: argparse._ActionsContainer) -> None:
-    """Add --dataset, --data-dir and --image-size."""
-    parser.add_argument(
-        "--dataset", default=data.SAMPLE, metavar="NAME",
-        help=f"{', '.join(data.names())}, or folder:DIR with one folder of images a class",
-    )  # fmt: skip
-    parser.add_argument(
-        "--data-dir", metavar="DIR", help="where datasets lie, and are downloaded to (default: ./data)"
-    )
-    parser.add_argument(
-        "--image-size", type=whole_number(1), metavar="N",
-        help="scale images to N by N pixels (default: as they are)",
-    )  # fmt: skip
-
-
-def add_tta(parser: argparse._ActionsContainer, default: str | None) -> None:
-    """Add --tta."""
-    parser.add_argument(
-        "--tta", choices=TTA, default=default,
-        help="test-time augmentation: flip averages the logits of each image and its mirror image, "
-        "flip-shift also of both moved by a pixel along the diagonal"
-        + ("" if default else " (default: as in training)"),
-    )  # fmt: skip
-
-
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """Add --checkpoint and the flags of add_backend, for the commands that use a trained model."""
-    parser.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="FILE",
-        help="the trained model: best.safetensors or checkpoint.safetensors of a run",
-    )  # fmt: skip
-    add_tta(parser, None)
-    add_backend(parser)
-
-
-def _tell(message: str) -> None:
+def _print_error(message: str) -> None:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-
-
-def _print(message: str) -> None:
-    print(message, file=sys.stderr)

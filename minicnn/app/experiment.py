@@ -1,4 +1,4 @@
-"""A model being trained: all state of a run, one step at a time, saved and restored bit by bit."""
+"""A model in training: made from the settings, moved on step by step, saved and restored bit for bit."""
 
 from __future__ import annotations
 
@@ -14,19 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn import data, metrics, models, optim, schedules
+from minicnn.app.prediction import predict_images
+from minicnn.app.settings import Config
 from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors
-from minicnn.config import Config
 from minicnn.data.split import balanced_class_weight, stratified_split
-from minicnn.data.views import views
 from minicnn.ema import WeightAverage
-from minicnn.graph.run import predict as predict_batches
 from minicnn.trainer import Trainer
 
-IMAGES_AT_ONCE = 1000
-"""Images that are normalised and predicted together in a test."""
-
 VALIDATION_SHARE = 0.1
-"""Of the training images, held out where early stopping needs images that are not learnt from."""
+"""The share of the training images that early stopping holds out to judge by."""
 
 
 class Diverged(ValueError):
@@ -38,7 +34,7 @@ class Experiment:
 
     ``epoch`` whole epochs are done and ``batch`` batches of the next; ``sums`` add up that next one's
     loss, right answers, images and seconds; ``history`` has an entry for each epoch done.  ``judge``,
-    "test" or "validation", says by which images' accuracy an epoch is called the best.
+    "test" or "validation", says which images' accuracy decides whether an epoch is the best.
     """
 
     def __init__(self, config: Config, dataset: data.Dataset) -> None:
@@ -88,7 +84,7 @@ class Experiment:
             pair = next(batches, None)
             if pair is None:
                 return
-            # An overflow shows in the loss, which is checked: no warnings from within.
+            # The loss shows an overflow and is checked below, so NumPy need not warn of it.
             with np.errstate(over="ignore", invalid="ignore"):
                 loss = self.trainer.step(*pair)
             if not math.isfinite(loss):
@@ -233,29 +229,6 @@ def load_weights(path: Path, model: Any, tensors: dict[str, np.ndarray]) -> None
     model.load_state_dict(tensors)
 
 
-def predict_images(
-    model: Any, x: np.ndarray, mean: Any, std: Any, check: Callable[[], None] = lambda: None,
-    batch_size: int = 256, tta: str = "none", fuse: bool = True,
-) -> np.ndarray:  # fmt: skip
-    """Logits (N,K) of uint8 images (N,C,H,W), normalised a part at a time.
-
-    With ``tta`` they are the means over the image's `views`.
-    """
-    graph = model.graph(training=False, fuse=fuse, input_shape=x.shape)
-    parts, step = [], max(IMAGES_AT_ONCE, batch_size)
-    for start in range(0, len(x), step):
-        check()
-        logits = [
-            share * predict_batches(
-                graph, model.backend, data.normalize(view, mean, std),
-                batch_size=batch_size, dtype=model.dtype,
-            )
-            for share, view in views(x[start : start + step], tta)
-        ]  # fmt: skip
-        parts.append(np.sum(logits, axis=0))
-    return np.concatenate(parts)
-
-
 def _scores(part: str, logits: np.ndarray, y: NDArray[np.int64]) -> dict[str, float]:
     loss, accuracy = metrics.cross_entropy(logits, y), metrics.accuracy(logits, y)
     return {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
@@ -282,7 +255,7 @@ def _class_weight(y: NDArray[np.int64], num_classes: int, config: Config) -> NDA
 
 
 def _held_out(train: data.Images, config: Config) -> tuple[data.Images, data.Images | None]:
-    """What is learnt from and, for early stopping, a stratified part of it that is not."""
+    """The images to learn from and, for early stopping, a stratified part that is held out."""
     if not config.early_stop:
         return train, None
     learnt, held = stratified_split(train.y, VALIDATION_SHARE, config.seed)

@@ -1,4 +1,4 @@
-"""The report on a trained model: report.json, its plots, and the table on the terminal."""
+"""The report on a trained model: report.json, the plots, and what is printed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from minicnn import metrics, plots
+from minicnn.app.experiment import Experiment
+from minicnn.app.run_folder import PLOTS, REPORT, RunFolder
 from minicnn.files import write_json
 from minicnn.layers import Sequential
 
@@ -33,7 +35,7 @@ def write(
 
     Args: report of `make`; images (N,C,H,W) uint8, labels (N,) int64, logits (N,K)
     """
-    write_json(folder / "report.json", report)
+    write_json(folder / REPORT, report)
     plots.confusion(folder / "confusion_matrix.png", report)
     worst = metrics.worst_mistakes(logits, labels, MISTAKES_SHOWN)
     plots.mistakes(folder / "mistakes.png", images, labels, worst, report["class_names"])
@@ -52,6 +54,40 @@ def show(console: Console, report: dict[str, Any]) -> None:
         table.add_row(f"{average} average", *_percent(report[average]), "")
     console.print(table)
     console.print(f"accuracy {100 * report['accuracy']:.2f} %, loss {report['loss']:.4f}")
+
+
+def finish(folder: RunFolder, experiment: Experiment, console: Console) -> None:
+    """Report on the final weights of a run: write report.json, draw all plots, print what came of it."""
+    config, dataset = experiment.config, experiment.dataset
+    logits = experiment.test_logits()
+    result = make(experiment.model, logits, dataset.test.y, dataset.class_names)
+    write(folder.path, result, dataset.test.x, dataset.test.y, logits)
+    title = f"{config.model} on {config.dataset}"
+    plots.curves(folder.path / "curves.png", experiment.history, title)
+    name, weight = _first_filters(experiment.state_dict())
+    if weight is not None:
+        plots.filters(folder.path / "filters.png", weight, name)
+    show(console, result)
+    if experiment.stopped_early:
+        patience = f"for {config.early_stop} epochs"
+        console.print(f"stopped early: the validation loss has not fallen {patience}")
+    console.print(f"best: {_best_epoch(experiment)}, in {folder.best}")
+    drawn = [str(folder.path / name) for name in PLOTS if (folder.path / name).exists()]
+    console.print(f"plots: {', '.join(drawn)}")
+
+
+def _best_epoch(experiment: Experiment) -> str:
+    part = experiment.judge
+    judged = [entry for entry in experiment.history if f"{part}_accuracy" in entry]
+    best = max(judged, key=lambda entry: entry[f"{part}_accuracy"])
+    return f"{100 * best[f'{part}_accuracy']:.2f} % of the {part} images after epoch {best['epoch']}"
+
+
+def _first_filters(state: dict[str, Any]) -> tuple[str, Any]:
+    for name, array in state.items():
+        if array.ndim == 4:
+            return name.removesuffix(".weight"), array
+    return "", None
 
 
 def _percent(scores: dict[str, float]) -> list[str]:

@@ -1,0 +1,70 @@
+"""``minicnn preview``: draw what augmentation makes of some training images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn import data, plots
+from minicnn.app.command_line import Parser, make_console, whole_number
+from minicnn.app.settings import add_flag
+from minicnn.data.augment import Augment, EpochAugment, help_text
+from minicnn.data.split import balanced_subset
+
+
+def main(argv: list[str] | None = None, prog: str = "python -m minicnn.preview") -> None:
+    """Draw the grid that the arguments ask for.  Raises what `exit_with` turns into one line."""
+    args = _parser(prog).parse_args(argv)
+    augment = Augment.parse(args.augment)
+    dataset = data.load(
+        args.dataset, data_dir=args.data_dir, image_size=args.image_size, limit_test=1, seed=args.seed
+    )
+    augment.check_size(*dataset.train.x.shape[2:])
+    numbers = balanced_subset(dataset.train.y, args.images, args.seed)
+    epochs = (augmented(dataset, numbers, augment, args.seed, epoch) for epoch in range(args.epochs))
+    columns = [dataset.train.x[numbers], *epochs]
+    titles = ["original", *(f"epoch {e}" for e in range(1, args.epochs + 1))]
+    plots.grid(args.out, np.stack(columns, axis=1), titles, f"{dataset.name}, {augment}")
+    make_console().print(f"{len(numbers)} images, {args.epochs} epochs: {args.out}")
+
+
+def augmented(
+    dataset: data.Dataset, numbers: NDArray[np.int64], augment: Augment, seed: int, epoch: int
+) -> NDArray[np.uint8]:
+    """The training images of these numbers as an epoch shows them, (N,C,H,W); mixup blends them in turn."""
+    changes = EpochAugment(augment, len(dataset.train), dataset.mean, seed, epoch)
+    pixels: NDArray[Any] = changes.images(dataset.train.x[numbers], numbers)
+    if augment.mixup:
+        x = pixels.astype(np.float32)
+        pixels, _ = changes.mixed(x, dataset.train.y[numbers], numbers, len(dataset.class_names))
+    return np.asarray(np.rint(pixels), np.uint8)
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = Parser(
+        prog,
+        "--augment LIST [options]",
+        "Draw a grid of training images: each as it is, and as the first epochs show it.",
+    )
+    for name in ("dataset", "data_dir", "image_size"):
+        add_flag(parser, name)
+    parser.add_argument("--augment", required=True, metavar="LIST", help=help_text())
+    for flag, count, what in (("images", 8, "images, the rows"), ("epochs", 9, "epochs, the columns")):
+        parser.add_argument(
+            f"--{flag}", type=whole_number(1), default=count, metavar="N", help=f"number of {what}"
+        )
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="of the changes: that of the training run, on all of the training images",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("preview.png"), metavar="FILE", help="the PNG file to write"
+    )
+    return parser

@@ -1,0 +1,174 @@
+"""``minicnn train``: train a model on a dataset, with checkpoints, metrics and plots."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from textwrap import indent
+from typing import TYPE_CHECKING, Any
+
+from minicnn import data, recipes
+from minicnn.app import report, settings, training
+from minicnn.app.command_line import Parser, choose_backend, make_console
+from minicnn.app.experiment import Experiment
+from minicnn.app.progress import duration
+from minicnn.app.run_folder import RunFolder
+from minicnn.app.settings import LIST, Config
+from minicnn.pretrained import init_from
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PROG = "python -m minicnn.train"
+
+
+def main(argv: list[str] | None = None, prog: str = PROG) -> None:
+    """Train as the arguments say.  Raises what `exit_with` turns into one line."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse(argv, prog)
+    console = make_console()
+    if args.recipe == LIST:
+        console.print("\n\n".join(_about(name) for name in recipes.names()))
+        return
+    folder = RunFolder(args.out or Path("runs") / _folder_name(args))
+    saved = _saved_settings(folder, args, console)
+    if saved:
+        given = _parser(prog, defaults=False).parse_args(argv)
+        args = argparse.Namespace(**vars(args) | saved | vars(given))
+    args.backend = choose_backend(args, console)
+    config = Config.resolve(vars(args))
+    if saved:
+        config.check_resumes(saved)
+    experiment = _experiment(config, console)
+    if config.init_from and not saved:
+        _init_from(config.init_from, experiment, console)
+    if args.dry_run:
+        _dry_run(experiment, console)
+        return
+    with folder.locked():
+        if saved:
+            training.resume(folder, experiment, console)
+        else:
+            training.begin(folder, experiment, overwrite=args.overwrite)
+        console.print(f"folder: {folder.path}")
+        training.train(folder, experiment, console)
+        report.finish(folder, experiment, console)
+
+
+def parse(argv: list[str], prog: str = PROG) -> argparse.Namespace:
+    """All arguments, with the recipe's and then the defaults for those not given.
+
+    Raises: ValueError, OSError about a recipe that is wrong or not there
+    """
+    parser = _parser(prog)
+    given = parser.parse_args(argv)
+    if given.recipe in (None, LIST):
+        return given
+    chosen = recipes.arguments(given.recipe)
+    for argument in chosen:
+        if argument.partition("=")[0] not in parser._option_string_actions:
+            raise ValueError(f"recipe {given.recipe}: expected flags of this command, got {argument}")
+    return parser.parse_args([*chosen, *argv])
+
+
+def _about(recipe: str) -> str:
+    """What --recipe list says of one recipe."""
+    lines = [recipes.about(recipe)]
+    if measured := recipes.measured(recipe):
+        lines.append(measured)
+    return "\n".join([recipe, *(indent(line, "  ") for line in lines)])
+
+
+def _saved_settings(folder: RunFolder, args: argparse.Namespace, console: Console) -> dict[str, Any] | None:
+    """The settings of the run to resume; None if a new one begins."""
+    if args.resume and folder.holds_run():
+        return asdict(folder.saved_config())
+    if args.resume:
+        console.print(f"{folder.path} holds no checkpoint yet: starting from the beginning")
+    elif not (args.overwrite or args.dry_run):
+        folder.refuse_existing()
+    return None
+
+
+def _experiment(config: Config, console: Console) -> Experiment:
+    dataset = data.load(
+        config.dataset, data_dir=config.data_dir, image_size=config.image_size, seed=config.seed,
+        limit_train=config.limit_train, limit_test=config.limit_test,
+    )  # fmt: skip
+    shape = "×".join(map(str, dataset.train.x.shape[1:]))
+    console.print(
+        f"data: {dataset.name}, {len(dataset.train):,} training and {len(dataset.test):,} test images, "
+        f"{shape}, {len(dataset.class_names)} classes"
+    )
+    experiment = Experiment(config, dataset)
+    parameters = sum(
+        a.numel() if hasattr(a, "numel") else a.size for a in experiment.model.named_parameters().values()
+    )
+    console.print(f"model: {config.model}, {parameters:,} parameters")
+    return experiment
+
+
+def _init_from(file: str, experiment: Experiment, console: Console) -> None:
+    taken = init_from(experiment.model, file)
+    console.print(f"first weights: {file}")
+    if taken.new:
+        console.print(f"for {len(experiment.dataset.class_names)} classes, new: {', '.join(taken.new)}")
+    if taken.ignored:
+        heads = dict.fromkeys(key.partition(".")[0] for key in taken.ignored)
+        console.print(f"ignored: {', '.join(f'{head}.*' for head in heads)}")
+
+
+def _dry_run(experiment: Experiment, console: Console) -> None:
+    """Two training steps, of which the second is timed: the first one warms up."""
+    console.print(experiment.model.summary(experiment.image_shape, fuse=not experiment.config.no_fuse))
+    before = 0.0
+    for step, _ in enumerate(experiment.steps(), 1):
+        seconds = experiment.sums["seconds"] - before
+        before = experiment.sums["seconds"]
+        if step == 2:
+            break
+    console.print(f"loss of the first batches: {experiment.sums['loss'] / experiment.sums['images']:.4f}")
+    estimate = duration(seconds * len(experiment.batches))
+    console.print(f"one epoch would take about {estimate} of training; nothing was written")
+
+
+def _folder_name(args: argparse.Namespace) -> str:
+    if args.recipe:
+        return Path(args.recipe).stem
+    return f"{args.model}-{re.sub(r'[^A-Za-z0-9.]+', '-', args.dataset).strip('-.')}"
+
+
+def _parser(prog: str, *, defaults: bool = True) -> argparse.ArgumentParser:
+    """The parser; without ``defaults`` it returns only what was given on the command line."""
+    parser = Parser(
+        prog,
+        "[options]",
+        "Train an image classifier; its metrics, checkpoints, report and plots go to a folder. Without any "
+        "option: simple_cnn on the bundled sample of Fashion-MNIST, in a minute or two, without a network.",
+    )
+    groups = {title: parser.add_argument_group(title) for title in settings.GROUPS}
+    _add_folder(groups[settings.WHERE])
+    settings.add_all_flags(groups)
+    groups[settings.HOW].add_argument(
+        "--dry-run", action="store_true", help="load, print the model, time two steps, write nothing"
+    )
+    if not defaults:
+        for action in parser._actions:
+            action.default = argparse.SUPPRESS
+    return parser
+
+
+def _add_folder(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--out", type=Path, metavar="DIR",
+        help="folder of the run (default: runs/RECIPE or runs/MODEL-DATASET)",
+    )  # fmt: skip
+    existing = group.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--resume", action="store_true",
+        help="go on with the run in --out; its own settings hold, and need not be given again",
+    )  # fmt: skip
+    existing.add_argument("--overwrite", action="store_true", help="delete the run in --out first")

@@ -1,0 +1,99 @@
+"""The folder of a run: the names of its files, and how they are written and read.
+
+At the end of an epoch the files are written in the order best.safetensors, checkpoint.safetensors,
+metrics.jsonl. A run that is killed in between goes on from the older checkpoint and writes the same
+again; metrics.jsonl always follows from the checkpoint's history.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from minicnn import checkpoint
+from minicnn.app.experiment import Experiment
+from minicnn.app.settings import Config
+from minicnn.files import write_json, write_json_lines
+
+CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
+METRICS, CONFIG, REPORT = "metrics.jsonl", "config.json", "report.json"
+PLOTS = ("curves.png", "confusion_matrix.png", "mistakes.png", "filters.png")
+_FILES = (BEST, METRICS, CONFIG, REPORT, *PLOTS, CHECKPOINT)
+
+
+class RunFolder:
+    """The folder at ``path``, which need not be there yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint, self.best = path / CHECKPOINT, path / BEST
+
+    def holds_run(self) -> bool:
+        """Whether a run has begun here."""
+        return self.checkpoint.exists()
+
+    def refuse_existing(self) -> None:
+        """Raise ValueError if the folder holds a run already."""
+        if self.holds_run():
+            raise ValueError(
+                f"{self.path} already holds a run: "
+                "--resume continues it, --overwrite deletes it, another --out keeps both"
+            )
+
+    def saved_config(self) -> Config:
+        """The settings of the run that is here.  Raises CheckpointError if its checkpoint is not sound."""
+        return Config.of_checkpoint(self.checkpoint, checkpoint.load(self.checkpoint))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder if it is not there, and hold it for this process.
+
+        The kernel lets go of it even after SIGKILL.
+
+        Raises: OSError if another process holds it, or if the folder cannot be made or written to
+        """
+        make_folder(self.path)
+        try:
+            file = (self.path / ".lock").open("ab")
+        except OSError as error:
+            raise OSError(f"cannot write to {self.path}: {error.strerror}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OSError(
+                    f"{self.path} is in use by another run: wait until it ends, or choose another --out"
+                ) from None
+            yield
+
+    def clear(self) -> None:
+        """Delete the files of a run, the checkpoint last."""
+        for name in _FILES:
+            (self.path / name).unlink(missing_ok=True)
+
+    def restore(self, experiment: Experiment) -> None:
+        """Bring an experiment to where the run stopped.  Raises CheckpointError if that does not fit."""
+        experiment.restore(self.checkpoint, checkpoint.load(self.checkpoint))
+
+    def save(self, experiment: Experiment) -> None:
+        """Write where the run stands: checkpoint, metrics and settings."""
+        state = experiment.checkpoint()
+        checkpoint.save(self.checkpoint, state)
+        write_json_lines(self.path / METRICS, state.history)
+        computed_by = experiment.model.backend.label
+        write_json(self.path / CONFIG, {**asdict(experiment.config), "computed_by": computed_by})
+
+    def save_best(self, experiment: Experiment) -> None:
+        """Write the present weights as the best ones, without what only the training needs."""
+        checkpoint.save(self.best, replace(experiment.checkpoint(), optimizer={}, training={}))
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents; OSError naming it and the reason if that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot make the folder {path}: {error.strerror}") from error

@@ -1,0 +1,269 @@
+"""The settings of a run, each declared once with its flag, default and help.
+
+What decides a run's result is a field of `Config`.  The parser of ``python -m minicnn.train`` is made of
+the fields, config.json and the checkpoint hold them, and --resume compares them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from minicnn import data, models, recipes, schedules
+from minicnn.app.command_line import number, whole_number
+from minicnn.checkpoint import Checkpoint, CheckpointError
+from minicnn.data.augment import Augment, help_text
+from minicnn.data.views import TTA
+from minicnn.schema import check
+
+RATES = {"sgd": 0.1, "adam": 3e-3, "adamw": 3e-3, "rmsprop": 1e-3}
+"""Default learning rates: the highest of the schedule."""
+
+LIST = "list"
+"""What --recipe takes besides recipes: it prints them."""
+
+WHAT, HOW = "what to train, and on what", "how to train"
+LEARNING, WHERE = "how to learn", "where results go"
+GROUPS = (WHAT, HOW, LEARNING, WHERE)
+"""The headings under which --help lists the flags."""
+
+
+def setting(group: str, *, added: bool = False, free: bool = False, **flag: Any) -> Any:
+    """A field of `Config`.
+
+    ``flag`` is what argparse's ``add_argument`` takes besides the name, which is the field's.  --resume
+    may change a ``free`` setting.  A checkpoint may lack a setting that was ``added`` after the first
+    version: it had the default then.
+    """
+    default: dict[str, Any] = {"default": flag.get("default")} if added else {}
+    return field(metadata={"group": group, "flag": flag, "free": free}, **default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings of a run; None where one does not apply."""
+
+    recipe: str | None = setting(
+        WHAT, added=True, metavar="NAME",
+        help=f"take the flags of a recipe, {', '.join(recipes.names())} or FILE.toml; flags beside it win; "
+        f"{LIST} tells what each recipe reaches (default: none)",
+    )  # fmt: skip
+    model: str = setting(
+        WHAT, default="simple_cnn", choices=models.names(), metavar="NAME",
+        help=f"the network: {', '.join(models.names())}",
+    )  # fmt: skip
+    dataset: str = setting(
+        WHAT, default=data.SAMPLE, metavar="NAME",
+        help=f"{', '.join(data.names())}, or folder:DIR with one folder of images a class",
+    )  # fmt: skip
+    data_dir: str | None = setting(
+        WHAT, free=True, metavar="DIR", help="where datasets lie, and are downloaded to (default: ./data)"
+    )
+    image_size: int | None = setting(
+        WHAT, type=whole_number(1), metavar="N",
+        help="scale images to N by N pixels (default: as they are)",
+    )  # fmt: skip
+    init_from: str | None = setting(
+        WHAT, added=True, metavar="FILE",
+        help="start from these weights, a .safetensors file or torch's .pt or .pth, with a new last layer "
+        "for another number of classes (default: from random ones)",
+    )  # fmt: skip
+    freeze: str | None = setting(
+        WHAT, added=True, metavar="NAME[,...]",
+        help="layers to leave as they are, with all below them, as in conv1,layer?,*.bn1 (default: none)",
+    )  # fmt: skip
+    limit_train: int | None = setting(
+        WHAT, type=whole_number(1), metavar="N", help="use only N training images (default: all)"
+    )
+    limit_test: int | None = setting(
+        WHAT, type=whole_number(1), metavar="N", help="use only N test images (default: all)"
+    )
+    augment: str | None = setting(
+        WHAT,
+        added=True,
+        metavar="LIST",
+        help=f"change training images (default: as they are); {help_text()}",
+    )
+
+    backend: str = setting(
+        HOW, default="auto", choices=("auto", "numpy", "cpp", "cuda"),
+        help="what computes: readable NumPy, compiled C++, an NVIDIA GPU, or the fastest there is",
+    )  # fmt: skip
+    threads: int | None = setting(
+        HOW, free=True, type=whole_number(1), metavar="N", help="CPU threads to use (default: all cores)"
+    )
+    tf32: bool = setting(
+        HOW, added=True, action="store_true", default=False,
+        help="let cuda's products use tensor cores, which round their factors to 10 bits of mantissa",
+    )  # fmt: skip
+    epochs: int = setting(HOW, type=whole_number(1), default=3, metavar="N", help="passes over the data")
+    batch_size: int = setting(HOW, type=whole_number(1), default=128, metavar="N", help="images in a step")
+    seed: int = setting(
+        HOW, type=whole_number(0), default=0, metavar="N",
+        help="for first weights, shuffling and dropout: the same seed gives the same run",
+    )  # fmt: skip
+    no_fuse: bool = setting(
+        HOW, action="store_true", default=False,
+        help="run each layer by itself, not fused with its neighbours",
+    )  # fmt: skip
+
+    optimizer: str = setting(
+        LEARNING, choices=tuple(RATES), default="adam", help="how weights follow gradients"
+    )
+    lr: float = setting(
+        LEARNING, type=number(0, above=True), metavar="X",
+        help="learning rate; the highest one, if the schedule varies it "
+        f"(default: {', '.join(f'{rate:g} for {name}' for name, rate in RATES.items())})",
+    )  # fmt: skip
+    schedule: str = setting(
+        LEARNING, choices=schedules.NAMES, default="onecycle",
+        help="how the learning rate changes over the run",
+    )  # fmt: skip
+    warmup: float | None = setting(
+        LEARNING, type=number(0, 1), metavar="X",
+        help="share of the run, from 0 to 1, in which the learning rate rises (default: 0.3 for onecycle, "
+        "else 0)",
+    )  # fmt: skip
+    momentum: float | None = setting(
+        LEARNING, type=number(0, 1), metavar="X", help="for sgd (default: 0.9) and rmsprop (default: 0)"
+    )
+    nesterov: bool = setting(
+        LEARNING, action=argparse.BooleanOptionalAction, default=False, help="Nesterov's momentum, for sgd"
+    )
+    weight_decay: float | None = setting(
+        LEARNING, type=number(0), metavar="X", help="pull weights to 0 (default: 0.01 for adamw, else 0)"
+    )
+    clip_norm: float | None = setting(
+        LEARNING, type=number(0, above=True), metavar="X",
+        help="scale all gradients down to this Euclidean norm together (default: off)",
+    )  # fmt: skip
+    label_smoothing: float = setting(
+        LEARNING, type=number(0, 1), default=0.0, metavar="X",
+        help="share of a label, from 0 to 1, spread over all classes",
+    )  # fmt: skip
+    class_weight: str = setting(
+        LEARNING, added=True, choices=("none", "balanced"), default="none",
+        help="balanced: rare classes count more, so that in the loss all count alike; refused where "
+        "--label-smoothing would then favour a very rare class everywhere",
+    )  # fmt: skip
+    ema: float = setting(
+        LEARNING, added=True, type=number(0, 1), default=0.0, metavar="DECAY",
+        help="test and save a moving average of the weights instead of the last ones, 0.999 say; 0: off",
+    )  # fmt: skip
+    tta: str = setting(
+        LEARNING, added=True, choices=TTA, default="none",
+        help="test-time augmentation: flip averages the logits of each image and its mirror image, "
+        "flip-shift also of both moved by a pixel along the diagonal",
+    )  # fmt: skip
+    test_every: int = setting(
+        LEARNING, added=True, type=whole_number(1), default=1, metavar="N",
+        help="test after each Nth epoch and after the last; a best epoch is one that was tested",
+    )  # fmt: skip
+    early_stop: int | None = setting(
+        LEARNING, added=True, type=whole_number(1), metavar="N",
+        help="hold a tenth of the training images out, and stop when the loss on them has not fallen for N "
+        "epochs; then best.safetensors is chosen by their accuracy, not by the test's (default: off)",
+    )  # fmt: skip
+
+    save_every: float = setting(
+        WHERE, free=True, type=number(0), default=60.0, metavar="SECONDS",
+        help="checkpoint this often within an epoch; there is always one at its end",
+    )  # fmt: skip
+
+    @classmethod
+    def resolve(cls, flags: dict[str, Any]) -> Self:
+        """The settings of a complete set of flags, with the defaults that depend on the optimizer.
+
+        Raises: ValueError naming a flag that the chosen optimizer does not have
+        """
+        flags = {f.name: flags[f.name] for f in fields(cls)}
+        optimizer = flags["optimizer"]
+        if flags["momentum"] is not None and optimizer not in ("sgd", "rmsprop"):
+            raise ValueError(f"--momentum is for sgd and rmsprop, not for --optimizer {optimizer}")
+        if flags["nesterov"] and optimizer != "sgd":
+            raise ValueError(f"--nesterov is for sgd, not for --optimizer {optimizer}")
+        if flags["lr"] is None:
+            flags["lr"] = RATES[optimizer]
+        if flags["momentum"] is None and optimizer == "sgd":
+            flags["momentum"] = 0.9
+        if flags["augment"] is not None:
+            augment = Augment.parse(flags["augment"])
+            flags["augment"] = str(augment) if augment != Augment() else None
+        return cls(**flags)
+
+    @classmethod
+    def of_checkpoint(cls, path: Path, saved: Checkpoint) -> Self:
+        """The settings in a checkpoint that was read from ``path``; one that it lacks has its default.
+
+        Raises: CheckpointError naming the file and a setting that is missing, unknown or of another type
+        """
+        try:
+            check(cls, saved.config)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: its settings: {error}") from None
+        return cls(**saved.config)
+
+    def optimizer_options(self) -> dict[str, Any]:
+        """What `optim.create` takes besides name and rate."""
+        options = {"momentum": self.momentum, "weight_decay": self.weight_decay}
+        if self.nesterov:
+            options["nesterov"] = True
+        return {key: value for key, value in options.items() if value is not None}
+
+    def augment_options(self) -> Augment:
+        """How training images are changed."""
+        return Augment.parse(self.augment or "none")
+
+    def check_resumes(self, saved: dict[str, Any]) -> None:
+        """The settings lead to the same result as those of the run to be resumed.
+
+        Raises: ValueError naming each flag that does not
+        """
+        endless = self.schedule == "constant" and not self.warmup
+        saved = {f.name: f.default for f in fields(self) if f.default is not MISSING} | saved
+        wrong = []
+        for f in fields(self):
+            if f.metadata["free"] or (f.name == "epochs" and endless):
+                continue
+            before, now = saved.get(f.name), getattr(self, f.name)
+            if now != before:
+                wrong.append(f"{flag_of(f.name)} {before}, got {now}")
+        if wrong:
+            why = ""
+            if self.epochs != saved.get("epochs"):
+                why = "; only --schedule constant lets --epochs change: the others are planned over all"
+            raise ValueError(
+                f"--resume: expected the run's own {' and '.join(wrong)}; "
+                f"leave the flag out, or start a new run with another --out{why}"
+            )
+
+
+def flag_of(name: str) -> str:
+    """The flag of a setting: --batch-size of batch_size."""
+    return f"--{name.replace('_', '-')}"
+
+
+def add_flag(parser: argparse._ActionsContainer, name: str, **changed: Any) -> None:
+    """Add the flag of one setting to a command, with what is otherwise there, such as another default."""
+    (declared,) = (f for f in fields(Config) if f.name == name)
+    parser.add_argument(flag_of(name), **(declared.metadata["flag"] | changed))
+
+
+def add_all_flags(groups: dict[str, argparse._ArgumentGroup]) -> None:
+    """Add the flags of all settings, each to its group."""
+    for declared in fields(Config):
+        add_flag(groups[declared.metadata["group"]], declared.name)
+
+
+def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
+    """Add --checkpoint, --tta and the choice of a backend, for the commands that use a trained model."""
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="FILE",
+        help="the trained model: best.safetensors or checkpoint.safetensors of a run",
+    )  # fmt: skip
+    (tta,) = (f.metadata["flag"] for f in fields(Config) if f.name == "tta")
+    add_flag(parser, "tta", default=None, help=f"{tta['help']} (default: as in training)")
+    for name in ("backend", "threads", "tf32"):
+        add_flag(parser, name)

@@ -1,0 +1,124 @@
+"""The one epoch loop: train, test, save, and stop cleanly when asked to."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Self
+
+from minicnn.app.command_line import Interrupted
+from minicnn.app.experiment import Experiment
+from minicnn.app.progress import Progress, duration
+from minicnn.app.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def begin(folder: RunFolder, experiment: Experiment, *, overwrite: bool) -> None:
+    """Write the first checkpoint into an empty folder, or into one whose run may be overwritten."""
+    if overwrite:
+        folder.clear()
+    folder.refuse_existing()
+    folder.save(experiment)
+
+
+def resume(folder: RunFolder, experiment: Experiment, console: Console) -> None:
+    """Bring the experiment to where the folder's run stopped.
+
+    Raises: CheckpointError if the checkpoint does not fit
+    """
+    folder.restore(experiment)
+    if experiment.done:
+        console.print(f"all {experiment.epoch} epochs of {folder.path} are done already")
+    else:
+        console.print(f"going on at epoch {experiment.epoch + 1}, batch {experiment.batch + 1}")
+    folder.save(experiment)
+
+
+def train(folder: RunFolder, experiment: Experiment, console: Console) -> None:
+    """Train all epochs that are left.
+
+    Raises: Interrupted after SIGINT or SIGTERM, with a checkpoint of the step just done;
+            Diverged, with the last good checkpoint kept
+    """
+    with _StopRequest() as stop:
+        try:
+            while not experiment.done:
+                _train_epoch(folder, experiment, console, stop)
+        except Interrupted:
+            folder.save(experiment)
+            where = f"epoch {experiment.epoch + 1}, after batch {experiment.batch}"
+            command = f"python -m minicnn.train --resume --out {folder.path}"
+            raise Interrupted(f"interrupted in {where}; continue with:\n  {command}") from None
+
+
+def _train_epoch(folder: RunFolder, experiment: Experiment, console: Console, stop: _StopRequest) -> None:
+    config, batches = experiment.config, len(experiment.batches)
+    title = f"epoch {experiment.epoch + 1}/{config.epochs}"
+    saved_at = time.monotonic()
+    stop.check()
+    with Progress(console, title, batches, experiment.batch) as progress:
+        for _ in experiment.steps():
+            stop.check()
+            _show(progress, experiment)
+            if time.monotonic() - saved_at >= config.save_every:
+                folder.save(experiment)
+                saved_at = time.monotonic()
+    best = experiment.finish_epoch(stop.check)
+    if best:
+        folder.save_best(experiment)
+    folder.save(experiment)
+    console.print(_epoch_line(title, experiment.history[-1], best))
+
+
+def _show(progress: Progress, experiment: Experiment) -> None:
+    sums, batches = experiment.sums, len(experiment.batches)
+    done = experiment.epoch * batches + experiment.batch
+    progress.update(
+        experiment.batch,
+        loss=sums["loss"] / sums["images"],
+        accuracy=sums["correct"] / sums["images"],
+        images_per_second=sums["images"] / sums["seconds"],
+        seconds_left=(experiment.config.epochs * batches - done) * sums["seconds"] / experiment.batch,
+    )
+
+
+def _epoch_line(title: str, entry: dict[str, Any], best: bool) -> str:
+    parts = [
+        f"{part}: loss {entry[f'{part}_loss']:.4f}, accuracy {100 * entry[f'{part}_accuracy']:.2f} %"
+        for part in ("train", "validation", "test")
+        if f"{part}_loss" in entry
+    ]
+    speed = f"{duration(entry['seconds'])}, {entry['images_per_second']:,.0f} images/s"
+    return f"{title}  {'  '.join(parts)}{' (best)' if best else ''}  {speed}"
+
+
+class _StopRequest:
+    """Remembers a SIGINT or SIGTERM, so that `check` raises Interrupted; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._before = {
+            number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._put_back()
+
+    def check(self) -> None:
+        if self.asked:
+            raise Interrupted
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+        self._put_back()
+
+    def _put_back(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
