@@ -35,8 +35,6 @@ IMPORTED_AT_ONCE = {
 """The modules that import heavy packages as soon as they are imported themselves, and which."""
 
 STILL_THERE = {
-    ("minicnn.layers.sequential", "minicnn.summary"),
-    ("minicnn.layers.sequential", "minicnn.folding"),
     ("minicnn.backends.cuda_backend", "minicnn.backends"),
 }
 """Imports (importer, imported) that are part of a cycle; the graph leaves them out until they are gone."""
