@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "../ops.h"
 #include "core/elementwise.h"
 
 namespace minicnn {

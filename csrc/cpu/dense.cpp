@@ -1,7 +1,10 @@
 // Dense layers: matrix products through the register tiles of tile.h, and dot products for few rows.
 // Fused: bias and ReLU into the forward pass, the ReLU mask into the backward pass.
-#include "conv2d/conv2d_weight.h"
+#include "../conv2d_ops.h"
+#include "core/channel_sums.h"
 #include "core/gemm.h"
+#include "core/parallel.h"
+#include "core/scratch.h"
 #include "core/transpose.h"
 
 namespace minicnn {

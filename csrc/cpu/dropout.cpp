@@ -1,5 +1,6 @@
 // Dropout with a mask drawn by the caller.
 
+#include "../ops.h"
 #include "core/elementwise.h"
 
 namespace minicnn {

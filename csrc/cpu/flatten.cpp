@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "../ops.h"
 #include "core/elementwise.h"
 
 namespace minicnn {

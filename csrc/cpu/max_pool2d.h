@@ -5,6 +5,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "../ops.h"
 #include "core/elementwise.h"
 #include "core/simd.h"
 

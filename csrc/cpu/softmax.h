@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "../ops.h"
 #include "core/elementwise.h"
 
 namespace minicnn {

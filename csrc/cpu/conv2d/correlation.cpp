@@ -3,51 +3,12 @@
 // Fused: zero padding and ReLU mask into the copy; bias, ReLU and max-pool into the tiles.
 #include "correlation.h"
 
-#include <atomic>
 #include <limits>
 
+#include "../core/finite.h"
+#include "window.h"
+
 namespace minicnn {
-
-template <typename T>
-void copy_window(const T* image, const T* mask, int64_t H, int64_t W, int64_t C, int64_t h0, int64_t h1,
-                 int64_t w0, int64_t w1, T* out) {
-    const int64_t width = (w1 - w0) * C, from = std::clamp<int64_t>(-w0, 0, w1 - w0) * C;
-    const int64_t to = std::max(std::clamp<int64_t>(W - w0, 0, w1 - w0) * C, from);
-    for (int64_t h = h0; h < h1; ++h, out += width) {
-        if (h < 0 || h >= H) {
-            std::fill(out, out + width, T(0));
-            continue;
-        }
-        const T* row = image + (h * W + w0) * C;
-        std::fill(out, out + from, T(0));
-        if (mask) {
-            const T* m = mask + (h * W + w0) * C;
-            for (int64_t i = from; i < to; ++i) out[i] = m[i] <= 0 ? T(0) : row[i];
-        } else {
-            std::copy(row + from, row + to, out + from);
-        }
-        std::fill(out + to, out + width, T(0));
-    }
-}
-
-template <typename T>
-bool all_finite(const T* values, int64_t size) {
-    constexpr int L = lanes<T>;
-    constexpr int64_t piece = 1024;  // vectors
-    std::atomic<bool> finite{true};
-    parallel_for(0, (size / L + piece - 1) / piece, 4, [&](int64_t first, int64_t last) {
-        Vec<T, L> sum{};
-        for (int64_t i = first * piece * L; i + L <= std::min(last * piece * L, size); i += L)
-            sum += load<L>(values + i) * T(0);
-        for (int l = 0; l < L; ++l) {
-            if (!(sum[l] == 0)) finite.store(false, std::memory_order_relaxed);
-        }
-    });
-    for (int64_t i = size / L * L; i < size; ++i) {
-        if (!(values[i] * 0 == 0)) finite = false;
-    }
-    return finite;
-}
 
 Bands::Bands(int64_t N, int64_t all_rows, int64_t unit, int64_t source_bytes_per_row,
              double flops_per_row) {
@@ -62,17 +23,6 @@ Bands::Bands(int64_t N, int64_t all_rows, int64_t unit, int64_t source_bytes_per
     rows = per_image ? (all_rows + per_image - 1) / per_image : 1;
     rows = (rows + unit - 1) / unit * unit;
     per_image = (all_rows + rows - 1) / rows;
-}
-
-int64_t grain_for(double flops_per_task) {
-    constexpr double worthwhile_flops = 5e5;
-    return static_cast<int64_t>(std::min(1e12, 1 + worthwhile_flops / std::max(1.0, flops_per_task)));
-}
-
-bool is_two_by_two(const PoolParams& pool, int64_t rows, int64_t cols) {
-    return pool.KH == 2 && pool.KW == 2 && pool.stride_h == 2 && pool.stride_w == 2 && pool.pad_h == 0 &&
-           pool.pad_w == 0 && pool.dil_h == 1 && pool.dil_w == 1 && 2 * pool.OH <= rows &&
-           2 * pool.OW <= cols;
 }
 
 namespace {
@@ -244,10 +194,10 @@ void correlate(const Correlation<T>& c, const PlainOutput<T>& out) {
 }
 
 template <typename T>
-void correlate_pooled(const Correlation<T>& c, const PoolParams& pool, T* y, uint8_t* winner, bool relu) {
+void correlate_pooled(const Correlation<T>& c, const PoolParams& pool, bool in_tiles, T* y, uint8_t* winner,
+                      bool relu) {
     if (c.N * pool.OH * pool.OW == 0) return;
     const Runner<T> run(c);
-    const bool in_tile = is_two_by_two(pool, c.rows, c.cols);
     const Bands bands(c.N, pool.OH, 1, pool.stride_h * run.source_bytes_per_row(),
                       pool.stride_h * run.flops_per_row());
     const double flops = bands.rows * pool.stride_h * run.flops_per_row();
@@ -256,7 +206,7 @@ void correlate_pooled(const Correlation<T>& c, const PoolParams& pool, T* y, uin
             const int64_t n = task / bands.per_image, r0 = task % bands.per_image * bands.rows;
             const int64_t r1 = std::min(r0 + bands.rows, pool.OH), at = (n * pool.OH + r0) * pool.OW * c.F;
             uint8_t* band_winner = winner ? winner + at : nullptr;
-            if (in_tile) {
+            if (in_tiles) {
                 pooled_rows(run, n, r0, r1, pool.OW, c.F, y + at, band_winner, relu);
                 continue;
             }
@@ -275,12 +225,9 @@ void correlate_pooled(const Correlation<T>& c, const PoolParams& pool, T* y, uin
     });
 }
 
-#define INSTANTIATE(T)                                                                                  \
-    template bool all_finite(const T*, int64_t);                                                        \
-    template void copy_window(const T*, const T*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, \
-                              int64_t, T*);                                                             \
-    template void correlate(const Correlation<T>&, const PlainOutput<T>&);                              \
-    template void correlate_pooled(const Correlation<T>&, const PoolParams&, T*, uint8_t*, bool);
+#define INSTANTIATE(T)                                                     \
+    template void correlate(const Correlation<T>&, const PlainOutput<T>&); \
+    template void correlate_pooled(const Correlation<T>&, const PoolParams&, bool, T*, uint8_t*, bool);
 INSTANTIATE(float)
 INSTANTIATE(double)
 

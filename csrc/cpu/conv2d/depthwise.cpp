@@ -4,22 +4,13 @@
 #include "depthwise.h"
 
 #include "../core/batch_split.h"
-#include "correlation.h"
-#include "depthwise_runs.h"
+#include "../core/parallel.h"
+#include "../core/scratch.h"
+#include "../core/tile.h"
+#include "window.h"
 
 namespace minicnn {
 namespace {
-
-// Filters (C,KH,KW) as [tap][channel], so that channels are contiguous.
-template <typename T>
-const T* taps_first(const T* weight, const ConvParams& p) {
-    const int64_t taps = p.KH * p.KW;
-    T* out = scratch<T>(Slot::shared_weights, taps * p.C);
-    for (int64_t c = 0; c < p.C; ++c) {
-        for (int64_t t = 0; t < taps; ++t) out[t * p.C + c] = weight[c * taps + t];
-    }
-    return out;
-}
 
 // Images whose rows are read with the padding [first, 0) and [W, last) of columns, and their ReLU mask.
 template <typename T>
@@ -212,11 +203,18 @@ void set_taps(const ConvParams& p, Rows<T>& rows, int64_t n, int64_t i, Value* v
 }  // namespace
 
 template <typename T>
+const T* taps_first(const T* weight, const ConvParams& p) {
+    const int64_t taps = p.KH * p.KW;
+    T* out = scratch<T>(Slot::shared_weights, taps * p.C);
+    for (int64_t c = 0; c < p.C; ++c) {
+        for (int64_t t = 0; t < taps; ++t) out[t * p.C + c] = weight[c * taps + t];
+    }
+    return out;
+}
+
+template <typename T>
 void depthwise_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool on) {
     const T* values = taps_first(weight, p);
-    if constexpr (std::is_same_v<T, float>) {
-        if (depthwise_runs(x, values, bias, y, p, on)) return;
-    }
     const Padded<T> source = inputs(x, p);
     const Kernels<T>& kernels = kernels_for<T>(p.C);
     parallel_for(0, p.N * p.OH, grain_for(flops_per_row(p)), [&](int64_t first, int64_t last) {
@@ -309,6 +307,7 @@ void depthwise_backward_weight(const T* dy, const T* relu_y, const T* x, T* dw, 
 }
 
 #define INSTANTIATE(T)                                                                          \
+    template const T* taps_first(const T*, const ConvParams&);                                  \
     template void depthwise_forward(const T*, const T*, const T*, T*, const ConvParams&, bool); \
     template void depthwise_backward_data(const T*, const T*, const T*, T*, const ConvParams&); \
     template void depthwise_backward_weight(const T*, const T*, const T*, T*, const ConvParams&);

@@ -5,7 +5,9 @@
 
 namespace minicnn {
 
-inline bool is_depthwise(const ConvParams& p) { return p.groups > 1 && p.groups == p.C && p.F == p.C; }
+// Filters (C,KH,KW) as [tap][channel] in scratch memory, so that the channels of a tap are contiguous.
+template <typename T>
+const T* taps_first(const T* weight, const ConvParams& p);
 
 template <typename T>
 void depthwise_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu);

@@ -33,22 +33,23 @@ void sparse_sum(const Entry<T>* entries, int64_t count, const SparseBlock<T>& bl
 }
 
 template <typename T>
-using Row = std::array<SparseKernel<T>, sparse_vectors>;
+using KernelsOfRuns = std::array<SparseKernel<T>, sparse_vectors>;
 
 template <typename T, int L, int RUNS, int... V>
-constexpr Row<T> make_row(std::integer_sequence<int, V...>) {
-    Row<T> row{};
+constexpr KernelsOfRuns<T> kernels_of_runs(std::integer_sequence<int, V...>) {
+    KernelsOfRuns<T> kernels{};
     auto add = [&](auto v) {
         constexpr int vectors = decltype(v)::value + 1;
-        if constexpr (RUNS * vectors <= sparse_vectors) row[vectors - 1] = sparse_sum<L, RUNS, vectors, T>;
+        if constexpr (RUNS * vectors <= sparse_vectors)
+            kernels[vectors - 1] = sparse_sum<L, RUNS, vectors, T>;
     };
     (add(std::integral_constant<int, V>{}), ...);
-    return row;
+    return kernels;
 }
 
 template <typename T, int L, int... R>
-constexpr std::array<Row<T>, sparse_runs> make_table(std::integer_sequence<int, R...>) {
-    return {make_row<T, L, R + 1>(std::make_integer_sequence<int, sparse_vectors>{})...};
+constexpr std::array<KernelsOfRuns<T>, sparse_runs> make_table(std::integer_sequence<int, R...>) {
+    return {kernels_of_runs<T, L, R + 1>(std::make_integer_sequence<int, sparse_vectors>{})...};
 }
 
 template <typename T, int L>

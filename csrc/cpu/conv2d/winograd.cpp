@@ -74,7 +74,7 @@ void write_pooled_patch(const V (&y)[4][4], const WinogradOutput& out, int64_t n
             const int64_t at =
                 n * out.image_stride + (row + r) * out.row_stride + (col + c) * out.col_stride + channel;
             if (out.winner) {
-                if (out.relu) place = best <= 0 ? Place{} + relu_off : place;
+                if (out.relu) place = best <= 0 ? Place{} + no_winner : place;
                 store_winner<L, float>(out.winner + at, place, count);
             }
             store_part<L>(out.y + at, out.relu ? relu(best) : best, count);
@@ -260,25 +260,6 @@ void read_window(const Correlation<float>& c, int64_t n, int64_t h0, int64_t h1,
     }
     const int64_t image = n * c.H * c.W * c.C;
     copy_window(c.source + image, c.mask ? c.mask + image : nullptr, c.H, c.W, c.C, h0, h1, w0, w1, out);
-}
-
-bool winograd_pays(const Correlation<float>& c, double share) {
-    if (c.h.count != 3 || c.w.count != 3 || c.h.stride != 1 || c.w.stride != 1 || c.groups != 1)
-        return false;
-    if (std::abs(c.h.step) != 1 || std::abs(c.w.step) != 1) return false;
-    if (c.C < 16 || c.F < 16) return false;
-    // Vector operations of both ways.  What the transforms of a vector of filters take weighs where tiles
-    // are few, and more so once their planes leave the caches.
-    constexpr double source_cost = 200, result_cost = 200, filter_cost = 350, cost_per_byte = 4.6e-6 * L,
-                     gain = 1.25;
-    const double in = static_cast<double>((c.C + L - 1) / L), out = static_cast<double>((c.F + L - 1) / L);
-    const double tiles = static_cast<double>(c.N * ((c.rows + 3) / 4) * ((c.cols + 3) / 4));
-    const double depth = static_cast<double>(c.C), pixels = static_cast<double>(c.N * c.rows * c.cols);
-    const double plane_bytes = winograd_planes * sizeof(float) * depth * out * L;
-    const double filters = (filter_cost + cost_per_byte * plane_bytes) * depth * out;
-    return gain *
-               (tiles * (winograd_planes * depth * out + source_cost * in + result_cost * out) + filters) <
-           share * 9 * pixels * depth * out;
 }
 
 bool winograd(const Correlation<float>& c, const WinogradFilters& filters, const WinogradOutput& out) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "correlation.h"
+#include "window.h"
 
 namespace minicnn {
 
@@ -18,10 +19,6 @@ struct WinogradOutput {
     bool relu, pooled;
     std::uint8_t* winner;  // strides as y; or nullptr
 };
-
-// Whether a 3x3 correlation of this shape is worth it where the alternative takes `share` of a direct one's
-// time.
-bool winograd_pays(const Correlation<float>& c, double share);
 
 // The window [h0,h1) x [w0,w1) of the source of image n: padded, masked, or with its 2x2 max-pool undone.
 void read_window(const Correlation<float>& c, std::int64_t n, std::int64_t h0, std::int64_t h1,
@@ -47,7 +44,7 @@ MINICNN_INLINE V ninth(V v) {
 
 // dw (F,3,3,C) from x and dy by the same way, F(3x3, 4x4): `x` is the forward correlation, `dy` one whose
 // source is the gradient (rows, cols are not read).  False if a result is not finite.
-bool winograd_weight(const Correlation<float>& x, const Correlation<float>& dy, float* dw);
+bool winograd_weight_sums(const Correlation<float>& x, const Correlation<float>& dy, float* dw);
 
 // The filters' transform: plane p holds blocks of output channels as PackedFilters do, at p * plane.
 struct WinogradFilters {

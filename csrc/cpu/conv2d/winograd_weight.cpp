@@ -241,7 +241,7 @@ class Runner {
 
 }  // namespace
 
-bool winograd_weight(const Correlation<float>& x, const Correlation<float>& dy, float* dw) {
+bool winograd_weight_sums(const Correlation<float>& x, const Correlation<float>& dy, float* dw) {
     return Runner(x, dy).run(dw);
 }
 

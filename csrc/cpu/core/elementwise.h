@@ -3,7 +3,6 @@
 
 #include <cstdint>
 
-#include "../../ops.h"
 #include "parallel.h"
 
 namespace minicnn {

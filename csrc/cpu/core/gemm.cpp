@@ -4,6 +4,7 @@
 #include "gemm.h"
 
 #include "elementwise.h"
+#include "packing.h"
 #include "transpose.h"
 
 namespace minicnn {

@@ -2,7 +2,7 @@
 // number of threads.
 #pragma once
 
-#include "../conv2d/correlation.h"
+#include <cstdint>
 
 namespace minicnn {
 

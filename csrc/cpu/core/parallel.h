@@ -47,6 +47,13 @@ class FlushDenormals {
     Control saved_;
 };
 
+// How many tasks of so many multiplications and additions each make a piece of work that is worth waking a
+// thread for.
+inline std::int64_t grain_for(double flops_per_task) {
+    constexpr double worthwhile_flops = 5e5;
+    return static_cast<std::int64_t>(std::min(1e12, 1 + worthwhile_flops / std::max(1.0, flops_per_task)));
+}
+
 // Calls f(first, last) on consecutive pieces of [begin, end), each of exactly `grain` items but for
 // the last.  The pieces do not depend on the number of threads; which thread takes which piece does,
 // so a piece must write only what is its own.

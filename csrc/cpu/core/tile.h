@@ -7,10 +7,13 @@
 #include <array>
 #include <cstdint>
 
-#include "../../conv2d_ops.h"
 #include "simd.h"
 
 namespace minicnn {
+
+// A winner is the number of its cell in a 2x2 window, 0 to 3 in row-major order, or this where ReLU
+// switched the value off.
+constexpr std::uint8_t no_winner = 255;
 
 // sum(row, col, lane) = bias[lane] + sum over k of a[row*row_stride + col*col_stride + offset[k]] * b[k*ldb
 // + lane]
@@ -122,7 +125,7 @@ void pooled_tile(const TileInput<T>& in, const TileOutput<T>& out) {
             take_larger(best, place, acc[COLS + 2 * c + 1][v], 3);
             const int count = std::min(L, out.channels - v * L);
             if (out.winner) {
-                if (out.relu) place = best <= 0 ? Place{} + relu_off : place;
+                if (out.relu) place = best <= 0 ? Place{} + no_winner : place;
                 store_winner<L, T>(out.winner + c * out.col_stride + v * L, place, count);
             }
             store_part<L>(out.y + c * out.col_stride + v * L, out.relu ? relu(best) : best, count);

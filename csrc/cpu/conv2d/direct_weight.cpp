@@ -1,11 +1,13 @@
 // The gradient of a convolution to its filters: register tiles of (tap, channel) times filters,
 // accumulated over the pixels of a band; partial sums over fixed chunks of the batch, added in order.
 // Fused: zero padding and ReLU mask into the copies that the tiles read.
-#include "conv2d_weight.h"
+#include "direct_weight.h"
 
 #include "../core/batch_split.h"
+#include "../core/finite.h"
 #include "../core/gradient_tile.h"
 #include "correlation.h"
+#include "window.h"
 
 namespace minicnn {
 namespace {
@@ -50,39 +52,6 @@ void unpool(const T* dy, const uint8_t* winner, T* to, int64_t right, int64_t be
     }
 }
 
-// sum (F) = the masked sum of pixels [first, last).
-template <typename T>
-void sum_pixels(const T* dy, const T* mask, T* sum, int64_t first, int64_t last, int64_t F) {
-    constexpr int L = lanes<T>;
-    int64_t f = 0;
-    constexpr int together = 4;  // vectors, so that long stretches of memory are read
-    for (; f + together * L <= F; f += together * L) {
-        Vec<T, L> acc[together]{};
-        for (int64_t at = first * F + f; at < last * F; at += F) {
-            unroll<together>([&](auto v) __attribute__((always_inline)) {
-                const Vec<T, L> value = load<L>(dy + at + v * L);
-                acc[v] += mask ? (load<L>(mask + at + v * L) <= 0 ? Vec<T, L>{} : value) : value;
-            });
-        }
-        for (int v = 0; v < together; ++v) store(sum + f + v * L, acc[v]);
-    }
-    for (; f + L <= F; f += L) {
-        Vec<T, L> acc{};
-        for (int64_t at = first * F + f; at < last * F; at += F) {
-            acc += mask ? (load<L>(mask + at) <= 0 ? Vec<T, L>{} : load<L>(dy + at)) : load<L>(dy + at);
-        }
-        store(sum + f, acc);
-    }
-    for (; f < F; ++f) {
-        T acc = 0;
-        for (int64_t at = first * F + f; at < last * F; at += F) {
-            const T choice[2] = {dy[at], T(0)};  // indexed, as a branch here is hard to foretell
-            acc += choice[mask && mask[at] <= 0];
-        }
-        sum[f] = acc;
-    }
-}
-
 template <typename T>
 class WeightGradient {
   public:
@@ -92,8 +61,8 @@ class WeightGradient {
           winner_(winner),
           x_(x),
           p_(p),
-          h_{-p.pad_h, p.dil_h, p.KH, p.stride_h},
-          w_{-p.pad_w, p.dil_w, p.KW, p.stride_w},
+          h_(taps_down(p)),
+          w_(taps_across(p)),
           width_(w_.end(p.OW - 1) - w_.begin(0)),
           Fg_(p.F / p.groups),
           Cg_(p.C / p.groups),
@@ -271,39 +240,18 @@ class WeightGradient {
 }  // namespace
 
 template <typename T>
-void sum_channels(const T* dy, const T* relu_y, T* db, int64_t pixels, int64_t F) {
-    const BatchSplit split(pixels / 256, 1, F * static_cast<int64_t>(sizeof(T)));
-    T* partials = scratch<T>(Slot::shared_partials, split.chunks * F);
-    parallel_for(0, split.chunks, grain_for(static_cast<double>(pixels * F) / split.chunks),
-                 [&](int64_t first, int64_t last) {
-                     for (int64_t chunk = first; chunk < last; ++chunk) {
-                         T* sum = partials + chunk * F;
-                         std::fill_n(sum, F, T(0));
-                         sum_pixels(dy, relu_y, sum, pixels * chunk / split.chunks,
-                                    pixels * (chunk + 1) / split.chunks, F);
-                     }
-                 });
-    std::copy_n(partials, F, db);
-    for (int64_t chunk = 1; chunk < split.chunks; ++chunk) {
-        for (int64_t f = 0; f < F; ++f) db[f] += partials[chunk * F + f];
-    }
+void direct_weight(const T* dy, const T* relu_y, const T* x, T* dw, const ConvParams& p) {
+    WeightGradient<T>(dy, relu_y, nullptr, x, p).run(dw);
 }
 
 template <typename T>
-void backward_weight(const T* dy, const T* relu_y, const T* x, T* dw, T* db, const ConvParams& p) {
-    if (db) sum_channels(dy, relu_y, db, p.N * p.OH * p.OW, p.F);
-    if (dw) WeightGradient<T>(dy, relu_y, nullptr, x, p).run(dw);
-}
-
-template <typename T>
-void unpooled_backward_weight(const T* dy, const uint8_t* winner, const T* x, T* dw, const ConvParams& p) {
+void unpooled_direct_weight(const T* dy, const uint8_t* winner, const T* x, T* dw, const ConvParams& p) {
     WeightGradient<T>(dy, nullptr, winner, x, p).run(dw);
 }
 
-#define INSTANTIATE(T)                                                                                 \
-    template void unpooled_backward_weight(const T*, const uint8_t*, const T*, T*, const ConvParams&); \
-    template void sum_channels(const T*, const T*, T*, int64_t, int64_t);                              \
-    template void backward_weight(const T*, const T*, const T*, T*, T*, const ConvParams&);
+#define INSTANTIATE(T)                                                                \
+    template void direct_weight(const T*, const T*, const T*, T*, const ConvParams&); \
+    template void unpooled_direct_weight(const T*, const uint8_t*, const T*, T*, const ConvParams&);
 INSTANTIATE(float)
 INSTANTIATE(double)
 

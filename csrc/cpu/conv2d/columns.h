@@ -6,11 +6,6 @@
 
 namespace minicnn {
 
-// Whether the pass is faster this way, and its matrix small enough.
-bool columns_forward_pays(const ConvParams& p, std::int64_t bytes_per_value);
-bool columns_data_pays(const ConvParams& p, std::int64_t bytes_per_value);
-bool columns_weight_pays(const ConvParams& p, std::int64_t bytes_per_value);
-
 // Arguments as in conv2d_forward and conv2d_backward.
 template <typename T>
 void columns_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu);

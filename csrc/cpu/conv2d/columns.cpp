@@ -1,21 +1,19 @@
 // im2col and one matrix product for each pass of a convolution: y = columns w^T, columns' = dy w, and
 // dw = dy^T columns.  A batch goes through in parts, so that the matrix stays bounded.
-#include "conv2d_columns.h"
+#include "columns.h"
+
+#include <algorithm>
 
 #include "../core/gemm.h"
+#include "../core/parallel.h"
+#include "../core/scratch.h"
+#include "route.h"
 
 namespace minicnn {
 namespace {
 
-constexpr int64_t matrix_bytes = 8 << 20;
-
 int64_t depth_of(const ConvParams& p) { return p.KH * p.KW * p.C; }
 int64_t pixels_of(const ConvParams& p) { return p.OH * p.OW; }
-
-// Images whose columns fit the matrix.
-int64_t images_at_once(const ConvParams& p, int64_t bytes_per_value) {
-    return matrix_bytes / (pixels_of(p) * depth_of(p) * bytes_per_value);
-}
 
 // Calls f(tap, pixel of the image, or -1 in the padding) for every tap of the window at (row, col).
 template <typename F>
@@ -72,28 +70,9 @@ void add_columns(const T* columns, T* dx, int64_t images, const ConvParams& p) {
 
 }  // namespace
 
-// Register tiles of rows shorter than this wait for their own sums.
-constexpr int64_t short_row = 3;
-
-bool columns_forward_pays(const ConvParams& p, int64_t bytes_per_value) {
-    return p.groups == 1 && p.OW <= short_row && p.F >= 32 && p.C >= 8 &&
-           images_at_once(p, bytes_per_value) > 0;
-}
-
-bool columns_data_pays(const ConvParams& p, int64_t bytes_per_value) {
-    // A direct sum over the input's pixels multiplies by padding where the output is the smaller map.
-    return p.groups == 1 && p.C >= 8 && p.F >= 16 && images_at_once(p, bytes_per_value) > 0 &&
-           (p.W <= short_row || 2 * p.H * p.W > 3 * p.stride_h * p.stride_w * p.OH * p.OW);
-}
-
-bool columns_weight_pays(const ConvParams& p, int64_t bytes_per_value) {
-    return p.groups == 1 && p.OW <= short_row && p.C >= 8 && p.F >= 16 &&
-           p.N <= images_at_once(p, bytes_per_value);
-}
-
 template <typename T>
 void columns_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu) {
-    const int64_t most = images_at_once(p, sizeof(T)), pixels = pixels_of(p), depth = depth_of(p);
+    const int64_t most = images_in_columns(p, sizeof(T)), pixels = pixels_of(p), depth = depth_of(p);
     for (int64_t n = 0; n < p.N; n += most) {
         const int64_t images = std::min(most, p.N - n);
         T* columns = scratch<T>(Slot::shared_map, images * pixels * depth);
@@ -106,7 +85,7 @@ void columns_forward(const T* x, const T* weight, const T* bias, T* y, const Con
 template <typename T>
 void columns_backward_data(const T* dy, const T* relu_y, const T* weight, T* dx, const ConvParams& p) {
     dy = masked_gradient(dy, relu_y, p.N * pixels_of(p) * p.F);
-    const int64_t most = images_at_once(p, sizeof(T)), pixels = pixels_of(p), depth = depth_of(p);
+    const int64_t most = images_in_columns(p, sizeof(T)), pixels = pixels_of(p), depth = depth_of(p);
     for (int64_t n = 0; n < p.N; n += most) {
         const int64_t images = std::min(most, p.N - n);
         T* columns = scratch<T>(Slot::shared_map, images * pixels * depth);
