@@ -1,4 +1,4 @@
-// ReLU, whose gradient is dy where y > 0 (or is NaN).
+// ReLU.  Its gradient is dy where y > 0, and where y is NaN.
 
 #include "../ops.h"
 #include "core/elementwise.h"

@@ -1,5 +1,6 @@
-// Convolution by columns: every window of the image copied into a row of a matrix (im2col), and one matrix
-// product.  For small maps, whose rows of pixels are too short for the register tiles of correlation.h.
+// Convolution by columns (im2col): every window of the image is copied into a row of a matrix, and the
+// pass is one matrix product.  This serves small maps, whose rows of pixels are too short for the
+// register tiles of direct.h.
 #pragma once
 
 #include "../../conv2d_ops.h"

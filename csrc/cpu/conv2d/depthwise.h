@@ -1,13 +1,15 @@
-// Depthwise convolution: as many groups as channels, one filter each.
+// Depthwise convolution: as many groups as channels, with one filter for each.
 #pragma once
 
 #include "../../conv2d_ops.h"
+#include "../core/scratch.h"
 
 namespace minicnn {
 
-// Filters (C,KH,KW) as [tap][channel] in scratch memory, so that the channels of a tap are contiguous.
+// The filters (C,KH,KW) as [tap][channel] in scratch memory, so that the channels of a tap lie next to
+// each other.
 template <typename T>
-const T* taps_first(const T* weight, const ConvParams& p);
+const T* taps_first(const T* weight, const ConvParams& p, Scratch& scratch);
 
 template <typename T>
 void depthwise_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu);

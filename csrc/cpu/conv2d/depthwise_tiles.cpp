@@ -1,5 +1,5 @@
-// A tile of outputs in registers; each pixel is loaded once for all taps of a filter's row that read it,
-// from where it lies.
+// A tile of outputs in registers.  Each pixel is loaded once, in place, for all taps of a filter's row
+// that read it.
 #include "depthwise_tiles.h"
 
 #include <algorithm>
@@ -15,17 +15,17 @@ namespace {
 
 constexpr int L = lanes<float>;
 
-// A row of outputs, with the pixels that it reads: [row of the filter][column].
+// A row of outputs, with the pixels that it reads as [row of the filter][column].
 struct OutputRow {
     const float* const* pixels;
     int64_t columns, KH, C;
-    const float *values, *bias;  // bias or nullptr
+    const float *values, *bias;  // bias may be nullptr
     float* y;
     bool relu;
 };
 
-// The outputs [first, first + COUNT), filters RUN wide; of the channels, the last L may overlap those
-// before.
+// Computes the outputs [first, first + COUNT) for filters RUN wide at a stride of STEP.  The last vector
+// of channels may overlap the one before.
 template <int RUN, int STEP, int COUNT>
 void sum_tile(const OutputRow& row, int64_t first) {
     const int64_t C = row.C;
@@ -58,14 +58,15 @@ void sum_tile(const OutputRow& row, int64_t first) {
 }
 
 constexpr int most_outputs = 8;
-using Kernels = std::array<void (*)(const OutputRow&, int64_t), most_outputs>;  // [outputs - 1]
+using Kernels =
+    std::array<void (*)(const OutputRow&, int64_t), most_outputs>;  // by [number of outputs - 1]
 
 template <int RUN, int STEP, int... I>
 constexpr Kernels kernels_of(std::integer_sequence<int, I...>) {
     return {sum_tile<RUN, STEP, I + 1>...};
 }
 
-// For filters `RUN` wide at a stride of 1 or 2.
+// The kernels for filters RUN wide at a stride of 1 or 2.
 template <int RUN>
 const Kernels& kernels_for(int64_t stride) {
     constexpr std::make_integer_sequence<int, most_outputs> outputs;
@@ -73,7 +74,7 @@ const Kernels& kernels_for(int64_t stride) {
     return kernels[stride - 1];
 }
 
-// The pixels that row i of image n reads.  Padding is read too: 0 * NaN is NaN.
+// Sets the pixels that row i of image n reads.  Padding is multiplied with too, because 0 * NaN is NaN.
 void set_pixels(const ConvParams& p, const float* x, const float* zeros, int64_t n, int64_t i,
                 int64_t columns, const float** pixels) {
     const int64_t from = std::min(p.pad_w, columns), to = std::clamp(p.W + p.pad_w, from, columns);
@@ -91,13 +92,15 @@ void set_pixels(const ConvParams& p, const float* x, const float* zeros, int64_t
 void depthwise_tiles_forward(const float* x, const float* weight, const float* bias, float* y,
                              const ConvParams& p, bool relu) {
     const Kernels& kernels = p.KW == 3 ? kernels_for<3>(p.stride_w) : kernels_for<5>(p.stride_w);
-    const float* values = taps_first(weight, p);
-    float* zeros = scratch<float>(Slot::shared_map, p.C);
+    Scratch scratch;
+    const float* values = taps_first(weight, p, scratch);
+    float* zeros = scratch.take<float>(p.C);
     std::fill_n(zeros, p.C, 0.0f);
     const int64_t columns = (p.OW - 1) * p.stride_w + p.KW;
     const double flops = 2.0 * static_cast<double>(p.OW * p.C * p.KH * p.KW);
     parallel_for(0, p.N * p.OH, grain_for(flops), [&](int64_t first, int64_t last) {
-        const float** pixels = scratch<const float*>(Slot::sums, p.KH * columns);
+        Scratch own;
+        const float** pixels = own.take<const float*>(p.KH * columns);
         for (int64_t i = first; i < last; ++i) {
             set_pixels(p, x, zeros, i / p.OH, i % p.OH, columns, pixels);
             const OutputRow row{pixels, columns, p.KH, p.C, values, bias, y + i * p.OW * p.C, relu};

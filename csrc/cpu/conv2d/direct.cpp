@@ -1,5 +1,5 @@
-// The direct way's passes as correlations: forward is one, and the gradient to the input is one for each
-// phase of the stride, whose inputs all meet the same taps of a filter.
+// The direct way's passes as correlations.  The forward pass is one.  The gradient to the input is one
+// for each phase of the stride, because the inputs of a phase all meet the same taps of a filter.
 // Fused: bias, ReLU and max-pool into the forward pass, the ReLU mask into the reading of the gradient.
 #include "direct.h"
 
@@ -12,19 +12,21 @@ namespace minicnn {
 namespace {
 
 template <typename T>
-Correlation<T> forward_correlation(const T* x, const T* weight, const T* bias, const ConvParams& p) {
+Correlation<T> forward_correlation(const T* x, const T* weight, const T* bias, const ConvParams& p,
+                                   Scratch& scratch) {
     const int64_t Fg = p.F / p.groups, depth = p.KH * p.KW * (p.C / p.groups);
     const auto fill = [&](int64_t g, int64_t f, int64_t count, int width, T* block) {
         pack_block(weight + (g * Fg + f) * depth, depth, count, depth, block, width);
     };
-    const PackedFilters<T> filters = pack_filters<T>(p.groups, Fg, depth, bias, fill);
+    const PackedFilters<T> filters = pack_filters<T>(p.groups, Fg, depth, bias, scratch, fill);
     return {x,    nullptr, p.N, p.H,      p.W,    p.C, taps_down(p), taps_across(p),
             p.OH, p.OW,    p.F, p.groups, filters};
 }
 
 // The inputs phase, phase + stride, phase + 2*stride, ... meet the same taps of a filter: start, start +
-// every, start + 2*every, ...  `taps` says where in the gradient they are met. For example, stride 2,
-// padding 1 and a kernel of 3: inputs 0, 2, 4, ... meet tap 1, the others taps 0 and 2.
+// every, start + 2*every, ...  `taps` says where in the gradient they meet them.
+// For example with a stride of 2, a padding of 1 and a kernel of 3, the inputs 0, 2, 4, ... meet tap 1,
+// and the inputs 1, 3, 5, ... meet taps 0 and 2.
 struct Phase {
     int64_t start, every;
     Taps taps;
@@ -44,14 +46,16 @@ Phase phase_of(int64_t phase, int64_t stride, int64_t dilation, int64_t padding,
 
 template <typename T>
 void direct_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu) {
-    correlate(forward_correlation(x, weight, bias, p),
+    Scratch scratch;
+    correlate(forward_correlation(x, weight, bias, p, scratch),
               PlainOutput<T>{y, p.OH * p.OW * p.F, p.OW * p.F, p.F, relu});
 }
 
 template <typename T>
 void direct_pooled_forward(const T* x, const T* weight, const T* bias, T* y, uint8_t* winner,
                            const ConvParams& p, const PoolParams& pool, bool relu, bool in_tiles) {
-    correlate_pooled(forward_correlation(x, weight, bias, p), pool, in_tiles, y, winner, relu);
+    Scratch scratch;
+    correlate_pooled(forward_correlation(x, weight, bias, p, scratch), pool, in_tiles, y, winner, relu);
 }
 
 template <typename T>
@@ -73,10 +77,12 @@ void direct_data(const T* dy, const T* relu_y, const T* weight, T* dx, const Con
                     }
                 }
             };
+            Scratch scratch;
             Correlation<T> c{dy, relu_y, p.N, p.OH, p.OW, p.F, ph.taps, pw.taps, 0, 0, p.C, p.groups, {}};
             c.rows = (p.H - i + p.stride_h - 1) / p.stride_h;
             c.cols = (p.W - j + p.stride_w - 1) / p.stride_w;
-            c.filters = pack_filters<T>(p.groups, Cg, ph.taps.count * pw.taps.count * Fg, nullptr, fill);
+            c.filters =
+                pack_filters<T>(p.groups, Cg, ph.taps.count * pw.taps.count * Fg, nullptr, scratch, fill);
             correlate(c, PlainOutput<T>{dx + (i * p.W + j) * p.C, p.H * p.W * p.C, p.stride_h * p.W * p.C,
                                         p.stride_w * p.C, false});
         }

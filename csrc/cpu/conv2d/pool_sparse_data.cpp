@@ -1,5 +1,5 @@
-// The gradient to the input over a max-pool's winners: each cell of a window that won for some filters adds
-// their rows, times the gradients, to the pixels that it read.
+// The gradient to the input over a max-pool's winners.  Each cell of a window that is the winner of some
+// filters adds these filters, times their gradients, to the pixels that it read.
 // Fused: max-pool, ReLU and convolution backward.
 #include "../core/parallel.h"
 #include "../core/scratch.h"
@@ -13,9 +13,10 @@ namespace {
 template <typename T>
 class SparseData {
   public:
-    SparseData(const PooledGeometry<T>& g, const T* dy, const uint8_t* winner, const T* weight)
+    SparseData(const PooledGeometry<T>& g, const T* dy, const uint8_t* winner, const T* weight,
+               Scratch& scratch)
         : g_(g), dy_(dy), winner_(winner), cells_(g.pool.KH * g.pool.KW) {
-        T* packed = scratch<T>(Slot::shared_weights, g.p.F * filter_size());
+        T* packed = scratch.take<T>(g.p.F * filter_size());
         const int64_t rows = g.p.F * g.runs.count, padded = g.pieces.padded, length = g.runs.length;
         for (int64_t i = 0; i < rows; ++i) {
             std::copy_n(weight + i * length, length, packed + i * padded);
@@ -40,7 +41,7 @@ class SparseData {
   private:
     int64_t filter_size() const { return g_.runs.count * g_.pieces.padded; }
 
-    // Pooled rows with a winner that may reach rows [h0, h1) of dx.
+    // The pooled rows whose winners may have read the rows [h0, h1) of the image.
     std::pair<int64_t, int64_t> pooled_rows(int64_t h0, int64_t h1) const {
         int64_t first = 0, last = g_.pool.OH;
         while (first < last && g_.h.end(g_.conv_rows(first, first + 1).second - 1) <= h0) ++first;
@@ -48,14 +49,16 @@ class SparseData {
         return {first, last};
     }
 
-    // Rows [h0, h1) of one image of dx, through a padded map that all windows reaching them add to.
+    // Computes the rows [h0, h1) of one image of dx, in a padded map to which all windows that reach them
+    // add.
     void band(int64_t n, int64_t h0, int64_t h1, T* dx) const {
         const ConvParams& p = g_.p;
         const auto [r0, r1] = pooled_rows(h0, h1);
         const auto [first, last] = r0 < r1 ? g_.conv_rows(r0, r1) : std::pair<int64_t, int64_t>{0, 0};
         const int64_t top = std::min(h0, g_.h.begin(first)),
                       bottom = r0 < r1 ? std::max(h1, g_.h.end(last - 1)) : h1;
-        T* map = scratch<T>(Slot::map, (bottom - top + 1) * g_.row_stride() + p.W * p.C);
+        Scratch own;
+        T* map = own.take<T>((bottom - top + 1) * g_.row_stride() + p.W * p.C);
         std::fill_n(map, (bottom - top) * g_.row_stride(), T(0));
         if (r0 < r1) add_windows(n, r0, r1, first, map + (g_.h.begin(first) - top) * g_.row_stride());
         const int64_t columns = std::clamp<int64_t>(g_.width + g_.w0, 0, p.W);
@@ -69,8 +72,9 @@ class SparseData {
 
     void add_windows(int64_t n, int64_t r0, int64_t r1, int64_t first, T* map) const {
         const int64_t pixels = (r1 - r0) * g_.pool.OW, groups = cells_ * g_.p.groups;
-        Entry<T>* entries = scratch<Entry<T>>(Slot::lists, pixels * g_.p.F + groups * g_.Fg);
-        int64_t* starts = scratch<int64_t>(Slot::sums, pixels * groups + 1);
+        Scratch own;
+        Entry<T>* entries = own.take<Entry<T>>(pixels * g_.p.F + groups * g_.Fg);
+        int64_t* starts = own.take<int64_t>(pixels * groups + 1);
         list_filters(n, r0, r1, entries, starts);
         for (const auto& piece : g_.all_pieces) {
             const T* source = packed_ + piece.in_filter;
@@ -87,7 +91,8 @@ class SparseData {
         }
     }
 
-    // For each pooled pixel, cell of its window and group: the filters that the cell won, with gradients.
+    // Lists for each pooled pixel, cell of its window and group the filters whose winner is in that cell,
+    // with their gradients.  The list of number i is entries[starts[i]] ... entries[starts[i + 1] - 1].
     void list_filters(int64_t n, int64_t r0, int64_t r1, Entry<T>* entries, int64_t* starts) const {
         const int64_t pixels = (r1 - r0) * g_.pool.OW, F = g_.p.F, groups = cells_ * g_.p.groups;
         const T* dy = dy_ + (n * g_.pool.OH + r0) * g_.pool.OW * F;
@@ -99,7 +104,8 @@ class SparseData {
             for (int64_t q = 0, f0 = 0; f0 < F; f0 += g_.Fg, ++q) {
                 std::fill_n(counts, cells_, 0);
                 for (int64_t f = f0; f < f0 + g_.Fg; ++f) {
-                    if (winner[f] >= cells_ || dy[f] == 0) continue;  // relu_off is no cell
+                    if (winner[f] >= cells_ || dy[f] == 0)
+                        continue;  // no cell won where ReLU switched the value off
                     sorted[(winner[f] * g_.p.groups + q) * g_.Fg + counts[winner[f]]++] = {
                         dy[f], static_cast<int32_t>(f * filter_size())};
                 }
@@ -129,7 +135,8 @@ template <typename T>
 void sparse_data(const T* dy, const uint8_t* winner, const T* weight, T* dx, const ConvParams& p,
                  const PoolParams& pool) {
     const PooledGeometry<T> geometry(p, pool);
-    SparseData<T>(geometry, dy, winner, weight).run(dx);
+    Scratch scratch;
+    SparseData<T>(geometry, dy, winner, weight, scratch).run(dx);
 }
 
 #define INSTANTIATE(T) \

@@ -1,6 +1,7 @@
-// The gradient to the filters over a max-pool's winners: each filter's winners are listed with their
-// gradients, and its sum is over the pieces of x that they read. Fused: max-pool, ReLU and convolution
-// backward; padding into the copy of x.
+// The gradient to the filters over a max-pool's winners.  For each filter its winners are listed with
+// their gradients; its gradient is the sum of the pieces of x that the winners read, times their
+// gradients.
+// Fused: max-pool, ReLU and convolution backward; padding into the copy of x.
 #include "../core/batch_split.h"
 #include "../core/parallel.h"
 #include "../core/scratch.h"
@@ -14,7 +15,8 @@ namespace {
 template <typename T>
 class SparseWeight {
   public:
-    SparseWeight(const PooledGeometry<T>& g, const T* dy, const uint8_t* winner, const T* x)
+    SparseWeight(const PooledGeometry<T>& g, const T* dy, const uint8_t* winner, const T* x,
+                 Scratch& scratch)
         : g_(g),
           dy_(dy),
           winner_(winner),
@@ -23,7 +25,7 @@ class SparseWeight {
           per_image_((g.pool.OH + rows_ - 1) / rows_),
           size_(g.p.F * filter_size()),
           split_(g.p.N * per_image_, g.p.F, size_ * static_cast<int64_t>(sizeof(T))) {
-        partials_ = scratch<T>(Slot::shared_partials, split_.chunks * (size_ + g.p.F));
+        partials_ = scratch.take<T>(split_.chunks * (size_ + g.p.F));
         for (int64_t i = 0; i < g.pool.KH * g.pool.KW; ++i) cells_[i] = static_cast<int32_t>(g.cell(i));
         patch_step_ = static_cast<int32_t>(g.patch(0, 1, 0) - g.patch(0, 0, 0));
     }
@@ -43,9 +45,10 @@ class SparseWeight {
     }
 
   private:
-    static constexpr int together = 8;  // filters listed in one pass over the winners
+    static constexpr int together = 8;  // so many filters are listed in one pass over the winners
 
-    // The rows of x that a band reads again for each filter should stay in the first-level cache.
+    // A band has so few rows that its part of x, which is read again for each filter, stays in the
+    // first-level cache.
     static int64_t band_rows(const PooledGeometry<T>& g) {
         constexpr int64_t cache_bytes = 24 << 10;
         const int64_t halo = g.row_stride() * (g.p.KH - 1) * g.p.dil_h * static_cast<int64_t>(sizeof(T));
@@ -59,13 +62,15 @@ class SparseWeight {
         const int64_t f0 = split_.first_block(part), f1 = split_.first_block(part + 1);
         if (need_dw) std::fill_n(partial(chunk) + f0 * filter_size(), (f1 - f0) * filter_size(), T(0));
         std::fill(bias_partial(chunk) + f0, bias_partial(chunk) + f1, T(0));
-        Entry<T>* lists = scratch<Entry<T>>(Slot::lists, together * rows_ * g_.pool.OW + 1);
+        Scratch own;
+        Entry<T>* lists = own.take<Entry<T>>(together * rows_ * g_.pool.OW + 1);
         for (int64_t unit = split_.first_unit(chunk); unit < split_.first_unit(chunk + 1); ++unit) {
             const int64_t n = unit / per_image_, r0 = unit % per_image_ * rows_;
             const int64_t r1 = std::min(r0 + rows_, g_.pool.OH), h0 = g_.conv_rows(r0, r1).first;
             add_bias(n, r0, r1, f0, f1, bias_partial(chunk));
             if (!need_dw) continue;
-            const T* x = x_band(n, r0, r1);
+            Scratch band;
+            const T* x = x_band(n, r0, r1, band);
             int64_t f = f0;
             for (; f + together <= f1; f += together) {
                 add_filters<together>(n, r0, r1, h0, f, x, lists, partial(chunk));
@@ -74,7 +79,7 @@ class SparseWeight {
         }
     }
 
-    // Adds a band to the sums of filters f ... f + M - 1.
+    // Adds a band to the sums of the filters f ... f + M - 1.
     template <int M>
     void add_filters(int64_t n, int64_t r0, int64_t r1, int64_t h0, int64_t f, const T* x, Entry<T>* lists,
                      T* sums) const {
@@ -110,25 +115,26 @@ class SparseWeight {
         for (; f < f1; ++f) {
             T acc = sum[f];
             for (int64_t at = f; at < pixels * F; at += F) {
-                const T choice[2] = {dy[at], T(0)};  // indexed, as a branch here is hard to foretell
+                const T choice[2] = {dy[at],
+                                     T(0)};  // an index, because a branch on it could not be predicted
                 acc += choice[winner[at] == relu_off];
             }
             sum[f] = acc;
         }
     }
 
-    const T* x_band(int64_t n, int64_t r0, int64_t r1) const {
+    const T* x_band(int64_t n, int64_t r0, int64_t r1, Scratch& own) const {
         const ConvParams& p = g_.p;
         const auto [first, last] = g_.conv_rows(r0, r1);
         const int64_t h0 = g_.h.begin(first), h1 = g_.h.end(last - 1);
-        T* copy = scratch<T>(Slot::image, (h1 - h0) * g_.row_stride());
+        T* copy = own.take<T>((h1 - h0) * g_.row_stride());
         copy_window<T>(x_ + n * p.H * p.W * p.C, nullptr, p.H, p.W, p.C, h0, h1, g_.w0, g_.w0 + g_.width,
                        copy);
         return copy;
     }
 
-    // For each of M filters, its gradients that are not zero and where in the band the winner's patch of x
-    // lies.
+    // Lists for each of M filters the gradients that are not zero, and where in the band the patch of x
+    // lies that the winner read.
     template <int M>
     void list_winners(int64_t n, int64_t r0, int64_t r1, int64_t h0, int64_t f, Entry<T>* lists,
                       int64_t (&counts)[M]) const {
@@ -143,7 +149,10 @@ class SparseWeight {
                 std::memcpy(value, dy_ + at, sizeof value);
                 unroll<M>([&](auto i) __attribute__((always_inline)) {
                     lists[i * capacity + counts[i]] = {value[i], patch + cells_[place[i]]};
-                    counts[i] += int{place[i] != relu_off} & int{value[i] != 0};
+                    // written in any case and counted only if it matters: no branch, which could not be
+                    // predicted
+                    const bool counts_too = (place[i] != relu_off) & (value[i] != 0);
+                    counts[i] += counts_too;
                 });
             }
         }
@@ -173,7 +182,9 @@ class SparseWeight {
     int64_t rows_, per_image_, size_;
     BatchSplit split_;
     T* partials_;
-    int32_t cells_[256] = {}, patch_step_;  // of a place in the window; from one pooled column to the next
+    int32_t cells_[256] =
+        {};               // how far the patch under each cell of a window lies from that under the first
+    int32_t patch_step_;  // how far a patch lies from that of the pooled column before
 };
 
 }  // namespace
@@ -182,7 +193,8 @@ template <typename T>
 void sparse_weight(const T* dy, const uint8_t* winner, const T* x, T* dw, T* db, const ConvParams& p,
                    const PoolParams& pool) {
     const PooledGeometry<T> geometry(p, pool);
-    SparseWeight<T>(geometry, dy, winner, x).run(dw, db);
+    Scratch scratch;
+    SparseWeight<T>(geometry, dy, winner, x, scratch).run(dw, db);
 }
 
 #define INSTANTIATE(T)                                                                         \

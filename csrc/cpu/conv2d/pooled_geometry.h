@@ -1,5 +1,5 @@
-// Where a pooled value's winner lies in a padded image, and a filter cut in pieces for sparse_sum.h: what
-// both gradients over winners share.
+// What both gradients over winners share: where the winner of a pooled value lies in a padded image, and
+// how a filter is cut into pieces for the kernels of sparse_sum.h.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,8 @@
 
 namespace minicnn {
 
-// A filter's rows as contiguous runs of a channels-last image: KH runs of KW*C, or one for each tap.
+// A filter as runs, which are contiguous in a channels-last image too: each row of taps is one run of
+// KW*C values, or where taps or channels lie apart each tap is one.
 struct Runs {
     int64_t count, length, per_row, row_step, col_step;  // steps in rows and columns of the image
     explicit Runs(const ConvParams& p) {
@@ -24,7 +25,7 @@ struct Runs {
     }
 };
 
-// Geometry that both gradients share: images padded as the convolution pads them, pooled windows in them.
+// The image padded as the convolution pads it, the pool's windows in it, and the pieces of a filter.
 template <typename T>
 struct PooledGeometry {
     const ConvParams& p;
@@ -34,8 +35,8 @@ struct PooledGeometry {
     Runs runs;
     SparsePieces<T> pieces;
 
-    // A piece of a filter: where it begins in the packed filter and in the image, and the kernel for its
-    // shape.
+    // A piece of a filter: where it begins in the packed filter and in the image, how many lanes of its
+    // last vector count, and the kernel for its shape.
     struct Piece {
         int64_t in_filter, in_image;
         int tail;
@@ -71,20 +72,21 @@ struct PooledGeometry {
     }
     double flops() const { return 2.0 * p.N * pool.OH * pool.OW * p.F * p.KH * p.KW * Cg; }
 
-    // Rows [first, second) of the convolution's output that pooled rows [r0, r1) look at.
+    // The rows [first, second) of the convolution's map that the pooled rows [r0, r1) look at.
     std::pair<int64_t, int64_t> conv_rows(int64_t r0, int64_t r1) const {
         const int64_t first = r0 * pool.stride_h - pool.pad_h;
         const int64_t last = (r1 - 1) * pool.stride_h - pool.pad_h + (pool.KH - 1) * pool.dil_h;
         return {std::clamp<int64_t>(first, 0, p.OH - 1), std::clamp<int64_t>(last, 0, p.OH - 1) + 1};
     }
 
-    // Offset, in a padded image whose first row serves output row h0, of the patch under pooled (r, c)'s
-    // cell.
+    // Where the patch under cell 0 of the pooled value (r, c) begins, in a padded image whose first row
+    // serves row h0 of the map.
     int64_t patch(int64_t r, int64_t c, int64_t h0) const {
         return ((r * pool.stride_h - pool.pad_h - h0) * p.stride_h * width +
                 (c * pool.stride_w - pool.pad_w) * p.stride_w) *
                p.C;
     }
+    // How far the patch under another cell of the window lies from that.
     int64_t cell(int64_t place) const {
         return (place / pool.KW * pool.dil_h * p.stride_h * width +
                 place % pool.KW * pool.dil_w * p.stride_w) *

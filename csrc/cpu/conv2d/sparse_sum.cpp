@@ -1,5 +1,5 @@
-// Weighted sums of blocks of memory in registers, one instantiation for each shape of a block: the
-// blocks are the FMA's memory operand, each entry's value its broadcast.
+// Weighted sums of blocks of memory in registers, with one instantiation for each shape of a block.  A
+// block is the memory operand of the multiply-add, and an entry's value is broadcast.
 #include "sparse_sum.h"
 
 namespace minicnn {
@@ -19,7 +19,8 @@ void sparse_sum(const Entry<T>* entries, int64_t count, const SparseBlock<T>& bl
             });
         });
     }
-    // Lanes behind the tail belong to others: nothing is added there, not even 0 * infinity.
+    // The lanes after the tail belong to others.  Nothing is added there, not even a 0: it could be 0 *
+    // infinity.
     using Lane = decltype(Vec<T, L>{} < Vec<T, L>{});
     Lane in_tail{};
     for (int lane = 0; lane < block.tail; ++lane) in_tail[lane] = -1;

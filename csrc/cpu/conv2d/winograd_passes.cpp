@@ -24,7 +24,8 @@ bool run_forward(const float* x, const float* weight, const float* bias, const W
     const auto weight_at = [&](int64_t f, int64_t u, int64_t v, int64_t i) {
         return weight[((f * 3 + u) * 3 + v) * p.C + i];
     };
-    return winograd(forward_correlation(x, p), winograd_filters(p.F, p.C, bias, weight_at), out);
+    Scratch scratch;
+    return winograd(forward_correlation(x, p), winograd_filters(p.F, p.C, bias, scratch, weight_at), out);
 }
 
 }  // namespace
@@ -48,8 +49,9 @@ bool winograd_data(const float* dy, const float* relu_y, const uint8_t* winner, 
         return weight[((f * 3 + 2 - u) * 3 + 2 - v) * p.C + i];
     };
     const WinogradOutput out{dx, p.H * p.W * p.C, p.W * p.C, p.C, p.H, p.W, false, false, nullptr};
+    Scratch scratch;
     return winograd(gradient_correlation(dy, relu_y, winner, p),
-                    winograd_filters(p.C, p.F, nullptr, weight_at), out);
+                    winograd_filters(p.C, p.F, nullptr, scratch, weight_at), out);
 }
 
 bool winograd_weight(const float* dy, const float* relu_y, const uint8_t* winner, const float* x, float* dw,

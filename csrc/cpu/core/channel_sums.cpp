@@ -1,4 +1,5 @@
-// Sums over pixels, with the channels in vector lanes, in a fixed number of chunks that are added in order.
+// Sums over pixels with the channels in vector lanes.  The pixels are cut into a fixed number of chunks,
+// whose sums are added in order.
 #include "channel_sums.h"
 
 #include "batch_split.h"
@@ -9,12 +10,12 @@
 namespace minicnn {
 namespace {
 
-// sum (F) = the masked sum of pixels [first, last).
+// sum (F) = the sum of the pixels [first, last) of dy, without what the mask (or nullptr) leaves out.
 template <typename T>
 void sum_pixels(const T* dy, const T* mask, T* sum, int64_t first, int64_t last, int64_t F) {
     constexpr int L = lanes<T>;
     int64_t f = 0;
-    constexpr int together = 4;  // vectors, so that long stretches of memory are read
+    constexpr int together = 4;  // so many vectors, so that long stretches of memory are read
     for (; f + together * L <= F; f += together * L) {
         Vec<T, L> acc[together]{};
         for (int64_t at = first * F + f; at < last * F; at += F) {
@@ -35,7 +36,7 @@ void sum_pixels(const T* dy, const T* mask, T* sum, int64_t first, int64_t last,
     for (; f < F; ++f) {
         T acc = 0;
         for (int64_t at = first * F + f; at < last * F; at += F) {
-            const T choice[2] = {dy[at], T(0)};  // indexed, as a branch here is hard to foretell
+            const T choice[2] = {dy[at], T(0)};  // an index, because a branch on it could not be predicted
             acc += choice[mask && mask[at] <= 0];
         }
         sum[f] = acc;
@@ -47,7 +48,8 @@ void sum_pixels(const T* dy, const T* mask, T* sum, int64_t first, int64_t last,
 template <typename T>
 void sum_channels(const T* dy, const T* relu_y, T* db, int64_t pixels, int64_t F) {
     const BatchSplit split(pixels / 256, 1, F * static_cast<int64_t>(sizeof(T)));
-    T* partials = scratch<T>(Slot::shared_partials, split.chunks * F);
+    Scratch scratch;
+    T* partials = scratch.take<T>(split.chunks * F);
     parallel_for(0, split.chunks, grain_for(static_cast<double>(pixels * F) / split.chunks),
                  [&](int64_t first, int64_t last) {
                      for (int64_t chunk = first; chunk < last; ++chunk) {

@@ -5,7 +5,8 @@
 
 namespace minicnn {
 
-// db (F) = sum of dy (pixels,F) over the pixels, where relu_y (as dy; or nullptr) is not <= 0.
+// db (F) = the sum of dy (pixels,F) over the pixels.  relu_y, an array like dy or nullptr, leaves out the
+// values of dy where it is <= 0.
 template <typename T>
 void sum_channels(const T* dy, const T* relu_y, T* db, std::int64_t pixels, std::int64_t F);
 

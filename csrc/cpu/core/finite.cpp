@@ -1,5 +1,5 @@
-// A value is finite if its product with 0 is 0: sums of such products over vectors stay 0 as long as all
-// are.
+// The product of a value with 0 is 0 if the value is finite, else NaN: so a sum of such products is 0
+// only if all values are finite.
 #include "finite.h"
 
 #include <atomic>
@@ -12,7 +12,7 @@ namespace minicnn {
 template <typename T>
 bool all_finite(const T* values, int64_t size) {
     constexpr int L = lanes<T>;
-    constexpr int64_t piece = 1024;  // vectors
+    constexpr int64_t piece = 1024;  // so many vectors
     std::atomic<bool> finite{true};
     parallel_for(0, (size / L + piece - 1) / piece, 4, [&](int64_t first, int64_t last) {
         Vec<T, L> sum{};

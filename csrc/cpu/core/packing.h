@@ -1,4 +1,5 @@
-// Packing an operand of the register tiles: filters in blocks of output channels.
+// Packing an operand of the register tiles: filters, or columns of a matrix, in blocks of output
+// channels.
 #pragma once
 
 #include "parallel.h"
@@ -7,12 +8,13 @@
 
 namespace minicnn {
 
-// Filters of `groups` groups, each in blocks of output channels: block[k][lane], zero where there is no
-// channel.
+// Filters of a convolution with groups.  The filters of each group lie in blocks of as many lanes as a
+// register tile is wide: block[k][lane] is value k of the filter in that lane, and 0 in lanes without a
+// filter.
 template <typename T>
 struct PackedFilters {
     const T* blocks;
-    const T* bias;  // padded like the lanes of the blocks
+    const T* bias;  // one for each lane, 0 in lanes without a filter
     std::int64_t depth, padded;
 
     const T* block(std::int64_t group, std::int64_t lane) const {
@@ -23,7 +25,7 @@ struct PackedFilters {
     }
 };
 
-// Lanes that `channels` output channels take in blocks.
+// How many lanes the blocks of so many output channels have together.
 template <typename T>
 std::int64_t padded_lanes(std::int64_t channels) {
     std::int64_t lane = 0;
@@ -31,13 +33,13 @@ std::int64_t padded_lanes(std::int64_t channels) {
     return lane;
 }
 
-// Packs filters; fill(group, lane, count, width, block) writes the lanes [lane, lane + count) of a group as
-// block[k][width], zero beyond the count.
+// Packs filters into scratch memory.  fill(group, lane, count, width, block) writes the filters [lane,
+// lane + count) of a group as block[k][width], with zeros in the lanes from count on.
 template <typename T, typename F>
 PackedFilters<T> pack_filters(std::int64_t groups, std::int64_t channels, std::int64_t depth, const T* bias,
-                              const F& fill) {
+                              Scratch& scratch, const F& fill) {
     const std::int64_t padded = padded_lanes<T>(channels);
-    T* blocks = scratch<T>(Slot::shared_weights, groups * padded * (depth + 1));
+    T* blocks = scratch.take<T>(groups * padded * (depth + 1));
     T* padded_bias = blocks + groups * padded * depth;
     const int wide = block_lanes<T>(two_vectors);
     const std::int64_t per_group = (channels + wide - 1) / wide;
