@@ -119,8 +119,8 @@ void max_pool_dx_row(const Gradient& gradient, const Index* argmax, T* dx, std::
                 const Index number = Index(u / p.dil_h * p.KW + v / p.dil_w);
 #pragma GCC ivdep
                 for (std::int64_t c = 0; c < s.C; ++c) {
-                    const T passed =
-                        gradient(at + c);  // read whether it won or not, so that vectors can be
+                    // read whether it won or not, so that the compiler can make vectors of the loop
+                    const T passed = gradient(at + c);
                     pixel[c] += argmax[at + c] == number ? passed : T(0);
                 }
             }

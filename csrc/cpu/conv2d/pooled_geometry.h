@@ -37,12 +37,12 @@ struct PooledGeometry {
 
     // A piece of a filter: where it begins in the packed filter and in the image, how many lanes of its
     // last vector count, and the kernel for its shape.
-    struct Piece {
+    struct FilterPiece {
         int64_t in_filter, in_image;
         int tail;
         SparseKernel<T> kernel;
     };
-    std::vector<Piece> all_pieces;
+    std::vector<FilterPiece> all_pieces;
 
     PooledGeometry(const ConvParams& p, const PoolParams& pool)
         : p(p),
