@@ -17,7 +17,7 @@ from minicnn.backends.numpy_backend import NumpyBackend
 
 REASON = available_backends()["cpp"]
 if REASON is not None and "cpp" not in LISTED:
-    pytest.skip(f"cpp cannot be had here: {REASON}", allow_module_level=True)
+    pytest.skip(f"cpp is not available here: {REASON}", allow_module_level=True)
 
 import torch  # noqa: E402
 

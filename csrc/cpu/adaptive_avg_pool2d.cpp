@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "../ops.h"
 #include "core/elementwise.h"
 
 namespace minicnn {

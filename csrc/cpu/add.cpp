@@ -1,5 +1,6 @@
 // Elementwise sum, with or without a ReLU.
 
+#include "../ops.h"
 #include "core/elementwise.h"
 
 namespace minicnn {

@@ -1,11 +1,13 @@
-// Average-pooling over windows.  Backward gathers: every pixel collects its windows' shares.
+// Average-pooling over windows.  In the backward pass each pixel collects its share of the gradient from
+// every window that it lies in, so that no two threads write one element.
 
 #include "max_pool2d.h"
 
 namespace minicnn {
 namespace {
 
-// How many cells of a window count along one axis.
+// How many cells of a window count along one axis: those inside the image, or with padding also the
+// padded ones.
 std::int64_t counted(const Cells& cells, std::int64_t kernel, std::int64_t size, std::int64_t pad,
                      bool with_pad) {
     if (!with_pad) return std::max(cells.last - cells.first, std::int64_t{0});

@@ -1,8 +1,8 @@
-// Batch norm, alone and in one pass with what follows it: + residual, ReLU, max-pool.
+// Batch norm, alone and in one pass with what follows it: the sum with a residual, ReLU or a max-pool.
 //
-// Sums over the batch are taken in a fixed number of parts, each part in blocks of pixels: a block is
-// summed in T, blocks and parts are added in double and in order.  So long sums stay exact, and the
-// result does not depend on the number of threads.
+// Sums over the batch are taken in a fixed number of parts, and each part in blocks of pixels.  A block
+// is summed in T; the sums of blocks and parts are added in double and in order.  So long sums stay
+// exact, and the result does not depend on the number of threads.
 
 #include <cmath>
 #include <vector>
@@ -17,7 +17,8 @@ constexpr std::int64_t most_parts = 64, block_pixels = 128;
 
 std::int64_t parts_of(std::int64_t items) { return std::min(items, most_parts); }
 
-// Calls f(part, first, last) for each part of `items` items of so many elements.
+// Cuts `items` items of so many elements each into parts, and calls f(part, first item, last item) for
+// each.
 template <typename F>
 void for_each_part(std::int64_t items, std::int64_t elements, const F& f) {
     const std::int64_t parts = parts_of(items);
@@ -29,7 +30,8 @@ void for_each_part(std::int64_t items, std::int64_t elements, const F& f) {
     });
 }
 
-// Calls f(width, c0) for the channels in groups of a constant width, whose sums stay in registers.
+// Cuts the channels into groups whose width is a compile-time constant, so that their sums stay in
+// registers, and calls f(width, first channel) for each.
 template <typename F>
 void for_channel_groups(std::int64_t C, const F& f) {
     std::int64_t c = 0;
@@ -40,7 +42,7 @@ void for_channel_groups(std::int64_t C, const F& f) {
 
 // ---- forward -------------------------------------------------------------------------------------
 
-// Mean and sum of squared distances from it, of one channel over some pixels.
+// The mean of one channel over some pixels, and the sum of the squared distances from it.
 struct Moments {
     double mean, squares;
 };
@@ -117,7 +119,7 @@ void find_statistics(const T* x, T* running_mean, T* running_var, T* mean, T* in
         const auto [average, squares] = moments[std::size_t(c)];
         mean[c] = T(average);
         invstd[c] = T(1 / std::sqrt(squares / double(pixels) + p.eps));
-        if (pixels == 0) continue;  // nothing to move towards
+        if (pixels == 0) continue;  // an empty batch has no statistics
         move_towards(running_mean ? running_mean + c : nullptr, average, p.momentum);
         const double unbiased = squares / double(pixels - 1);
         move_towards(running_var ? running_var + c : nullptr, unbiased, p.momentum);
@@ -166,7 +168,8 @@ void add_row_sums(const T* g, const T* x, const T* mean, std::int64_t pixels, st
 }
 
 // The backward pass.  gradient_row(row, buffer, again) gives the gradient at batch norm's own output for
-// one row of an image: a pointer to it, or the buffer filled with it; `again` if it gave that row before.
+// one row of an image.  It returns a pointer to it, or fills the buffer and returns that.  `again` says
+// that it gave the same row before.
 template <typename T, typename GradientRow>
 void backward(const GradientRow& gradient_row, const T* x, const T* weight, const T* mean, const T* invstd,
               T* dx, T* dw, T* db, const ImageShape& s, bool training) {
@@ -175,7 +178,8 @@ void backward(const GradientRow& gradient_row, const T* x, const T* weight, cons
     std::vector<double> sums(std::size_t(parts * 2 * C));
     const bool summed = training || dw || db || !dx;
     const auto add_part = [&](std::int64_t part, std::int64_t first, std::int64_t last) {
-        T* buffer = scratch<T>(Slot::image, length);
+        Scratch scratch;
+        T* buffer = scratch.take<T>(length);
         for (std::int64_t row = first; row < last; ++row) {
             const T* g = gradient_row(row, buffer, false);
             for (std::int64_t w = 0; w < s.W; w += block_pixels) {
@@ -197,7 +201,7 @@ void backward(const GradientRow& gradient_row, const T* x, const T* weight, cons
         const double sum = sums[std::size_t(c)], product = sums[std::size_t(C + c)],
                      inverse = double(invstd[c]);
         if (db) db[c] = T(sum);
-        if (dw) dw[c] = rows == 0 ? T(0) : T(product * inverse);  // inverse is NaN then
+        if (dw) dw[c] = rows == 0 ? T(0) : T(product * inverse);  // an empty batch makes `inverse` NaN
         if (training) {
             k.offset[std::size_t(c)] = T(sum / count);
             k.slope[std::size_t(c)] = T(product * inverse * inverse / count);
@@ -205,7 +209,8 @@ void backward(const GradientRow& gradient_row, const T* x, const T* weight, cons
     }
     if (!dx) return;
     parallel_for(0, rows, items_per_piece(length), [&](std::int64_t first, std::int64_t last) {
-        T* buffer = scratch<T>(Slot::image, length);
+        Scratch scratch;
+        T* buffer = scratch.take<T>(length);
         const T *scale = k.scale.data(), *offset = k.offset.data(), *slope = k.slope.data();
         for (std::int64_t row = first; row < last; ++row) {
             const T* g = gradient_row(row, buffer, summed);
@@ -290,7 +295,7 @@ void batch_norm2d_pool_backward(const T* dy, const T* y, const Index* argmax, co
                                 const T* mean, const T* invstd, T* dx, T* dw, T* db, const ImageShape& s,
                                 bool training, const PoolParams& pool) {
     const auto rectified = [=](std::int64_t i) { return relu_gradient(y[i], dy[i]); };
-    // kept in dx, which costs less than collecting it again
+    // The gradient is kept in dx, because collecting it a second time takes longer.
     const auto gradient_row = [&](std::int64_t row, T* buffer, bool again) -> const T* {
         T* g = dx ? dx + row * s.W * s.C : buffer;
         if (!again) max_pool_dx_row(rectified, argmax, g, row / s.H, row % s.H, s, pool);

@@ -1,8 +1,9 @@
-// Joining images along their channels.  In channels-last memory each pixel of the whole is its pieces'
-// pixels side by side.
+// Joining images along their channels.  In channels-last memory each pixel of the result is the pixels of
+// its pieces side by side.
 
 #include <cstring>
 
+#include "../ops.h"
 #include "core/elementwise.h"
 
 namespace minicnn {

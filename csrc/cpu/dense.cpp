@@ -1,7 +1,11 @@
-// Dense layers: matrix products through the register tiles of tile.h, and dot products for few rows.
+// Dense layers: matrix products through the register tiles of tile.h, or dot products where there are few
+// rows.
 // Fused: bias and ReLU into the forward pass, the ReLU mask into the backward pass.
-#include "conv2d/conv2d_weight.h"
+#include "../conv2d_ops.h"
+#include "core/channel_sums.h"
 #include "core/gemm.h"
+#include "core/parallel.h"
+#include "core/scratch.h"
 #include "core/transpose.h"
 
 namespace minicnn {
@@ -13,9 +17,10 @@ void finish_transposed(const T* product, const T* bias, T* y, int64_t N, int64_t
     constexpr int L = lanes<T>;
     parallel_for(0, (out + L - 1) / L, std::max<int64_t>(1, 16384 / (L * N)),
                  [&](int64_t first, int64_t last) {
+                     Scratch scratch;
+                     T* block = scratch.take<T>(N * L);
                      for (int64_t o = first * L; o < std::min(last * L, out); o += L) {
                          const int64_t count = std::min<int64_t>(L, out - o);
-                         T* block = scratch<T>(Slot::map, N * L);
                          pack_transposed<L>(product + o * N, N, count, N, block, L);
                          for (int64_t n = 0; n < N; ++n) {
                              for (int64_t l = 0; l < count; ++l) {
@@ -34,8 +39,11 @@ void dense_forward(const T* x, const T* weight, const T* bias, T* y, int64_t N, 
                    bool relu) {
     if (N < rows_worth_packing) {
         dot_products(x, weight, bias, y, N, out, in, relu);
-    } else if (2 * N < out) {  // packs the smaller operand, x
-        T* product = scratch<T>(Slot::shared_map, out * N);
+    } else if (2 * N < out) {
+        // gemm packs its second operand.  x is the smaller one here, so the product is computed
+        // transposed.
+        Scratch scratch;
+        T* product = scratch.take<T>(out * N);
         gemm<T>({weight, in, 1, x, 1, in, nullptr, product, out, N, in, false});
         finish_transposed(product, bias, y, N, out, relu);
     } else {
@@ -47,7 +55,8 @@ template <typename T>
 void dense_backward(const T* dy, const T* relu_y, const T* x, const T* weight, T* dx, T* dw, T* db,
                     int64_t N, int64_t in, int64_t out) {
     if (db) sum_channels<T>(dy, relu_y, db, N, out);
-    dy = masked_gradient(dy, relu_y, N * out);
+    Scratch scratch;
+    dy = masked_gradient(dy, relu_y, N * out, scratch);
     if (dx) gemm<T>({dy, out, 1, weight, in, 1, nullptr, dx, N, in, out, false});
     if (dw) gemm<T>({dy, 1, out, x, in, 1, nullptr, dw, out, in, N, false});
 }

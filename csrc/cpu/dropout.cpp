@@ -1,10 +1,11 @@
 // Dropout with a mask drawn by the caller.
 
+#include "../ops.h"
 #include "core/elementwise.h"
 
 namespace minicnn {
 
-// A product, not a choice: a dropped infinity or NaN stays NaN, as in torch.
+// The value is multiplied instead of replaced by 0: a dropped infinity or NaN becomes NaN, as in torch.
 template <typename T>
 void dropout(const T* x, const bool* keep, T factor, T* y, std::int64_t size) {
     elementwise(size, [=](std::int64_t i) { y[i] = x[i] * (keep[i] ? factor : T(0)); });

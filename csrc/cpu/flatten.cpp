@@ -1,8 +1,10 @@
-// The one change of layout between layers: channels-last images to rows in logical (C,H,W) order, and
-// back.  Each image is a matrix (H*W, C) to be transposed, tile by tile so that both sides stay in cache.
+// The one change of layout between layers: from channels-last images to rows in logical (C,H,W) order,
+// and back.  Each image is a matrix (H*W, C), which is transposed in squares, so that both sides stay in
+// the cache.
 
 #include <algorithm>
 
+#include "../ops.h"
 #include "core/elementwise.h"
 
 namespace minicnn {
@@ -10,7 +12,7 @@ namespace {
 
 constexpr std::int64_t tile = 16;
 
-// images times: (rows, columns) -> (columns, rows)
+// Transposes each of the images' matrices (rows, columns) into (columns, rows).
 template <typename T>
 void transpose(const T* from, T* to, std::int64_t images, std::int64_t rows, std::int64_t columns) {
     const std::int64_t bands = (rows + tile - 1) / tile;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "../ops.h"
 #include "core/elementwise.h"
 
 namespace minicnn {

@@ -1,5 +1,5 @@
-// Max-pooling, which notes the place of each winner; backward gathers, so that no two threads write one
-// element.
+// Max-pooling.  The forward pass notes the place of each winner; in the backward pass each pixel collects
+// the gradients of the windows that it won, so that no two threads write one element.
 
 #include "max_pool2d.h"
 

@@ -1,16 +1,19 @@
-// The windows of a max-pool, for the kernels that have one: which cell wins, and which windows a pixel won.
+// The windows of a max-pool: which cell of a window wins, and which windows a pixel has won.  Max-pooling
+// itself and batch norm with a max-pool share it.
 #pragma once
 
 #include <algorithm>
 #include <limits>
 #include <type_traits>
 
+#include "../ops.h"
 #include "core/elementwise.h"
 #include "core/simd.h"
 
 namespace minicnn {
 
-// The cells [first, last) of a window along one axis that lie in the image; `start` is cell 0's place.
+// The cells [first, last) of a window along one axis that lie in the image.  `start` is the place of cell
+// 0, which may lie in the padding.
 struct Cells {
     std::int64_t start, first, last;
 };
@@ -23,13 +26,15 @@ inline Cells cells_inside(std::int64_t out, std::int64_t stride, std::int64_t pa
     return {start, first, last};
 }
 
-// Channels [c, c + L) of a window: the first of equal cells wins, the last of several NaN; y is -inf over a
-// window without cells.  value(lanes, offset, c): the values at those channels of the pixel at this offset.
+// The maximum of a window at the channels [c, c + L).  Of equal cells the first wins, of several NaN the
+// last; over a window without cells y is -inf.
+// value(lanes, offset, c) gives the values at those channels of the pixel at this offset; finish(maxima)
+// is what is stored of them.
 template <int L, typename T, typename Index, typename Value, typename Finish>
 MINICNN_INLINE void max_of_lanes(const Value& value, const Finish& finish, T* y, Index* argmax,
                                  const ImageShape& s, const PoolParams& p, std::int64_t image,
                                  const Cells& rows, const Cells& columns, std::int64_t c) {
-    // a winner's number in a lane as wide as the value or the index
+    // The number of a winner is kept in a lane as wide as the value or the index, whichever is wider.
     using Number = std::conditional_t<sizeof(Index) == 8 || sizeof(T) == 8, std::int64_t, std::int32_t>;
     Vec<T, L> best = Vec<T, L>{} - std::numeric_limits<T>::infinity();
     Vec<Number, L> winner = Vec<Number, L>{} + Number(rows.first * p.KW + columns.first);
@@ -48,8 +53,8 @@ MINICNN_INLINE void max_of_lanes(const Value& value, const Finish& finish, T* y,
     if (argmax) store(argmax + c, __builtin_convertvector(winner, Vec<Index, L>));
 }
 
-// All channels of a window: in vectors of L lanes, the last of which overlaps the one before, or where
-// there are fewer channels in narrower ones.
+// All channels of a window in vectors of L lanes, of which the last may overlap the one before.  Where
+// there are fewer than L channels, narrower vectors serve.
 template <int L, typename T, typename Index, typename Value, typename Finish>
 void max_of_window(const Value& value, const Finish& finish, T* y, Index* argmax, const ImageShape& s,
                    const PoolParams& p, std::int64_t image, const Cells& rows, const Cells& columns) {
@@ -61,7 +66,8 @@ void max_of_window(const Value& value, const Finish& finish, T* y, Index* argmax
     }
 }
 
-// max_pool2d of the image whose values `value` gives; finish(maxima) is what is stored of a vector of them.
+// Max-pooling of an image that exists only as the function `value`: batch norm's output, for example,
+// which is computed while it is pooled.  Arguments as in max_of_lanes.
 template <typename T, typename Index, typename Value, typename Finish>
 void max_pool(const Value& value, const Finish& finish, T* y, Index* argmax, const ImageShape& s,
               const PoolParams& p) {
@@ -80,8 +86,8 @@ void max_pool(const Value& value, const Finish& finish, T* y, Index* argmax, con
     });
 }
 
-// The windows [first, last) along one axis that a place lies in if every cell counted; a window does not
-// contain the place where dilation jumps over it.
+// The windows [first, last) along one axis whose span holds a place.  With a dilation the place may lie
+// between the cells of a window: then the window does not contain it.
 struct Windows {
     std::int64_t first, last;
 };
@@ -93,8 +99,8 @@ inline Windows windows_around(std::int64_t at, std::int64_t stride, std::int64_t
     return {first, std::min(out, place / stride + 1)};
 }
 
-// Row h of image n of max_pool2d's dx: every pixel collects the gradients of the windows that it won, in
-// the order of the windows from the last to the first.  gradient(i) is the pooled gradient at element i.
+// Row h of image n of dx: every pixel collects the gradients of the windows that it won, from the last
+// window to the first.  gradient(i) is the pooled gradient at element i.
 template <typename T, typename Index, typename Gradient>
 void max_pool_dx_row(const Gradient& gradient, const Index* argmax, T* dx, std::int64_t n, std::int64_t h,
                      const ImageShape& s, const PoolParams& p) {
@@ -113,7 +119,8 @@ void max_pool_dx_row(const Gradient& gradient, const Index* argmax, T* dx, std::
                 const Index number = Index(u / p.dil_h * p.KW + v / p.dil_w);
 #pragma GCC ivdep
                 for (std::int64_t c = 0; c < s.C; ++c) {
-                    const T passed = gradient(at + c);  // read whoever won, as vectors are
+                    // read whether it won or not, so that the compiler can make vectors of the loop
+                    const T passed = gradient(at + c);
                     pixel[c] += argmax[at + c] == number ? passed : T(0);
                 }
             }

@@ -13,7 +13,7 @@ struct Device {
     static constexpr at::DeviceType type = at::kCPU;
 
     static Tensor allocate(c10::IntArrayRef sizes, at::ScalarType dtype, at::MemoryFormat format) {
-        // at::empty without the dispatcher, whose microsecond counts in a small network
+        // This is at::empty without the dispatcher, whose microsecond counts in a small network.
         return Tensor(at::detail::empty_cpu(sizes, dtype, /*pin_memory=*/false, format));
     }
 

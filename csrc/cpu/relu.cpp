@@ -1,5 +1,6 @@
-// ReLU, whose gradient is dy where y > 0 (or is NaN).
+// ReLU.  Its gradient is dy where y > 0, and where y is NaN.
 
+#include "../ops.h"
 #include "core/elementwise.h"
 
 namespace minicnn {

@@ -1,15 +1,16 @@
-// The softmax of one row, which the loss fuses with what follows.
+// The softmax of one row, which the loss computes in the same pass as the logarithms.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "../ops.h"
 #include "core/elementwise.h"
 
 namespace minicnn {
 
-// An exponential is worth some ten elementwise operations.
+// An exponential takes as long as about ten elementwise operations.
 inline std::int64_t rows_per_piece(std::int64_t K) { return items_per_piece(10 * K); }
 
 // The row's maximum, and the sum of exp(x - maximum).
@@ -18,8 +19,7 @@ struct RowSum {
     T maximum, sum;
 };
 
-// p = exp(x - max x) / sum.  Where x has a NaN or +inf, or is all -inf, everything becomes NaN, as in
-// torch.
+// p = exp(x - max x) / sum.  Where x has a NaN or +inf, or is all -inf, every p becomes NaN, as in torch.
 template <typename T>
 RowSum<T> softmax_row(const T* x, T* p, std::int64_t K) {
     T maximum = -std::numeric_limits<T>::infinity();

@@ -30,7 +30,8 @@ double divisor(const Targets<T>& t, std::int64_t N) {
     return sum;
 }
 
-// -sum over k of a * log p.  A class that is no target takes no part, however improbable it is.
+// The loss of a row is -(sum over k of a * log p).  A class whose target is 0 takes no part: its log p
+// may be -inf.
 template <typename T>
 double row_loss(const T* logits, const Targets<T>& t, RowSum<T> row, std::int64_t n, std::int64_t K) {
     const T log_sum = std::log(row.sum);

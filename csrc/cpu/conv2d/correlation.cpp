@@ -1,53 +1,14 @@
-// Runs a correlation band by band: a band of output rows reads its part of the source from a padded
-// copy in scratch (or directly, where nothing is padded or masked) and goes through the register tiles.
+// Runs a correlation band by band.  A band of output rows reads its part of the source from a padded copy
+// in scratch memory, or in place where nothing is padded or masked, and goes through the register tiles.
 // Fused: zero padding and ReLU mask into the copy; bias, ReLU and max-pool into the tiles.
 #include "correlation.h"
 
-#include <atomic>
 #include <limits>
 
+#include "../core/finite.h"
+#include "window.h"
+
 namespace minicnn {
-
-template <typename T>
-void copy_window(const T* image, const T* mask, int64_t H, int64_t W, int64_t C, int64_t h0, int64_t h1,
-                 int64_t w0, int64_t w1, T* out) {
-    const int64_t width = (w1 - w0) * C, from = std::clamp<int64_t>(-w0, 0, w1 - w0) * C;
-    const int64_t to = std::max(std::clamp<int64_t>(W - w0, 0, w1 - w0) * C, from);
-    for (int64_t h = h0; h < h1; ++h, out += width) {
-        if (h < 0 || h >= H) {
-            std::fill(out, out + width, T(0));
-            continue;
-        }
-        const T* row = image + (h * W + w0) * C;
-        std::fill(out, out + from, T(0));
-        if (mask) {
-            const T* m = mask + (h * W + w0) * C;
-            for (int64_t i = from; i < to; ++i) out[i] = m[i] <= 0 ? T(0) : row[i];
-        } else {
-            std::copy(row + from, row + to, out + from);
-        }
-        std::fill(out + to, out + width, T(0));
-    }
-}
-
-template <typename T>
-bool all_finite(const T* values, int64_t size) {
-    constexpr int L = lanes<T>;
-    constexpr int64_t piece = 1024;  // vectors
-    std::atomic<bool> finite{true};
-    parallel_for(0, (size / L + piece - 1) / piece, 4, [&](int64_t first, int64_t last) {
-        Vec<T, L> sum{};
-        for (int64_t i = first * piece * L; i + L <= std::min(last * piece * L, size); i += L)
-            sum += load<L>(values + i) * T(0);
-        for (int l = 0; l < L; ++l) {
-            if (!(sum[l] == 0)) finite.store(false, std::memory_order_relaxed);
-        }
-    });
-    for (int64_t i = size / L * L; i < size; ++i) {
-        if (!(values[i] * 0 == 0)) finite = false;
-    }
-    return finite;
-}
 
 Bands::Bands(int64_t N, int64_t all_rows, int64_t unit, int64_t source_bytes_per_row,
              double flops_per_row) {
@@ -64,32 +25,21 @@ Bands::Bands(int64_t N, int64_t all_rows, int64_t unit, int64_t source_bytes_per
     per_image = (all_rows + rows - 1) / rows;
 }
 
-int64_t grain_for(double flops_per_task) {
-    constexpr double worthwhile_flops = 5e5;
-    return static_cast<int64_t>(std::min(1e12, 1 + worthwhile_flops / std::max(1.0, flops_per_task)));
-}
-
-bool is_two_by_two(const PoolParams& pool, int64_t rows, int64_t cols) {
-    return pool.KH == 2 && pool.KW == 2 && pool.stride_h == 2 && pool.stride_w == 2 && pool.pad_h == 0 &&
-           pool.pad_w == 0 && pool.dil_h == 1 && pool.dil_w == 1 && 2 * pool.OH <= rows &&
-           2 * pool.OW <= cols;
-}
-
 namespace {
 
-// What is the same for every band of a call: how sources are reached, and how far each tap is from the
-// first.
+// The source of a correlation, band by band, and what is the same for all bands: whether they are copied,
+// and how far each tap lies from the first.
 template <typename T>
-class Runner {
+class SourceBands {
   public:
-    explicit Runner(const Correlation<T>& c) : c_(c) {
+    SourceBands(const Correlation<T>& c, Scratch& scratch) : c_(c) {
         inside_ = !c.mask && c.h.begin(0) >= 0 && c.h.end(c.rows - 1) <= c.H && c.w.begin(0) >= 0 &&
                   c.w.end(c.cols - 1) <= c.W;
         skips_padding_ = !inside_ && c.h.reads_much_padding(c.rows, c.H) &&
                          all_finite(c.filters.blocks, c.groups * c.filters.padded * c.filters.depth);
         w0_ = inside_ ? 0 : c.w.begin(0);
         width_ = inside_ ? c.W : c.w.end(c.cols - 1) - w0_;
-        int64_t* offset = scratch<int64_t>(Slot::shared_offsets, c.filters.depth);
+        int64_t* offset = scratch.take<int64_t>(c.filters.depth);
         offset_ = offset;
         for (int64_t u = 0; u < c.h.count; ++u) {
             for (int64_t v = 0; v < c.w.count; ++v) {
@@ -100,23 +50,23 @@ class Runner {
         }
     }
 
-    int64_t source_bytes_per_row() const {
-        return c_.h.stride * width_ * c_.C * static_cast<int64_t>(sizeof(T));
-    }
+    int64_t bytes_per_row() const { return c_.h.stride * width_ * c_.C * static_cast<int64_t>(sizeof(T)); }
     double flops_per_row() const { return 2.0 * c_.filters.depth * c_.F * c_.cols; }
 
-    // Where output row r0 of image n finds the first row of its source.
-    const T* source(int64_t n, int64_t r0, int64_t r1) const {
+    // The source of output rows [r0, r1) of image n: where row r0 finds its first row.  A copy lies in
+    // `own`.
+    const T* band(int64_t n, int64_t r0, int64_t r1, Scratch& own) const {
         const T* image = c_.source + n * c_.H * c_.W * c_.C;
         const int64_t h0 = c_.h.begin(r0), h1 = c_.h.end(r1 - 1);
         if (inside_) return image + h0 * width_ * c_.C;
-        T* copy = scratch<T>(Slot::image, (h1 - h0) * width_ * c_.C);
+        T* copy = own.take<T>((h1 - h0) * width_ * c_.C);
         const T* mask = c_.mask ? c_.mask + n * c_.H * c_.W * c_.C : nullptr;
         copy_window(image, mask, c_.H, c_.W, c_.C, h0, h1, w0_, w0_ + width_, copy);
         return copy;
     }
 
-    // The input of output rows [from, to), where `in` is that of first_row.
+    // The tile's input for output rows [from, to), where `in` is the input for the band's first row.
+    // Where padding is skipped, taps that read only padding are left out.
     TileInput<T> for_rows(TileInput<T> in, int64_t first_row, int64_t from, int64_t to) const {
         in.a += (from - first_row) * in.row_stride;
         if (!skips_padding_) return in;
@@ -128,8 +78,8 @@ class Runner {
         return in;
     }
 
-    // Calls f(group, lane, width, input) for each block of output channels; input is that of output (r0,
-    // 0).
+    // Calls f(first channel, channels, width, input) for each block of output channels; `input` is that
+    // of the output in the band's first row and column.
     template <typename F>
     void for_each_block(const T* source, const F& f) const {
         const int64_t channels = c_.F / c_.groups, pixel = c_.w.stride * c_.C;
@@ -159,13 +109,14 @@ class Runner {
 };
 
 template <typename T>
-void plain_rows(const Runner<T>& run, int64_t n, int64_t r0, int64_t r1, int64_t cols, T* y,
+void plain_rows(const SourceBands<T>& source, int64_t n, int64_t r0, int64_t r1, int64_t cols, T* y,
                 int64_t row_stride, int64_t col_stride, bool relu) {
-    run.for_each_block(run.source(n, r0, r1), [&](int64_t channel, int64_t count, BlockWidth width,
-                                                  const TileInput<T>& block) {
+    Scratch own;
+    source.for_each_block(source.band(n, r0, r1, own), [&](int64_t channel, int64_t count, BlockWidth width,
+                                                           const TileInput<T>& block) {
         const auto& kernels = tile_kernels<T>(width).plain;
         for (int64_t r = r0; r < r1; ++r) {
-            TileInput<T> in = run.for_rows(block, r0, r, r + 1);
+            TileInput<T> in = source.for_rows(block, r0, r, r + 1);
             const T* a = in.a;
             for_each_tile(kernels, cols, plain_cols(width == two_vectors ? 2 : 1), 1,
                           [&](TileKernel<T> kernel, int64_t j) {
@@ -178,26 +129,28 @@ void plain_rows(const Runner<T>& run, int64_t n, int64_t r0, int64_t r1, int64_t
 }
 
 template <typename T>
-void pooled_rows(const Runner<T>& run, int64_t n, int64_t r0, int64_t r1, int64_t cols, int64_t F, T* y,
-                 uint8_t* winner, bool relu) {
-    run.for_each_block(run.source(n, 2 * r0, 2 * r1),
-                       [&](int64_t channel, int64_t count, BlockWidth width, const TileInput<T>& block) {
-                           const auto& kernels = tile_kernels<T>(width).pooled;
-                           for (int64_t r = r0; r < r1; ++r) {
-                               TileInput<T> in = run.for_rows(block, 2 * r0, 2 * r, 2 * r + 2);
-                               const T* a = in.a;
-                               for_each_tile(kernels, 2 * cols, pooled_cols(width == two_vectors ? 2 : 1),
-                                             2, [&](TileKernel<T> kernel, int64_t j) {
-                                                 in.a = a + j * in.col_stride;
-                                                 const int64_t at = ((r - r0) * cols + j / 2) * F + channel;
-                                                 kernel(in, {y + at, 0, F, static_cast<int>(count), relu,
-                                                             winner ? winner + at : nullptr});
-                                             });
-                           }
-                       });
+void pooled_rows(const SourceBands<T>& source, int64_t n, int64_t r0, int64_t r1, int64_t cols, int64_t F,
+                 T* y, uint8_t* winner, bool relu) {
+    Scratch own;
+    source.for_each_block(source.band(n, 2 * r0, 2 * r1, own),
+                          [&](int64_t channel, int64_t count, BlockWidth width, const TileInput<T>& block) {
+                              const auto& kernels = tile_kernels<T>(width).pooled;
+                              for (int64_t r = r0; r < r1; ++r) {
+                                  TileInput<T> in = source.for_rows(block, 2 * r0, 2 * r, 2 * r + 2);
+                                  const T* a = in.a;
+                                  for_each_tile(
+                                      kernels, 2 * cols, pooled_cols(width == two_vectors ? 2 : 1), 2,
+                                      [&](TileKernel<T> kernel, int64_t j) {
+                                          in.a = a + j * in.col_stride;
+                                          const int64_t at = ((r - r0) * cols + j / 2) * F + channel;
+                                          kernel(in, {y + at, 0, F, static_cast<int>(count), relu,
+                                                      winner ? winner + at : nullptr});
+                                      });
+                              }
+                          });
 }
 
-// Max-pool of one pooled row over a map of which rows [h0, h1) are at hand.
+// The max-pool of one pooled row; `map` holds the rows of the convolution's map from h0 on.
 template <typename T>
 void pool_row(const T* map, int64_t h0, const Correlation<T>& c, const PoolParams& pool, int64_t ph, T* y,
               uint8_t* winner, bool relu) {
@@ -229,14 +182,15 @@ void pool_row(const T* map, int64_t h0, const Correlation<T>& c, const PoolParam
 template <typename T>
 void correlate(const Correlation<T>& c, const PlainOutput<T>& out) {
     if (c.N * c.rows * c.cols == 0) return;
-    const Runner<T> run(c);
-    const Bands bands(c.N, c.rows, 1, run.source_bytes_per_row(), run.flops_per_row());
-    parallel_for(0, c.N * bands.per_image, grain_for(bands.rows * run.flops_per_row()),
+    Scratch scratch;
+    const SourceBands<T> source(c, scratch);
+    const Bands bands(c.N, c.rows, 1, source.bytes_per_row(), source.flops_per_row());
+    parallel_for(0, c.N * bands.per_image, grain_for(bands.rows * source.flops_per_row()),
                  [&](int64_t first, int64_t last) {
                      for (int64_t task = first; task < last; ++task) {
                          const int64_t n = task / bands.per_image, r0 = task % bands.per_image * bands.rows;
                          const int64_t r1 = std::min(r0 + bands.rows, c.rows);
-                         plain_rows(run, n, r0, r1, c.cols,
+                         plain_rows(source, n, r0, r1, c.cols,
                                     out.y + n * out.image_stride + r0 * out.row_stride, out.row_stride,
                                     out.col_stride, out.relu);
                      }
@@ -244,28 +198,30 @@ void correlate(const Correlation<T>& c, const PlainOutput<T>& out) {
 }
 
 template <typename T>
-void correlate_pooled(const Correlation<T>& c, const PoolParams& pool, T* y, uint8_t* winner, bool relu) {
+void correlate_pooled(const Correlation<T>& c, const PoolParams& pool, bool in_tiles, T* y, uint8_t* winner,
+                      bool relu) {
     if (c.N * pool.OH * pool.OW == 0) return;
-    const Runner<T> run(c);
-    const bool in_tile = is_two_by_two(pool, c.rows, c.cols);
-    const Bands bands(c.N, pool.OH, 1, pool.stride_h * run.source_bytes_per_row(),
-                      pool.stride_h * run.flops_per_row());
-    const double flops = bands.rows * pool.stride_h * run.flops_per_row();
+    Scratch scratch;
+    const SourceBands<T> source(c, scratch);
+    const Bands bands(c.N, pool.OH, 1, pool.stride_h * source.bytes_per_row(),
+                      pool.stride_h * source.flops_per_row());
+    const double flops = bands.rows * pool.stride_h * source.flops_per_row();
     parallel_for(0, c.N * bands.per_image, grain_for(flops), [&](int64_t first, int64_t last) {
         for (int64_t task = first; task < last; ++task) {
             const int64_t n = task / bands.per_image, r0 = task % bands.per_image * bands.rows;
             const int64_t r1 = std::min(r0 + bands.rows, pool.OH), at = (n * pool.OH + r0) * pool.OW * c.F;
             uint8_t* band_winner = winner ? winner + at : nullptr;
-            if (in_tile) {
-                pooled_rows(run, n, r0, r1, pool.OW, c.F, y + at, band_winner, relu);
+            if (in_tiles) {
+                pooled_rows(source, n, r0, r1, pool.OW, c.F, y + at, band_winner, relu);
                 continue;
             }
             const int64_t reach = (pool.KH - 1) * pool.dil_h + 1;
             const int64_t h0 = std::clamp<int64_t>(r0 * pool.stride_h - pool.pad_h, 0, c.rows - 1);
             const int64_t h1 =
                 std::clamp<int64_t>((r1 - 1) * pool.stride_h - pool.pad_h + reach, h0 + 1, c.rows);
-            T* map = scratch<T>(Slot::map, (h1 - h0) * c.cols * c.F);
-            plain_rows(run, n, h0, h1, c.cols, map, c.cols * c.F, c.F, false);
+            Scratch own;
+            T* map = own.take<T>((h1 - h0) * c.cols * c.F);
+            plain_rows(source, n, h0, h1, c.cols, map, c.cols * c.F, c.F, false);
             for (int64_t r = r0; r < r1; ++r) {
                 const int64_t row = (r - r0) * pool.OW * c.F;
                 pool_row(map, h0, c, pool, r, y + at + row, band_winner ? band_winner + row : nullptr,
@@ -275,12 +231,9 @@ void correlate_pooled(const Correlation<T>& c, const PoolParams& pool, T* y, uin
     });
 }
 
-#define INSTANTIATE(T)                                                                                  \
-    template bool all_finite(const T*, int64_t);                                                        \
-    template void copy_window(const T*, const T*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, \
-                              int64_t, T*);                                                             \
-    template void correlate(const Correlation<T>&, const PlainOutput<T>&);                              \
-    template void correlate_pooled(const Correlation<T>&, const PoolParams&, T*, uint8_t*, bool);
+#define INSTANTIATE(T)                                                     \
+    template void correlate(const Correlation<T>&, const PlainOutput<T>&); \
+    template void correlate_pooled(const Correlation<T>&, const PoolParams&, bool, T*, uint8_t*, bool);
 INSTANTIATE(float)
 INSTANTIATE(double)
 

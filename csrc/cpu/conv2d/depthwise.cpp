@@ -1,36 +1,28 @@
-// Depthwise convolution with channels in the vector lanes: an output's channels are sums over its taps,
-// each a pixel times a row of filter values. Fused: bias and ReLU into the forward pass, the ReLU mask into
-// the backward pass.
+// Depthwise convolution with channels in the vector lanes.  An output is the sum over its taps of a
+// pixel's channels times the tap's channels.
+// Fused: bias and ReLU into the forward pass, the ReLU mask into the reading of the gradient.
 #include "depthwise.h"
 
 #include "../core/batch_split.h"
-#include "correlation.h"
-#include "depthwise_runs.h"
+#include "../core/parallel.h"
+#include "../core/scratch.h"
+#include "../core/tile.h"
+#include "window.h"
 
 namespace minicnn {
 namespace {
 
-// Filters (C,KH,KW) as [tap][channel], so that channels are contiguous.
-template <typename T>
-const T* taps_first(const T* weight, const ConvParams& p) {
-    const int64_t taps = p.KH * p.KW;
-    T* out = scratch<T>(Slot::shared_weights, taps * p.C);
-    for (int64_t c = 0; c < p.C; ++c) {
-        for (int64_t t = 0; t < taps; ++t) out[t * p.C + c] = weight[c * taps + t];
-    }
-    return out;
-}
-
-// Images whose rows are read with the padding [first, 0) and [W, last) of columns, and their ReLU mask.
+// Images with a mask, of which the columns [first, last) are read: some may lie in the padding on either
+// side.
 template <typename T>
 struct Padded {
     const T *images, *mask;  // (N,H,W,C)
     int64_t H, W, C, first, last;
-    int64_t reach;   // rows that are read at a time
-    const T* zeros;  // a row of padding, which counts: 0 * NaN is NaN
+    int64_t reach;   // so many rows are read at a time
+    const T* zeros;  // a row of padding, which is multiplied with too: 0 * NaN is NaN
 
     Padded(const T* images, const T* mask, int64_t H, int64_t W, int64_t C, int64_t first, int64_t last,
-           int64_t reach)
+           int64_t reach, Scratch& scratch)
         : images(images),
           mask(mask),
           H(H),
@@ -39,25 +31,25 @@ struct Padded {
           first(first),
           last(last),
           reach(std::min(reach, H)) {
-        T* row = scratch<T>(Slot::shared_map, (last - first) * C);
+        T* row = scratch.take<T>((last - first) * C);
         std::fill_n(row, (last - first) * C, T(0));
         zeros = row;
     }
 };
 
-// One thread's rows of padded images: where they lie, or copies, of which the last `reach` are kept.
+// The rows of padded images for one thread: in place, or as copies, of which the last `reach` are kept.
 template <typename T>
 class Rows {
   public:
-    explicit Rows(const Padded<T>& p)
+    Rows(const Padded<T>& p, Scratch& scratch)
         : p_(p), in_place_(!p.mask && p.first >= 0 && p.last <= p.W), size_((p.last - p.first) * p.C) {
         if (in_place_) return;
-        copies_ = scratch<T>(Slot::image, p.reach * size_);
-        held_ = scratch<int64_t>(Slot::lists, p.reach);
+        copies_ = scratch.take<T>(p.reach * size_);
+        held_ = scratch.take<int64_t>(p.reach);
         std::fill_n(held_, p.reach, int64_t{-1});
     }
 
-    // Column 0 of row h of image n.
+    // Where column 0 of row h of image n lies.
     const T* operator()(int64_t n, int64_t h) {
         if (h < 0 || h >= p_.H) return p_.zeros - p_.first * p_.C;
         const int64_t row = n * p_.H + h, at = row * p_.W * p_.C, slot = h % p_.reach;
@@ -76,10 +68,10 @@ class Rows {
     bool in_place_;
     int64_t size_;
     T* copies_ = nullptr;
-    int64_t* held_ = nullptr;  // the row in each copy
+    int64_t* held_ = nullptr;  // which row each copy holds
 };
 
-// One tap of a row of outputs: the pixel of output 0, and a value for each channel.
+// One tap of a row of outputs: the pixel that it reads for output 0, and its value for each channel.
 template <typename T, typename Value = const T>
 struct Tap {
     const T* pixel;
@@ -97,7 +89,7 @@ struct RowOfSums {
     bool relu;
 };
 
-// The sums of the outputs [first, first + COUNT); of the channels, the last L may overlap those before.
+// Computes the outputs [first, first + COUNT).  The last vector of channels may overlap the one before.
 template <int L, int COUNT, typename T>
 void sum_taps(const RowOfSums<T>& row, int64_t first) {
     const int64_t step = row.step;
@@ -122,8 +114,8 @@ void sum_taps(const RowOfSums<T>& row, int64_t first) {
     }
 }
 
-// sums[tap] += the products of dy's row with the pixels that a tap reads; each vector of channels has sums
-// of its own.
+// What a row of outputs adds to the gradient of each tap: dy times the pixels that the tap reads.  Each
+// vector of channels has sums of its own, because the last one overlaps the one before.
 template <typename T>
 struct RowOfProducts {
     int64_t count, step, C;
@@ -158,7 +150,7 @@ using Summing = void (*)(const RowOfSums<T>&, int64_t);
 template <typename T>
 using Adding = void (*)(const RowOfProducts<T>&, const Tap<T, T>*);
 
-// The kernels of one number of lanes; [outputs or taps - 1].
+// The kernels for one number of lanes, by [number of outputs or taps - 1].
 template <typename T>
 struct Kernels {
     int lanes;
@@ -171,7 +163,7 @@ constexpr Kernels<T> kernels_of(std::integer_sequence<int, I...>, std::integer_s
     return {L, {sum_taps<L, I + 1, T>...}, {add_products<L, J + 1, T>...}};
 }
 
-// The kernels with the widest vectors that are not wider than a pixel.
+// The kernels with the widest vectors that have no more lanes than there are channels.
 template <typename T, int L = lanes<T>>
 const Kernels<T>& kernels_for(int64_t channels) {
     if constexpr (L > 2) {
@@ -186,7 +178,7 @@ double flops_per_row(const ConvParams& p) { return 2.0 * p.OW * p.C * p.KH * p.K
 
 // The rows of x that the forward pass reads.
 template <typename T>
-Padded<T> inputs(const T* x, const ConvParams& p) {
+Padded<T> inputs(const T* x, const ConvParams& p, Scratch& scratch) {
     return {x,
             nullptr,
             p.H,
@@ -194,10 +186,12 @@ Padded<T> inputs(const T* x, const ConvParams& p) {
             p.C,
             -p.pad_w,
             (p.OW - 1) * p.stride_w - p.pad_w + (p.KW - 1) * p.dil_w + 1,
-            (p.KH - 1) * p.dil_h + 1};
+            (p.KH - 1) * p.dil_h + 1,
+            scratch};
 }
 
-// The taps of row i of outputs of image n, with values[tap * C].
+// Sets the taps for row i of the outputs of image n; the values of a tap are `value_step` after those of
+// the tap before.
 template <typename T, typename Value>
 void set_taps(const ConvParams& p, Rows<T>& rows, int64_t n, int64_t i, Value* values, int64_t value_step,
               Tap<T, Value>* tap) {
@@ -212,16 +206,25 @@ void set_taps(const ConvParams& p, Rows<T>& rows, int64_t n, int64_t i, Value* v
 }  // namespace
 
 template <typename T>
-void depthwise_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool on) {
-    const T* values = taps_first(weight, p);
-    if constexpr (std::is_same_v<T, float>) {
-        if (depthwise_runs(x, values, bias, y, p, on)) return;
+const T* taps_first(const T* weight, const ConvParams& p, Scratch& scratch) {
+    const int64_t taps = p.KH * p.KW;
+    T* out = scratch.take<T>(taps * p.C);
+    for (int64_t c = 0; c < p.C; ++c) {
+        for (int64_t t = 0; t < taps; ++t) out[t * p.C + c] = weight[c * taps + t];
     }
-    const Padded<T> source = inputs(x, p);
+    return out;
+}
+
+template <typename T>
+void depthwise_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool on) {
+    Scratch scratch;
+    const T* values = taps_first(weight, p, scratch);
+    const Padded<T> source = inputs(x, p, scratch);
     const Kernels<T>& kernels = kernels_for<T>(p.C);
     parallel_for(0, p.N * p.OH, grain_for(flops_per_row(p)), [&](int64_t first, int64_t last) {
-        Rows<T> rows(source);
-        Tap<T>* taps = scratch<Tap<T>>(Slot::sums, p.KH * p.KW);
+        Scratch own;
+        Rows<T> rows(source, own);
+        Tap<T>* taps = own.take<Tap<T>>(p.KH * p.KW);
         for (int64_t row = first; row < last; ++row) {
             set_taps(p, rows, row / p.OH, row % p.OH, values, p.C, taps);
             const RowOfSums<T> sums{taps, p.KH * p.KW, p.stride_w * p.C, p.C, bias, y + row * p.OW * p.C,
@@ -232,21 +235,23 @@ void depthwise_forward(const T* x, const T* weight, const T* bias, T* y, const C
     });
 }
 
-// Each pixel of dx sums the gradients of the outputs that read it.  Row h's taps u are those for which
-// h + pad - u*dil is a multiple of the stride, and the columns likewise: every stride-th column has the
-// same.
+// Each pixel of dx is the sum of the gradients of the outputs that read it.  Row h is read through the
+// taps u for which h + pad - u*dil is a multiple of the stride, and likewise for columns.  So every
+// stride-th column has the same taps, and these are computed together.
 template <typename T>
 void depthwise_backward_data(const T* dy, const T* relu_y, const T* weight, T* dx, const ConvParams& p) {
-    const T* values = taps_first(weight, p);
+    Scratch scratch;
+    const T* values = taps_first(weight, p, scratch);
     const int64_t reach_w = (p.KW - 1) * p.dil_w;
     const int64_t lowest = p.pad_w >= reach_w ? (p.pad_w - reach_w) / p.stride_w
                                               : -((reach_w - p.pad_w + p.stride_w - 1) / p.stride_w);
     const Padded<T> source(dy, relu_y, p.OH, p.OW, p.C, lowest, (p.W - 1 + p.pad_w) / p.stride_w + 1,
-                           (p.KH - 1) * p.dil_h / p.stride_h + 1);
+                           (p.KH - 1) * p.dil_h / p.stride_h + 1, scratch);
     const Kernels<T>& kernels = kernels_for<T>(p.C);
     parallel_for(0, p.N * p.H, grain_for(flops_per_row(p)), [&](int64_t first, int64_t last) {
-        Rows<T> rows(source);
-        Tap<T>* taps = scratch<Tap<T>>(Slot::sums, p.KH * p.KW);
+        Scratch own;
+        Rows<T> rows(source, own);
+        Tap<T>* taps = own.take<Tap<T>>(p.KH * p.KW);
         for (int64_t row = first; row < last; ++row) {
             for (int64_t start = 0; start < std::min(p.stride_w, p.W); ++start) {
                 Tap<T>* tap = taps;
@@ -276,13 +281,15 @@ void depthwise_backward_weight(const T* dy, const T* relu_y, const T* x, T* dw, 
     const int64_t taps = p.KH * p.KW, per_tap = (p.C + kernels.lanes - 1) / kernels.lanes * kernels.lanes;
     const int64_t size = taps * per_tap;
     const BatchSplit split(p.N * p.OH, 1, size * static_cast<int64_t>(sizeof(T)));
-    T* partials = scratch<T>(Slot::shared_partials, split.chunks * size);
-    const Padded<T> source = inputs(x, p);
+    Scratch scratch;
+    T* partials = scratch.take<T>(split.chunks * size);
+    const Padded<T> source = inputs(x, p, scratch);
     const double flops =
         flops_per_row(p) * static_cast<double>(split.units) / static_cast<double>(split.chunks);
     parallel_for(0, split.chunks, grain_for(flops), [&](int64_t first, int64_t last) {
-        Rows<T> rows(source);
-        Tap<T, T>* tap = scratch<Tap<T, T>>(Slot::sums, taps);
+        Scratch own;
+        Rows<T> rows(source, own);
+        Tap<T, T>* tap = own.take<Tap<T, T>>(taps);
         for (int64_t chunk = first; chunk < last; ++chunk) {
             T* sums = partials + chunk * size;
             std::fill_n(sums, size, T(0));
@@ -309,6 +316,7 @@ void depthwise_backward_weight(const T* dy, const T* relu_y, const T* x, T* dw, 
 }
 
 #define INSTANTIATE(T)                                                                          \
+    template const T* taps_first(const T*, const ConvParams&, Scratch&);                        \
     template void depthwise_forward(const T*, const T*, const T*, T*, const ConvParams&, bool); \
     template void depthwise_backward_data(const T*, const T*, const T*, T*, const ConvParams&); \
     template void depthwise_backward_weight(const T*, const T*, const T*, T*, const ConvParams&);

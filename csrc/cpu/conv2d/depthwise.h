@@ -1,11 +1,15 @@
-// Depthwise convolution: as many groups as channels, one filter each.
+// Depthwise convolution: as many groups as channels, with one filter for each.
 #pragma once
 
 #include "../../conv2d_ops.h"
+#include "../core/scratch.h"
 
 namespace minicnn {
 
-inline bool is_depthwise(const ConvParams& p) { return p.groups > 1 && p.groups == p.C && p.F == p.C; }
+// The filters (C,KH,KW) as [tap][channel] in scratch memory, so that the channels of a tap lie next to
+// each other.
+template <typename T>
+const T* taps_first(const T* weight, const ConvParams& p, Scratch& scratch);
 
 template <typename T>
 void depthwise_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu);

@@ -1,5 +1,5 @@
-// Weighted sums of blocks of memory in registers, one instantiation for each shape of a block: the
-// blocks are the FMA's memory operand, each entry's value its broadcast.
+// Weighted sums of blocks of memory in registers, with one instantiation for each shape of a block.  A
+// block is the memory operand of the multiply-add, and an entry's value is broadcast.
 #include "sparse_sum.h"
 
 namespace minicnn {
@@ -19,7 +19,8 @@ void sparse_sum(const Entry<T>* entries, int64_t count, const SparseBlock<T>& bl
             });
         });
     }
-    // Lanes behind the tail belong to others: nothing is added there, not even 0 * infinity.
+    // The lanes after the tail belong to others.  Nothing is added there, not even a 0: it could be 0 *
+    // infinity.
     using Lane = decltype(Vec<T, L>{} < Vec<T, L>{});
     Lane in_tail{};
     for (int lane = 0; lane < block.tail; ++lane) in_tail[lane] = -1;
@@ -33,22 +34,23 @@ void sparse_sum(const Entry<T>* entries, int64_t count, const SparseBlock<T>& bl
 }
 
 template <typename T>
-using Row = std::array<SparseKernel<T>, sparse_vectors>;
+using KernelsOfRuns = std::array<SparseKernel<T>, sparse_vectors>;
 
 template <typename T, int L, int RUNS, int... V>
-constexpr Row<T> make_row(std::integer_sequence<int, V...>) {
-    Row<T> row{};
+constexpr KernelsOfRuns<T> kernels_of_runs(std::integer_sequence<int, V...>) {
+    KernelsOfRuns<T> kernels{};
     auto add = [&](auto v) {
         constexpr int vectors = decltype(v)::value + 1;
-        if constexpr (RUNS * vectors <= sparse_vectors) row[vectors - 1] = sparse_sum<L, RUNS, vectors, T>;
+        if constexpr (RUNS * vectors <= sparse_vectors)
+            kernels[vectors - 1] = sparse_sum<L, RUNS, vectors, T>;
     };
     (add(std::integral_constant<int, V>{}), ...);
-    return row;
+    return kernels;
 }
 
 template <typename T, int L, int... R>
-constexpr std::array<Row<T>, sparse_runs> make_table(std::integer_sequence<int, R...>) {
-    return {make_row<T, L, R + 1>(std::make_integer_sequence<int, sparse_vectors>{})...};
+constexpr std::array<KernelsOfRuns<T>, sparse_runs> make_table(std::integer_sequence<int, R...>) {
+    return {kernels_of_runs<T, L, R + 1>(std::make_integer_sequence<int, sparse_vectors>{})...};
 }
 
 template <typename T, int L>

@@ -1,6 +1,5 @@
-// The kernel of the pool-sparse backward passes: a weighted sum of blocks of memory, held in registers.
-// A max-pool sends each gradient to one place of its window, so the gradient to the filters is such a
-// sum over pieces of x, and the gradient to the input one over filters.
+// The kernel of pool_sparse.h: a weighted sum of blocks of memory, held in registers.  The gradient to
+// the filters is such a sum over pieces of x, and the gradient to the input one over filters.
 #pragma once
 
 #include <algorithm>
@@ -11,13 +10,15 @@
 
 namespace minicnn {
 
+// A block of the source, by its offset, and what it is multiplied with.
 template <typename T>
 struct Entry {
     T value;
     std::int32_t offset;
 };
 
-// Blocks of `runs` rows, each `vectors` vectors of which the last has `tail` lanes that count.
+// Blocks of `runs` rows of `vectors` vectors.  Only the first `tail` lanes of the last vector of a row
+// count.
 template <typename T>
 struct SparseBlock {
     const T* source;
@@ -27,22 +28,22 @@ struct SparseBlock {
     int tail;
 };
 
-// sum[r][i] += sum over entries of value * source[offset + r*source_stride + i]
+// sum[r][i] += the sum over entries of value * source[offset + r*source_stride + i]
 template <typename T>
 using SparseKernel = void (*)(const Entry<T>* entries, std::int64_t count, const SparseBlock<T>& block);
 
 constexpr int sparse_vectors = vector_registers >= 32 ? 28 : 12, sparse_runs = 5;
 
-// The rows of a block, runs x length elements, cut in pieces whose sums fit the registers.
+// A block of runs x length values, cut into pieces whose sums fit the registers.
 template <typename T>
 struct SparsePieces {
-    std::int64_t length, padded;  // elements of a run; the same in whole vectors
+    std::int64_t length, padded;  // values of a run; the same rounded up to whole vectors
     int lane_count, vectors_per_piece, runs_per_piece;
 
     SparsePieces(std::int64_t runs, std::int64_t length);
     SparseKernel<T> kernel(std::int64_t runs, std::int64_t vectors) const;
 
-    // f(first run, first element, tail, kernel) for each piece.
+    // Calls f(first run, first value in it, tail, kernel) for each piece.
     template <typename F>
     void for_each(std::int64_t runs, const F& f) const {
         const std::int64_t vectors = padded / lane_count;

@@ -1,6 +1,7 @@
-// Winograd's F(4x4, 3x3) in blocks of tiles: transform the tiles of a few rows, one matrix product for
-// each of the 36 planes through the register tiles, transform back.
-// Fused: padding and ReLU mask into the copy of the source; bias, ReLU and max-pool into the way back.
+// Winograd's F(4x4, 3x3) in blocks of tiles: the tiles of a few rows are transformed, multiplied by the
+// filters in one matrix product for each of the 36 planes, and transformed back.
+// Fused: padding and ReLU mask into the copy of the source; bias, ReLU and max-pool into the transform
+// back.
 #include "winograd.h"
 
 #include <atomic>
@@ -31,7 +32,7 @@ MINICNN_INLINE void result_column(const V (&m)[6], V (&y)[4]) {
     y[3] = d1 + 8 * d2 + m[5];
 }
 
-// The 36 products of L channels into a 4x4 patch of results with bias.
+// Transforms the 36 products of a vector of channels into a 4x4 patch of results, and adds the bias.
 MINICNN_INLINE void transform_products(const float* planes, int64_t plane, V bias, V (&y)[4][4]) {
     V half[4][6];
     unroll<6>([&](auto col) __attribute__((always_inline)) {
@@ -48,7 +49,7 @@ MINICNN_INLINE void transform_products(const float* planes, int64_t plane, V bia
     });
 }
 
-// The part of a 4x4 patch at (row, col) that lies inside the map.
+// Writes the part of a 4x4 patch at (row, col) that lies inside the map.
 void write_patch(const V (&y)[4][4], const WinogradOutput& out, int64_t n, int64_t row, int64_t col,
                  int64_t channel, int count) {
     float* to = out.y + n * out.image_stride + row * out.row_stride + col * out.col_stride + channel;
@@ -60,7 +61,7 @@ void write_patch(const V (&y)[4][4], const WinogradOutput& out, int64_t n, int64
     }
 }
 
-// The 2x2 max-pool of a 4x4 patch whose pooled values start at (row, col).
+// Writes the 2x2 max-pool of a 4x4 patch, whose pooled values begin at (row, col).
 void write_pooled_patch(const V (&y)[4][4], const WinogradOutput& out, int64_t n, int64_t row, int64_t col,
                         int64_t channel, int count) {
     using Place = decltype(V{} < V{});
@@ -74,7 +75,7 @@ void write_pooled_patch(const V (&y)[4][4], const WinogradOutput& out, int64_t n
             const int64_t at =
                 n * out.image_stride + (row + r) * out.row_stride + (col + c) * out.col_stride + channel;
             if (out.winner) {
-                if (out.relu) place = best <= 0 ? Place{} + relu_off : place;
+                if (out.relu) place = best <= 0 ? Place{} + no_winner : place;
                 store_winner<L, float>(out.winner + at, place, count);
             }
             store_part<L>(out.y + at, out.relu ? relu(best) : best, count);
@@ -82,9 +83,10 @@ void write_pooled_patch(const V (&y)[4][4], const WinogradOutput& out, int64_t n
     }
 }
 
-class Runner {
+class WinogradMap {
   public:
-    Runner(const Correlation<float>& c, const WinogradFilters& filters, const WinogradOutput& out)
+    WinogradMap(const Correlation<float>& c, const WinogradFilters& filters, const WinogradOutput& out,
+                Scratch& scratch)
         : c_(c),
           filters_(filters),
           out_(out),
@@ -92,10 +94,10 @@ class Runner {
           depth_((c.C + L - 1) / L * L),
           source_plane_(rows_.tiles() * depth_ + L),
           product_plane_(rows_.tiles() * filters.padded + L) {
-        int64_t* offset = scratch<int64_t>(Slot::shared_offsets, c.C);
+        int64_t* offset = scratch.take<int64_t>(c.C);
         for (int64_t i = 0; i < c.C; ++i) offset[i] = i;
         offset_ = offset;
-        float* zeros = scratch<float>(Slot::shared_partials, 2 * L);
+        float* zeros = scratch.take<float>(2 * L);
         std::fill_n(zeros, 2 * L, 0.0f);
         zeros_ = zeros;
     }
@@ -115,10 +117,11 @@ class Runner {
     }
 
   private:
-    // Tile rows [from, to); whether all results are finite.
+    // Computes the rows [from, to) of tiles; returns whether all results are finite.
     bool block(int64_t from, int64_t to) const {
-        float* sources = scratch<float>(Slot::lists, winograd_planes * source_plane_);
-        float* products = scratch<float>(Slot::map, winograd_planes * product_plane_);
+        Scratch own;
+        float* sources = own.take<float>(winograd_planes * source_plane_);
+        float* products = own.take<float>(winograd_planes * product_plane_);
         for (int64_t row = from; row < to; ++row)
             read_row(row, sources + (row - from) * rows_.across * depth_);
         for (int64_t p = 0; p < winograd_planes; ++p) {
@@ -138,7 +141,8 @@ class Runner {
     void read_row(int64_t row, float* to) const {
         const int64_t n = row / rows_.down, width = 4 * rows_.across + 2;
         const int64_t h0 = row % rows_.down * 4 + c_.h.lowest(), w0 = c_.w.lowest();
-        float* copy = scratch<float>(Slot::image, 6 * width * c_.C);
+        Scratch own;
+        float* copy = own.take<float>(6 * width * c_.C);
         read_window(c_, n, h0, h0 + 6, w0, w0 + width, copy);
         for (int64_t t = 0; t < rows_.across; ++t) {
             for (int64_t c = 0; c < c_.C; c += L) {
@@ -162,7 +166,7 @@ class Runner {
         }
     }
 
-    // sum stays 0 as long as all results are finite.
+    // Writes one row of tiles.  `sum` stays 0 as long as all results are finite.
     void write_row(int64_t row, const float* products, V& sum) const {
         const int64_t n = row / rows_.down, r = row % rows_.down * (out_.pooled ? 2 : 4);
         for (int64_t t = 0; t < rows_.across; ++t) {
@@ -233,7 +237,8 @@ TileRows::TileRows(const Correlation<float>& c)
 
 namespace {
 
-// The window of a max-pool's gradient: each value goes to its window's winner.
+// Copies a window of the gradient at full size, where each value of a 2x2 max-pool's gradient goes to its
+// winner.
 void unpool_window(const float* dy, const uint8_t* winner, int64_t H, int64_t W, int64_t C, int64_t h0,
                    int64_t h1, int64_t w0, int64_t w1, float* out) {
     for (int64_t h = h0; h < h1; ++h) {
@@ -262,27 +267,9 @@ void read_window(const Correlation<float>& c, int64_t n, int64_t h0, int64_t h1,
     copy_window(c.source + image, c.mask ? c.mask + image : nullptr, c.H, c.W, c.C, h0, h1, w0, w1, out);
 }
 
-bool winograd_pays(const Correlation<float>& c, double share) {
-    if (c.h.count != 3 || c.w.count != 3 || c.h.stride != 1 || c.w.stride != 1 || c.groups != 1)
-        return false;
-    if (std::abs(c.h.step) != 1 || std::abs(c.w.step) != 1) return false;
-    if (c.C < 16 || c.F < 16) return false;
-    // Vector operations of both ways.  What the transforms of a vector of filters take weighs where tiles
-    // are few, and more so once their planes leave the caches.
-    constexpr double source_cost = 200, result_cost = 200, filter_cost = 350, cost_per_byte = 4.6e-6 * L,
-                     gain = 1.25;
-    const double in = static_cast<double>((c.C + L - 1) / L), out = static_cast<double>((c.F + L - 1) / L);
-    const double tiles = static_cast<double>(c.N * ((c.rows + 3) / 4) * ((c.cols + 3) / 4));
-    const double depth = static_cast<double>(c.C), pixels = static_cast<double>(c.N * c.rows * c.cols);
-    const double plane_bytes = winograd_planes * sizeof(float) * depth * out * L;
-    const double filters = (filter_cost + cost_per_byte * plane_bytes) * depth * out;
-    return gain *
-               (tiles * (winograd_planes * depth * out + source_cost * in + result_cost * out) + filters) <
-           share * 9 * pixels * depth * out;
-}
-
 bool winograd(const Correlation<float>& c, const WinogradFilters& filters, const WinogradOutput& out) {
-    return Runner(c, filters, out).run();
+    Scratch scratch;
+    return WinogradMap(c, filters, out, scratch).run();
 }
 
 }  // namespace minicnn

@@ -1,7 +1,7 @@
-// The gradient to 3x3 filters by Winograd's F(3x3, 4x4): the same 36 planes of x as in the forward pass,
-// times planes of the gradient's 4x4 tiles, summed over all tiles, and one transform back for each filter
-// at the end. Fused: padding into the copy of x; ReLU mask or the max-pool's winners into that of the
-// gradient.
+// The gradient to 3x3 filters by Winograd's F(3x3, 4x4).  The 36 planes of x are those of the forward
+// pass; they are multiplied by 36 planes of the gradient's 4x4 tiles and summed over all tiles.  At the
+// end each filter is transformed back once.
+// Fused: padding into the copy of x; ReLU mask or the max-pool's winners into the copy of the gradient.
 #include <atomic>
 
 #include "../core/elementwise.h"
@@ -14,7 +14,7 @@ namespace {
 constexpr int L = lanes<float>;
 using V = Vec<float, L>;
 
-// 3 G g for a column of four values; see winograd_filter_column.
+// 3 G g for a column of four values, as winograd_filter_column has it for three.
 MINICNN_INLINE void gradient_column(const V (&g)[4], V (&u)[6]) {
     const V even = g[0] + g[2], odd = g[1] + g[3];
     const V even2 = g[0] * 0.125f + g[2] * 0.5f, odd2 = g[1] * 0.25f + g[3];
@@ -34,7 +34,7 @@ MINICNN_INLINE void tap_column(const V (&m)[6], V (&y)[3]) {
     y[2] = s1 + 4 * s2 + m[5];
 }
 
-// One 4x4 patch of L channels of the gradient into the 36 planes.
+// Transforms one 4x4 patch of a vector of channels of the gradient into the 36 planes.
 void transform_gradient(const float* patch, int64_t row_stride, int64_t col_stride, float* planes,
                         int64_t plane) {
     V half[6][4];
@@ -54,13 +54,14 @@ void transform_gradient(const float* patch, int64_t row_stride, int64_t col_stri
     });
 }
 
-// Tiles of some rows at a time: first both sides' planes of all of them, then the products of each plane,
-// so that every patch is transformed once and a sum is read and written once for many tiles.
-// Small sums: a fixed number of chunks of the batch with sums of their own, each on one thread, whose
-// planes stay in its cache.  Large ones: one sum, and the threads share the rows, then the planes.
-class Runner {
+// Takes some rows of tiles at a time: first the planes of both sides for all of them, then the products
+// of each plane.  So every patch is transformed once, and a sum is read and written once for many tiles.
+// Where the sums are small, the batch is cut into a fixed number of chunks with sums of their own; each
+// is computed by one thread, whose planes stay in its cache.  Where they are large, there is one sum, and
+// the threads share first the rows and then the planes.
+class WinogradWeight {
   public:
-    Runner(const Correlation<float>& x, const Correlation<float>& dy)
+    WinogradWeight(const Correlation<float>& x, const Correlation<float>& dy, Scratch& scratch)
         : x_(x),
           dy_(dy),
           rows_(x),
@@ -74,10 +75,10 @@ class Runner {
           gradient_step_(odd_lines(x.F)),
           source_plane_(held_ * rows_.across * blocks_ * block_ + L),
           gradient_plane_(held_ * rows_.across * gradient_step_ + L) {
-        int64_t* offset = scratch<int64_t>(Slot::shared_offsets, x.F);
+        int64_t* offset = scratch.take<int64_t>(x.F);
         for (int64_t i = 0; i < x.F; ++i) offset[i] = i;
         offset_ = offset;
-        sums_ = scratch<float>(Slot::shared_partials, chunks_ * size_);
+        sums_ = scratch.take<float>(chunks_ * size_);
     }
 
     bool run(float* dw) const {
@@ -85,13 +86,16 @@ class Runner {
             auto together = [](int64_t count, double flops, const auto& f) {
                 parallel_for(0, count, grain_for(flops), f);
             };
-            sum_rows(0, rows_.total, planes(Slot::shared_map), sums_, together);
+            Scratch scratch;
+            sum_rows(0, rows_.total, planes(scratch), sums_, together);
         } else {
             auto alone = [](int64_t count, double, const auto& f) { f(0, count); };
             parallel_for(0, chunks_, 1, [&](int64_t first, int64_t last) {
+                Scratch own;
+                const Planes held = planes(own);
                 for (int64_t i = first; i < last; ++i) {
-                    sum_rows(rows_.total * i / chunks_, rows_.total * (i + 1) / chunks_,
-                             planes(Slot::lists), sums_ + i * size_, alone);
+                    sum_rows(rows_.total * i / chunks_, rows_.total * (i + 1) / chunks_, held,
+                             sums_ + i * size_, alone);
                 }
             });
         }
@@ -106,40 +110,43 @@ class Runner {
     }
 
   private:
-    // Nothing depends on the number of threads, so there are enough chunks for many, or one.
+    // The number of chunks must not depend on the number of threads: it is enough for many threads, or 1.
     static int64_t count_chunks(int64_t size, const TileRows& rows) {
         constexpr int64_t chunks = 16, most_bytes = 4 << 20, least_tiles = 32;
         const bool small = chunks * size * static_cast<int64_t>(sizeof(float)) <= most_bytes;
         return small && rows.total * rows.across >= chunks * least_tiles && rows.total >= chunks ? chunks
                                                                                                  : 1;
     }
-    // So many rows that their planes are about as large as the sums, within bounds.
+    // How many rows of tiles are held at once: so many that their planes are about as large as the sums,
+    // within bounds.
     static int64_t rows_to_hold(const Correlation<float>& x, const TileRows& rows) {
         constexpr int64_t least_tiles = 128, most_bytes = 16 << 20;
         const int64_t tile_bytes = winograd_planes * (x.C + x.F) * static_cast<int64_t>(sizeof(float));
         const int64_t tiles = std::min(2 * x.C * x.F / (x.C + x.F), most_bytes / tile_bytes);
         return std::clamp<int64_t>(std::max(tiles, least_tiles) / rows.across, 1, rows.total);
     }
-    // At least so many values, in an odd number of cache lines: rows that follow each other then spread
+    // Rounds a row of values up to an odd number of cache lines: rows that follow each other then spread
     // over all sets of the cache.
     static int64_t odd_lines(int64_t values) {
         constexpr int64_t line = 64 / sizeof(float);
-        return ((values + line - 1) / line | 1) * line;
+        const int64_t lines = (values + line - 1) / line;
+        return (lines % 2 == 0 ? lines + 1 : lines) * line;
     }
 
-    // The planes of the rows held.  Of x: plane, block of channels, [tile][lane]; of dy: plane, [tile][f].
+    // The planes of the rows held: [plane][block of channels][tile][lane] of x, and [plane][tile][f] of
+    // dy.
     struct Planes {
         float *sources, *gradients;
     };
-    Planes planes(Slot slot) const {
-        float* p = scratch<float>(slot, winograd_planes * (source_plane_ + gradient_plane_));
+    Planes planes(Scratch& scratch) const {
+        float* p = scratch.take<float>(winograd_planes * (source_plane_ + gradient_plane_));
         return {p, p + winograd_planes * source_plane_};
     }
     int64_t source_block(int64_t block) const { return block * held_ * rows_.across * block_; }
-    // Sums: plane, block of channels, [f][lane].
+    // Where the sums of a plane and block begin; they are [plane][block of channels][f][lane].
     int64_t sum_block(int64_t p, int64_t block) const { return p * sum_plane_ + block * block_ * x_.F; }
 
-    // Sums over rows [begin, end); share(count, flops of one, f) calls f on pieces of [0, count).
+    // Sums over the rows [begin, end).  share(count, flops of one, f) calls f on pieces of [0, count).
     template <typename Share>
     void sum_rows(int64_t begin, int64_t end, const Planes& held, float* sums, const Share& share) const {
         const int64_t across = rows_.across;
@@ -164,12 +171,13 @@ class Runner {
     void read_row(int64_t row, int64_t tile, float* sources) const {
         const int64_t width = 4 * rows_.across + 2, h0 = row % rows_.down * 4 + x_.h.lowest(),
                       w0 = x_.w.lowest();
-        float* copy = scratch<float>(Slot::image, 6 * width * x_.C + 2 * L);
+        Scratch own;
+        float* copy = own.take<float>(6 * width * x_.C + 2 * L);
         read_window(x_, row / rows_.down, h0, h0 + 6, w0, w0 + width, copy);
         std::fill_n(copy + 6 * width * x_.C, 2 * L, 0.0f);
         for (int64_t t = 0; t < rows_.across; ++t) {
             for (int64_t c = 0; c < blocks_ * block_; c += L) {
-                // what lies behind the last channel counts for nothing
+                // After the last channel anything may be read, as it counts for nothing.
                 transform_source(copy + 4 * t * x_.C + std::min(c, x_.C), width * x_.C, x_.C,
                                  sources + source_block(c / block_) + (tile + t) * block_ + c % block_,
                                  source_plane_);
@@ -179,7 +187,8 @@ class Runner {
 
     void read_gradient_row(int64_t row, int64_t tile, float* gradients) const {
         const int64_t cols = 4 * rows_.across, F = x_.F, h0 = row % rows_.down * 4;
-        float* copy = scratch<float>(Slot::image, 4 * cols * F + 2 * L);
+        Scratch own;
+        float* copy = own.take<float>(4 * cols * F + 2 * L);
         read_window(dy_, row / rows_.down, h0, h0 + 4, 0, cols, copy);
         for (int64_t t = 0; t < rows_.across; ++t) {
             for (int64_t f = 0; f < F; f += L) {
@@ -198,7 +207,8 @@ class Runner {
         add_gradient(in, x_.F, width_, sums + sum_block(p, block));
     }
 
-    // The taps of a filter for a block of channels; whether all are finite.
+    // Transforms the sums of a filter for a block of channels back into taps; returns whether all are
+    // finite.
     bool transform_sums(int64_t block, int64_t f, float* dw) const {
         float bad = 0;
         const int64_t end = std::min((block + 1) * block_, x_.C);
@@ -233,7 +243,7 @@ class Runner {
     TileRows rows_;
     BlockWidth width_;
     int64_t block_, blocks_, sum_plane_, size_, chunks_;
-    int64_t held_;  // rows of tiles whose planes are held at once
+    int64_t held_;  // so many rows of tiles have their planes held at once
     int64_t gradient_step_, source_plane_, gradient_plane_;
     const int64_t* offset_;
     float* sums_;
@@ -241,8 +251,9 @@ class Runner {
 
 }  // namespace
 
-bool winograd_weight(const Correlation<float>& x, const Correlation<float>& dy, float* dw) {
-    return Runner(x, dy).run(dw);
+bool winograd_weight_sums(const Correlation<float>& x, const Correlation<float>& dy, float* dw) {
+    Scratch scratch;
+    return WinogradWeight(x, dy, scratch).run(dw);
 }
 
 }  // namespace minicnn

@@ -1,6 +1,8 @@
-// How the sums over a batch in a weight gradient are shared out: a fixed number of chunks of the batch,
-// each with a partial sum of its own that are added in order, times parts of the filters.  A large
-// gradient gets more parts of filters and fewer partial sums.  Nothing depends on the number of threads.
+// How the sums over a batch in a gradient to filters are shared out.  The batch is cut into a fixed
+// number of chunks, each with partial sums of its own, which are added in order at the end; the filters
+// are cut into parts.  A task is a chunk times a part.  A large gradient gets more parts and fewer
+// chunks, because each chunk needs memory for a whole gradient.  Nothing depends on the number of
+// threads.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +14,8 @@ struct BatchSplit {
     static constexpr std::int64_t tasks = 16;
     std::int64_t units, chunks, blocks, parts;
 
-    // units: bands of images, in order; blocks: of filters.
+    // `units` are what the batch is cut at: bands of images, in order.  `blocks` are what the filters are
+    // cut at.
     BatchSplit(std::int64_t units, std::int64_t blocks, std::int64_t gradient_bytes)
         : units(units), blocks(blocks) {
         constexpr std::int64_t partial_bytes = 4 << 20;

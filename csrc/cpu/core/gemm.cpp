@@ -1,15 +1,16 @@
-// Matrix products: b is packed in blocks of columns (or read in place where its rows are contiguous),
-// and blocks times groups of rows go through the register tiles.
+// Matrix products through the register tiles.  b is packed in blocks of columns, or read in place where
+// its rows are contiguous; a task is one block times a group of rows of a.
 // Fused: bias and ReLU.
 #include "gemm.h"
 
 #include "elementwise.h"
+#include "packing.h"
 #include "transpose.h"
 
 namespace minicnn {
 namespace {
 
-// Packs columns [j, j + count) of b, zero up to `width` lanes.
+// Packs the columns [j, j + count) of b, with zeros in the lanes up to `width`.
 template <typename T>
 void pack_columns(const Gemm<T>& m, int64_t j, int64_t count, int width, T* to) {
     const T* from = m.b + j * m.b_col;
@@ -27,15 +28,16 @@ void gemm(const Gemm<T>& m) {
     if (m.rows * m.cols == 0) return;
     constexpr int wide = block_lanes<T>(two_vectors);
     const int64_t blocks = (m.cols + wide - 1) / wide, padded = padded_lanes<T>(m.cols);
-    T* packed = scratch<T>(Slot::shared_weights, padded * (m.depth + 1));
+    Scratch scratch;
+    T* packed = scratch.take<T>(padded * (m.depth + 1));
     T* bias = packed + padded * m.depth;
     for (int64_t j = 0; j < padded; ++j) bias[j] = m.bias && j < m.cols ? m.bias[j] : T(0);
 
-    // Blocks read in place: contiguous rows, whole vectors.
+    // A block of b is read in place if its rows are contiguous and fill whole vectors.
     auto in_place = [&](int64_t j) {
         return m.b_col == 1 && m.cols - j >= block_lanes<T>(block_width<T>(m.cols - j));
     };
-    const int64_t first_packed = m.b_col == 1 ? blocks - 1 : 0;  // only the last one may not be whole
+    const int64_t first_packed = m.b_col == 1 ? blocks - 1 : 0;  // only the last block may be narrower
     parallel_for(first_packed, blocks, std::max<int64_t>(1, 65536 / (wide * m.depth + 1)),
                  [&](int64_t first, int64_t last) {
                      for (int64_t j = first * wide; j < std::min(last * wide, m.cols); j += wide) {
@@ -46,13 +48,14 @@ void gemm(const Gemm<T>& m) {
                      }
                  });
 
-    // A task is one block times a group of rows.
+    // The rows are cut into groups where there are few blocks, so that there are tasks for many threads.
     const int64_t groups =
         std::max<int64_t>(1, std::min<int64_t>((m.rows + 27) / 28, (64 + blocks - 1) / blocks));
     const double flops = 2.0 * static_cast<double>(m.rows) * wide * m.depth / static_cast<double>(groups);
     parallel_for(0, blocks * groups, grain_for(flops), [&](int64_t first, int64_t last) {
-        // each thread its own: fetching it from another core's cache takes longer
-        int64_t* offset = scratch<int64_t>(Slot::lists, m.depth);
+        // Each thread makes its own list: fetching one from another core's cache would take longer.
+        Scratch own;
+        int64_t* offset = own.take<int64_t>(m.depth);
         for (int64_t k = 0; k < m.depth; ++k) offset[k] = k * m.a_depth;
         for (int64_t task = first; task < last; ++task) {
             const int64_t j = task / groups * wide, group = task % groups;
@@ -110,18 +113,18 @@ void dot_products(const T* a, const T* b, const T* bias, T* c, int64_t rows, int
 }
 
 template <typename T>
-const T* masked_gradient(const T* dy, const T* relu_y, int64_t size) {
+const T* masked_gradient(const T* dy, const T* relu_y, int64_t size, Scratch& scratch) {
     if (!relu_y) return dy;
-    T* masked = scratch<T>(Slot::shared_partials, size);
+    T* masked = scratch.take<T>(size);
     parallel_for(0, size, 16384, [=](int64_t first, int64_t last) {
         for (int64_t i = first; i < last; ++i) masked[i] = relu_gradient(relu_y[i], dy[i]);
     });
     return masked;
 }
 
-#define INSTANTIATE(T)                                              \
-    template void gemm(const Gemm<T>&);                             \
-    template const T* masked_gradient(const T*, const T*, int64_t); \
+#define INSTANTIATE(T)                                                        \
+    template void gemm(const Gemm<T>&);                                       \
+    template const T* masked_gradient(const T*, const T*, int64_t, Scratch&); \
     template void dot_products(const T*, const T*, const T*, T*, int64_t, int64_t, int64_t, bool);
 INSTANTIATE(float)
 INSTANTIATE(double)

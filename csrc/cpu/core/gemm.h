@@ -1,13 +1,16 @@
-// Deterministic matrix products: every element is summed over the whole depth in order, whatever the
-// number of threads.
+// Matrix products whose elements are each summed over the whole depth in order, so that the result does
+// not depend on the number of threads.
 #pragma once
 
-#include "../conv2d/correlation.h"
+#include <cstdint>
+
+#include "scratch.h"
 
 namespace minicnn {
 
 // c (rows, cols) = a (rows, depth) @ b (depth, cols) + bias (cols), then ReLU if `relu`.
-// a is read at a[i*a_row + k*a_depth], b at b[k*b_depth + j*b_col]; c is row-major; bias may be nullptr.
+// Element (i, k) of a is a[i*a_row + k*a_depth], element (k, j) of b is b[k*b_depth + j*b_col]: so either
+// may be transposed.  c is row-major; bias may be nullptr.
 template <typename T>
 struct Gemm {
     const T* a;
@@ -23,18 +26,18 @@ struct Gemm {
 template <typename T>
 void gemm(const Gemm<T>& m);
 
-// Below this many rows, packing a transposed b costs more than it saves.
+// With fewer rows than this, packing a transposed b takes longer than the tiles save over dot products.
 constexpr std::int64_t rows_worth_packing = 8;
 
-// c (rows, cols) = a (rows, depth) @ b (cols, depth) transposed + bias: both operands are read along the
-// depth.
+// c (rows, cols) = a (rows, depth) @ b (cols, depth) transposed + bias, then ReLU if `relu`, as dot
+// products: both operands are read along the depth.
 template <typename T>
 void dot_products(const T* a, const T* b, const T* bias, T* c, std::int64_t rows, std::int64_t cols,
                   std::int64_t depth, bool relu);
 
-// dy where relu_y (or nullptr) is not <= 0, else 0: a gradient for a product that masks nothing itself, in
-// the scratch memory that sum_channels uses too.
+// dy where relu_y (or nullptr) is not <= 0, else 0: a gradient for a product that applies no mask itself.
+// It is dy where there is no mask, or lies in `scratch`.
 template <typename T>
-const T* masked_gradient(const T* dy, const T* relu_y, std::int64_t size);
+const T* masked_gradient(const T* dy, const T* relu_y, std::int64_t size, Scratch& scratch);
 
 }  // namespace minicnn

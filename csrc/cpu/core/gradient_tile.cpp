@@ -4,8 +4,8 @@
 namespace minicnn {
 namespace {
 
-// dst[k][lane] += sum over pixels of x[pixel + offset[k]] * dy[pixel][lane], k < KB.  CONSECUTIVE:
-// offset[k] is offset[0] + k.
+// dst[k][lane] += the sum over pixels of x[pixel + offset[k]] * dy[pixel][lane], for k < KB.  With
+// CONSECUTIVE, offset[k] is offset[0] + k, so that no offset need be read.
 template <int L, int NV, int KB, bool CONSECUTIVE, typename T>
 void gradient_tile(const GradientInput<T>& in, T* dst) {
     Vec<T, L> acc[KB][NV];
@@ -32,7 +32,7 @@ void gradient_tile(const GradientInput<T>& in, T* dst) {
 template <typename T>
 using GradientKernel = void (*)(const GradientInput<T>&, T*);
 
-// [consecutive][pairs - 1]
+// The kernels by [whether offsets are consecutive][number of pairs - 1].
 template <typename T>
 using GradientKernels = std::array<std::array<GradientKernel<T>, 14>, 2>;
 

@@ -1,6 +1,6 @@
-// Work sharing for every CPU kernel, declared once.  Kernels call parallel_for; who provides the
+// How every CPU kernel shares its work between threads.  Kernels call parallel_for; whoever provides the
 // threads (torch's pool in the module, std::thread in the sanitizer harness) defines run_on_threads.
-// Denormals are flushed to zero while a kernel works, and the thread's own setting is restored.
+// While a kernel works, denormal numbers count as zero; afterwards the thread has its own setting again.
 #pragma once
 
 #include <algorithm>
@@ -9,9 +9,10 @@
 
 namespace minicnn {
 
-// Both are defined by whoever links the kernels.  run_on_threads calls body(context, i) for each i < count
-// (count <= num_threads()), each call on a thread of its own where it can, the same one for the same i, and
-// returns when all have returned; an exception thrown by a body comes out of it.
+// Both are defined by whoever links the kernels.  run_on_threads calls body(context, i) for each i <
+// count, where count <= num_threads(), and returns when all calls have returned.  Each call has a thread
+// of its own if possible, and the same i has the same thread in every call.  An exception thrown by a
+// body comes out of it.
 int num_threads();
 void run_on_threads(int count, void (*body)(void*, int), void* context);
 
@@ -47,12 +48,20 @@ class FlushDenormals {
     Control saved_;
 };
 
-// Calls f(first, last) on consecutive pieces of [begin, end), each of exactly `grain` items but for
-// the last.  The pieces do not depend on the number of threads; which thread takes which piece does,
-// so a piece must write only what is its own.
+// How many tasks of so many multiplications and additions each make a piece of work that is worth waking a
+// thread for.
+inline std::int64_t grain_for(double flops_per_task) {
+    constexpr double worthwhile_flops = 5e5;
+    return static_cast<std::int64_t>(std::min(1e12, 1 + worthwhile_flops / std::max(1.0, flops_per_task)));
+}
+
+// Calls f(first, last) on consecutive pieces of [begin, end).  Each has exactly `grain` items, except the
+// last one, which may have fewer.  The pieces do not depend on the number of threads.  Which thread takes
+// which piece does, so a piece must write only what is its own.
 //
-// Each thread has a share of consecutive pieces, and helps with the others' when its own is done.  So a
-// thread mostly reads what it wrote in the operation before: other cores' caches can be far away.
+// Each thread has a share of consecutive pieces, and helps with the shares of others when its own is
+// done.  So a thread mostly reads what it wrote in the operation before: another core's cache can be far
+// away.
 template <typename F>
 void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain, const F& f) {
     const std::int64_t pieces = (end - begin + grain - 1) / grain;

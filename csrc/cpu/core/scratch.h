@@ -1,33 +1,39 @@
-// Scratch memory of the calling thread: a few aligned buffers that grow to the largest need and are
-// reused by every kernel.  A slot's content lasts until the same thread asks for the slot again.
+// Scratch memory: arrays that live as long as the Scratch object that they were taken from.
+//
+//     Scratch scratch;
+//     float* sums = scratch.take<float>(n);  // until `scratch` leaves its scope
+//
+// Each thread has a stack of memory of its own, and a Scratch is a mark on it: what is taken lies above the
+// mark, and the end of the object gives all of it back at once.  The memory itself stays with the thread,
+// so that once every kernel has run, taking allocates nothing.
+//
+// Objects of one thread nest, and only the innermost one may be taken from.  The calling thread of a
+// parallel_for works in its region, too: what it took before stays valid in there for all threads, and what
+// each thread takes in there must come from a Scratch made in there.
 #pragma once
 
 #include <cstddef>
-#include <memory>
-#include <new>
 
 namespace minicnn {
 
-// The shared slots are used by the thread that calls a kernel, the others inside parallel regions:
-// the calling thread works too, and must not overwrite what it shares.
-enum class Slot {
-    shared_weights,
-    shared_offsets,
-    shared_partials,
-    shared_map,
-    image,
-    map,
-    lists,
-    sums,
-    count
+class Scratch {
+  public:
+    Scratch();
+    ~Scratch();
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+
+    // n elements that hold anything, aligned to 64 bytes; the 64 bytes before and after them may be read.
+    template <typename T>
+    T* take(std::ptrdiff_t n) {
+        return static_cast<T*>(take_bytes(static_cast<std::size_t>(n) * sizeof(T)));
+    }
+
+  private:
+    void* take_bytes(std::size_t bytes);
+
+    Scratch* outer_;            // the object of this thread that this one lies in, or nullptr
+    std::size_t block_, used_;  // the mark: so many bytes of this block were taken before
 };
-
-void* scratch_bytes(Slot slot, std::size_t bytes);
-
-// At least n elements, aligned to 64 bytes, with 64 bytes before and after that may be read.
-template <typename T>
-T* scratch(Slot slot, std::ptrdiff_t n) {
-    return static_cast<T*>(scratch_bytes(slot, static_cast<std::size_t>(n) * sizeof(T)));
-}
 
 }  // namespace minicnn

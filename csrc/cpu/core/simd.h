@@ -1,6 +1,6 @@
-// Portable SIMD: GCC/Clang vector extensions of the widest register the target has, with loads,
-// stores, ReLU and compile-time loops.  No instruction set's intrinsics: the same source compiles
-// for AVX-512, AVX2, SSE2 and NEON.
+// Portable SIMD: vector extensions of GCC and Clang with the widest register that the target has, with
+// loads, stores, ReLU and compile-time loops.  No intrinsics of one instruction set are used, so that the
+// same source compiles for AVX-512, AVX2, SSE2 and NEON.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ constexpr int vector_bytes = 16, vector_registers = 32;
 constexpr int vector_bytes = 16, vector_registers = 16;
 #endif
 
-// Lanes of the widest vector of T.
+// How many lanes the widest vector of T has.
 template <typename T>
 constexpr int lanes = vector_bytes / static_cast<int>(sizeof(T));
 
@@ -45,7 +45,7 @@ MINICNN_INLINE void store(T* p, const V& v) {
     std::memcpy(p, &v, sizeof v);
 }
 
-// Stores the first `count` lanes, 0 < count <= L.
+// Stores the first `count` lanes, where 0 < count <= L.
 template <int L, typename T>
 MINICNN_INLINE void store_part(T* p, const Vec<T, L>& v, int count) {
     if (count == L) return store(p, v);
@@ -64,7 +64,7 @@ MINICNN_INLINE void store_part(T* p, const Vec<T, L>& v, int count) {
     if (count & 1) p[i] = lane[i];
 }
 
-// ReLU that keeps NaN.
+// ReLU, which keeps NaN.
 template <typename V>
 MINICNN_INLINE V relu(V v) {
     return v <= 0 ? V{} : v;
@@ -75,7 +75,7 @@ MINICNN_INLINE void unroll(F&& f, std::integer_sequence<int, I...>) {
     (f(std::integral_constant<int, I>{}), ...);
 }
 
-// f(0) ... f(N-1) with compile-time indices, so that arrays indexed by them live in registers.
+// Calls f(0) ... f(N-1) with compile-time indices, so that arrays indexed by them live in registers.
 template <int N, typename F>
 MINICNN_INLINE void unroll(F&& f) {
     unroll(f, std::make_integer_sequence<int, N>{});

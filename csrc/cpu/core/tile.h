@@ -1,5 +1,5 @@
-// The register tile of the convolution engine and of GEMM: a few output pixels times a block of
-// output channels, accumulated in registers over the whole depth.
+// The register tile of convolution's direct sums and of matrix products: a few pixels (or rows) times a
+// block of output channels, summed in registers over the whole depth.
 // Fused: bias, ReLU, and 2x2 max-pooling with its winners, all before the tile leaves the registers.
 #pragma once
 
@@ -7,13 +7,17 @@
 #include <array>
 #include <cstdint>
 
-#include "../../conv2d_ops.h"
 #include "simd.h"
 
 namespace minicnn {
 
-// sum(row, col, lane) = bias[lane] + sum over k of a[row*row_stride + col*col_stride + offset[k]] * b[k*ldb
-// + lane]
+// A winner is the number of its cell in a 2x2 window, 0 to 3 in row-major order, or this where ReLU
+// switched the value off.
+constexpr std::uint8_t no_winner = 255;
+
+// What a tile sums:
+// sum(row, col, lane) = bias[lane] + sum over k of a[row*row_stride + col*col_stride + offset[k]] *
+// b[k*ldb + lane]
 template <typename T>
 struct TileInput {
     const T* a;
@@ -22,23 +26,24 @@ struct TileInput {
     std::int64_t depth;
     const T* b;
     std::int64_t ldb;
-    const T* bias;  // a whole block; never nullptr
+    const T* bias;  // as wide as the block; never nullptr
 };
 
-// y[row*row_stride + col*col_stride + lane] for the first `channels` lanes; a pooled tile has one row.
+// Where it goes: y[row*row_stride + col*col_stride + lane] for the first `channels` lanes.  A pooled tile
+// has one row of results.
 template <typename T>
 struct TileOutput {
     T* y;
     std::int64_t row_stride, col_stride;
     int channels;
     bool relu;
-    std::uint8_t* winner;  // pooled tiles; laid out as y, or nullptr
+    std::uint8_t* winner;  // of pooled tiles, with the strides of y; may be nullptr
 };
 
 template <typename T>
 using TileKernel = void (*)(const TileInput<T>&, const TileOutput<T>&);
 
-// A block of output channels is 2 vectors, 1 vector, or half a vector wide.
+// A block of output channels is two vectors wide, one vector, or half a vector.
 enum BlockWidth { two_vectors, one_vector, half_vector };
 
 template <typename T>
@@ -46,7 +51,7 @@ constexpr int block_lanes(BlockWidth width) {
     return width == two_vectors ? 2 * lanes<T> : width == one_vector ? lanes<T> : lanes<T> / 2;
 }
 
-// The block that suits `channels` remaining output channels.
+// The width of the next block where so many output channels are left.
 template <typename T>
 BlockWidth block_width(std::int64_t channels) {
     if (channels > lanes<T>) return two_vectors;
@@ -92,7 +97,7 @@ void plain_tile(const TileInput<T>& in, const TileOutput<T>& out) {
     });
 }
 
-// Keeps the larger of `best` and v; the first of equals, the last of NaN.
+// Keeps the larger of `best` and v.  Of equal values the first stays, of several NaN the last.
 template <typename V, typename I>
 MINICNN_INLINE void take_larger(V& best, I& place, V v, int v_place) {
     const auto wins = (v > best) | (v != v);
@@ -106,7 +111,7 @@ MINICNN_INLINE void store_winner(std::uint8_t* winner, decltype(Vec<T, L>{} < Ve
     store_part<L>(winner, __builtin_convertvector(place, Vec<std::uint8_t, L>), count);
 }
 
-// 2x2 max-pool of a tile of two rows.
+// The 2x2 max-pool of a tile of two rows.
 template <int L, int NV, int COLS, typename T>
 void pooled_tile(const TileInput<T>& in, const TileOutput<T>& out) {
     using Place = decltype(Vec<T, L>{} < Vec<T, L>{});
@@ -122,7 +127,7 @@ void pooled_tile(const TileInput<T>& in, const TileOutput<T>& out) {
             take_larger(best, place, acc[COLS + 2 * c + 1][v], 3);
             const int count = std::min(L, out.channels - v * L);
             if (out.winner) {
-                if (out.relu) place = best <= 0 ? Place{} + relu_off : place;
+                if (out.relu) place = best <= 0 ? Place{} + no_winner : place;
                 store_winner<L, T>(out.winner + c * out.col_stride + v * L, place, count);
             }
             store_part<L>(out.y + c * out.col_stride + v * L, out.relu ? relu(best) : best, count);
@@ -130,7 +135,7 @@ void pooled_tile(const TileInput<T>& in, const TileOutput<T>& out) {
     });
 }
 
-// Most columns of a tile whose accumulators, operands and one temporary fit the registers.
+// The most columns of a tile for which sums, operands and one temporary value still fit the registers.
 constexpr int plain_cols(int vectors) { return vector_registers >= 32 ? 14 : vectors == 2 ? 6 : 12; }
 constexpr int pooled_cols(int vectors) {
     return vector_registers >= 32 ? (vectors == 2 ? 6 : 14) : (vectors == 2 ? 2 : 6);
@@ -141,11 +146,12 @@ struct TileKernels {
     std::array<TileKernel<T>, 14> plain{}, pooled{};  // [columns - 1]; nullptr where there is none
 };
 
-// The kernels of one block width.
+// The kernels for blocks of this width.
 template <typename T>
 const TileKernels<T>& tile_kernels(BlockWidth width);
 
-// The columns [0, cols) of one row in tiles of nearly equal width, each a multiple of `unit`.
+// Cuts the columns [0, cols) of a row into tiles of nearly equal width, each a multiple of `unit` and at
+// most `most`, and calls f(kernel for that width, first column) for each.
 template <typename Kernels, typename F>
 void for_each_tile(const Kernels& kernels, std::int64_t cols, std::int64_t most, std::int64_t unit,
                    const F& f) {

@@ -1,4 +1,5 @@
-// Transposes of small blocks in registers, for packing an operand whose lanes lie apart in memory.
+// Transposes of small blocks in registers, for packing an operand whose lanes are not next to each other
+// in memory.
 #pragma once
 
 #include <algorithm>
@@ -7,8 +8,8 @@
 
 namespace minicnn {
 
-// One of log2(L) steps: exchanges the lanes of a whose number has the bit `step` with those of b without
-// it.
+// One of the log2(L) steps of a transpose: exchanges the lanes of a whose number has the bit `step` with
+// the lanes of b whose number has not.
 template <int step, typename V, int... lane>
 MINICNN_INLINE void exchange(V& a, V& b, std::integer_sequence<int, lane...>) {
     constexpr int L = sizeof...(lane);
@@ -33,7 +34,7 @@ MINICNN_INLINE void transpose(V (&v)[L]) {
     if constexpr (step > 1) transpose<L, step / 2>(v);
 }
 
-// to[k*ldt + l] = from[l*ldf + k] for l < count and 0 for count <= l < L, k < depth.
+// For k < depth: to[k*ldt + l] = from[l*ldf + k] where l < count, and 0 where count <= l < L.
 template <int L, typename T>
 void pack_transposed(const T* from, std::int64_t ldf, std::int64_t count, std::int64_t depth, T* to,
                      std::int64_t ldt) {
@@ -51,7 +52,7 @@ void pack_transposed(const T* from, std::int64_t ldf, std::int64_t count, std::i
     }
 }
 
-// The same for a block of `width` lanes: some vectors, or half of one.
+// The same for a block of `width` lanes: one or two vectors, or half of one.
 template <typename T>
 void pack_block(const T* from, std::int64_t ldf, std::int64_t count, std::int64_t depth, T* to, int width) {
     if (width < lanes<T>) return pack_transposed<lanes<T> / 2>(from, ldf, count, depth, to, width);

@@ -1,30 +1,33 @@
-// A tile of outputs in registers; each pixel is loaded once for all taps of a filter's row that read it,
-// from where it lies.
-#include "depthwise_runs.h"
+// A tile of outputs in registers.  Each pixel is loaded once, in place, for all taps of a filter's row
+// that read it.
+#include "depthwise_tiles.h"
 
 #include <algorithm>
 #include <array>
 
-#include "correlation.h"
+#include "../core/parallel.h"
+#include "../core/scratch.h"
+#include "../core/tile.h"
+#include "depthwise.h"
 
 namespace minicnn {
 namespace {
 
 constexpr int L = lanes<float>;
 
-// A row of outputs, with the pixels that it reads: [row of the filter][column].
-struct Row {
+// A row of outputs, with the pixels that it reads as [row of the filter][column].
+struct OutputRow {
     const float* const* pixels;
     int64_t columns, KH, C;
-    const float *values, *bias;  // bias or nullptr
+    const float *values, *bias;  // bias may be nullptr
     float* y;
     bool relu;
 };
 
-// The outputs [first, first + COUNT), filters RUN wide; of the channels, the last L may overlap those
-// before.
+// Computes the outputs [first, first + COUNT) for filters RUN wide at a stride of STEP.  The last vector
+// of channels may overlap the one before.
 template <int RUN, int STEP, int COUNT>
-void sum_tile(const Row& row, int64_t first) {
+void sum_tile(const OutputRow& row, int64_t first) {
     const int64_t C = row.C;
     for (int64_t c = 0; c < C; c += L) {
         const int64_t channel = std::min(c, C - L);
@@ -55,26 +58,23 @@ void sum_tile(const Row& row, int64_t first) {
 }
 
 constexpr int most_outputs = 8;
-using Kernels = std::array<void (*)(const Row&, int64_t), most_outputs>;  // [outputs - 1]
+using Kernels =
+    std::array<void (*)(const OutputRow&, int64_t), most_outputs>;  // by [number of outputs - 1]
 
 template <int RUN, int STEP, int... I>
 constexpr Kernels kernels_of(std::integer_sequence<int, I...>) {
     return {sum_tile<RUN, STEP, I + 1>...};
 }
 
+// The kernels for filters RUN wide at a stride of 1 or 2.
 template <int RUN>
-const Kernels* kernels_for(int64_t stride) {
+const Kernels& kernels_for(int64_t stride) {
     constexpr std::make_integer_sequence<int, most_outputs> outputs;
     static constexpr Kernels kernels[2] = {kernels_of<RUN, 1>(outputs), kernels_of<RUN, 2>(outputs)};
-    return stride <= 2 ? &kernels[stride - 1] : nullptr;
+    return kernels[stride - 1];
 }
 
-const Kernels* kernels_for(const ConvParams& p) {
-    if (p.C < L || p.dil_w != 1) return nullptr;
-    return p.KW == 3 ? kernels_for<3>(p.stride_w) : p.KW == 5 ? kernels_for<5>(p.stride_w) : nullptr;
-}
-
-// The pixels that row i of image n reads.  Padding is read too: 0 * NaN is NaN.
+// Sets the pixels that row i of image n reads.  Padding is multiplied with too, because 0 * NaN is NaN.
 void set_pixels(const ConvParams& p, const float* x, const float* zeros, int64_t n, int64_t i,
                 int64_t columns, const float** pixels) {
     const int64_t from = std::min(p.pad_w, columns), to = std::clamp(p.W + p.pad_w, from, columns);
@@ -89,23 +89,24 @@ void set_pixels(const ConvParams& p, const float* x, const float* zeros, int64_t
 
 }  // namespace
 
-bool depthwise_runs(const float* x, const float* values, const float* bias, float* y, const ConvParams& p,
-                    bool relu) {
-    const Kernels* kernels = kernels_for(p);
-    if (!kernels) return false;
-    float* zeros = scratch<float>(Slot::shared_map, p.C);
+void depthwise_tiles_forward(const float* x, const float* weight, const float* bias, float* y,
+                             const ConvParams& p, bool relu) {
+    const Kernels& kernels = p.KW == 3 ? kernels_for<3>(p.stride_w) : kernels_for<5>(p.stride_w);
+    Scratch scratch;
+    const float* values = taps_first(weight, p, scratch);
+    float* zeros = scratch.take<float>(p.C);
     std::fill_n(zeros, p.C, 0.0f);
     const int64_t columns = (p.OW - 1) * p.stride_w + p.KW;
     const double flops = 2.0 * static_cast<double>(p.OW * p.C * p.KH * p.KW);
     parallel_for(0, p.N * p.OH, grain_for(flops), [&](int64_t first, int64_t last) {
-        const float** pixels = scratch<const float*>(Slot::sums, p.KH * columns);
+        Scratch own;
+        const float** pixels = own.take<const float*>(p.KH * columns);
         for (int64_t i = first; i < last; ++i) {
             set_pixels(p, x, zeros, i / p.OH, i % p.OH, columns, pixels);
-            const Row row{pixels, columns, p.KH, p.C, values, bias, y + i * p.OW * p.C, relu};
-            for_each_tile(*kernels, p.OW, most_outputs, 1, [&](auto sum, int64_t j) { sum(row, j); });
+            const OutputRow row{pixels, columns, p.KH, p.C, values, bias, y + i * p.OW * p.C, relu};
+            for_each_tile(kernels, p.OW, most_outputs, 1, [&](auto sum, int64_t j) { sum(row, j); });
         }
     });
-    return true;
 }
 
 }  // namespace minicnn

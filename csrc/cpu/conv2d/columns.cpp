@@ -1,23 +1,24 @@
-// im2col and one matrix product for each pass of a convolution: y = columns w^T, columns' = dy w, and
-// dw = dy^T columns.  A batch goes through in parts, so that the matrix stays bounded.
-#include "conv2d_columns.h"
+// Convolution by columns: im2col and one matrix product for each pass.  With the columns as a matrix
+// (windows, values of a window), y = columns @ weight.T, the gradient to the columns = dy @ weight, and
+// dw = dy.T @ columns.
+// The forward pass and the gradient to the input take a batch in parts, so that the matrix stays small.
+#include "columns.h"
+
+#include <algorithm>
 
 #include "../core/gemm.h"
+#include "../core/parallel.h"
+#include "../core/scratch.h"
+#include "route.h"
 
 namespace minicnn {
 namespace {
 
-constexpr int64_t matrix_bytes = 8 << 20;
-
 int64_t depth_of(const ConvParams& p) { return p.KH * p.KW * p.C; }
 int64_t pixels_of(const ConvParams& p) { return p.OH * p.OW; }
 
-// Images whose columns fit the matrix.
-int64_t images_at_once(const ConvParams& p, int64_t bytes_per_value) {
-    return matrix_bytes / (pixels_of(p) * depth_of(p) * bytes_per_value);
-}
-
-// Calls f(tap, pixel of the image, or -1 in the padding) for every tap of the window at (row, col).
+// Calls f(tap, pixel) for every tap of the window at (row, col); `pixel` is its number in the image, or
+// -1 in the padding.
 template <typename F>
 void for_each_tap(const ConvParams& p, int64_t row, int64_t col, const F& f) {
     for (int64_t u = 0; u < p.KH; ++u) {
@@ -29,7 +30,8 @@ void for_each_tap(const ConvParams& p, int64_t row, int64_t col, const F& f) {
     }
 }
 
-// columns[image, row, col][u, v, c] = x[image, row*stride - pad + u*dilation, ...][c], 0 in the padding
+// columns[image, row, col][u, v, c] = the value that tap (u, v) of the window reads in channel c, which
+// is 0 in the padding.
 template <typename T>
 void to_columns(const T* x, T* columns, int64_t images, const ConvParams& p) {
     const int64_t pixels = pixels_of(p), depth = depth_of(p);
@@ -48,7 +50,7 @@ void to_columns(const T* x, T* columns, int64_t images, const ConvParams& p) {
     });
 }
 
-// dx = the sum of the columns that were copied from each pixel, in the order of the windows.
+// dx = the sum of the columns' values that were copied from each pixel, in the order of the windows.
 template <typename T>
 void add_columns(const T* columns, T* dx, int64_t images, const ConvParams& p) {
     const int64_t pixels = pixels_of(p), depth = depth_of(p), size = p.H * p.W * p.C;
@@ -72,31 +74,13 @@ void add_columns(const T* columns, T* dx, int64_t images, const ConvParams& p) {
 
 }  // namespace
 
-// Register tiles of rows shorter than this wait for their own sums.
-constexpr int64_t short_row = 3;
-
-bool columns_forward_pays(const ConvParams& p, int64_t bytes_per_value) {
-    return p.groups == 1 && p.OW <= short_row && p.F >= 32 && p.C >= 8 &&
-           images_at_once(p, bytes_per_value) > 0;
-}
-
-bool columns_data_pays(const ConvParams& p, int64_t bytes_per_value) {
-    // A direct sum over the input's pixels multiplies by padding where the output is the smaller map.
-    return p.groups == 1 && p.C >= 8 && p.F >= 16 && images_at_once(p, bytes_per_value) > 0 &&
-           (p.W <= short_row || 2 * p.H * p.W > 3 * p.stride_h * p.stride_w * p.OH * p.OW);
-}
-
-bool columns_weight_pays(const ConvParams& p, int64_t bytes_per_value) {
-    return p.groups == 1 && p.OW <= short_row && p.C >= 8 && p.F >= 16 &&
-           p.N <= images_at_once(p, bytes_per_value);
-}
-
 template <typename T>
 void columns_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu) {
-    const int64_t most = images_at_once(p, sizeof(T)), pixels = pixels_of(p), depth = depth_of(p);
+    Scratch scratch;
+    const int64_t most = images_in_columns(p, sizeof(T)), pixels = pixels_of(p), depth = depth_of(p);
+    T* columns = scratch.take<T>(std::min(most, p.N) * pixels * depth);
     for (int64_t n = 0; n < p.N; n += most) {
         const int64_t images = std::min(most, p.N - n);
-        T* columns = scratch<T>(Slot::shared_map, images * pixels * depth);
         to_columns(x + n * p.H * p.W * p.C, columns, images, p);
         gemm<T>({columns, depth, 1, weight, 1, depth, bias, y + n * pixels * p.F, images * pixels, p.F,
                  depth, relu});
@@ -105,11 +89,12 @@ void columns_forward(const T* x, const T* weight, const T* bias, T* y, const Con
 
 template <typename T>
 void columns_backward_data(const T* dy, const T* relu_y, const T* weight, T* dx, const ConvParams& p) {
-    dy = masked_gradient(dy, relu_y, p.N * pixels_of(p) * p.F);
-    const int64_t most = images_at_once(p, sizeof(T)), pixels = pixels_of(p), depth = depth_of(p);
+    Scratch scratch;
+    dy = masked_gradient(dy, relu_y, p.N * pixels_of(p) * p.F, scratch);
+    const int64_t most = images_in_columns(p, sizeof(T)), pixels = pixels_of(p), depth = depth_of(p);
+    T* columns = scratch.take<T>(std::min(most, p.N) * pixels * depth);
     for (int64_t n = 0; n < p.N; n += most) {
         const int64_t images = std::min(most, p.N - n);
-        T* columns = scratch<T>(Slot::shared_map, images * pixels * depth);
         gemm<T>({dy + n * pixels * p.F, p.F, 1, weight, depth, 1, nullptr, columns, images * pixels, depth,
                  p.F, false});
         add_columns(columns, dx + n * p.H * p.W * p.C, images, p);
@@ -118,9 +103,10 @@ void columns_backward_data(const T* dy, const T* relu_y, const T* weight, T* dx,
 
 template <typename T>
 void columns_backward_weight(const T* dy, const T* relu_y, const T* x, T* dw, const ConvParams& p) {
-    dy = masked_gradient(dy, relu_y, p.N * pixels_of(p) * p.F);
+    Scratch scratch;
+    dy = masked_gradient(dy, relu_y, p.N * pixels_of(p) * p.F, scratch);
     const int64_t rows = p.N * pixels_of(p), depth = depth_of(p);
-    T* columns = scratch<T>(Slot::shared_map, rows * depth);
+    T* columns = scratch.take<T>(rows * depth);
     to_columns(x, columns, p.N, p);
     gemm<T>({dy, 1, p.F, columns, depth, 1, nullptr, dw, p.F, depth, rows, false});
 }

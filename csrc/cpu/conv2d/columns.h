@@ -1,15 +1,11 @@
-// Convolution by columns: every window of the image copied into a row of a matrix (im2col), and one matrix
-// product.  For small maps, whose rows of pixels are too short for the register tiles of correlation.h.
+// Convolution by columns (im2col): every window of the image is copied into a row of a matrix, and the
+// pass is one matrix product.  This serves small maps, whose rows of pixels are too short for the
+// register tiles of direct.h.
 #pragma once
 
 #include "../../conv2d_ops.h"
 
 namespace minicnn {
-
-// Whether the pass is faster this way, and its matrix small enough.
-bool columns_forward_pays(const ConvParams& p, std::int64_t bytes_per_value);
-bool columns_data_pays(const ConvParams& p, std::int64_t bytes_per_value);
-bool columns_weight_pays(const ConvParams& p, std::int64_t bytes_per_value);
 
 // Arguments as in conv2d_forward and conv2d_backward.
 template <typename T>

@@ -1,16 +1,19 @@
-// The gradient of a convolution to its filters: register tiles of (tap, channel) times filters,
-// accumulated over the pixels of a band; partial sums over fixed chunks of the batch, added in order.
+// The gradient to the filters by direct sums: register tiles of (tap, channel) times filters, summed over
+// the pixels of a band.  The batch is cut into a fixed number of chunks, whose partial sums are added in
+// order.
 // Fused: zero padding and ReLU mask into the copies that the tiles read.
-#include "conv2d_weight.h"
+#include "direct_weight.h"
 
 #include "../core/batch_split.h"
+#include "../core/finite.h"
 #include "../core/gradient_tile.h"
 #include "correlation.h"
+#include "window.h"
 
 namespace minicnn {
 namespace {
 
-// to = from where the mask (or nullptr) is not <= 0, else 0.
+// to = from, with 0 where the mask (or nullptr) is <= 0.
 template <typename T>
 void copy_masked(const T* from, const T* mask, T* to, int64_t count) {
     constexpr int L = lanes<T>;
@@ -19,14 +22,14 @@ void copy_masked(const T* from, const T* mask, T* to, int64_t count) {
         store(to + i, load<L>(mask + i) <= 0 ? Vec<T, L>{} : load<L>(from + i));
     }
     for (; mask && i < count; ++i) {
-        const T choice[2] = {from[i], T(0)};  // indexed, as a branch here is hard to foretell
+        const T choice[2] = {from[i], T(0)};  // an index, because a branch on it could not be predicted
         to[i] = choice[mask[i] <= 0];
     }
     for (; i < count; ++i) to[i] = from[i];
 }
 
-// The four cells of a pooled gradient's window, `right` and `below` apart: the winner's gets it, the others
-// 0.
+// Writes a pooled gradient to the four cells of its 2x2 window, which lie `right` and `below` of `to`:
+// the winner's cell gets it, the others get 0.
 template <typename T>
 void unpool(const T* dy, const uint8_t* winner, T* to, int64_t right, int64_t below, int64_t count) {
     constexpr int L = lanes<T>;
@@ -50,50 +53,18 @@ void unpool(const T* dy, const uint8_t* winner, T* to, int64_t right, int64_t be
     }
 }
 
-// sum (F) = the masked sum of pixels [first, last).
-template <typename T>
-void sum_pixels(const T* dy, const T* mask, T* sum, int64_t first, int64_t last, int64_t F) {
-    constexpr int L = lanes<T>;
-    int64_t f = 0;
-    constexpr int together = 4;  // vectors, so that long stretches of memory are read
-    for (; f + together * L <= F; f += together * L) {
-        Vec<T, L> acc[together]{};
-        for (int64_t at = first * F + f; at < last * F; at += F) {
-            unroll<together>([&](auto v) __attribute__((always_inline)) {
-                const Vec<T, L> value = load<L>(dy + at + v * L);
-                acc[v] += mask ? (load<L>(mask + at + v * L) <= 0 ? Vec<T, L>{} : value) : value;
-            });
-        }
-        for (int v = 0; v < together; ++v) store(sum + f + v * L, acc[v]);
-    }
-    for (; f + L <= F; f += L) {
-        Vec<T, L> acc{};
-        for (int64_t at = first * F + f; at < last * F; at += F) {
-            acc += mask ? (load<L>(mask + at) <= 0 ? Vec<T, L>{} : load<L>(dy + at)) : load<L>(dy + at);
-        }
-        store(sum + f, acc);
-    }
-    for (; f < F; ++f) {
-        T acc = 0;
-        for (int64_t at = first * F + f; at < last * F; at += F) {
-            const T choice[2] = {dy[at], T(0)};  // indexed, as a branch here is hard to foretell
-            acc += choice[mask && mask[at] <= 0];
-        }
-        sum[f] = acc;
-    }
-}
-
 template <typename T>
 class WeightGradient {
   public:
-    WeightGradient(const T* dy, const T* relu_y, const uint8_t* winner, const T* x, const ConvParams& p)
+    WeightGradient(const T* dy, const T* relu_y, const uint8_t* winner, const T* x, const ConvParams& p,
+                   Scratch& scratch)
         : dy_(dy),
           relu_y_(relu_y),
           winner_(winner),
           x_(x),
           p_(p),
-          h_{-p.pad_h, p.dil_h, p.KH, p.stride_h},
-          w_{-p.pad_w, p.dil_w, p.KW, p.stride_w},
+          h_(taps_down(p)),
+          w_(taps_across(p)),
           width_(w_.end(p.OW - 1) - w_.begin(0)),
           Fg_(p.F / p.groups),
           Cg_(p.C / p.groups),
@@ -108,7 +79,7 @@ class WeightGradient {
                  2.0 * depth_ * p.F * p.OW),
           split_(p.N * bands_.per_image, p.groups * blocks_per_group(),
                  size() * static_cast<int64_t>(sizeof(T))) {
-        int64_t* offset = scratch<int64_t>(Slot::shared_offsets, depth_);
+        int64_t* offset = scratch.take<int64_t>(depth_);
         offset_ = offset;
         for (int64_t u = 0; u < p.KH; ++u) {
             for (int64_t v = 0; v < p.KW; ++v) {
@@ -116,7 +87,7 @@ class WeightGradient {
                     *offset++ = u * p.dil_h * row_stride() + v * p.dil_w * p.C + c;
             }
         }
-        partials_ = scratch<T>(Slot::shared_partials, split_.chunks * size());
+        partials_ = scratch.take<T>(split_.chunks * size());
     }
 
     void run(T* dw) const {
@@ -137,7 +108,7 @@ class WeightGradient {
     int64_t blocks_per_group() const {
         return (Fg_ + block_lanes<T>(two_vectors) - 1) / block_lanes<T>(two_vectors);
     }
-    // Group, first lane in the group and width of a block of filters.
+    // A block of filters: its group, its first lane in the group, and its width.
     struct Block {
         int64_t group, lane;
         BlockWidth width;
@@ -159,7 +130,8 @@ class WeightGradient {
         for (int64_t unit = split_.first_unit(chunk); unit < split_.first_unit(chunk + 1); ++unit) {
             const int64_t n = unit / bands_.per_image, r0 = unit % bands_.per_image * bands_.rows;
             const int64_t r1 = std::min(r0 + bands_.rows, p_.OH);
-            const T* x = x_band(n, r0, r1);
+            Scratch band;
+            const T* x = x_band(n, r0, r1, band);
             for (int64_t b = b0; b < b1; ++b) {
                 const Block block = block_at(b);
                 GradientInput<T> in{x + block.group * Cg_,
@@ -172,14 +144,15 @@ class WeightGradient {
                                     r1 - r0,
                                     p_.OW,
                                     unit == split_.first_unit(chunk)};
-                set_dy(in, n, r0, r1, block);
+                Scratch own;
+                set_dy(in, n, r0, r1, block, own);
                 add_rows(in, r0, r1, block.width, partial(chunk, block));
             }
         }
     }
 
-    // Adds the gradient from output rows [r0, r1), or where padding is skipped for each row of taps from
-    // those that it reads the image through.
+    // Adds the gradient from output rows [r0, r1).  Where padding is skipped, each row of taps takes only
+    // the output rows whose products with it are not with padding.
     void add_rows(const GradientInput<T>& in, int64_t r0, int64_t r1, BlockWidth width, T* dst) const {
         const int64_t row_of_taps = p_.KW * Cg_;
         if (!skips_padding_) return add_gradient(in, depth_, width, dst);
@@ -194,24 +167,25 @@ class WeightGradient {
         }
     }
 
-    const T* x_band(int64_t n, int64_t r0, int64_t r1) const {
+    const T* x_band(int64_t n, int64_t r0, int64_t r1, Scratch& own) const {
         const T* image = x_ + n * p_.H * p_.W * p_.C;
         const int64_t h0 = h_.begin(r0), h1 = h_.end(r1 - 1), w0 = w_.begin(0);
         if (inside_) return image + h0 * row_stride();
-        T* copy = scratch<T>(Slot::image, (h1 - h0) * row_stride());
+        T* copy = own.take<T>((h1 - h0) * row_stride());
         copy_window<T>(image, nullptr, p_.H, p_.W, p_.C, h0, h1, w0, w0 + width_, copy);
         return copy;
     }
 
-    // dy of one block of filters: in place, or a masked copy with whole vectors.
-    void set_dy(GradientInput<T>& in, int64_t n, int64_t r0, int64_t r1, const Block& b) const {
+    // Sets the dy of one block of filters: in place, or a masked copy that fills whole vectors.
+    void set_dy(GradientInput<T>& in, int64_t n, int64_t r0, int64_t r1, const Block& b,
+                Scratch& own) const {
         const int64_t at = (n * p_.OH + r0) * p_.OW * p_.F + b.group * Fg_ + b.lane,
                       pixels = (r1 - r0) * p_.OW;
         in.dy_col = dy_direct_ ? p_.F : block_lanes<T>(b.width);
         in.dy_row = p_.OW * in.dy_col;
         in.dy = dy_ + at;
         if (dy_direct_) return;
-        T* copy = scratch<T>(Slot::map, pixels * in.dy_col);
+        T* copy = own.take<T>(pixels * in.dy_col);
         in.dy = copy;
         const int64_t count = std::min<int64_t>(in.dy_col, Fg_ - b.lane);
         if (winner_ || count < in.dy_col) std::fill_n(copy, pixels * in.dy_col, T(0));
@@ -222,7 +196,8 @@ class WeightGradient {
         }
     }
 
-    // Rows [r0, r1), r0 even, of a 2x2 max-pool's gradient at full size.
+    // Copies rows [r0, r1), where r0 is even, of the gradient at full size: each value of the 2x2
+    // max-pool's gradient goes to its winner.
     void unpool_rows(int64_t n, int64_t r0, int64_t r1, int64_t f, int64_t count,
                      const GradientInput<T>& in, T* copy) const {
         const int64_t rows = p_.OH / 2, cols = p_.OW / 2;
@@ -235,7 +210,7 @@ class WeightGradient {
         }
     }
 
-    // Adds the chunks' partial sums in order and turns [k][lane] into rows of dw.
+    // Adds the partial sums of the chunks in order, and brings them from [k][lane] into the rows of dw.
     void add_chunks(int64_t block, T* dw) const {
         const Block b = block_at(block);
         const int64_t width = block_lanes<T>(b.width), count = std::min<int64_t>(width, Fg_ - b.lane);
@@ -271,39 +246,20 @@ class WeightGradient {
 }  // namespace
 
 template <typename T>
-void sum_channels(const T* dy, const T* relu_y, T* db, int64_t pixels, int64_t F) {
-    const BatchSplit split(pixels / 256, 1, F * static_cast<int64_t>(sizeof(T)));
-    T* partials = scratch<T>(Slot::shared_partials, split.chunks * F);
-    parallel_for(0, split.chunks, grain_for(static_cast<double>(pixels * F) / split.chunks),
-                 [&](int64_t first, int64_t last) {
-                     for (int64_t chunk = first; chunk < last; ++chunk) {
-                         T* sum = partials + chunk * F;
-                         std::fill_n(sum, F, T(0));
-                         sum_pixels(dy, relu_y, sum, pixels * chunk / split.chunks,
-                                    pixels * (chunk + 1) / split.chunks, F);
-                     }
-                 });
-    std::copy_n(partials, F, db);
-    for (int64_t chunk = 1; chunk < split.chunks; ++chunk) {
-        for (int64_t f = 0; f < F; ++f) db[f] += partials[chunk * F + f];
-    }
+void direct_weight(const T* dy, const T* relu_y, const T* x, T* dw, const ConvParams& p) {
+    Scratch scratch;
+    WeightGradient<T>(dy, relu_y, nullptr, x, p, scratch).run(dw);
 }
 
 template <typename T>
-void backward_weight(const T* dy, const T* relu_y, const T* x, T* dw, T* db, const ConvParams& p) {
-    if (db) sum_channels(dy, relu_y, db, p.N * p.OH * p.OW, p.F);
-    if (dw) WeightGradient<T>(dy, relu_y, nullptr, x, p).run(dw);
+void unpooled_direct_weight(const T* dy, const uint8_t* winner, const T* x, T* dw, const ConvParams& p) {
+    Scratch scratch;
+    WeightGradient<T>(dy, nullptr, winner, x, p, scratch).run(dw);
 }
 
-template <typename T>
-void unpooled_backward_weight(const T* dy, const uint8_t* winner, const T* x, T* dw, const ConvParams& p) {
-    WeightGradient<T>(dy, nullptr, winner, x, p).run(dw);
-}
-
-#define INSTANTIATE(T)                                                                                 \
-    template void unpooled_backward_weight(const T*, const uint8_t*, const T*, T*, const ConvParams&); \
-    template void sum_channels(const T*, const T*, T*, int64_t, int64_t);                              \
-    template void backward_weight(const T*, const T*, const T*, T*, T*, const ConvParams&);
+#define INSTANTIATE(T)                                                                \
+    template void direct_weight(const T*, const T*, const T*, T*, const ConvParams&); \
+    template void unpooled_direct_weight(const T*, const uint8_t*, const T*, T*, const ConvParams&);
 INSTANTIATE(float)
 INSTANTIATE(double)
 
