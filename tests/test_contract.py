@@ -45,6 +45,18 @@ def test_signature_is_the_contract(backend: Backend, name: str) -> None:
     assert [(p.name, p.kind, p.default) for p in got] == [(p.name, p.kind, p.default) for p in wanted]
 
 
+def test_compiled_module_offers_the_contract_and_nothing_else(backend: Backend) -> None:
+    if not hasattr(backend, "_module"):
+        pytest.skip("this backend has no compiled module")
+    functions = dict(inspect.getmembers(backend._module, inspect.isbuiltin))
+    settings = {"set_tf32", "tf32"} & set(functions)  # the CUDA module's
+    assert set(functions) - settings == set(PUBLIC) - {"asarray", "to_numpy", "synchronize"}
+    for name in set(functions) - settings:
+        wanted = list(inspect.signature(getattr(Backend, name)).parameters.values())[1:]
+        got = list(inspect.signature(functions[name]).parameters.values())
+        assert [(p.name, p.kind, p.default) for p in got] == [(p.name, p.kind, p.default) for p in wanted]
+
+
 def test_backend_adds_nothing_public(backend: Backend) -> None:
     added = {name for name in dir(backend) if not name.startswith("_")} - set(dir(Backend))
     assert added <= {"name"}

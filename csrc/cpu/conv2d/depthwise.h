@@ -5,8 +5,6 @@
 
 namespace minicnn {
 
-inline bool is_depthwise(const ConvParams& p) { return p.groups > 1 && p.groups == p.C && p.F == p.C; }
-
 template <typename T>
 void depthwise_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu);
 
