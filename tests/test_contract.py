@@ -20,7 +20,7 @@ OPERATIONS = [name.removesuffix("_forward") for name in PUBLIC if name.endswith(
 
 
 @pytest.mark.parametrize("name", ["numpy", "cpp", "cuda"])
-def test_backend_can_be_had_or_says_why_not(name: str) -> None:
+def test_backend_is_available_or_says_why_not(name: str) -> None:
     reason = available_backends().get(name, f"{name} is no backend of this version")
     if name in BACKENDS:
         assert get_backend(name).name == name
@@ -29,10 +29,10 @@ def test_backend_can_be_had_or_says_why_not(name: str) -> None:
         pytest.skip(f"MINICNN_TEST_BACKENDS leaves out {name}")
     with pytest.raises(BackendUnavailable, match=name):
         get_backend(name)
-    pytest.skip(f"{name} cannot be had here: {reason}")
+    pytest.skip(f"{name} is not available here: {reason}")
 
 
-def test_auto_takes_one_that_can_be_had_and_says_why() -> None:
+def test_auto_takes_an_available_one_and_says_why() -> None:
     name, why = choice()
     assert available_backends()[name] is None
     assert why

@@ -1,6 +1,8 @@
 // Arithmetic with indices and sizes.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include <cstdint>
 #include <stdexcept>
 #include <string>

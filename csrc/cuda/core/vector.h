@@ -1,6 +1,8 @@
 // Vectors of 128 bits, the most that a thread loads or stores at once.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include <cstdint>
 
 namespace minicnn::cuda {
