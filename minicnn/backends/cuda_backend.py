@@ -1,4 +1,4 @@
-"""The cuda backend: the CUDA module behind the contract, on a GPU or emulated on the CPU.
+"""The cuda backend: the contract on the CUDA module, on a GPU or emulated on the CPU.
 
 Arrays are ``torch.Tensor`` on the device.  Both compiled modules offer the same functions
 (csrc/host/bindings.h), so the table of operations is the cpp backend's.  Only how arrays get to the device
