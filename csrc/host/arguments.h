@@ -16,7 +16,8 @@ namespace minicnn {
 
 namespace py = pybind11;
 
-// Something that should be an array, or None.
+// Something that should be an array, or None.  Like the types below it does not own the object: the
+// caller's reference keeps it alive during the call.
 struct Array {
     PyObject* object = nullptr;
     bool given() const { return object != Py_None; }
@@ -72,7 +73,7 @@ struct Name {
     std::string str() const { return index < 0 ? text : text + ("[" + std::to_string(index) + "]"); }
 };
 
-// The one error of the contract; pybind11 makes it a ValueError.
+// The one error of the contract.  Python sees it as a ValueError (offer.h).
 [[noreturn]] inline void fail(const char* op, Name name, const std::string& expected,
                               const std::string& got) {
     throw std::invalid_argument("[" + std::string(op) + "] " + name.str() + ": expected " + expected +

@@ -6,8 +6,6 @@
 
 namespace minicnn::host {
 
-using Normalised = std::tuple<Tensor, Tensor, Tensor>;  // y, mean, invstd
-
 // The checked arguments of batch norm's forward pass, and its statistics.
 struct BatchNormForward {
     Tensor x, weight, bias, mean, invstd;

@@ -20,7 +20,7 @@ inline Tensor relu_forward(Array x_) {
     return relu_of(arranged(x));
 }
 
-// The output of a ReLU that comes before dy's operation, checked to fit dy.
+// The output y of a ReLU, once it is checked to fit the gradient dy of this output.
 inline const Tensor& relu_output(const Tensor& dy, Array y) {
     const Tensor& given = tensor("relu_backward", "y", y);
     check_float("relu_backward", "dy", dy);

@@ -3,18 +3,14 @@
 // the means for that.  One header a subject has the operations (conv2d.h, pool.h, ...), and bindings.h
 // collects them.
 //
-// The module.cpp that includes it first defines, in namespace minicnn, `struct Device` with
-//   static constexpr at::DeviceType type
-//                         where its arrays live
-//   static Tensor allocate(sizes, dtype, memory_format)
-//                         a new array there
-//   struct Call {}        an object that lives as long as a call from Python; the device of the call's
-//   first
-//                         array is the device of the whole call
-//   static std::optional<at::Device> elsewhere(const Tensor&)
-//                         the call's device, if this array lives on another one
-//   static std::optional<int64_t> wrong_label(labels, classes)
-//                         a label outside [0, classes), if there is one
+// The module.cpp that includes it first defines, in namespace minicnn, `struct Device`:
+//   type                          where its arrays live
+//   allocate(sizes, dtype, memory_format)
+//                                 a new array there
+//   Call                          a type of which an object lives as long as a call from Python; the device
+//                                 of the call's first array is the device of the whole call
+//   elsewhere(tensor)             the call's device if this tensor lives on another one, else nullopt
+//   wrong_label(labels, classes)  a label outside [0, classes) if there is one, else nullopt
 #pragma once
 
 #include <new>
