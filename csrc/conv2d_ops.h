@@ -1,17 +1,23 @@
-// The CPU kernels of convolution, convolution fused with ReLU and max-pool, and dense layers:
-// functions of raw pointers and a params struct, for float and double.
+// The kernels of convolution (alone, and fused with ReLU and max-pool) and of dense layers, for float and
+// double. They are functions of raw pointers and a struct of sizes.  csrc/cpu and csrc/cuda both define
+// them: one module contains the one set or the other.
+//
 // Every 4-D array is channels-last in memory: x (N,H,W,C), y (N,OH,OW,F), weight (F,KH,KW,C/groups).
 //
-// For the caller:
-// - pointers are to whole, contiguous arrays of the layouts above; no alignment beyond the element's;
-// - inputs and outputs do not overlap; outputs are overwritten, never added to;
-// - an optional argument may be nullptr, as said at each function;
-// - empty arrays (N = 0) are allowed: dw and db become zero;
-// - scratch memory is kept per thread; only dense layers and masked gradients take as much as an array of
-//   the batch.
+// What the caller must know:
+// - Pointers are to whole, contiguous arrays of these layouts.  They need no alignment beyond the
+// element's.
+// - Inputs and outputs do not overlap.  Outputs are overwritten, never added to.
+// - An optional argument may be nullptr; each function says which arguments are optional.
+// - Arrays may be empty (N = 0).  Then dw and db become zero.
+// - Kernels allocate scratch memory of their own.  On the CPU each thread keeps its scratch for the next
+// call,
+//   and only dense layers and gradients behind a ReLU take as much as an array of the batch.
 #pragma once
 
 #include <cstdint>
+
+#include "sizes.h"
 
 namespace minicnn {
 
@@ -20,47 +26,48 @@ struct ConvParams {
     std::int64_t stride_h, stride_w, pad_h, pad_w, dil_h, dil_w, groups;
 };
 
-// A max-pool over the (OH, OW) map of a convolution; OH, OW here are the pooled sizes (ceil_mode resolved).
-struct PoolParams {
-    std::int64_t KH, KW, OH, OW;
-    std::int64_t stride_h, stride_w, pad_h, pad_w, dil_h, dil_w;
-};
+// Whether every group has one channel and one filter.  A single channel with a single filter is an ordinary
+// convolution: there is nothing to keep apart.
+inline bool is_depthwise(const ConvParams& p) { return p.groups > 1 && p.groups == p.C && p.groups == p.F; }
 
-// y = conv2d(x, weight) + bias, then ReLU if `relu`.  bias (F) may be nullptr.
+// y = conv2d(x, weight) + bias, and then ReLU if `relu`.  bias (F) is optional.
 template <typename T>
 void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu);
 
-// dx, dw, db of conv2d (or conv2d_relu).  Each of dx, dw, db may be nullptr: not wanted.
-// relu_y is the output of the fused ReLU, (N,OH,OW,F): dy counts only where relu_y > 0 (or is NaN);
-// nullptr without ReLU.  x may be nullptr if dw is; weight may be nullptr if dx is.
+// The gradients dx, dw, db of conv2d or conv2d_relu.  Each of them may be nullptr if it is not wanted; x
+// may be nullptr if dw is, and weight if dx is.  relu_y (N,OH,OW,F) is the output of conv2d_relu: dy counts
+// only where relu_y is positive or NaN.  For conv2d it is nullptr.
 template <typename T>
 void conv2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, T* dx, T* dw, T* db,
                      const ConvParams& p);
 
-// Whether the fused convolution + max-pool below takes this pool; if not, compose the primitives.
+// Whether this device has a kernel that computes a convolution and this max-pool in one pass, as the
+// functions below do.  If not, the caller runs one after the other.  Nothing else decides this
+// (csrc/host/conv2d_pool.h).
 bool conv2d_pool_fuses(const ConvParams& p, const PoolParams& pool, bool need_saved);
 
-// A pooled value's winner: its place in the window (row-major), or this if ReLU switched it off.
+// The winner of a pooled value is the number of its cell in the window, row by row.  It is this number
+// instead if ReLU made the value zero, so that no cell gets a gradient.
 constexpr std::uint8_t relu_off = 255;
 
-// y = max_pool2d(conv2d(x, weight) + bias), with ReLU if `relu`: y and winner are (N, pool.OH, pool.OW, F).
-// winner may be nullptr (evaluation).
+// y = max_pool2d(conv2d(x, weight) + bias), with a ReLU between them if `relu`.  y and winner are
+// (N, pool.OH, pool.OW, F); winner is nullptr where no backward pass follows.
 template <typename T>
 void conv2d_pool_forward(const T* x, const T* weight, const T* bias, T* y, std::uint8_t* winner,
                          const ConvParams& p, const PoolParams& pool, bool relu);
 
-// Gradients of conv2d_pool_forward; dy is (N, pool.OH, pool.OW, F).  dx, dw, db may each be nullptr.
+// The gradients of conv2d_pool_forward; dy is (N, pool.OH, pool.OW, F).  dx, dw and db are optional.
 template <typename T>
 void conv2d_pool_backward(const T* dy, const std::uint8_t* winner, const T* x, const T* weight, T* dx,
                           T* dw, T* db, const ConvParams& p, const PoolParams& pool);
 
-// y = x @ weight.T + bias, then ReLU if `relu`: x (N,in), weight (out,in), bias (out) or nullptr, y
+// y = x @ weight.T + bias, and then ReLU if `relu`: x (N,in), weight (out,in), bias (out, optional), y
 // (N,out).
 template <typename T>
 void dense_forward(const T* x, const T* weight, const T* bias, T* y, std::int64_t N, std::int64_t in,
                    std::int64_t out, bool relu);
 
-// dx (N,in), dw (out,in), db (out), each may be nullptr; relu_y (N,out) as in conv2d_backward.
+// dx (N,in), dw (out,in) and db (out) are optional; relu_y (N,out) is as in conv2d_backward.
 template <typename T>
 void dense_backward(const T* dy, const T* relu_y, const T* x, const T* weight, T* dx, T* dw, T* db,
                     std::int64_t N, std::int64_t in, std::int64_t out);

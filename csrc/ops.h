@@ -1,23 +1,22 @@
-// The kernels of every operation but convolution and dense layers (conv_ops.h), for float and double:
-// functions of raw pointers to whole arrays and a few sizes.  cpu/*.cpp and cuda/*.cu both define them.
+// The kernels of all operations, for float and double: functions of raw pointers to whole arrays and a few
+// sizes. Convolution and dense layers have a header of their own (conv2d_ops.h).  csrc/cpu and csrc/cuda
+// both define them: one module contains the one set or the other.
 //
-// Images are channels-last in memory, (N,H,W,C).  Outputs are overwritten and never overlap inputs;
-// pointers said to be optional may be nullptr.  Arrays may be empty.
+// Images are channels-last in memory, (N,H,W,C).  Outputs are overwritten and never overlap inputs.  A
+// pointer that is said to be optional may be nullptr.  Arrays may be empty.
 #pragma once
 
 #include <cstdint>
 
 #include "conv2d_ops.h"
+#include "sizes.h"
 
 namespace minicnn {
 
-struct ImageShape {
-    std::int64_t N, C, H, W;
-};
-
 // ---- pooling: x (N,H,W,C), y (N,OH,OW,C) -------------------------------------------------------
 
-// argmax (as y, optional) is the winner's place in its window, u*KW + v; a byte if KH*KW <= 255.
+// argmax (optional, as large as y) is the number u*KW + v of the cell that won its window.  Index is a byte
+// where KH*KW <= 255, and int64 otherwise.
 template <typename T, typename Index>
 void max_pool2d_forward(const T* x, T* y, Index* argmax, const ImageShape& shape, const PoolParams& pool);
 template <typename T, typename Index>
@@ -46,15 +45,16 @@ struct BatchNormParams {
     bool training;
 };
 
-// y = weight * (x - mean) * invstd + bias, then + residual (optional, as x), then ReLU if `relu`.
-// weight, bias and, in training, the running statistics are optional; mean and invstd are outputs.
+// y = weight * (x - mean) * invstd + bias, then + residual (optional, as large as x), then ReLU if `relu`.
+// weight and bias are optional, and so are the running statistics in training.  mean and invstd are
+// outputs.
 template <typename T>
 void batch_norm2d_forward(const T* x, const T* weight, const T* bias, T* running_mean, T* running_var,
                           const T* residual, T* y, T* mean, T* invstd, const ImageShape& shape,
                           const BatchNormParams& p, bool relu);
 
-// Gradients of the above.  relu_y is the output if there was a ReLU, else nullptr; dx, dresidual, dw and db
-// are optional.
+// The gradients of batch_norm2d_forward.  relu_y is its output if it ended with a ReLU, and nullptr if not.
+// dx, dresidual, dw and db are optional.
 template <typename T>
 void batch_norm2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, const T* mean,
                            const T* invstd, T* dx, T* dresidual, T* dw, T* db, const ImageShape& shape,
@@ -70,8 +70,8 @@ void batch_norm2d_pool_backward(const T* dy, const T* y, const Index* argmax, co
                                 const T* mean, const T* invstd, T* dx, T* dw, T* db,
                                 const ImageShape& shape, bool training, const PoolParams& pool);
 
-// The convolution weight (F, size) and bias (F, optional) with a batch norm in evaluation behind them
-// folded in; gamma and beta (F) are optional.
+// The weight (F, size) and bias (F) of a convolution that equals the given convolution (bias optional)
+// followed by a batch norm in evaluation, whose gamma and beta (F) are optional.
 template <typename T>
 void fold_batch_norm2d(const T* weight, const T* bias, const T* gamma, const T* beta, const T* running_mean,
                        const T* running_var, T* folded_weight, T* folded_bias, std::int64_t F,
@@ -88,7 +88,7 @@ void relu_backward(const T* dy, const T* y, T* dx, std::int64_t size);
 template <typename T>
 void add_forward(const T* a, const T* b, T* y, std::int64_t size, bool relu);
 
-// y = keep ? factor * x : 0 * x: forward and, on dy, backward.
+// y = keep ? factor * x : 0 * x.  The forward pass applies it to x, the backward pass to dy.
 template <typename T>
 void dropout(const T* x, const bool* keep, T factor, T* y, std::int64_t size);
 
@@ -99,8 +99,8 @@ void softmax_forward(const T* x, T* p, std::int64_t N, std::int64_t K);
 template <typename T>
 void softmax_backward(const T* dy, const T* p, T* dx, std::int64_t N, std::int64_t K);
 
-// The targets are either `classes` (N) or `probabilities` (N,K), the other is nullptr; class_weight (K) is
-// optional.
+// The targets are either `classes` (N) or `probabilities` (N,K); the other one is nullptr.  class_weight
+// (K) is optional.
 template <typename T>
 struct Targets {
     const std::int64_t* classes;
@@ -139,8 +139,8 @@ void flatten_backward(const T* dy, T* dx, const ImageShape& shape);
 
 // ---- optimizer steps, over all parameters in one call ------------------------------------------
 
-// One parameter with its gradient and its state, all of `size` elements in one memory order; the states
-// that an optimizer does not have are nullptr.
+// One parameter with its gradient and its state, all of `size` elements in the same memory order.  A state
+// that an optimizer does not have is nullptr.
 template <typename T>
 struct Parameter {
     T* value;
@@ -165,13 +165,15 @@ struct RmspropParams {
     double lr, alpha, eps, weight_decay, momentum;
 };
 
+// state: the momentum buffer
 template <typename T>
-void sgd_step(const Parameter<T>* list, std::int64_t count, const SgdParams& p);  // state: momentum buffer
+void sgd_step(const Parameter<T>* list, std::int64_t count, const SgdParams& p);
+// state: exp_avg; state2: exp_avg_sq
 template <typename T>
-void adam_step(const Parameter<T>* list, std::int64_t count, const AdamParams& p);  // exp_avg, exp_avg_sq
+void adam_step(const Parameter<T>* list, std::int64_t count, const AdamParams& p);
+// state: square_avg; state2: the momentum buffer
 template <typename T>
-void rmsprop_step(const Parameter<T>* list, std::int64_t count,
-                  const RmspropParams& p);  // square_avg, buffer
+void rmsprop_step(const Parameter<T>* list, std::int64_t count, const RmspropParams& p);
 // value = decay * value + (1 - decay) * grad
 template <typename T>
 void ema_update(const Parameter<T>* list, std::int64_t count, double decay);

@@ -1,7 +1,7 @@
 """Output sizes and argument checks of every operation.
 
-`csrc/host/shapes.h` has the same checks with the same words, so that an error reads the same on every
-backend: ``[op] argument: expected this, got that``.
+`csrc/host/shapes.h` has the same checks with the same words, so that every backend reports the same error:
+``[op] argument: expected this, got that``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def pool_output_size(
 ) -> int:
     """Number of window positions along one axis of a pool.
 
-    In ceil mode a ragged last window counts, if it starts inside the input or its left padding.
+    In ceil mode a last window that is cut off by the border counts too, if it starts inside the input or
+    its left padding.
     """
     span = size + 2 * padding - dilation * (kernel - 1) - 1
     if not ceil_mode:
@@ -56,7 +57,7 @@ def check_float(op: str, name: str, a: Any) -> None:
 
 
 def check_like(op: str, name: str, a: Any, x: Any) -> None:
-    """a has the dtype of the operation's first array."""
+    """Raise ValueError unless a has the dtype of x, the operation's first array."""
     check_ndarray(op, name, a)
     if a.dtype != x.dtype:
         fail(op, name, f"dtype {x.dtype}", a.dtype)
@@ -68,13 +69,13 @@ def check_shape(op: str, name: str, a: Any, shape: Sequence[int]) -> None:
 
 
 def check_array(op: str, name: str, a: Any, shape: Sequence[int], x: Any) -> None:
-    """a has this shape and x's dtype."""
+    """Raise ValueError unless a has this shape and x's dtype."""
     check_like(op, name, a, x)
     check_shape(op, name, a, shape)
 
 
 def check_image(op: str, name: str, x: Any) -> None:
-    """x is (N,C,H,W), float, and only N may be 0."""
+    """Raise ValueError unless x is a float array (N,C,H,W), of which only N may be 0."""
     check_float(op, name, x)
     if x.ndim != 4:
         fail(op, name, "4 dimensions (N, C, H, W)", x.ndim)
@@ -83,7 +84,7 @@ def check_image(op: str, name: str, x: Any) -> None:
 
 
 def check_filters(op: str, name: str, weight: Any) -> None:
-    """weight is (F,C/groups,KH,KW), and nothing of it is 0."""
+    """Raise ValueError unless weight is (F,C/groups,KH,KW), and none of these is 0."""
     if weight.ndim != 4:
         fail(op, name, "4 dimensions (F, C/groups, KH, KW)", weight.ndim)
     if min(weight.shape) < 1:
@@ -97,7 +98,7 @@ def check_matrix(op: str, name: str, x: Any, letters: str) -> None:
 
 
 def is_integer(value: Any) -> bool:
-    """Whether Python takes the value for an integer, and 64 bits hold it."""
+    """Whether the value is an integer, or a number that Python accepts as one, and fits 64 bits."""
     try:
         return -(2**63) <= operator.index(value) < 2**63
     except TypeError:
@@ -115,12 +116,12 @@ def check_pair(op: str, name: str, pair: Pair, least: int) -> None:
         fail(op, name, f"two integers of at least {least}", type(pair).__name__)
     if len(pair) != 2 or not all(map(is_integer, pair)) or min(pair) < least:
         fail(op, name, f"two integers of at least {least}", tuple(pair))
-    if max(pair) >= 2**31:  # more could fit no memory
+    if max(pair) >= 2**31:  # no memory is large enough for more
         fail(op, name, "two integers below 2**31", tuple(pair))
 
 
 def check_image_shape(op: str, name: str, shape: Any) -> None:
-    """shape is that of an image batch, as `check_image` has it."""
+    """Raise ValueError unless shape is that of a batch of images, as in `check_image`."""
     if not isinstance(shape, tuple | list):
         fail(op, name, "(N, C, H, W)", type(shape).__name__)
     if len(shape) != 4 or not all(map(is_integer, shape)) or shape[0] < 0 or min(shape[1:]) < 1:
@@ -223,7 +224,7 @@ def batch_norm2d(
 def softmax_cross_entropy(
     op: str, name: str, logits: Any, labels: Any, label_smoothing: float, class_weight: Any
 ) -> None:
-    """``name`` is what the (N,K) array is called: logits forward, probs backward."""
+    """``name`` is the name of the (N,K) array: logits in the forward pass, probs in the backward pass."""
     check_matrix(op, name, logits, "N, K")
     n, k = logits.shape
     if k < 1:
@@ -244,7 +245,7 @@ def softmax_cross_entropy(
 
 
 def fold_batch_norm2d(op: str, weight: Any, eps: float, **vectors: Any) -> None:
-    """``vectors`` are (F,), or None but for the running statistics."""
+    """``vectors`` are (F,).  They may be None, except the running statistics."""
     check_float(op, "weight", weight)
     check_filters(op, "weight", weight)
     for name, a in vectors.items():
@@ -275,7 +276,7 @@ def concat(op: str, xs: Sequence[Any]) -> None:
 
 
 def optimizer(op: str, params: Sequence[Any], **others: Sequence[Any]) -> None:
-    """Every list has the parameters' length, shapes and dtypes."""
+    """Raise ValueError unless every list has the parameters' length, shapes and dtypes."""
     for name, arrays in others.items():
         if len(arrays) != len(params):
             fail(op, name, f"{len(params)} arrays", len(arrays))

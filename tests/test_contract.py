@@ -20,7 +20,7 @@ OPERATIONS = [name.removesuffix("_forward") for name in PUBLIC if name.endswith(
 
 
 @pytest.mark.parametrize("name", ["numpy", "cpp", "cuda"])
-def test_backend_can_be_had_or_says_why_not(name: str) -> None:
+def test_backend_is_available_or_says_why_not(name: str) -> None:
     reason = available_backends().get(name, f"{name} is no backend of this version")
     if name in BACKENDS:
         assert get_backend(name).name == name
@@ -29,10 +29,10 @@ def test_backend_can_be_had_or_says_why_not(name: str) -> None:
         pytest.skip(f"MINICNN_TEST_BACKENDS leaves out {name}")
     with pytest.raises(BackendUnavailable, match=name):
         get_backend(name)
-    pytest.skip(f"{name} cannot be had here: {reason}")
+    pytest.skip(f"{name} is not available here: {reason}")
 
 
-def test_auto_takes_one_that_can_be_had_and_says_why() -> None:
+def test_auto_takes_an_available_one_and_says_why() -> None:
     name, why = choice()
     assert available_backends()[name] is None
     assert why
@@ -43,6 +43,18 @@ def test_signature_is_the_contract(backend: Backend, name: str) -> None:
     wanted = list(inspect.signature(getattr(Backend, name)).parameters.values())[1:]
     got = list(inspect.signature(getattr(backend, name)).parameters.values())
     assert [(p.name, p.kind, p.default) for p in got] == [(p.name, p.kind, p.default) for p in wanted]
+
+
+def test_compiled_module_offers_the_contract_and_nothing_else(backend: Backend) -> None:
+    if not hasattr(backend, "_module"):
+        pytest.skip("this backend has no compiled module")
+    functions = dict(inspect.getmembers(backend._module, inspect.isbuiltin))
+    settings = {"set_tf32", "tf32"} & set(functions)  # the CUDA module's
+    assert set(functions) - settings == set(PUBLIC) - {"asarray", "to_numpy", "synchronize"}
+    for name in set(functions) - settings:
+        wanted = list(inspect.signature(getattr(Backend, name)).parameters.values())[1:]
+        got = list(inspect.signature(functions[name]).parameters.values())
+        assert [(p.name, p.kind, p.default) for p in got] == [(p.name, p.kind, p.default) for p in wanted]
 
 
 def test_backend_adds_nothing_public(backend: Backend) -> None:

@@ -1,5 +1,5 @@
 """What only the cpp backend promises: the same bits for any number of threads, settings of others left
-alone, the GIL released, and no input that crashes it."""
+alone, and the GIL released."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from minicnn.backends.numpy_backend import NumpyBackend
 
 REASON = available_backends()["cpp"]
 if REASON is not None and "cpp" not in LISTED:
-    pytest.skip(f"cpp cannot be had here: {REASON}", allow_module_level=True)
+    pytest.skip(f"cpp is not available here: {REASON}", allow_module_level=True)
 
 import torch  # noqa: E402 - not there where the file is skipped
 
@@ -126,7 +126,7 @@ def test_gil_is_released(cpp: Backend, rng: np.random.Generator) -> None:
     try:
         before = count
         for _ in range(3):
-            cpp._module.conv2d_forward(x, weight, None, *CONV, False)  # type: ignore[attr-defined]
+            cpp.conv2d_forward(x, weight, None, **CONV._asdict())
         during = count - before
     finally:
         stop.set()
@@ -201,85 +201,6 @@ def test_arrays_in_another_order_are_changed_in_place(cpp: Backend, rng: np.rand
     buffers = [cpp.asarray(np.zeros((4, 3, 5, 5), np.float32))]
     cpp.sgd_step([param], [grad], buffers, lr=0.5, momentum=0.0, weight_decay=0.0, nesterov=False)
     assert torch.allclose(param, expected)
-
-
-# ---- bad input -----------------------------------------------------------------------------------
-
-X, W, B, M = torch.ones(2, 3, 6, 6), torch.ones(4, 3, 3, 3), torch.ones(4), torch.ones(5, 7)
-G = torch.ones(2, 4, 6, 6)
-CALLS: dict[str, tuple[Any, ...]] = {
-    "conv2d_forward": (X, W, B, (1, 1), (1, 1), (1, 1), 1, False),
-    "conv2d_backward": (G, None, X, W, (1, 1), (1, 1), (1, 1), 1, True, True, True),
-    "conv2d_pool_forward": (X, W, B, *CONV, *POOL, True, True),
-    "conv2d_pool_backward": (torch.ones(2, 4, 3, 3), torch.zeros(2, 4, 3, 3, dtype=torch.uint8), X, W,
-                             *CONV, *POOL, True, True, True, True),
-    "dense_forward": (M, torch.ones(6, 7), None, True),
-    "max_pool2d_forward": (X, *POOL, True),
-    "max_pool2d_backward": (torch.ones(2, 3, 3, 3), torch.zeros(2, 3, 3, 3, dtype=torch.uint8),
-                            (2, 3, 6, 6), *POOL),
-    "avg_pool2d_forward": (X, (2, 2), (2, 2), (0, 0), False, True),
-    "avg_pool2d_backward": (torch.ones(2, 3, 3, 3), (2, 3, 6, 6), (2, 2), (2, 2), (0, 0), False, True),
-    "adaptive_avg_pool2d_backward": (X, (2, 3, 9, 9)),
-    "batch_norm2d_forward": (X, None, B[:3], B[:3], None, None, True, 0.1, 1e-5, False),
-    "batch_norm2d_backward": (X, None, X, B[:3], B[:3], B[:3], True, True, True, True, True),
-    "relu_backward": (X, X),
-    "dropout_forward": (X, X > 0, 0.5),
-    "softmax_cross_entropy_forward": (M, torch.zeros(5, dtype=torch.int64), 0.0, None),
-    "fold_batch_norm2d": (W, None, B, B, B, B, 1e-5),
-    "add_forward": (M, M, True),
-    "concat_forward": ([X, X],),
-    "concat_backward": (X, (1, 2)),
-    "flatten_backward": (M, (5, 7, 1, 1)),
-    "sgd_step": ([M.clone()], [M], [M.clone()], 0.1, 0.9, 0.0, False),
-}  # fmt: skip
-JUNK: list[Any] = [
-    None, "text", 3, 2.5, (), (1, 2, 3), (0, -1), (1, "a"), (2**70, 1), (2**62, 2**62), [None], [M, "text"],
-    np.ones((2, 3, 6, 6), np.float32), torch.ones(()), torch.ones(2, 3, 6, 6, dtype=torch.int64),
-    torch.ones(2, 3, 6, 6, dtype=torch.bfloat16), torch.ones(2, 3, 6, 6, device="meta"), M.to_sparse(),
-    torch.ones(1, 1, 1, 1), torch.ones(0, 3, 6, 6), torch.ones(2, 0, 6, 6),
-    torch.ones(5, 3, dtype=torch.complex64),
-    torch.full((5,), 10**9), torch.ones(1).expand(2**20, 2**20, 2**10, 2**9),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_bad_input_gives_an_error_or_a_result(cpp: Backend, name: str) -> None:
-    function, good = getattr(cpp._module, name), CALLS[name]  # type: ignore[attr-defined]
-    function(*good)
-    refused = 0
-    for place in range(len(good)):
-        for junk in JUNK:
-            try:
-                function(*good[:place], junk, *good[place + 1 :])
-            except (ValueError, TypeError, MemoryError):
-                refused += 1
-    assert refused > 10
-
-
-@pytest.mark.parametrize(
-    ("x", "message"),
-    [
-        (np.ones((2, 3), np.float32), "[relu] x: expected a torch.Tensor, got numpy.ndarray"),
-        (None, "[relu] x: expected a torch.Tensor, got None"),
-        (torch.ones(2, device="meta"), "[relu] x: expected device cpu, got meta"),
-        (torch.ones(2, dtype=torch.bfloat16), "[relu] x: expected dtype float32 or float64, got bfloat16"),
-        (torch.ones(2, 2).to_sparse(), "[relu] x: expected a dense tensor, got SparseCPUFloatType"),
-    ],
-)
-def test_what_is_no_array_is_named(cpp: Backend, x: Any, message: str) -> None:
-    with pytest.raises(ValueError, match="relu") as caught:
-        cpp.relu_forward(x)
-    assert str(caught.value) == message
-
-
-def test_sizes_that_overflow_are_refused(cpp: Backend) -> None:
-    huge = torch.ones(1).expand(2**30, 2**20, 2**10, 1)
-    with pytest.raises(ValueError, match=r"\[conv2d\] padding: expected two integers below 2\*\*31"):
-        cpp.conv2d_forward(X, W, B, **{**CONV._asdict(), "padding": (2**31, 0)})
-    with pytest.raises(ValueError, match=r"fewer than 2\*\*59 elements"):
-        cpp.adaptive_avg_pool2d_forward(X, output_size=(2**30, 2**30))
-    with pytest.raises((ValueError, MemoryError)):
-        cpp.relu_forward(huge)
 
 
 # ---- random shapes -------------------------------------------------------------------------------

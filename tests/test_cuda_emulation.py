@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
 
 MAIN = """
 #include <cstdio>
-#include "cuda/launch.h"
+#include "cuda/core/launch.h"
 #include <cuda_pipeline.h>
 #include <mma.h>
 namespace minicnn::cuda {

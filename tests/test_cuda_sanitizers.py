@@ -22,8 +22,9 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
 DRIVER = """
 #include <cstdio>
 #include <vector>
-#include "cuda/core/common.h"
+#include "cuda/core/elementwise.h"
 #include "cuda/core/tf32.h"
+#include "ops.h"
 namespace minicnn::cuda {
 cudaStream_t current_stream() { return nullptr; }
 void* allocate_scratch(std::size_t bytes) { return std::malloc(bytes); }
@@ -86,7 +87,7 @@ CALLS = {
 
 EVERYTHING = "".join(f"{{ {call} }}\n" for call in CALLS.values())
 KERNELS = ("flatten", "softmax_cross_entropy", "optimizers", "batch_norm2d", "conv2d", "conv2d_input",
-           "conv2d_weight", "conv2d_pool", "conv2d_pool_weight", "first_layer")  # fmt: skip
+           "conv2d_weight", "conv2d_pool", "pool_sparse_weight", "first_layer")  # fmt: skip
 
 
 def build(

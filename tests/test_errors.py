@@ -131,10 +131,12 @@ def test_winners_of_another_pool_write_nowhere_else(rng: np.random.Generator) ->
     cpp = get_backend("cpp")
     conv, pool = Conv((1, 1), (1, 1), (1, 1), 1), Pool((2, 2), (2, 2), (0, 0), (1, 1), False)
     x, weight = (cpp.asarray(rng.standard_normal(shape)) for shape in ((2, 3, 8, 8), (4, 3, 3, 3)))
-    y, winner = cpp.conv2d_max_pool2d_forward(x, weight, None, conv=conv, pool=pool)
+    y, saved = cpp.conv2d_max_pool2d_forward(x, weight, None, conv=conv, pool=pool)
+    kind, winner = saved
+    assert kind == "fused"
     winner.fill_(254)
     dx, _, _ = cpp.conv2d_max_pool2d_backward(
-        y, x, weight, winner, conv=conv, pool=pool, need_dw=False, need_db=False
+        y, x, weight, saved, conv=conv, pool=pool, need_dw=False, need_db=False
     )
     np.testing.assert_array_equal(cpp.to_numpy(dx), np.zeros((2, 3, 8, 8)))
 

@@ -1,38 +1,7 @@
-// The CPU module: where its arrays live, whose threads it uses, and what it is called.
+// The CPU module: what it is called, and whose threads it uses.
 
-#include <cstdint>
-#include <optional>
-
-#include "../host/torch_headers.h"
-
-namespace minicnn {
-
-using at::Tensor;
-
-struct Device {
-    static constexpr at::DeviceType type = at::kCPU;
-
-    static Tensor allocate(c10::IntArrayRef sizes, at::ScalarType dtype, at::MemoryFormat format) {
-        // This is at::empty without the dispatcher, whose microsecond counts in a small network.
-        return Tensor(at::detail::empty_cpu(sizes, dtype, /*pin_memory=*/false, format));
-    }
-
-    struct Call {
-        Call() {}
-    };
-    static std::optional<at::Device> elsewhere(const Tensor&) { return std::nullopt; }
-
-    static std::optional<std::int64_t> wrong_label(const Tensor& labels, std::int64_t classes) {
-        const auto* data = static_cast<const std::int64_t*>(labels.const_data_ptr());
-        for (std::int64_t i = 0; i < labels.numel(); ++i) {
-            if (data[i] < 0 || data[i] >= classes) return data[i];
-        }
-        return std::nullopt;
-    }
-};
-
-}  // namespace minicnn
-
+#include "../host/cpu_device.h"
+// bindings.h needs the Device that the header above defines.
 #include "../host/bindings.h"
 #include "core/parallel.h"
 

@@ -1,5 +1,6 @@
 // Average-pooling to a given output size: output i averages rows floor(i*H/OH) .. ceil((i+1)*H/OH) - 1.
 
+#include "../ops.h"
 #include "core/windows.h"
 
 namespace minicnn {

@@ -1,6 +1,7 @@
 // The sum of two arrays, with or without a ReLU.
 
-#include "core/common.h"
+#include "../ops.h"
+#include "core/elementwise.h"
 
 namespace minicnn {
 namespace {

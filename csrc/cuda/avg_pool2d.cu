@@ -1,5 +1,6 @@
 // Average-pooling over windows.  Backward gathers: every pixel collects its windows' shares.
 
+#include "../ops.h"
 #include "core/windows.h"
 
 namespace minicnn {

@@ -1,5 +1,6 @@
 // Batch norm, alone and in one pass with what follows it: + residual, ReLU, max-pool.
 
+#include "../ops.h"
 #include "batch_norm2d.h"
 #include "max_pool2d.h"
 
@@ -27,16 +28,17 @@ struct Normalise {
     }
 };
 
-// dy, behind a ReLU where relu_y is its output.
+// The gradient before the ReLU, if there is one; relu_y is its output.
 template <typename T>
 struct Upstream {
     const T *dy, *relu_y;
     __device__ T operator()(std::int64_t i) const {
-        return relu_y ? cuda::relu_gradient(dy[i], relu_y[i]) : dy[i];
+        return relu_y ? cuda::relu_gradient(relu_y[i], dy[i]) : dy[i];
     }
 };
 
-// The gradient of the map before the pool, never stored: each element gathers what its windows give.
+// The gradient of the map before the pool.  It is never stored: each element collects what its windows give
+// it.
 template <typename T, typename Index>
 struct Unpooled {
     Upstream<T> upstream;

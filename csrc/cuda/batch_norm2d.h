@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "../ops.h"
 #include "core/reduce.h"
 
 namespace minicnn::cuda {
@@ -54,7 +55,7 @@ struct KeepStatistics {
     T *mean, *invstd, *running_mean, *running_var;
     double momentum, eps;
     __device__ void operator()(int c, const Moments<T>& m) const {
-        if (m.count == 0) {  // nothing to learn from
+        if (m.count == 0) {  // an empty batch: the running statistics stay
             mean[c] = invstd[c] = T(NAN);
             return;
         }
@@ -109,7 +110,8 @@ struct Affine {
     }
 };
 
-// The sums of g and of g * (x - mean) over a channel; kept in double, as long sums nearly cancel.
+// The sums of g and of g * (x - mean) over a channel.  They are double, as the terms of long sums nearly
+// cancel.
 struct GradientSums {
     double g, product;
     __device__ void merge(const GradientSums& other) {
@@ -118,7 +120,7 @@ struct GradientSums {
     }
 };
 
-// Gradient has operator()(i): the upstream gradient of element i.
+// `gradient(i)` is the upstream gradient of element i.
 template <typename T, typename Gradient>
 struct SumGradients {
     using Accumulator = GradientSums;
@@ -134,7 +136,8 @@ struct SumGradients {
     }
 };
 
-// dw, db, and what dx needs of the sums: dx = scale * (g - offset - (x - mean) * slope).
+// Turns the sums into dw and db, and into the numbers that dx needs:
+// dx = scale * (g - offset - (x - mean) * slope).
 template <typename T>
 struct KeepGradients {
     const T* invstd;
@@ -169,7 +172,7 @@ struct InputGradient {
     }
 };
 
-// The whole backward pass for an upstream gradient that a functor gives.
+// The whole backward pass; `gradient(i)` is the upstream gradient of element i.
 template <typename T, typename Gradient>
 void batch_norm_gradients(const Gradient& gradient, const T* x, const T* weight, const T* mean,
                           const T* invstd, T* dx, T* dresidual, T* dw, T* db, const ImageShape& s,

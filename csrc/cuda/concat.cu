@@ -1,6 +1,7 @@
 // Joining images along their channels, and cutting them apart: one launch for up to 64 pieces.
 
-#include "core/common.h"
+#include "../ops.h"
+#include "core/elementwise.h"
 
 namespace minicnn {
 namespace {

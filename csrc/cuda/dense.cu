@@ -1,6 +1,7 @@
 // Dense layers: convolutions of images of one pixel.
 
-#include "core/common.h"
+#include "../ops.h"
+#include "core/elementwise.h"
 
 namespace minicnn {
 namespace {

@@ -1,6 +1,7 @@
 // Dropout with a mask drawn by the caller.
 
-#include "core/common.h"
+#include "../ops.h"
+#include "core/elementwise.h"
 
 namespace minicnn {
 namespace {

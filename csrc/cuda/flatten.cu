@@ -1,6 +1,7 @@
 // Flattening to logical order: each image's (H*W, C) matrix is transposed, tile by tile.
 
-#include "core/common.h"
+#include "../ops.h"
+#include "core/elementwise.h"
 
 namespace minicnn {
 namespace {

@@ -2,7 +2,8 @@
 
 #include <cmath>
 
-#include "core/common.h"
+#include "../ops.h"
+#include "core/elementwise.h"
 
 namespace minicnn {
 namespace {

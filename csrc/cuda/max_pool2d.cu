@@ -1,5 +1,6 @@
 // Max-pool.  Backward gathers: every pixel collects the gradients of the windows that it won.
 
+#include "../ops.h"
 #include "max_pool2d.h"
 
 namespace minicnn {

@@ -1,4 +1,4 @@
-// Max-pool over values that a functor gives, and the gradient of a pixel that windows may have won.
+// Max-pool over values that a functor computes, and the gradient of a pixel from the windows that it won.
 #pragma once
 
 #include <cmath>
@@ -7,13 +7,14 @@
 
 namespace minicnn::cuda {
 
-// y = the maximum of `value` over each window, then ReLU if `relu_after`; the first of equal cells wins,
-// the last of several NaN.  value.template at<V>(i, c): the values at element i, whose channel is c.
+// y = the maximum of `value` over each window, and then ReLU if `relu_after`.  The first of equal cells
+// wins, and the last of several NaN.  value.at<V>(i, c) gives V values from element i on, whose channel is
+// c.
 template <typename T, typename Index, typename Value, bool relu_after>
 struct MaxPool {
     Value value;
     T* y;
-    Index* argmax;  // may be nullptr
+    Index* argmax;  // or nullptr
     ImageShape s;
     PoolParams p;
 
@@ -50,8 +51,8 @@ struct MaxPool {
     }
 };
 
-// The gradient of element (n, h, w, c) of the pooled image: what its windows give, the last first.
-// gradient(j) is the pooled gradient at element j.
+// The gradient of element (n, h, w, c) of the image before the pool: the sum of the gradients of the
+// windows that it won, from the last to the first.  gradient(j) is the gradient of window j.
 template <typename T, typename Index, typename Gradient>
 __device__ T gradient_of_pixel(const Gradient& gradient, const Index* argmax, const Place& at,
                                const ImageShape& s, const PoolParams& p) {

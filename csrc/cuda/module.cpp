@@ -1,52 +1,41 @@
-// The CUDA module: where its arrays live, which stream its kernels take, and where their scratch memory
-// comes from.  With MINICNN_CUDA_EMULATION all of it is the CPU's, and kernels run in csrc/cuda_emulation.
+// The CUDA module: where its arrays live, which stream its kernels run in, and where their scratch memory
+// comes from.  With MINICNN_CUDA_EMULATION arrays and scratch are in the CPU's memory, and
+// csrc/cuda_emulation runs the kernels.
 
 #include <atomic>
 #include <cstdint>
 #include <optional>
 
-#include "../host/torch_headers.h"
 #include "core/device.h"
 #include "core/tf32.h"
 
-#if !defined(MINICNN_CUDA_EMULATION)
-#include "core/torch_cuda_headers.h"
-#endif
-
-namespace minicnn {
-
-using at::Tensor;
-
 #if defined(MINICNN_CUDA_EMULATION)
 
-struct Device {
-    static constexpr at::DeviceType type = at::kCPU;
+#include "../host/cpu_device.h"
 
-    static Tensor allocate(c10::IntArrayRef sizes, at::ScalarType dtype, at::MemoryFormat format) {
-        return Tensor(at::detail::empty_cpu(sizes, dtype, /*pin_memory=*/false, format));
-    }
-
-    struct Call {
-        Call() {}
-    };
-    static std::optional<at::Device> elsewhere(const Tensor&) { return std::nullopt; }
-
-    static Tensor on_host(const Tensor& t) { return t; }
-    static std::optional<std::int64_t> wrong_label(const Tensor& labels, std::int64_t classes);
-};
+namespace minicnn {
 
 namespace cuda {
 cudaStream_t current_stream() { return nullptr; }
 void* allocate_scratch(std::size_t bytes) {
     void* data = std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
     if (!data) throw std::bad_alloc();
-    std::memset(data, 0xFF, bytes);  // NaN, as nobody may count on what it holds
+    std::memset(data, 0xFF, bytes);  // NaN: a kernel that reads what it did not write shows
     return data;
 }
 void free_scratch(void* data) { std::free(data); }
 }  // namespace cuda
 
+}  // namespace minicnn
+
 #else
+
+#include "../host/torch_headers.h"
+#include "core/torch_cuda_headers.h"
+
+namespace minicnn {
+
+using at::Tensor;
 
 struct Device {
     static constexpr at::DeviceType type = at::kCUDA;
@@ -56,7 +45,7 @@ struct Device {
         return Tensor(at::detail::empty_cuda(sizes, dtype, device, format));
     }
 
-    // A call from Python.  Its first array makes that array's device the current one, until the call ends.
+    // A call from Python.  The device of its first array is the current one until the call ends.
     struct Call {
         Call() { now = this; }
         ~Call() { now = nullptr; }
@@ -72,8 +61,15 @@ struct Device {
         return device == t.device() ? std::nullopt : std::optional(device);
     }
 
-    static Tensor on_host(const Tensor& t) { return t.to(at::kCPU); }
-    static std::optional<std::int64_t> wrong_label(const Tensor& labels, std::int64_t classes);
+    // Waits for the device, as labels are checked before anything is computed from them.
+    static std::optional<std::int64_t> wrong_label(const Tensor& labels, std::int64_t classes) {
+        const Tensor host = labels.to(at::kCPU);
+        const auto* data = static_cast<const std::int64_t*>(host.const_data_ptr());
+        for (std::int64_t i = 0; i < host.numel(); ++i) {
+            if (data[i] < 0 || data[i] >= classes) return data[i];
+        }
+        return std::nullopt;
+    }
 };
 
 namespace cuda {
@@ -85,20 +81,11 @@ void* allocate_scratch(std::size_t bytes) {
 void free_scratch(void* data) { c10::cuda::CUDACachingAllocator::raw_delete(data); }
 }  // namespace cuda
 
-#endif
-
-// Waits for the device: labels are checked before anything is computed from them.
-std::optional<std::int64_t> Device::wrong_label(const Tensor& labels, std::int64_t classes) {
-    const Tensor host = on_host(labels);
-    const auto* data = static_cast<const std::int64_t*>(host.const_data_ptr());
-    for (std::int64_t i = 0; i < host.numel(); ++i) {
-        if (data[i] < 0 || data[i] >= classes) return data[i];
-    }
-    return std::nullopt;
-}
-
 }  // namespace minicnn
 
+#endif
+
+// bindings.h needs the Device that is defined above.
 #include "../host/bindings.h"
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {

@@ -1,8 +1,9 @@
-// The optimizer steps: one launch over all parameters.  The order of operations is torch.optim's.
+// The optimizer steps: one launch updates many parameters.  The order of operations is that of torch.optim.
 
 #include <cmath>
 #include <vector>
 
+#include "../ops.h"
 #include "core/reduce.h"
 
 namespace minicnn {
@@ -10,118 +11,125 @@ namespace {
 
 using cuda::block_threads;
 
-constexpr int most_rows = 72;         // what fits the 4 KiB that every device takes as arguments
-constexpr int block_elements = 4096;  // of one parameter
+// The arguments of a kernel may take 4 KiB on every device; so many parameters fit.
+constexpr int most_parameters = 72;
+// How many elements of one parameter a block updates.
+constexpr int block_elements = 4096;
 
-// Parameters as a kernel's argument; row i has the blocks [first_block[i], first_block[i + 1]).
+// Parameters as a kernel's argument.  The blocks [first_block[i], first_block[i + 1]) update parameter i.
 template <typename T>
-struct Rows {
-    Parameter<T> row[most_rows];
-    unsigned first_block[most_rows + 1];
+struct ParameterList {
+    Parameter<T> parameter[most_parameters];
+    unsigned first_block[most_parameters + 1];
 };
 
-// Calls f on the block's share of one row.
+// Calls f(parameter, k) for every element k that the block updates.
 template <typename T, typename F>
-__device__ void for_each_of_block(const Rows<T>& rows, const F& f) {
+__device__ void for_each_of_block(const ParameterList<T>& list, const F& f) {
     int i = 0;
-    while (blockIdx.x >= rows.first_block[i + 1]) ++i;
-    const Parameter<T>& row = rows.row[i];
-    const std::int64_t first = std::int64_t(blockIdx.x - rows.first_block[i]) * block_elements;
-    const std::int64_t last = cuda::smaller(first + block_elements, row.size);
-    for (std::int64_t k = first + threadIdx.x; k < last; k += block_threads) f(row, k);
+    while (blockIdx.x >= list.first_block[i + 1]) ++i;
+    const Parameter<T>& p = list.parameter[i];
+    const std::int64_t first = std::int64_t(blockIdx.x - list.first_block[i]) * block_elements;
+    const std::int64_t last = cuda::smaller(first + block_elements, p.size);
+    for (std::int64_t k = first + threadIdx.x; k < last; k += block_threads) f(p, k);
 }
 
 template <typename T, typename Update>
-__global__ void __launch_bounds__(block_threads) update_kernel(Rows<T> rows, Update update) {
-    for_each_of_block(rows, update);
+__global__ void __launch_bounds__(block_threads) update_kernel(ParameterList<T> list, Update update) {
+    for_each_of_block(list, update);
 }
 
 template <typename T>
-__global__ void __launch_bounds__(block_threads) squares_kernel(Rows<T> rows, double* partial) {
+__global__ void __launch_bounds__(block_threads) squares_kernel(ParameterList<T> list, double* partial) {
     double sum = 0;
-    for_each_of_block(rows, [&](const Parameter<T>& row, std::int64_t k) {
-        const double value = double(row.value[k]);
+    for_each_of_block(list, [&](const Parameter<T>& p, std::int64_t k) {
+        const double value = double(p.value[k]);
         sum += value * value;
     });
     sum = cuda::block_sum(sum);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// Calls body(rows, blocks) with as many rows at a time as a kernel takes.
+// Calls body(list, blocks) with as many parameters at a time as a kernel takes.
 template <typename T, typename Body>
-void for_rows(const Parameter<T>* list, std::int64_t count, const Body& body) {
-    for (std::int64_t first = 0; first < count; first += most_rows) {
-        Rows<T> rows{};
-        const int here = int(std::min<std::int64_t>(most_rows, count - first));
+void for_lists(const Parameter<T>* all, std::int64_t count, const Body& body) {
+    for (std::int64_t first = 0; first < count; first += most_parameters) {
+        ParameterList<T> list{};
+        const int here = int(std::min<std::int64_t>(most_parameters, count - first));
         std::int64_t blocks = 0;
         for (int i = 0; i < here; ++i) {
-            rows.row[i] = list[first + i];
-            blocks += cuda::ceil_div(rows.row[i].size, block_elements);
-            rows.first_block[i + 1] = unsigned(cuda::narrow(blocks, "blocks of an optimizer step"));
+            list.parameter[i] = all[first + i];
+            blocks += cuda::ceil_div(list.parameter[i].size, block_elements);
+            list.first_block[i + 1] = unsigned(cuda::narrow(blocks, "blocks of an optimizer step"));
         }
-        if (blocks) body(rows, unsigned(blocks));
+        if (blocks) body(list, unsigned(blocks));
     }
 }
 
 template <typename T, typename Update>
-void update_all(const Parameter<T>* list, std::int64_t count, const Update& update) {
-    for_rows(list, count, [&](const Rows<T>& rows, unsigned blocks) {
-        cuda::launch(update_kernel<T, Update>, blocks, block_threads, 0, cuda::current_stream(), rows,
+void update_all(const Parameter<T>* all, std::int64_t count, const Update& update) {
+    for_lists(all, count, [&](const ParameterList<T>& list, unsigned blocks) {
+        cuda::launch(update_kernel<T, Update>, blocks, block_threads, 0, cuda::current_stream(), list,
                      update);
     });
 }
 
 template <typename T>
 struct Sgd {
-    T lr, momentum, decay;
+    T lr, momentum, weight_decay;
     bool nesterov;
-    __device__ void operator()(const Parameter<T>& row, std::int64_t i) const {
-        T g = row.grad[i] + decay * row.value[i];
+    __device__ void operator()(const Parameter<T>& p, std::int64_t i) const {
+        T g = p.grad[i] + weight_decay * p.value[i];
         if (momentum != T(0)) {
-            const T v = row.state[i] = momentum * row.state[i] + g;
+            const T v = p.state[i] = momentum * p.state[i] + g;
             g = nesterov ? g + momentum * v : v;
         }
-        row.value[i] -= lr * g;
+        p.value[i] -= lr * g;
     }
 };
 
 template <typename T>
 struct Adam {
-    T rate, root, shrink, decay, beta2, rest1, rest2, eps;
-    __device__ void operator()(const Parameter<T>& row, std::int64_t i) const {
-        const T value = row.value[i], g = row.grad[i] + decay * value;
-        const T m = row.state[i] + (g - row.state[i]) * rest1;
-        const T s = beta2 * row.state2[i] + rest2 * g * g;
-        row.state[i] = m;
-        row.state2[i] = s;
-        row.value[i] = value * shrink - rate * (m / (sqrt(s) / root + eps));
+    T step_size;              // lr / bias_correction1
+    T bias_correction2_sqrt;  // of exp_avg_sq
+    T keep;                   // what AdamW's decoupled weight decay leaves of a value; 1 for Adam
+    T weight_decay;           // what Adam adds to the gradient; 0 for AdamW
+    T beta2, one_minus_beta1, one_minus_beta2, eps;
+    __device__ void operator()(const Parameter<T>& p, std::int64_t i) const {
+        const T value = p.value[i], g = p.grad[i] + weight_decay * value;
+        const T exp_avg = p.state[i] + (g - p.state[i]) * one_minus_beta1;
+        const T exp_avg_sq = beta2 * p.state2[i] + one_minus_beta2 * g * g;
+        p.state[i] = exp_avg;
+        p.state2[i] = exp_avg_sq;
+        const T denominator = sqrt(exp_avg_sq) / bias_correction2_sqrt + eps;
+        p.value[i] = value * keep - step_size * (exp_avg / denominator);
     }
 };
 
 template <typename T>
 struct Rmsprop {
-    T lr, alpha, rest, eps, decay, momentum;
-    __device__ void operator()(const Parameter<T>& row, std::int64_t i) const {
-        const T g = row.grad[i] + decay * row.value[i];
-        const T s = row.state[i] = alpha * row.state[i] + rest * g * g;
-        T update = g / (sqrt(s) + eps);
-        if (momentum != T(0)) update = row.state2[i] = momentum * row.state2[i] + update;
-        row.value[i] -= lr * update;
+    T lr, alpha, one_minus_alpha, eps, weight_decay, momentum;
+    __device__ void operator()(const Parameter<T>& p, std::int64_t i) const {
+        const T g = p.grad[i] + weight_decay * p.value[i];
+        const T square_avg = p.state[i] = alpha * p.state[i] + one_minus_alpha * g * g;
+        T update = g / (sqrt(square_avg) + eps);
+        if (momentum != T(0)) update = p.state2[i] = momentum * p.state2[i] + update;
+        p.value[i] -= lr * update;
     }
 };
 
 template <typename T>
 struct Ema {
-    T keep, rest;
-    __device__ void operator()(const Parameter<T>& row, std::int64_t i) const {
-        row.value[i] = keep * row.value[i] + rest * row.grad[i];
+    T decay, one_minus_decay;
+    __device__ void operator()(const Parameter<T>& p, std::int64_t i) const {
+        p.value[i] = decay * p.value[i] + one_minus_decay * p.grad[i];
     }
 };
 
 template <typename T>
 struct Scale {
     T factor;
-    __device__ void operator()(const Parameter<T>& row, std::int64_t i) const { row.value[i] *= factor; }
+    __device__ void operator()(const Parameter<T>& p, std::int64_t i) const { p.value[i] *= factor; }
 };
 
 }  // namespace
@@ -133,12 +141,13 @@ void sgd_step(const Parameter<T>* list, std::int64_t count, const SgdParams& p) 
 
 template <typename T>
 void adam_step(const Parameter<T>* list, std::int64_t count, const AdamParams& p) {
-    const T rate = T(p.lr / (1 - std::pow(p.beta1, double(p.step))));
-    const T root = T(std::sqrt(1 - std::pow(p.beta2, double(p.step))));
-    const T shrink = T(p.decoupled ? 1 - p.lr * p.weight_decay : 1),
-            decay = T(p.decoupled ? 0 : p.weight_decay);
+    const double bias_correction1 = 1 - std::pow(p.beta1, double(p.step));
+    const double bias_correction2_sqrt = std::sqrt(1 - std::pow(p.beta2, double(p.step)));
+    const double keep = p.decoupled ? 1 - p.lr * p.weight_decay : 1;
+    const double weight_decay = p.decoupled ? 0 : p.weight_decay;
     update_all(list, count,
-               Adam<T>{rate, root, shrink, decay, T(p.beta2), T(1 - p.beta1), T(1 - p.beta2), T(p.eps)});
+               Adam<T>{T(p.lr / bias_correction1), T(bias_correction2_sqrt), T(keep), T(weight_decay),
+                       T(p.beta2), T(1 - p.beta1), T(1 - p.beta2), T(p.eps)});
 }
 
 template <typename T>
@@ -159,11 +168,11 @@ void scale(const Parameter<T>* list, std::int64_t count, double factor) {
 
 // The blocks' sums are added on the host, in order.
 template <typename T>
-double sum_of_squares(const Parameter<T>* list, std::int64_t count) {
+double sum_of_squares(const Parameter<T>* all, std::int64_t count) {
     double sum = 0;
-    for_rows(list, count, [&](const Rows<T>& rows, unsigned blocks) {
+    for_lists(all, count, [&](const ParameterList<T>& list, unsigned blocks) {
         const cuda::Scratch<double> partial(blocks);
-        cuda::launch(squares_kernel<T>, blocks, block_threads, 0, cuda::current_stream(), rows,
+        cuda::launch(squares_kernel<T>, blocks, block_threads, 0, cuda::current_stream(), list,
                      partial.get());
         std::vector<double> sums(blocks);
         cuda::check(cudaMemcpyAsync(sums.data(), partial.get(), blocks * sizeof(double),

@@ -1,6 +1,7 @@
 // ReLU and its gradient.
 
-#include "core/common.h"
+#include "../ops.h"
+#include "core/elementwise.h"
 
 namespace minicnn {
 namespace {
@@ -26,7 +27,7 @@ struct Backward {
     __device__ void at(std::int64_t i) const {
         auto gradient = cuda::load<V>(dy + i);
         const auto output = cuda::load<V>(y + i);
-        for (int k = 0; k < V; ++k) gradient.v[k] = cuda::relu_gradient(gradient.v[k], output.v[k]);
+        for (int k = 0; k < V; ++k) gradient.v[k] = cuda::relu_gradient(output.v[k], gradient.v[k]);
         cuda::store(dx + i, gradient);
     }
     Backward from(std::int64_t i) const { return {dy + i, y + i, dx + i}; }

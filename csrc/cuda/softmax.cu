@@ -1,5 +1,6 @@
 // Softmax over the classes of each row, a warp a row.
 
+#include "../ops.h"
 #include "softmax.h"
 
 namespace minicnn {

@@ -1,4 +1,4 @@
-// The softmax of one row, by one warp, which the loss fuses with what follows.
+// The softmax of one row, computed by one warp.  The kernels of softmax and of the loss both use it.
 #pragma once
 
 #include <cmath>
@@ -7,9 +7,9 @@
 
 namespace minicnn::cuda {
 
-constexpr int warp_rows = block_threads / warp_lanes;  // of a block, one row a warp
+constexpr int warp_rows = block_threads / warp_lanes;  // how many rows a block computes at once, one a warp
 
-// The row of this thread's warp, of the first rows that the block takes.
+// The first row that this thread's warp computes.
 __device__ __forceinline__ std::int64_t row_of_warp() {
     return std::int64_t(blockIdx.x) * warp_rows + threadIdx.x / warp_lanes;
 }
@@ -20,8 +20,7 @@ struct RowSum {
     T maximum, sum;
 };
 
-// p = exp(x - max x) / sum.  Where x has a NaN or +inf, or is all -inf, everything becomes NaN, as in
-// torch.
+// p = exp(x - max x) / sum.  If x contains a NaN or +inf, or only -inf, every p is NaN, as in torch.
 template <typename T>
 __device__ RowSum<T> softmax_row(const T* x, T* p, std::int64_t K) {
     const int lane = threadIdx.x % warp_lanes;

@@ -6,6 +6,7 @@
 //
 // a is the targets after smoothing, times the class weights; D is N, or the classes' summed weights.
 
+#include "../ops.h"
 #include "softmax.h"
 
 namespace minicnn {
@@ -45,7 +46,8 @@ __global__ void __launch_bounds__(block_threads)
         const cuda::RowSum<T> softmax = cuda::softmax_row(row, probs + n * K, K);
         const T log_sum = log(softmax.sum);
         for (std::int64_t k = lane; k < K; k += warp_lanes) {
-            // a class that is no target takes no part, however improbable it is
+            // a class that is no target adds nothing, even if its probability is 0 and its logarithm
+            // infinite
             const T a = weighted_target(t, n, k, K);
             if (a != T(0)) loss_sum -= double(a) * double(row[k] - softmax.maximum - log_sum);
         }
@@ -73,7 +75,7 @@ template <typename T>
 __global__ void __launch_bounds__(block_threads)
     gradient_kernel(const T* probs, Targets<T> t, T* dlogits, std::int64_t N, std::int64_t K) {
     double weight = double(N);
-    if (t.classes && t.class_weight) {  // every block adds it up for itself: N is small beside N*K
+    if (t.classes && t.class_weight) {  // every block adds them all up: N is small compared to N * K
         weight = 0;
         for (std::int64_t n = threadIdx.x; n < N; n += block_threads) weight += row_weight(t, n);
         weight = cuda::block_sum(weight);

@@ -1,4 +1,5 @@
-// Stands in for the toolkit's header of this name: cp.async, done no sooner than at the wait.
+// Replaces the toolkit's header of this name: asynchronous copies (cp.async).  A copy is done at the wait
+// for it and never before, so that a kernel which forgets to wait reads old data.
 #pragma once
 
 #include "cuda_runtime.h"

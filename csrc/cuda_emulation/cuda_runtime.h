@@ -1,5 +1,5 @@
-// Stands in for the CUDA toolkit's header of this name when a host compiler builds the .cu files: the
-// part of CUDA that they use.  Device pointers are host pointers, streams are nothing.
+// Replaces the CUDA toolkit's header of this name when a host compiler builds the .cu files.  It has the
+// part of CUDA that they use.  Device pointers are host pointers, and streams do not exist.
 #pragma once
 
 #include <cmath>
@@ -115,12 +115,12 @@ inline bool __all_sync(unsigned mask, bool yes, int line = __builtin_LINE()) {
     return __ballot_sync(mask, yes, line) == mask;
 }
 
-// Atomics: real ones, so that ThreadSanitizer knows them.
+// Atomics are real ones, so that ThreadSanitizer recognises them.
 template <typename T>
 T atomicAdd(T* at, T value) {
     return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
 }
-// One more, or 0 after `last`.
+// Adds one, or starts at 0 again after `last`.
 inline unsigned atomicInc(unsigned* at, unsigned last) {
     unsigned old = __atomic_load_n(at, __ATOMIC_RELAXED);
     while (!__atomic_compare_exchange_n(at, &old, old >= last ? 0 : old + 1, true, __ATOMIC_RELAXED,

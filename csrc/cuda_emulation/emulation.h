@@ -1,12 +1,14 @@
-// Runs a kernel's blocks one after another on the CPU, each thread of a block as a fibre, and reports
-// what a GPU would leave undefined: barriers that not all threads reach, at one place; threads that left
-// while others wait; shuffles whose mask does not fit the lanes that call.
+// Runs a kernel on the CPU: its blocks one after another, and each thread of a block as a fibre.  It
+// reports what a GPU would leave undefined:
+// - threads that wait at different barriers, or that leave the kernel while others wait at one;
+// - shuffles and votes whose mask does not name the lanes that call.
 //
-// MINICNN_CUDA_ORDER = forward (default), reversed, or a number, the seed of a random order of the
-// threads between barriers.
+// Between two barriers the threads of a block may run in any order.  MINICNN_CUDA_ORDER chooses one:
+// forward (the default), reversed, or a number, which seeds a random order.
 //
-// ThreadSanitizer sees the fibres as threads that only barriers order.  Each barrier has two sync objects
-// that alternate: with one, a thread that is already at the next barrier would order what is not ordered.
+// For ThreadSanitizer each fibre is a thread, and barriers are the only thing that orders them.  Two
+// synchronisation objects take turns from barrier to barrier.  With a single one, a thread that has reached
+// the next barrier already would seem to be ordered before threads that have not yet left the last one.
 #pragma once
 
 #include <algorithm>
@@ -24,8 +26,9 @@
 #include "fibre.h"
 
 #if defined(__SANITIZE_THREAD__)
-// The scheduler and the threads share its state without locks, as only one of them runs at a time. Kernels'
-// own accesses have other functions on top of their stacks.
+// The scheduler and the threads share the scheduler's state without locks, as only one of them runs at a
+// time.  These are no races.  What a kernel itself reads and writes is still checked, as its functions have
+// other names.
 extern "C" inline __attribute__((used, visibility("default"))) const char* __tsan_default_suppressions() {
     return "race_top:emulation::\nrace_top:^std::\n";
 }
@@ -37,7 +40,7 @@ void AnnotateIgnoreWritesEnd(const char* file, int line);
 }
 #endif
 
-// Not in the namespace that is left out of race reports: these bytes are the kernel's.
+// It is outside the namespace whose races are not reported, because these bytes are the kernel's.
 inline void do_asynchronous_copy(void* to, const void* from, std::size_t bytes, std::size_t zeros) {
     for (std::size_t i = 0; i < bytes; ++i) {
         static_cast<char*>(to)[i] = i < bytes - zeros ? static_cast<const char*>(from)[i] : 0;
@@ -54,7 +57,7 @@ struct Dim3 {
     constexpr Dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
-// A copy that cp.async has begun; it is done at the wait, never before.
+// A copy that cp.async has begun.  It is done at the wait for it, never before.
 struct PendingCopy {
     void* to;
     const void* from;
@@ -67,10 +70,10 @@ struct Thread {
     Dim3 place;
     int index;
     State state;
-    int line;                          // where it waits
-    unsigned barriers, warp_barriers;  // passed so far
+    int line;                          // of the source, where it waits
+    unsigned barriers, warp_barriers;  // how many it has passed
     unsigned mask, source;
-    std::uint64_t value, result;  // of a warp exchange; result of a vote: the lanes that said yes
+    std::uint64_t value, result;  // of a shuffle; the result of a vote is a bit for each lane that said yes
     std::vector<PendingCopy> copies;
     std::size_t batch;
     std::unique_ptr<Fibre> fibre;
@@ -123,7 +126,8 @@ class Machine {
         acquire(sync);
     }
 
-    // All lanes of `mask` meet; returns `value` of lane `source`, and the votes for a value that is not 0.
+    // Waits until all lanes of `mask` have called it.  Returns the `value` of lane `source`, or the result
+    // of a vote.
     __attribute__((noinline)) std::uint64_t exchange(unsigned mask, std::uint64_t value, int source,
                                                      int line) {
         Thread& self = *current_;
@@ -133,7 +137,7 @@ class Machine {
         wait(State::in_warp, line);
         return self.result;
     }
-    static constexpr int vote = -1;  // as `source`: returns the lanes whose value is not 0
+    static constexpr int vote = -1;  // as `source`: the result has a bit for each lane whose value is not 0
 
     __attribute__((noinline)) void warp_barrier(unsigned mask, int line) {
         Thread& self = *current_;
@@ -158,8 +162,9 @@ class Machine {
         self.copies.erase(self.copies.begin(), self.copies.begin() + std::ptrdiff_t(done));
     }
 
-    // The block's shared array that `key` stands for: its own allocation, so that AddressSanitizer sees its
-    // ends.  The first thread that asks makes it, which must not order that thread before the others.
+    // The block's shared array that `key` stands for.  Each array is an allocation of its own, so that
+    // AddressSanitizer knows where it ends.  The first thread that asks for it allocates it;
+    // ThreadSanitizer must not take that for an order between this thread and the others.
     void* shared(const void* key, std::size_t bytes) {
         const Unseen unseen;
         for (const SharedArray& array : shared_) {
@@ -176,11 +181,12 @@ class Machine {
     };
 
     struct SharedArray {
-        const void* key;  // nullptr: the dynamic one
+        const void* key;  // nullptr stands for the dynamic array
         std::unique_ptr<void, Free> memory;
     };
 
-    // While one lives, ThreadSanitizer takes no notice of what the thread reads, writes and allocates.
+    // While an object of this class exists, ThreadSanitizer ignores what the thread reads, writes and
+    // allocates.
     struct Unseen {
 #if defined(__SANITIZE_THREAD__)
         Unseen() {
@@ -262,7 +268,8 @@ class Machine {
         Fibre::yield();
     }
 
-    // Readies the threads that have what they wait for; false if all are done.
+    // Makes those threads ready that have what they wait for.  Returns false if there are none: all are
+    // done, or the kernel is wrong.
     bool wake() {
         bool woke = false;
         for (int first = 0; first < count_; first += warp_size) woke |= wake_warp(first);
@@ -297,7 +304,7 @@ class Machine {
         return true;
     }
 
-    // Completes the exchanges of a warp whose lanes have all come.
+    // Completes those exchanges of a warp for which all lanes of the mask have arrived.
     bool wake_warp(int first) {
         bool woke = false;
         const int lanes = std::min(warp_size, count_ - first);

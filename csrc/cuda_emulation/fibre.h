@@ -1,8 +1,10 @@
-// Fibres: functions with stacks of their own that hand control back and forth within one host thread.
-// Sanitizers are told of every switch; without them a switch saves registers only, no signal mask.
+// A fibre is a function with a stack of its own, that can stop in the middle and continue later.  All
+// fibres run in one thread of the host, one at a time.  Sanitizers are told of every switch from one to
+// another.  Without a sanitizer a switch saves the registers only; saving the signal mask as well would
+// take a system call.
 #pragma once
 
-#undef _FORTIFY_SOURCE  // its checked longjmp takes another stack for an overrun one
+#undef _FORTIFY_SOURCE  // its checked longjmp would take a jump to another stack for an error
 
 #include <setjmp.h>
 #include <sys/mman.h>
@@ -41,10 +43,10 @@ class Fibre {
     Fibre(const Fibre&) = delete;
     Fibre& operator=(const Fibre&) = delete;
 
-    // Makes the next resume() start body(), which must end in finish().
+    // Makes the next resume() start body(), which must end by calling finish().
     void prepare(void (*body)()) {
 #if defined(__SANITIZE_ADDRESS__)
-        __asan_unpoison_memory_region(stack_, stack_bytes);  // frames that were given up
+        __asan_unpoison_memory_region(stack_, stack_bytes);  // of a body that was never finished
 #endif
         body_ = body;
         fresh_ = true;
@@ -72,7 +74,7 @@ class Fibre {
 #endif
     }
 
-    // Back to whoever resumed the fibre that runs now.
+    // Returns to the caller of resume() for the fibre that runs now.
     static void yield() { current()->leave(false); }
     [[noreturn]] static void finish() {
         current()->leave(true);

@@ -1,7 +1,7 @@
-// Stands in for the toolkit's header of this name: the TF32 fragments of wmma, 16x16x8.
+// Replaces the toolkit's header of this name: the TF32 fragments of wmma, 16x16x8.
 //
-// A warp's matrices lie in the lanes' fragments as consecutive elements: lane l of a fragment of n
-// elements a lane holds the elements l*n .. l*n + n-1 in row-major order.
+// A fragment is a matrix that the lanes of a warp hold together.  Where each lane holds n elements, lane l
+// holds the elements l*n to l*n + n-1 of the matrix, row by row.
 #pragma once
 
 #include <type_traits>
@@ -32,7 +32,8 @@ struct fragment {
     float x[num_elements];
 };
 
-// float with TF32's 10 bits of mantissa, rounded to nearest, ties away from zero.
+// A float rounded to the 10 bits of mantissa that TF32 has: to the nearest, and away from zero in the
+// middle.
 inline float __float_to_tf32(float value) {
     std::uint32_t bits;
     std::memcpy(&bits, &value, sizeof bits);

@@ -1,6 +1,9 @@
-// Arguments as Python passes them.  The casters of Array, Ints, Int and Number accept anything, so that a
-// wrong argument meets the contract's own check and words, in the contract's order, and not pybind11's
-// overload error.
+// Arguments as Python passes them.
+//
+// pybind11 turns an argument into one of the types below by its "caster" at the end of this file.  The
+// casters of Array, Ints, Int and Number accept anything.  A wrong argument then reaches the contract's own
+// check, in the contract's order and with its words; pybind11 would otherwise refuse it with a TypeError of
+// its own.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +16,8 @@ namespace minicnn {
 
 namespace py = pybind11;
 
-// Something that should be an array, or None.
+// Something that should be an array, or None.  Like the types below it does not own the object: the
+// caller's reference keeps it alive during the call.
 struct Array {
     PyObject* object = nullptr;
     bool given() const { return object != Py_None; }
@@ -48,6 +52,18 @@ struct Number {
     bool valid = false;
 };
 
+// The attributes of a convolution: base.py's named tuple of the same name.
+struct Conv {
+    Ints stride, padding, dilation;
+    Int groups;
+};
+
+// The attributes of a max-pool: base.py's named tuple of the same name.
+struct Pool {
+    Ints kernel_size, stride, padding, dilation;
+    bool ceil_mode = false;
+};
+
 // The name of an argument, or of one array of a list.
 struct Name {
     const char* text;
@@ -57,12 +73,30 @@ struct Name {
     std::string str() const { return index < 0 ? text : text + ("[" + std::to_string(index) + "]"); }
 };
 
-// The one error of the contract; pybind11 makes it a ValueError.
+// The one error of the contract.  Python sees it as a ValueError (offer.h).
 [[noreturn]] inline void fail(const char* op, Name name, const std::string& expected,
                               const std::string& got) {
     throw std::invalid_argument("[" + std::string(op) + "] " + name.str() + ": expected " + expected +
                                 ", got " + got);
 }
+
+// What a fused operation's forward pass kept for its backward pass, where that is more than one array.
+struct Saved {
+    PyObject* items = nullptr;  // a tuple
+    std::int64_t size() const { return PyTuple_GET_SIZE(items); }
+    PyObject* item(std::int64_t i) const { return PyTuple_GET_ITEM(items, i); }
+    Array operator[](std::int64_t i) const { return {item(i)}; }
+    // Whether it has this many items, and the first one is this word.
+    bool is(const char* kind, std::int64_t count) const {
+        return size() == count && PyUnicode_Check(item(0)) &&
+               PyUnicode_CompareWithASCIIString(item(0), kind) == 0;
+    }
+    void check_size(const char* op, std::int64_t count) const {
+        if (size() != count) {
+            fail(op, "saved", std::to_string(count) + " arrays", std::to_string(size()));
+        }
+    }
+};
 
 // As Python prints a tuple.
 inline std::string repr(c10::IntArrayRef values) {
@@ -71,7 +105,8 @@ inline std::string repr(c10::IntArrayRef values) {
     return text + (values.size() == 1 ? ",)" : ")");
 }
 
-// Lists and tuples only: to iterate over an array that came instead would take it apart.
+// Only lists and tuples count as sequences.  An array is one for Python, too; if somebody passes an array
+// where a list of arrays belongs, iterating over it would silently take its rows for the arrays.
 inline bool is_sequence(PyObject* source) { return PyTuple_Check(source) || PyList_Check(source); }
 
 inline std::string repr(const Ints& ints) {
@@ -92,7 +127,7 @@ inline double fraction(const char* op, Name name, const Number& given) {
     return value;
 }
 
-// PyNumber_Index refuses floats, takes NumPy's integers.
+// PyNumber_Index refuses floats and accepts NumPy's integers.
 inline bool read_int(PyObject* source, std::int64_t& value) {
     const py::object integer = py::reinterpret_steal<py::object>(PyNumber_Index(source));
     value = integer ? PyLong_AsLongLong(integer.ptr()) : -1;
@@ -108,14 +143,25 @@ inline bool read_number(PyObject* source, double& value) {
     return valid;
 }
 
-inline bool read_ints(PyObject* source, Ints& ints) {
-    if (!is_sequence(source)) return false;
+inline void read(PyObject* source, Int& integer) {
+    integer.source = source;
+    integer.valid = read_int(source, integer.value);
+}
+
+inline void read(PyObject* source, Number& number) {
+    number.source = source;
+    number.valid = read_number(source, number.value);
+}
+
+inline void read(PyObject* source, Ints& ints) {
+    ints.source = source;
+    if (!is_sequence(source)) return;
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(source); ++i) {
         std::int64_t value;
-        if (!read_int(PySequence_Fast_GET_ITEM(source, i), value)) return false;
+        if (!read_int(PySequence_Fast_GET_ITEM(source, i), value)) return;
         ints.values.push_back(value);
     }
-    return true;
+    ints.valid = true;
 }
 
 }  // namespace minicnn
@@ -144,9 +190,17 @@ template <>
 struct type_caster<minicnn::Ints> {
     PYBIND11_TYPE_CASTER(minicnn::Ints, const_name("sequence of integers"));
     bool load(handle source, bool) {
-        value.source = source.ptr();
-        value.valid = minicnn::read_ints(source.ptr(), value);
+        minicnn::read(source.ptr(), value);
         return true;
+    }
+};
+
+template <>
+struct type_caster<minicnn::Saved> {
+    PYBIND11_TYPE_CASTER(minicnn::Saved, const_name("tuple"));
+    bool load(handle source, bool) {
+        value.items = source.ptr();
+        return PyTuple_Check(source.ptr());
     }
 };
 
@@ -154,8 +208,7 @@ template <>
 struct type_caster<minicnn::Int> {
     PYBIND11_TYPE_CASTER(minicnn::Int, const_name("integer"));
     bool load(handle source, bool) {
-        value.source = source.ptr();
-        value.valid = minicnn::read_int(source.ptr(), value.value);
+        minicnn::read(source.ptr(), value);
         return true;
     }
 };
@@ -164,8 +217,36 @@ template <>
 struct type_caster<minicnn::Number> {
     PYBIND11_TYPE_CASTER(minicnn::Number, const_name("number"));
     bool load(handle source, bool) {
-        value.source = source.ptr();
-        value.valid = minicnn::read_number(source.ptr(), value.value);
+        minicnn::read(source.ptr(), value);
+        return true;
+    }
+};
+
+template <>
+struct type_caster<minicnn::Conv> {
+    PYBIND11_TYPE_CASTER(minicnn::Conv, const_name("Conv"));
+    bool load(handle source, bool) {
+        if (!PyTuple_Check(source.ptr()) || PyTuple_GET_SIZE(source.ptr()) != 4) return false;
+        minicnn::read(PyTuple_GET_ITEM(source.ptr(), 0), value.stride);
+        minicnn::read(PyTuple_GET_ITEM(source.ptr(), 1), value.padding);
+        minicnn::read(PyTuple_GET_ITEM(source.ptr(), 2), value.dilation);
+        minicnn::read(PyTuple_GET_ITEM(source.ptr(), 3), value.groups);
+        return true;
+    }
+};
+
+template <>
+struct type_caster<minicnn::Pool> {
+    PYBIND11_TYPE_CASTER(minicnn::Pool, const_name("Pool"));
+    bool load(handle source, bool) {
+        if (!PyTuple_Check(source.ptr()) || PyTuple_GET_SIZE(source.ptr()) != 5) return false;
+        minicnn::read(PyTuple_GET_ITEM(source.ptr(), 0), value.kernel_size);
+        minicnn::read(PyTuple_GET_ITEM(source.ptr(), 1), value.stride);
+        minicnn::read(PyTuple_GET_ITEM(source.ptr(), 2), value.padding);
+        minicnn::read(PyTuple_GET_ITEM(source.ptr(), 3), value.dilation);
+        make_caster<bool> ceil_mode;
+        if (!ceil_mode.load(PyTuple_GET_ITEM(source.ptr(), 4), true)) return false;
+        value.ceil_mode = cast_op<bool>(ceil_mode);
         return true;
     }
 };

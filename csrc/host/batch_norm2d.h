@@ -1,11 +1,10 @@
-// Host side of batch norm, alone and fused with what follows it.
+// Host side of batch norm: alone, fused with what follows it, and folded into the convolution before it.
 #pragma once
 
+#include "elementwise.h"
 #include "pool.h"
 
 namespace minicnn::host {
-
-using Normalised = std::tuple<Tensor, Tensor, Tensor>;  // y, mean, invstd
 
 // The checked arguments of batch norm's forward pass, and its statistics.
 struct BatchNormForward {
@@ -36,17 +35,22 @@ struct BatchNormForward {
     }
 };
 
-// relu(batch_norm2d(x) + residual), where relu and residual (None) may be absent.
-inline Normalised batch_norm2d_forward(Array x_, Array residual_, Array weight, Array bias,
-                                       Array running_mean, Array running_var, bool training,
-                                       const Number& momentum, const Number& eps, bool relu) {
+// The arguments of every forward pass as Python passes them; they are checked in this order.
+inline BatchNormForward batch_norm_forward(Array x, Array weight, Array bias, Array running_mean,
+                                           Array running_var, bool training, const Number& momentum,
+                                           const Number& eps) {
     const char* op = "batch_norm2d";
-    const BatchNormForward a(op, tensor(op, "x", x_), weight, bias,
-                             optional_tensor(op, "running_mean", running_mean),
-                             optional_tensor(op, "running_var", running_var), training, momentum, eps);
+    const Tensor& given = tensor(op, "x", x);
+    const Tensor mean = optional_tensor(op, "running_mean", running_mean);
+    const Tensor var = optional_tensor(op, "running_var", running_var);
+    return {op, given, weight, bias, mean, var, training, momentum, eps};
+}
+
+// y = relu(batch_norm2d(x) + residual), without ReLU if not `relu`, and without residual if that is None.
+inline Tensor batch_norm_output(const BatchNormForward& a, Array residual_, bool relu) {
     const Tensor given_residual = optional_tensor("add", "b", residual_);
     if (given_residual.defined()) check_array("add", "b", given_residual, a.x.sizes(), a.x);
-    const Tensor residual = arranged(given_residual), y = empty_like(op, "y", a.x);
+    const Tensor residual = arranged(given_residual), y = empty_like("batch_norm2d", "y", a.x);
     run(a.x, [&](auto zero) {
         using T = decltype(zero);
         minicnn::batch_norm2d_forward<T>(in<T>(a.x), in<T>(a.weight), in<T>(a.bias),
@@ -55,15 +59,46 @@ inline Normalised batch_norm2d_forward(Array x_, Array residual_, Array weight, 
                                          image_shape(a.x.sizes()), a.p, relu);
     });
     a.finish();
+    return y;
+}
+
+inline std::tuple<Tensor, Tensor, Tensor> batch_norm2d_forward(Array x, Array weight, Array bias,
+                                                               Array running_mean, Array running_var,
+                                                               bool training, const Number& momentum,
+                                                               const Number& eps) {
+    const BatchNormForward a =
+        batch_norm_forward(x, weight, bias, running_mean, running_var, training, momentum, eps);
+    const Tensor y = batch_norm_output(a, {Py_None}, /*relu=*/false);
     return {y, a.mean, a.invstd};
 }
 
-// The checked arguments of batch norm's backward pass but for dy, and its outputs.
+inline FusedMany batch_norm2d_relu_forward(Array x, Array weight, Array bias, Array running_mean,
+                                           Array running_var, bool training, const Number& momentum,
+                                           const Number& eps, bool need_saved) {
+    const BatchNormForward a =
+        batch_norm_forward(x, weight, bias, running_mean, running_var, training, momentum, eps);
+    const Tensor y = batch_norm_output(a, {Py_None}, /*relu=*/true);
+    if (!need_saved) return {y, py::none()};
+    return {y, py::make_tuple(y, a.mean, a.invstd)};
+}
+
+inline FusedMany batch_norm2d_add_relu_forward(Array x, Array residual, Array weight, Array bias,
+                                               Array running_mean, Array running_var, bool training,
+                                               const Number& momentum, const Number& eps, bool need_saved) {
+    const BatchNormForward a =
+        batch_norm_forward(x, weight, bias, running_mean, running_var, training, momentum, eps);
+    tensor("add", "b", residual);
+    const Tensor y = batch_norm_output(a, residual, /*relu=*/true);
+    if (!need_saved) return {y, py::none()};
+    return {y, py::make_tuple(y, a.mean, a.invstd)};
+}
+
+// The checked arguments of batch norm's backward pass, and its outputs.  dy is not among them: its shape
+// depends on what is fused.
 struct BatchNormBackward {
     Tensor x, weight, mean, invstd, dx, dw, db;
 
-    BatchNormBackward(Array x_, Array weight_, Array mean_, Array invstd_, bool training, bool need_dx,
-                      bool need_dw, bool need_db) {
+    BatchNormBackward(Array x_, Array weight_, Array mean_, Array invstd_, bool training, Need need) {
         const char* op = "batch_norm2d_backward";
         const Tensor& given = tensor(op, "x", x_);
         weight = optional_tensor(op, "weight", weight_);
@@ -73,29 +108,23 @@ struct BatchNormBackward {
         x = arranged(given);
         mean = arranged(mean);
         invstd = arranged(invstd);
-        dx = empty_if(need_dx, op, "dx", x.sizes(), x.scalar_type());
-        dw = empty_if(need_dw && weight.defined(), op, "dw", {x.size(1)}, x.scalar_type());
-        db = empty_if(need_db && weight.defined(), op, "db", {x.size(1)}, x.scalar_type());
+        dx = empty_if(need.dx, op, "dx", x.sizes(), x.scalar_type());
+        dw = empty_if(need.dw && weight.defined(), op, "dw", {x.size(1)}, x.scalar_type());
+        db = empty_if(need.db && weight.defined(), op, "db", {x.size(1)}, x.scalar_type());
         weight = arranged(weight);
     }
 };
 
-// (dx, dresidual, dw, db); relu_y, the output, is None without ReLU.
-inline std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm2d_backward(Array dy_, Array relu_y_, Array x,
-                                                                        Array weight, Array mean,
-                                                                        Array invstd, bool training,
-                                                                        bool need_dx, bool need_dw,
-                                                                        bool need_db, bool need_dresidual) {
+using ResidualGradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;  // dx, dresidual, dw, db
+
+// `relu_y` is the output, if it went through a ReLU, and undefined if not.
+inline ResidualGradients batch_norm_gradients(const Tensor& given_dy, const Tensor& relu_y, Array x,
+                                              Array weight, Array mean, Array invstd, bool training,
+                                              Need need, bool need_dresidual) {
     const char* op = "batch_norm2d_backward";
-    const Tensor& given_dy = tensor(op, "dy", dy_);
-    const Tensor given_y = optional_tensor("relu_backward", "y", relu_y_);
-    if (given_y.defined()) {
-        check_float("relu_backward", "dy", given_dy);
-        check_array("relu_backward", "y", given_y, given_dy.sizes(), given_dy);
-    }
-    const BatchNormBackward a(x, weight, mean, invstd, training, need_dx, need_dw, need_db);
+    const BatchNormBackward a(x, weight, mean, invstd, training, need);
     check_array(op, "dy", given_dy, a.x.sizes(), a.x);
-    const Tensor dy = arranged(given_dy), y = arranged(given_y);
+    const Tensor dy = arranged(given_dy), y = arranged(relu_y);
     const Tensor dresidual = empty_if(need_dresidual, op, "dresidual", a.x.sizes(), a.x.scalar_type());
     run(a.x, [&](auto zero) {
         using T = decltype(zero);
@@ -106,18 +135,49 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm2d_backward(Array dy
     return {a.dx, dresidual, a.dw, a.db};
 }
 
-// max_pool2d(relu(batch_norm2d(x))): (y, argmax, mean, invstd)
-inline std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm2d_pool_forward(
-    Array x_, Array weight, Array bias, Array running_mean, Array running_var, bool training,
-    const Number& momentum, const Number& eps, const Ints& kernel_size, const Ints& stride,
-    const Ints& padding, const Ints& dilation, bool ceil_mode, bool need_saved) {
-    const char* op = "batch_norm2d";
-    const BatchNormForward a(op, tensor(op, "x", x_), weight, bias,
-                             optional_tensor(op, "running_mean", running_mean),
-                             optional_tensor(op, "running_var", running_var), training, momentum, eps);
+inline Gradients batch_norm2d_backward(Array dy, Array x, Array weight, Array mean, Array invstd,
+                                       bool training, bool need_dx, bool need_dw, bool need_db) {
+    const auto [dx, dresidual, dw, db] =
+        batch_norm_gradients(tensor("batch_norm2d_backward", "dy", dy), {}, x, weight, mean, invstd,
+                             training, {need_dx, need_dw, need_db}, /*need_dresidual=*/false);
+    return {dx, dw, db};
+}
+
+// The gradients of both fused operations that end with a ReLU; saved is (y, mean, invstd).
+inline ResidualGradients batch_norm_relu_gradients(const char* op, Array dy_, Array x, Array weight,
+                                                   const Saved& saved, bool training, Need need,
+                                                   bool need_dresidual) {
+    saved.check_size(op, 3);
+    const Tensor& dy = tensor("batch_norm2d_backward", "dy", dy_);
+    const Tensor& y = relu_output(dy, saved[0]);
+    return batch_norm_gradients(dy, y, x, weight, saved[1], saved[2], training, need, need_dresidual);
+}
+
+inline Gradients batch_norm2d_relu_backward(Array dy, Array x, Array weight, const Saved& saved,
+                                            bool training, bool need_dx, bool need_dw, bool need_db) {
+    const auto [dx, dresidual, dw, db] =
+        batch_norm_relu_gradients("batch_norm2d_relu_backward", dy, x, weight, saved, training,
+                                  {need_dx, need_dw, need_db}, /*need_dresidual=*/false);
+    return {dx, dw, db};
+}
+
+inline ResidualGradients batch_norm2d_add_relu_backward(Array dy, Array x, Array weight, const Saved& saved,
+                                                        bool training, bool need_dx, bool need_dw,
+                                                        bool need_db) {
+    return batch_norm_relu_gradients("batch_norm2d_add_relu_backward", dy, x, weight, saved, training,
+                                     {need_dx, need_dw, need_db}, /*need_dresidual=*/true);
+}
+
+// ---- with ReLU and max-pool: saved is (y, argmax, mean, invstd) --------------------------------------
+
+inline FusedMany batch_norm2d_relu_max_pool2d_forward(Array x, Array weight, Array bias, Array running_mean,
+                                                      Array running_var, bool training,
+                                                      const Number& momentum, const Number& eps,
+                                                      const Pool& attributes, bool need_saved) {
+    const BatchNormForward a =
+        batch_norm_forward(x, weight, bias, running_mean, running_var, training, momentum, eps);
     const ImageShape s = image_shape(a.x.sizes());
-    const PoolParams pool =
-        max_pool_params("max_pool2d", a.x.sizes(), kernel_size, stride, padding, dilation, ceil_mode);
+    const PoolParams pool = pool_params("max_pool2d", a.x.sizes(), attributes);
     const std::int64_t pooled[] = {s.N, s.C, pool.OH, pool.OW};
     const Tensor y = empty("max_pool2d", "y", pooled, a.x.scalar_type());
     const Tensor argmax = empty_if(need_saved, "max_pool2d", "argmax", pooled, argmax_dtype(pool));
@@ -132,25 +192,22 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm2d_pool_forward(
         });
     });
     a.finish();
-    return {y, argmax, a.mean, a.invstd};
+    if (!need_saved) return {y, py::none()};
+    return {y, py::make_tuple(y, argmax, a.mean, a.invstd)};
 }
 
-inline Gradients batch_norm2d_pool_backward(Array dy_, Array y_, Array argmax_, Array x, Array weight,
-                                            Array mean, Array invstd, bool training,
-                                            const Ints& kernel_size, const Ints& stride,
-                                            const Ints& padding, const Ints& dilation, bool ceil_mode,
-                                            bool need_dx, bool need_dw, bool need_db) {
+inline Gradients batch_norm2d_relu_max_pool2d_backward(Array dy_, Array x, Array weight, const Saved& saved,
+                                                       bool training, const Pool& attributes, bool need_dx,
+                                                       bool need_dw, bool need_db) {
     const char *op = "batch_norm2d_backward", *pool_op = "max_pool2d_backward";
-    const Tensor &given_dy = tensor("relu_backward", "dy", dy_),
-                 &given_y = tensor("relu_backward", "y", y_);
-    check_float("relu_backward", "dy", given_dy);
-    check_array("relu_backward", "y", given_y, given_dy.sizes(), given_dy);
-    const Tensor& given_argmax = tensor(pool_op, "argmax", argmax_);
+    saved.check_size("batch_norm2d_relu_max_pool2d_backward", 4);
+    const Tensor& given_dy = tensor("relu_backward", "dy", dy_);
+    const Tensor& given_y = relu_output(given_dy, saved[0]);
+    const Tensor& given_argmax = tensor(pool_op, "argmax", saved[1]);
     check_image(pool_op, "dy", given_dy);
-    const BatchNormBackward a(x, weight, mean, invstd, training, need_dx, need_dw, need_db);
+    const BatchNormBackward a(x, weight, saved[2], saved[3], training, {need_dx, need_dw, need_db});
     const ImageShape s = image_shape(a.x.sizes());
-    const PoolParams pool =
-        max_pool_params(pool_op, a.x.sizes(), kernel_size, stride, padding, dilation, ceil_mode);
+    const PoolParams pool = pool_params(pool_op, a.x.sizes(), attributes);
     check_shape(pool_op, "dy", given_dy, {s.N, s.C, pool.OH, pool.OW});
     check_argmax(pool_op, given_argmax, given_dy, pool);
     check_like(op, "dy", given_dy, a.x);
@@ -166,6 +223,8 @@ inline Gradients batch_norm2d_pool_backward(Array dy_, Array y_, Array argmax_, 
     });
     return {a.dx, a.dw, a.db};
 }
+
+// ---- folded into a convolution -----------------------------------------------------------------------
 
 inline std::pair<Tensor, Tensor> fold_batch_norm2d(Array weight_, Array bias_, Array gamma_, Array beta_,
                                                    Array running_mean_, Array running_var_,
@@ -194,6 +253,35 @@ inline std::pair<Tensor, Tensor> fold_batch_norm2d(Array weight_, Array bias_, A
                                       weight.numel() / F, eps);
     });
     return {folded_weight, folded_bias};
+}
+
+inline void offer_batch_norm2d(py::module_& m) {
+    offer<batch_norm2d_forward>(m, "batch_norm2d_forward", "x"_a, "weight"_a, "bias"_a, "running_mean"_a,
+                                "running_var"_a, py::kw_only(), "training"_a, "momentum"_a, "eps"_a);
+    offer<batch_norm2d_backward>(m, "batch_norm2d_backward", "dy"_a, "x"_a, "weight"_a, "mean"_a,
+                                 "invstd"_a, py::kw_only(), "training"_a, "need_dx"_a = true,
+                                 "need_dw"_a = true, "need_db"_a = true);
+    offer<batch_norm2d_relu_forward>(m, "batch_norm2d_relu_forward", "x"_a, "weight"_a, "bias"_a,
+                                     "running_mean"_a, "running_var"_a, py::kw_only(), "training"_a,
+                                     "momentum"_a, "eps"_a, "need_saved"_a = true);
+    offer<batch_norm2d_relu_backward>(m, "batch_norm2d_relu_backward", "dy"_a, "x"_a, "weight"_a, "saved"_a,
+                                      py::kw_only(), "training"_a, "need_dx"_a = true, "need_dw"_a = true,
+                                      "need_db"_a = true);
+    offer<batch_norm2d_add_relu_forward>(
+        m, "batch_norm2d_add_relu_forward", "x"_a, "residual"_a, "weight"_a, "bias"_a, "running_mean"_a,
+        "running_var"_a, py::kw_only(), "training"_a, "momentum"_a, "eps"_a, "need_saved"_a = true);
+    offer<batch_norm2d_add_relu_backward>(m, "batch_norm2d_add_relu_backward", "dy"_a, "x"_a, "weight"_a,
+                                          "saved"_a, py::kw_only(), "training"_a, "need_dx"_a = true,
+                                          "need_dw"_a = true, "need_db"_a = true);
+    offer<batch_norm2d_relu_max_pool2d_forward>(m, "batch_norm2d_relu_max_pool2d_forward", "x"_a,
+                                                "weight"_a, "bias"_a, "running_mean"_a, "running_var"_a,
+                                                py::kw_only(), "training"_a, "momentum"_a, "eps"_a,
+                                                "pool"_a, "need_saved"_a = true);
+    offer<batch_norm2d_relu_max_pool2d_backward>(
+        m, "batch_norm2d_relu_max_pool2d_backward", "dy"_a, "x"_a, "weight"_a, "saved"_a, py::kw_only(),
+        "training"_a, "pool"_a, "need_dx"_a = true, "need_dw"_a = true, "need_db"_a = true);
+    offer<fold_batch_norm2d>(m, "fold_batch_norm2d", "weight"_a, "bias"_a, "gamma"_a, "beta"_a,
+                             "running_mean"_a, "running_var"_a, py::kw_only(), "eps"_a);
 }
 
 }  // namespace minicnn::host

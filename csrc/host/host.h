@@ -1,16 +1,16 @@
-// The host side of every operation, included by cpu/module.cpp and by cuda/module.cpp: check, allocate,
-// dispatch on dtype, run the kernel without the GIL.  This header has the means; host_*.h have the
-// operations, and bindings.h names them to Python.
+// The host side of every operation, compiled into the CPU module and into the CUDA module: check the
+// arguments, allocate the results, choose float or double, run the kernel without the GIL.  This header has
+// the means for that.  One header a subject has the operations (conv2d.h, pool.h, ...), and bindings.h
+// collects them.
 //
-// The including module.cpp first defines, in namespace minicnn, `struct Device`:
-//   static constexpr at::DeviceType type        where its arrays live
-//   static Tensor allocate(sizes, dtype, memory_format)
-//   struct Call {}        lives as long as a call from Python, whose first array decides on the device
-//   static std::optional<at::Device> elsewhere(const Tensor&)
-//                         the call's device, if the tensor has another
-//
-//   static std::optional<int64_t> wrong_label(labels, classes)
-//                         a label outside [0, classes), if any
+// The module.cpp that includes it first defines, in namespace minicnn, `struct Device`:
+//   type                          where its arrays live
+//   allocate(sizes, dtype, memory_format)
+//                                 a new array there
+//   Call                          a type of which an object lives as long as a call from Python; the device
+//                                 of the call's first array is the device of the whole call
+//   elsewhere(tensor)             the call's device if this tensor lives on another one, else nullopt
+//   wrong_label(labels, classes)  a label outside [0, classes) if there is one, else nullopt
 #pragma once
 
 #include <new>
@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "../ops.h"
+#include "offer.h"
 #include "shapes.h"
 
 namespace minicnn {
@@ -28,7 +29,7 @@ inline at::MemoryFormat memory_format(std::size_t dimensions) {
     return dimensions == 4 ? channels_last : at::MemoryFormat::Contiguous;
 }
 
-// Runs f, whose only failure can be memory that is not to be had.
+// Runs f.  The only way in which it can fail is that there is not enough memory.
 template <typename F>
 auto or_out_of_memory(F f) {
     try {
@@ -62,14 +63,15 @@ inline Tensor optional_tensor(const char* op, Name name, Array array) {
 
 inline bool is_arranged(const Tensor& t) { return t.is_contiguous(memory_format(t.dim())) && !t.is_neg(); }
 
-// The same values in the memory order that kernels take: images channels-last, all else row-major.
+// The same values in the memory order that kernels expect: 4-D arrays channels-last, all others row-major.
 inline Tensor arranged(const Tensor& t) {
     if (!t.defined() || is_arranged(t)) return t;
     const at::NoGradGuard no_grad;
     return or_out_of_memory([&] { return t.resolve_neg().contiguous(memory_format(t.dim())); });
 }
 
-// A tensor that a kernel changes in place.  One in another memory order is changed through a copy.
+// A tensor that a kernel changes in place.  If its memory order is not the kernels', the kernel changes a
+// copy, and finish() copies the result back.
 class InPlace {
   public:
     explicit InPlace(const Tensor& target) : target_(target), work_(arranged(target)) {}
@@ -100,7 +102,7 @@ inline Tensor empty_like(const char* op, Name name, const Tensor& x) {
     return empty(op, name, x.sizes(), x.scalar_type());
 }
 
-// As above, or undefined, which becomes None.
+// As above if the array is wanted.  Otherwise an undefined tensor, which Python sees as None.
 inline Tensor empty_if(bool wanted, const char* op, Name name, c10::IntArrayRef sizes,
                        at::ScalarType dtype) {
     return wanted ? empty(op, name, sizes, dtype) : Tensor();
@@ -108,7 +110,7 @@ inline Tensor empty_if(bool wanted, const char* op, Name name, c10::IntArrayRef 
 
 // ---- kernels -------------------------------------------------------------------------------------
 
-// The data of an arranged tensor; nullptr for an undefined one.
+// The data of an arranged tensor, or nullptr for an undefined one: read with in(), written with out().
 template <typename T>
 const T* in(const Tensor& t) {
     return t.defined() ? static_cast<const T*>(t.const_data_ptr()) : nullptr;
@@ -119,7 +121,7 @@ T* out(const Tensor& t) {
     return t.defined() ? static_cast<T*>(t.mutable_data_ptr()) : nullptr;
 }
 
-// Calls body(float()) or body(double()), as x has it, without the GIL.
+// Calls body(float()) or body(double()), whichever is x's dtype, without the GIL.
 template <typename Body>
 auto run(const Tensor& x, const Body& body) {
     const py::gil_scoped_release release;
@@ -129,3 +131,16 @@ auto run(const Tensor& x, const Body& body) {
 inline ImageShape image_shape(c10::IntArrayRef sizes) { return {sizes[0], sizes[1], sizes[2], sizes[3]}; }
 
 }  // namespace minicnn
+
+namespace minicnn::host {
+
+// Which gradients are wanted.
+struct Need {
+    bool dx, dw, db;
+};
+
+using Gradients = std::tuple<Tensor, Tensor, Tensor>;  // dx, dw, db; those not wanted are undefined
+using Fused = std::pair<Tensor, Tensor>;               // y, and the one array that backward needs
+using FusedMany = std::pair<Tensor, py::object>;       // y, and the tuple that backward needs, or None
+
+}  // namespace minicnn::host

@@ -5,46 +5,48 @@
 
 namespace minicnn::host {
 
-// A list's name, and whether the step changes its arrays.
-struct Column {
+// One list of arrays, and whether the step changes them.
+struct List {
     const char* name;
     const Arrays& arrays;
     bool changes;
 };
 
-// The checked arrays of a step: rows of parameters, columns of what belongs to each.
-class Columns {
+// The checked lists of a step.  All have as many arrays as the first one, and the arrays at one place, such
+// as a parameter, its gradient and its momentum, have one shape.
+class Lists {
   public:
-    Columns(const char* op, std::initializer_list<Column> columns) : width_(columns.size()) {
-        const Arrays& first = columns.begin()->arrays;
-        for (const Column& column : columns) {
-            if (column.arrays.size() != first.size()) {
-                fail(op, column.name, std::to_string(first.size()) + " arrays",
-                     std::to_string(column.arrays.size()));
+    Lists(const char* op, std::initializer_list<List> lists) : width_(lists.size()) {
+        const Arrays& first = lists.begin()->arrays;
+        for (const List& list : lists) {
+            if (list.arrays.size() != first.size()) {
+                fail(op, list.name, std::to_string(first.size()) + " arrays",
+                     std::to_string(list.arrays.size()));
             }
         }
         arrays_.reserve(width_ * std::size_t(first.size()));
         changes_.reserve(width_);
-        for (const Column& column : columns) changes_.push_back(column.changes);
+        for (const List& list : lists) changes_.push_back(list.changes);
         for (std::int64_t i = 0; i < first.size(); ++i) {
-            for (const Column& column : columns) add(op, {column.name, i}, column.arrays[i]);
+            for (const List& list : lists) add(op, {list.name, i}, list.arrays[i]);
         }
     }
 
-    // Calls body(T, list, count) with rows as the kernels take them.
+    // Calls body(parameters, count), with all that belongs to one parameter together, as the kernels take
+    // it.
     template <typename Body>
-    void run_on_rows(const Body& body) const {
+    void run_on_parameters(const Body& body) const {
         if (arrays_.empty()) return;
         run(arrays_[0].get(), [&](auto zero) {
             using T = decltype(zero);
-            std::vector<Parameter<T>> rows;
-            rows.reserve(arrays_.size() / width_);
+            std::vector<Parameter<T>> parameters;
+            parameters.reserve(arrays_.size() / width_);
             for (std::size_t i = 0; i < arrays_.size(); i += width_) {
                 T* data[4] = {};
                 for (std::size_t j = 0; j < width_; ++j) data[j] = out<T>(arrays_[i + j].get());
-                rows.push_back({data[0], data[1], data[2], data[3], arrays_[i].get().numel()});
+                parameters.push_back({data[0], data[1], data[2], data[3], arrays_[i].get().numel()});
             }
-            body(rows.data(), std::int64_t(rows.size()));
+            body(parameters.data(), std::int64_t(parameters.size()));
         });
         for (std::size_t i = 0; i < arrays_.size(); ++i) {
             if (changes_[i % width_]) arrays_[i].finish();
@@ -61,60 +63,74 @@ class Columns {
         arrays_.emplace_back(a);
     }
 
-    std::size_t width_;
+    std::size_t width_;  // how many lists there are
     std::vector<bool> changes_;
-    std::vector<InPlace> arrays_;
+    std::vector<InPlace> arrays_;  // of the first parameter from each list, then of the second, and so on
 };
 
 inline void sgd_step(const Arrays& params, const Arrays& grads, const Arrays& buffers, double lr,
                      double momentum, double weight_decay, bool nesterov) {
-    const Columns columns("sgd_step",
-                          {{"params", params, true}, {"grads", grads, false}, {"buffers", buffers, true}});
-    columns.run_on_rows([&](auto* rows, std::int64_t count) {
-        minicnn::sgd_step(rows, count, {lr, momentum, weight_decay, nesterov});
+    const Lists lists("sgd_step",
+                      {{"params", params, true}, {"grads", grads, false}, {"buffers", buffers, true}});
+    lists.run_on_parameters([&](auto* parameters, std::int64_t count) {
+        minicnn::sgd_step(parameters, count, {lr, momentum, weight_decay, nesterov});
     });
 }
 
 inline void adam_step(const Arrays& params, const Arrays& grads, const Arrays& exp_avgs,
                       const Arrays& exp_avg_sqs, double lr, double beta1, double beta2, double eps,
                       double weight_decay, bool decoupled, std::int64_t step) {
-    const Columns columns("adam_step", {{"params", params, true},
-                                        {"grads", grads, false},
-                                        {"exp_avgs", exp_avgs, true},
-                                        {"exp_avg_sqs", exp_avg_sqs, true}});
-    columns.run_on_rows([&](auto* rows, std::int64_t count) {
-        minicnn::adam_step(rows, count, {lr, beta1, beta2, eps, weight_decay, decoupled, step});
+    const Lists lists("adam_step", {{"params", params, true},
+                                    {"grads", grads, false},
+                                    {"exp_avgs", exp_avgs, true},
+                                    {"exp_avg_sqs", exp_avg_sqs, true}});
+    lists.run_on_parameters([&](auto* parameters, std::int64_t count) {
+        minicnn::adam_step(parameters, count, {lr, beta1, beta2, eps, weight_decay, decoupled, step});
     });
 }
 
 inline void rmsprop_step(const Arrays& params, const Arrays& grads, const Arrays& square_avgs,
                          const Arrays& buffers, double lr, double alpha, double eps, double weight_decay,
                          double momentum) {
-    const Columns columns("rmsprop_step", {{"params", params, true},
-                                           {"grads", grads, false},
-                                           {"square_avgs", square_avgs, true},
-                                           {"buffers", buffers, true}});
-    columns.run_on_rows([&](auto* rows, std::int64_t count) {
-        minicnn::rmsprop_step(rows, count, {lr, alpha, eps, weight_decay, momentum});
+    const Lists lists("rmsprop_step", {{"params", params, true},
+                                       {"grads", grads, false},
+                                       {"square_avgs", square_avgs, true},
+                                       {"buffers", buffers, true}});
+    lists.run_on_parameters([&](auto* parameters, std::int64_t count) {
+        minicnn::rmsprop_step(parameters, count, {lr, alpha, eps, weight_decay, momentum});
     });
 }
 
 inline void ema_update(const Arrays& averages, const Arrays& params, double decay) {
-    const Columns columns("ema_update", {{"averages", averages, true}, {"params", params, false}});
-    columns.run_on_rows([&](auto* rows, std::int64_t count) { minicnn::ema_update(rows, count, decay); });
+    const Lists lists("ema_update", {{"averages", averages, true}, {"params", params, false}});
+    lists.run_on_parameters(
+        [&](auto* parameters, std::int64_t count) { minicnn::ema_update(parameters, count, decay); });
 }
 
 inline void scale(const Arrays& arrays, double factor) {
-    const Columns columns("scale", {{"arrays", arrays, true}});
-    columns.run_on_rows([&](auto* rows, std::int64_t count) { minicnn::scale(rows, count, factor); });
+    const Lists lists("scale", {{"arrays", arrays, true}});
+    lists.run_on_parameters(
+        [&](auto* parameters, std::int64_t count) { minicnn::scale(parameters, count, factor); });
 }
 
 inline double global_norm(const Arrays& arrays) {
-    const Columns columns("global_norm", {{"arrays", arrays, false}});
+    const Lists lists("global_norm", {{"arrays", arrays, false}});
     double sum = 0;
-    columns.run_on_rows(
-        [&](auto* rows, std::int64_t count) { sum = minicnn::sum_of_squares(rows, count); });
+    lists.run_on_parameters(
+        [&](auto* parameters, std::int64_t count) { sum = minicnn::sum_of_squares(parameters, count); });
     return std::sqrt(sum);
+}
+
+inline void offer_optimizers(py::module_& m) {
+    offer<sgd_step>(m, "sgd_step", "params"_a, "grads"_a, "buffers"_a, py::kw_only(), "lr"_a, "momentum"_a,
+                    "weight_decay"_a, "nesterov"_a);
+    offer<adam_step>(m, "adam_step", "params"_a, "grads"_a, "exp_avgs"_a, "exp_avg_sqs"_a, py::kw_only(),
+                     "lr"_a, "beta1"_a, "beta2"_a, "eps"_a, "weight_decay"_a, "decoupled"_a, "step"_a);
+    offer<rmsprop_step>(m, "rmsprop_step", "params"_a, "grads"_a, "square_avgs"_a, "buffers"_a,
+                        py::kw_only(), "lr"_a, "alpha"_a, "eps"_a, "weight_decay"_a, "momentum"_a);
+    offer<ema_update>(m, "ema_update", "averages"_a, "params"_a, py::kw_only(), "decay"_a);
+    offer<global_norm>(m, "global_norm", "arrays"_a);
+    offer<scale>(m, "scale", "arrays"_a, "factor"_a);
 }
 
 }  // namespace minicnn::host

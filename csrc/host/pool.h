@@ -1,11 +1,19 @@
 // Host side of pooling.
 #pragma once
 
-#include "conv2d.h"
+#include "host.h"
 
 namespace minicnn::host {
 
-// A winner's number fits a byte, with 255 to spare, for windows of up to 255 cells.
+// The checked attributes of a max-pool over an input of this shape.
+inline PoolParams pool_params(const char* op, c10::IntArrayRef shape, const Pool& pool) {
+    const auto& [kernel, stride, padding, dilation, ceil_mode] = pool;
+    const Size output = shapes::pool2d(op, shape, kernel, stride, padding, dilation, ceil_mode);
+    return {kernel[0], kernel[1],  output.h,   output.w,    stride[0],
+            stride[1], padding[0], padding[1], dilation[0], dilation[1]};
+}
+
+// A window of up to 255 cells: the winner's number fits a byte, and the value 255 stays free.
 inline at::ScalarType argmax_dtype(const PoolParams& pool) {
     return pool.KH * pool.KW <= 255 ? at::kByte : at::kLong;
 }
@@ -23,15 +31,9 @@ inline void check_argmax(const char* op, const Tensor& argmax, const Tensor& dy,
 
 // ---- max-pool --------------------------------------------------------------------------------------
 
-inline std::pair<Tensor, Tensor> max_pool2d_forward(Array x_, const Ints& kernel_size, const Ints& stride,
-                                                    const Ints& padding, const Ints& dilation,
-                                                    bool ceil_mode, bool need_argmax) {
-    const char* op = "max_pool2d";
-    const Tensor& given = tensor(op, "x", x_);
-    check_image(op, "x", given);
-    const PoolParams pool =
-        max_pool_params(op, given.sizes(), kernel_size, stride, padding, dilation, ceil_mode);
-    const Tensor x = arranged(given);
+// (y, argmax) of an image whose pool is checked already.
+inline std::pair<Tensor, Tensor> max_pool(const char* op, const Tensor& x, const PoolParams& pool,
+                                          bool need_argmax) {
     const ImageShape s = image_shape(x.sizes());
     const std::int64_t pooled[] = {s.N, s.C, pool.OH, pool.OW};
     const Tensor y = empty(op, "y", pooled, x.scalar_type());
@@ -46,15 +48,22 @@ inline std::pair<Tensor, Tensor> max_pool2d_forward(Array x_, const Ints& kernel
     return {y, argmax};
 }
 
-inline Tensor max_pool2d_backward(Array dy_, Array argmax_, const Ints& input_shape,
-                                  const Ints& kernel_size, const Ints& stride, const Ints& padding,
-                                  const Ints& dilation, bool ceil_mode) {
+inline std::pair<Tensor, Tensor> max_pool2d_forward(Array x_, const Ints& kernel_size, const Ints& stride,
+                                                    const Ints& padding, const Ints& dilation,
+                                                    bool ceil_mode, bool need_argmax) {
+    const char* op = "max_pool2d";
+    const Tensor& x = tensor(op, "x", x_);
+    check_image(op, "x", x);
+    const PoolParams pool = pool_params(op, x.sizes(), {kernel_size, stride, padding, dilation, ceil_mode});
+    return max_pool(op, arranged(x), pool, need_argmax);
+}
+
+inline Tensor max_pool_dx(const Tensor& given_dy, const Tensor& given_argmax, const Ints& input_shape,
+                          const Pool& attributes) {
     const char* op = "max_pool2d_backward";
-    const Tensor &given_dy = tensor(op, "dy", dy_), &given_argmax = tensor(op, "argmax", argmax_);
     check_image(op, "dy", given_dy);
     check_image_shape(op, "input_shape", input_shape);
-    const PoolParams pool =
-        max_pool_params(op, input_shape.values, kernel_size, stride, padding, dilation, ceil_mode);
+    const PoolParams pool = pool_params(op, input_shape.values, attributes);
     check_shape(op, "dy", given_dy, {input_shape[0], input_shape[1], pool.OH, pool.OW});
     check_argmax(op, given_argmax, given_dy, pool);
     const Tensor dy = arranged(given_dy), argmax = arranged(given_argmax);
@@ -68,6 +77,14 @@ inline Tensor max_pool2d_backward(Array dy_, Array argmax_, const Ints& input_sh
         });
     });
     return dx;
+}
+
+inline Tensor max_pool2d_backward(Array dy, Array argmax, const Ints& input_shape, const Ints& kernel_size,
+                                  const Ints& stride, const Ints& padding, const Ints& dilation,
+                                  bool ceil_mode) {
+    const char* op = "max_pool2d_backward";
+    return max_pool_dx(tensor(op, "dy", dy), tensor(op, "argmax", argmax), input_shape,
+                       {kernel_size, stride, padding, dilation, ceil_mode});
 }
 
 // ---- average pools ---------------------------------------------------------------------------------
@@ -85,7 +102,7 @@ inline Tensor avg_pool2d_forward(Array x_, const Ints& kernel_size, const Ints& 
     const Tensor& given = tensor(op, "x", x_);
     check_image(op, "x", given);
     const PoolParams pool =
-        max_pool_params(op, given.sizes(), kernel_size, stride, padding, pair_of_ones(), ceil_mode);
+        pool_params(op, given.sizes(), {kernel_size, stride, padding, pair_of_ones(), ceil_mode});
     const Tensor x = arranged(given);
     const ImageShape s = image_shape(x.sizes());
     const Tensor y = empty(op, "y", {s.N, s.C, pool.OH, pool.OW}, x.scalar_type());
@@ -104,7 +121,7 @@ inline Tensor avg_pool2d_backward(Array dy_, const Ints& input_shape, const Ints
     check_image(op, "dy", given);
     check_image_shape(op, "input_shape", input_shape);
     const PoolParams pool =
-        max_pool_params(op, input_shape.values, kernel_size, stride, padding, pair_of_ones(), ceil_mode);
+        pool_params(op, input_shape.values, {kernel_size, stride, padding, pair_of_ones(), ceil_mode});
     check_shape(op, "dy", given, {input_shape[0], input_shape[1], pool.OH, pool.OW});
     const Tensor dy = arranged(given), dx = empty(op, "dx", input_shape.values, given.scalar_type());
     run(dy, [&](auto zero) {
@@ -146,6 +163,22 @@ inline Tensor adaptive_avg_pool2d_backward(Array dy_, const Ints& input_shape) {
                                                  dy.size(3));
     });
     return dx;
+}
+
+inline void offer_pool(py::module_& m) {
+    offer<max_pool2d_forward>(m, "max_pool2d_forward", "x"_a, py::kw_only(), "kernel_size"_a, "stride"_a,
+                              "padding"_a, "dilation"_a, "ceil_mode"_a, "need_argmax"_a = true);
+    offer<max_pool2d_backward>(m, "max_pool2d_backward", "dy"_a, "argmax"_a, py::kw_only(), "input_shape"_a,
+                               "kernel_size"_a, "stride"_a, "padding"_a, "dilation"_a, "ceil_mode"_a);
+    offer<avg_pool2d_forward>(m, "avg_pool2d_forward", "x"_a, py::kw_only(), "kernel_size"_a, "stride"_a,
+                              "padding"_a, "ceil_mode"_a, "count_include_pad"_a);
+    offer<avg_pool2d_backward>(m, "avg_pool2d_backward", "dy"_a, py::kw_only(), "input_shape"_a,
+                               "kernel_size"_a, "stride"_a, "padding"_a, "ceil_mode"_a,
+                               "count_include_pad"_a);
+    offer<adaptive_avg_pool2d_forward>(m, "adaptive_avg_pool2d_forward", "x"_a, py::kw_only(),
+                                       "output_size"_a);
+    offer<adaptive_avg_pool2d_backward>(m, "adaptive_avg_pool2d_backward", "dy"_a, py::kw_only(),
+                                        "input_shape"_a);
 }
 
 }  // namespace minicnn::host

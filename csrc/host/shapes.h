@@ -1,5 +1,5 @@
-// Output sizes and argument checks of every operation: minicnn/shapes.py in C++, with the same words in
-// the same order, so that an error reads the same on every backend.
+// Output sizes and argument checks of every operation.  This is minicnn/shapes.py in C++: the same checks
+// in the same order with the same words, so that every backend reports the same error.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 
 namespace minicnn {
 
-using Wide = __int128;  // holds any sum or product of two 64-bit sizes
+using Wide = __int128;  // large enough for any sum or product of two 64-bit sizes
 using at::Tensor;
 
 struct Size {
@@ -100,7 +100,7 @@ inline void check_pair(const char* op, Name name, const Ints& pair, std::int64_t
     if (!pair.valid || pair.values.size() != 2 || std::min(pair[0], pair[1]) < least) {
         fail(op, name, "two integers of at least " + std::to_string(least), repr(pair));
     }
-    // keeps every position inside an image, its padding and its windows in 64 bits
+    // with this limit every position in an image, its padding and its windows fits 64 bits
     if (std::max(pair[0], pair[1]) >= std::int64_t{1} << 31) {
         fail(op, name, "two integers below 2**31", repr(pair));
     }
@@ -217,8 +217,8 @@ inline void batch_norm2d(const char* op, const Tensor& x, const Tensor& weight, 
     }
 }
 
-// `name` is what the (N,K) array is called: logits forward, probs backward.  Labels are checked to be in
-// range by the caller, who can read them on their device.
+// `name` is the name of the (N,K) array: logits in the forward pass, probs in the backward pass.  The
+// caller checks that labels are in range, as only the module can read them on their device.
 inline void softmax_cross_entropy(const char* op, Name name, const Tensor& logits, const Tensor& labels) {
     check_matrix(op, name, logits, "N, K");
     if (logits.size(1) < 1) fail(op, name, "K of at least 1", "shape " + repr(logits.sizes()));

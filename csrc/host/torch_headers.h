@@ -1,5 +1,5 @@
-// The few torch headers that the host side needs, kept apart so that our own warnings stay strict:
-// to the compiler this file, and what it includes, is a system header.
+// The few torch headers that the host side needs.  For the compiler, this file and what it includes are
+// system headers, whose warnings it does not show.  So strict warnings are possible everywhere else.
 #pragma once
 #pragma GCC system_header
 

@@ -1,10 +1,10 @@
-// The CUDA kernels: a thread for each element.  nvcc builds them for a GPU; with csrc/cuda_emulation in
-// front of the include path the host compiler builds the same file for the CPU.
+// The CUDA kernels: a thread for each element.  nvcc builds them for a GPU.  With csrc/cuda_emulation in
+// front of the include path the host's compiler builds the same file for the CPU.
 
 #include "cuda/core/launch.h"
 #include "hard_swish.h"
 
-namespace example {
+namespace minicnn {
 namespace {
 
 constexpr unsigned block_threads = 256;
@@ -31,17 +31,20 @@ unsigned blocks_for(std::int64_t size) { return unsigned((size + block_threads -
 
 }  // namespace
 
+// A kernel of the library would run in cuda::current_stream(), where nullptr stands here.
 template <typename T>
-void CudaKernels<T>::forward(const T* x, T* y, std::int64_t size) {
-    minicnn::cuda::launch(forward_kernel<T>, blocks_for(size), block_threads, 0, nullptr, x, y, size);
+void hard_swish_forward(const T* x, T* y, std::int64_t size) {
+    cuda::launch(forward_kernel<T>, blocks_for(size), block_threads, 0, nullptr, x, y, size);
 }
 
 template <typename T>
-void CudaKernels<T>::backward(const T* dy, const T* x, T* dx, std::int64_t size) {
-    minicnn::cuda::launch(backward_kernel<T>, blocks_for(size), block_threads, 0, nullptr, dy, x, dx, size);
+void hard_swish_backward(const T* dy, const T* x, T* dx, std::int64_t size) {
+    cuda::launch(backward_kernel<T>, blocks_for(size), block_threads, 0, nullptr, dy, x, dx, size);
 }
 
-template struct CudaKernels<float>;
-template struct CudaKernels<double>;
+template void hard_swish_forward(const float*, float*, std::int64_t);
+template void hard_swish_forward(const double*, double*, std::int64_t);
+template void hard_swish_backward(const float*, const float*, float*, std::int64_t);
+template void hard_swish_backward(const double*, const double*, double*, std::int64_t);
 
-}  // namespace example
+}  // namespace minicnn

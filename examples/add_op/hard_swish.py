@@ -6,6 +6,24 @@ python examples/add_op/hard_swish.py         needs torch, ninja and a C++ compil
 
 It exists in NumPy (here), in C++ (hard_swish.cpp) and in CUDA (hard_swish.cu, run by the library's
 emulation on the CPU), and all three are compared with torch's autograd in float64 and float32.
+
+An operation of the library is made in the same way.  These are the files to touch, in this order:
+
+     1. minicnn/ops/hard_swish.py              derivation, checks, forward and backward in NumPy
+     2. minicnn/backends/primitives.py         names, arguments and defaults: the contract
+     3. minicnn/backends/numpy_backend.py      a line for forward, a line for backward
+     4. minicnn/testing/operations.py          how a test calls it, and how it calls torch's
+     5. minicnn/testing/cases.py               shapes; from here on the suite tests it on numpy
+     6. csrc/ops.h                             what the kernels are called (hard_swish.h here)
+     7. csrc/host/elementwise.h, or pool.h …   check, allocate, call, offer (hard_swish_host.h here)
+     8. csrc/cpu/hard_swish.cpp                the C++ kernels
+     9. csrc/cuda/hard_swish.cu                the CUDA kernels
+    10. minicnn/backends/cpp_backend.py        a line for forward, a line for backward; cuda has them, too
+    11. minicnn/layers/hard_swish.py           the layer, if it is one
+    12. docs/ops/hard_swish.md                 its page
+
+A backend that lacks a primitive cannot be made, so 2 to 10 belong in one commit.  A fused operation needs
+no kernel at first: a composition of primitives in minicnn/backends/base.py works on every backend.
 """
 
 from __future__ import annotations
@@ -29,16 +47,17 @@ def hard_swish_backward(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
     return dy * np.where(x <= -3, 0, np.where(x >= 3, 1, (2 * x + 3) / 6)).astype(x.dtype)
 
 
-def build() -> Any:
-    """The compiled module, built on first use into torch's cache of extensions."""
+def build(kernels: str, *flags: str) -> Any:
+    """The module with the kernels of this file, built on first use into torch's cache of extensions."""
     from torch.utils.cpp_extension import load
 
     return load(
-        name="minicnn_example_hard_swish",
-        sources=[str(HERE / "hard_swish.cpp"), str(HERE / "module.cpp")],
+        name="minicnn_example_" + kernels.replace(".", "_"),
+        sources=[str(HERE / kernels), str(HERE / "module.cpp")],
         # the emulation's folder comes first: its cuda_runtime.h is the one that hard_swish.cu finds
         extra_include_paths=[str(CSRC / "cuda_emulation"), str(CSRC)],
-        extra_cflags=["-std=c++20", "-O2", "-g0"],
+        extra_cflags=["-std=c++20", "-O2", "-g0", "-fvisibility=hidden", *flags],
+        with_cuda=False,
     )
 
 
@@ -56,11 +75,11 @@ def main() -> None:
     """Compare the three with torch; any difference is an error."""
     import torch
 
-    module = build()
+    cpp, cuda = build("hard_swish.cpp"), build("hard_swish.cu", "-x", "c++")
     backends = {
         "numpy": (hard_swish_forward, hard_swish_backward, np.asarray),
-        "cpp": (module.cpp_forward, module.cpp_backward, torch.from_numpy),
-        "cuda (emulated)": (module.cuda_forward, module.cuda_backward, torch.from_numpy),
+        "cpp": (cpp.hard_swish_forward, cpp.hard_swish_backward, torch.from_numpy),
+        "cuda (emulated)": (cuda.hard_swish_forward, cuda.hard_swish_backward, torch.from_numpy),
     }
     rng = np.random.default_rng(0)
     for dtype, tolerance in ((np.float64, 1e-14), (np.float32, 1e-6)):

@@ -1,11 +1,11 @@
-"""THE contract: the primitives, and the fused operations composed of them.
+"""The contract: the primitives, and the fused operations that are composed of them.
 
-A fused operation's definition is its composition here.  A backend with a fused kernel overrides
-forward and backward of it together; calling the composition on that backend
-(``Backend.conv2d_relu_forward(backend, ...)``) is then the kernel's second oracle.
+What a fused operation computes is defined here, by a composition of primitives.  A backend that has a
+kernel for it overrides its forward and its backward, always both.  The composition can still be called
+on such a backend, as ``Backend.conv2d_relu_forward(backend, ...)``; tests compare the kernel with it.
 
-A fused forward returns ``y, saved``.  ``saved`` is opaque to everyone but the matching backward; it
-is None when ``need_saved`` is false (evaluation).
+A fused forward returns ``y, saved``.  Only the matching backward may look into ``saved``.  It is None
+if ``need_saved`` is false, in evaluation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from minicnn.backends.primitives import Array, Pair, Primitives
 
 
 class BackendUnavailable(RuntimeError):
-    """A backend was asked for by name and cannot be had; the message says why and what mends it."""
+    """A backend was asked for by name and is not available; the message says why and what to do."""
 
 
 class Conv(NamedTuple):
@@ -42,9 +42,9 @@ Gradients = tuple[Array | None, Array | None, Array | None]
 
 
 class Backend(Primitives):
-    """The table of operations: op name -> method."""
+    """The table of operations: a method for each operation's name."""
 
-    # ---- convolution with what follows it ------------------------------------------------------
+    # ---- convolution and what follows it ------------------------------------------------------
 
     def conv2d_relu_forward(
         self, x: Array, weight: Array, bias: Array | None, *, conv: Conv, need_saved: bool = True
@@ -89,8 +89,9 @@ class Backend(Primitives):
     ) -> tuple[Array, Any]:  # fmt: skip
         """max_pool2d(relu(conv2d(x))).
 
-        Composed the other way round, ReLU after the pool, which is the same: the maximum commutes
-        with ReLU, and a window whose maximum is not positive passes no gradient either way.
+        It is composed in the other order, with ReLU after the pool, where fewer values are left.  The
+        result is the same, because the maximum of ReLUs is the ReLU of the maximum.  So are the
+        gradients, because a window whose maximum is not positive passes none in either order.
         """
         pooled, saved = self.conv2d_max_pool2d_forward(
             x, weight, bias, conv=conv, pool=pool, need_saved=need_saved
@@ -139,7 +140,7 @@ class Backend(Primitives):
         """Gradients (da, db) of add_relu."""
         return self.add_backward(self.relu_backward(dy, saved))
 
-    # ---- batch norm with what follows it ---------------------------------------------------------
+    # ---- batch norm and what follows it ---------------------------------------------------------
 
     def batch_norm2d_relu_forward(
         self, x: Array, weight: Array | None, bias: Array | None,

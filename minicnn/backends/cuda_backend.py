@@ -1,7 +1,8 @@
-"""The cuda backend: the CUDA module behind the contract, on a GPU or emulated on the CPU.
+"""The cuda backend: the contract on the CUDA module, on a GPU or emulated on the CPU.
 
 Arrays are ``torch.Tensor`` on the device.  Both compiled modules offer the same functions
-(csrc/host/bindings.h), so everything but the arrays' way in and out is the cpp backend's.
+(csrc/host/bindings.h), so the table of operations is the cpp backend's.  Only how arrays get to the device
+and back is different.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class CudaBackend(CppBackend):
 
 
 def allow_tf32(on: bool) -> None:
-    """Whether the cuda backend's float32 products may round factors to TF32, for tensor cores.
+    """Allow or forbid the cuda backend to round the factors of float32 products to TF32, for tensor cores.
 
     Raises: BackendUnavailable if there is no cuda backend
     """

@@ -1,18 +1,18 @@
-"""The primitive operations that every backend must have, one abstract method each.
+"""The primitive operations, which every backend must have: one abstract method for each.
 
-Letters used in every shape: N batch, C channels, H height, W width, F filters, KH KW kernel,
-OH OW output, K classes.  Arrays are logically NCHW and float32 or float64; a backend may keep
-another memory order behind that.  ``kernel_size``, ``stride``, ``padding`` and ``dilation`` are
-pairs ``(h, w)``.
+The letters in shapes are N batch, C channels, H height, W width, F filters, KH KW kernel, OH OW
+output and K classes.  Arrays are float32 or float64 and have the shape NCHW; a backend may store them
+in another memory order.  ``kernel_size``, ``stride``, ``padding`` and ``dilation`` are pairs
+``(h, w)``.
 
-Every operation is a pure pair ``{op}_forward`` / ``{op}_backward``: it changes none of its
-arguments (except the running statistics of batch norm and the optimizer steps' own arrays) and
-keeps no state.  A wrong shape, dtype or value raises ``ValueError`` with the same words on every
-backend (`minicnn.shapes` has them).  Empty batches are allowed.
+Every operation is a pair of functions, ``{op}_forward`` and ``{op}_backward``.  They keep no state and
+change none of their arguments; the exceptions are the running statistics of batch norm, and the arrays
+that an optimizer step updates.  A wrong shape, dtype or value raises ``ValueError`` with the same words
+on every backend (`minicnn.shapes` has them).  Empty batches are allowed.
 
-Rules on ties and non-finite values: ReLU'(0) = 0; a max-pool tie goes to the first index in
-row-major order and padding never wins; of several NaN in a window the last wins; NaN and infinities
-come out of a forward pass where torch has them.
+Ties and values that are not finite: the gradient of ReLU at 0 is 0.  If several cells of a max-pool's
+window are equal, the first one wins, row by row.  Padding never wins.  If several are NaN, the last one
+wins.  The output of a forward pass has NaN and infinities where that of torch has them.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ class Primitives(ABC):
 
     @property
     def label(self) -> str:
-        """What results are printed under: the name, and what one must know beside it."""
+        """The name under which results are printed, with what a reader must know besides."""
         return self.name
 
     # ---- arrays ------------------------------------------------------------------------------
 
     @abstractmethod
     def asarray(self, a: np.ndarray) -> Array:
-        """The backend's array for a host array; shares memory on the CPU where it can.
+        """The backend's array for a host array.  On the CPU they share memory if possible.
 
-        Non-contiguous, read-only and foreign-byte-order arrays are copied where needed.
+        An array that is not contiguous, is read-only or has a foreign byte order is copied if necessary.
         """
 
     @abstractmethod
     def to_numpy(self, a: Array) -> np.ndarray:
-        """The host array for a backend array; shares memory on the CPU where it can."""
+        """The host array for a backend array.  On the CPU they share memory if possible."""
 
     @abstractmethod
     def synchronize(self) -> None:
@@ -63,7 +63,7 @@ class Primitives(ABC):
         self, x: Array, weight: Array, bias: Array | None, *,
         stride: Pair, padding: Pair, dilation: Pair, groups: int,
     ) -> Array:  # fmt: skip
-        """2-D cross-correlation plus bias.
+        """2-D cross-correlation, plus a bias.
 
         y[n,f,i,j] = b[f] + sum over c,u,v of x[n,c, i*sh + u*dh - ph, j*sw + v*dw - pw] * w[f,c,u,v]
 
@@ -78,7 +78,7 @@ class Primitives(ABC):
         stride: Pair, padding: Pair, dilation: Pair, groups: int,
         need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
     ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
-        """Gradients (dx, dw, db) of conv2d for an upstream gradient dy (N,F,OH,OW)."""
+        """The gradients (dx, dw, db) of conv2d, given the gradient dy (N,F,OH,OW) of its output."""
 
     # ---- pooling -----------------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ class Primitives(ABC):
         self, x: Array, *, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair,
         ceil_mode: bool, need_argmax: bool = True,
     ) -> tuple[Array, Array | None]:  # fmt: skip
-        """Window maximum, and which cell of the window won.
+        """The maximum of each window, and which cell of the window has it.
 
         Args:    x (N,C,H,W); padding at most half the kernel
         Returns: y (N,C,OH,OW); argmax, an integer array that only this backend's backward reads
@@ -100,25 +100,25 @@ class Primitives(ABC):
         self, dy: Array, argmax: Array, *, input_shape: tuple[int, ...], kernel_size: Pair,
         stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool,
     ) -> Array:  # fmt: skip
-        """dx (N,C,H,W): each dy goes to the cell that won its window."""
+        """dx (N,C,H,W): each dy is added to the cell that won its window."""
 
     @abstractmethod
     def avg_pool2d_forward(
         self, x: Array, *, kernel_size: Pair, stride: Pair, padding: Pair, ceil_mode: bool,
         count_include_pad: bool,
     ) -> Array:  # fmt: skip
-        """Window mean (N,C,OH,OW).  Torch: F.avg_pool2d."""
+        """The mean of each window, (N,C,OH,OW).  Torch: F.avg_pool2d."""
 
     @abstractmethod
     def avg_pool2d_backward(
         self, dy: Array, *, input_shape: tuple[int, ...], kernel_size: Pair, stride: Pair,
         padding: Pair, ceil_mode: bool, count_include_pad: bool,
     ) -> Array:  # fmt: skip
-        """dx (N,C,H,W): each dy spread evenly over its window."""
+        """dx (N,C,H,W): each dy is spread evenly over its window."""
 
     @abstractmethod
     def adaptive_avg_pool2d_forward(self, x: Array, *, output_size: Pair) -> Array:
-        """Mean over OH*OW regions that cover x evenly.  Torch: F.adaptive_avg_pool2d."""
+        """The means of OH*OW regions that cover x evenly.  Torch: F.adaptive_avg_pool2d."""
 
     @abstractmethod
     def adaptive_avg_pool2d_backward(self, dy: Array, *, input_shape: tuple[int, ...]) -> Array:
@@ -128,11 +128,11 @@ class Primitives(ABC):
 
     @abstractmethod
     def relu_forward(self, x: Array) -> Array:
-        """max(x, 0), any shape; NaN stays NaN.  Torch: F.relu."""
+        """max(x, 0) for an array of any shape; NaN stays NaN.  Torch: F.relu."""
 
     @abstractmethod
     def relu_backward(self, dy: Array, y: Array) -> Array:
-        """dx = 0 where y <= 0, else dy; y is the forward's output (or its input)."""
+        """dx = 0 where y <= 0, and dy elsewhere; y is the output of relu_forward, or its input."""
 
     @abstractmethod
     def dense_forward(self, x: Array, weight: Array, bias: Array | None) -> Array:
@@ -154,11 +154,11 @@ class Primitives(ABC):
         running_mean: Array | None, running_var: Array | None, *,
         training: bool, momentum: float, eps: float,
     ) -> tuple[Array, Array, Array]:  # fmt: skip
-        """Normalise each channel over N, H, W, then scale and shift.
+        """Normalise each channel over N, H and W, then scale and shift it.
 
-        Training uses the batch's mean and biased variance and moves the running statistics, in
-        place, by ``momentum`` towards the mean and the unbiased variance; evaluation uses the
-        running statistics.
+        In training this uses the mean and the biased variance of the batch.  It also moves the running
+        statistics, in place, by ``momentum`` towards the batch's mean and unbiased variance.  In
+        evaluation it uses the running statistics.
 
         Args:    x (N,C,H,W); weight, bias, running_mean, running_var (C,) or None
         Returns: y (N,C,H,W), mean (C,), invstd (C,) = 1/sqrt(var + eps), as used
@@ -170,17 +170,17 @@ class Primitives(ABC):
         self, dy: Array, x: Array, weight: Array | None, mean: Array, invstd: Array, *,
         training: bool, need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
     ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
-        """Gradients (dx, dw, db); dw and db are None where weight is None."""
+        """The gradients (dx, dw, db); dw and db are None if weight is None."""
 
     @abstractmethod
     def fold_batch_norm2d(
         self, weight: Array, bias: Array | None, gamma: Array | None, beta: Array | None,
         running_mean: Array, running_var: Array, *, eps: float,
     ) -> tuple[Array, Array]:  # fmt: skip
-        """The convolution that equals a convolution and the batch norm behind it in evaluation.
+        """The convolution that equals a convolution followed by a batch norm in evaluation.
 
         weight'[f] = weight[f] * s[f],  bias'[f] = (bias[f] - running_mean[f]) * s[f] + beta[f]
-        with s = gamma / sqrt(running_var + eps); None stands for gamma 1, beta 0, bias 0.
+        with s = gamma / sqrt(running_var + eps).  None stands for a gamma of 1, a beta or bias of 0.
 
         Args:    weight (F,C/groups,KH,KW), bias (F,) or None: the convolution's;
                  gamma, beta (F,) or None, running_mean, running_var (F,): the batch norm's
@@ -190,11 +190,14 @@ class Primitives(ABC):
 
     @abstractmethod
     def dropout_forward(self, x: Array, keep_mask: Array, *, p: float) -> Array:
-        """x / (1-p) where keep_mask is true, else 0; the bool mask (x's shape) is drawn on the host."""
+        """x / (1-p) where keep_mask is true, and 0 elsewhere.
+
+        keep_mask is a bool array of x's shape.  It is drawn on the host.
+        """
 
     @abstractmethod
     def dropout_backward(self, dy: Array, keep_mask: Array, *, p: float) -> Array:
-        """dy / (1-p) where keep_mask is true, else 0."""
+        """dy / (1-p) where keep_mask is true, and 0 elsewhere."""
 
     # ---- softmax and the loss ------------------------------------------------------------------
 
@@ -211,12 +214,12 @@ class Primitives(ABC):
         self, logits: Array, labels: Array, *,
         label_smoothing: float = 0.0, class_weight: Array | None = None,
     ) -> tuple[Array, Array]:  # fmt: skip
-        """Mean cross-entropy of softmax(logits).
+        """The mean cross-entropy of softmax(logits).
 
         Args:    logits (N,K); labels int64 (N,) or probabilities (N,K); class_weight (K,) or None
         Returns: loss, a 0-d array; probs (N,K) for backward
-        Torch:   F.cross_entropy, whose weighted mean divides by the labels' summed weights
-                 (class indices) or by N (probabilities)
+        Torch:   F.cross_entropy.  Its weighted mean divides by the sum of the labels' weights if
+                 labels are classes, and by N if they are probabilities
         """
 
     @abstractmethod
@@ -238,11 +241,11 @@ class Primitives(ABC):
 
     @abstractmethod
     def concat_forward(self, xs: Sequence[Array]) -> Array:
-        """Join (N,C_i,H,W) along axis 1.  Torch: torch.cat(xs, 1)."""
+        """Join arrays (N,C_i,H,W) along axis 1.  Torch: torch.cat(xs, 1)."""
 
     @abstractmethod
     def concat_backward(self, dy: Array, *, sizes: Sequence[int]) -> list[Array]:
-        """dy cut back into pieces of ``sizes`` channels."""
+        """dy cut along axis 1 into pieces of ``sizes`` channels."""
 
     @abstractmethod
     def flatten_forward(self, x: Array) -> Array:

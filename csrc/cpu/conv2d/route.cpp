@@ -8,8 +8,6 @@ namespace {
 
 // ---- shapes ----------------------------------------------------------------------------------------
 
-bool is_depthwise(const ConvParams& p) { return p.groups > 1 && p.groups == p.C && p.F == p.C; }
-
 // Whether every window of the pool is a 2x2 square of its own that lies inside the convolution's map.
 bool is_two_by_two(const ConvParams& p, const PoolParams& pool) {
     return pool.KH == 2 && pool.KW == 2 && pool.stride_h == 2 && pool.stride_w == 2 && pool.pad_h == 0 &&

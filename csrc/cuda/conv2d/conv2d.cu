@@ -1,4 +1,4 @@
-// Convolution: forward, and the backward pass with what is fused behind it.
+// Convolution, alone and with ReLU: which kernels compute the forward and the backward pass.
 
 #include "conv2d.h"
 #include "depthwise.h"
@@ -32,7 +32,7 @@ void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv
     constexpr int V = cuda::full_width<T>;
     cuda::check_sizes(p);
     const bool whole = cuda::aligned(x) && cuda::aligned(weight);
-    if (cuda::is_depthwise(p)) {
+    if (is_depthwise(p)) {
         const cuda::DepthwiseForward<T> f{x, weight, bias, y, p, relu};
         const bool wide = cuda::aligned(x) && cuda::aligned(y) && p.C % V == 0;
         return cuda::for_each<T>(f, p.N * p.OH * p.OW * p.C, wide);

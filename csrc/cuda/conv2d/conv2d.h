@@ -1,4 +1,4 @@
-// What the files of convolution share: which tile a product takes, and the parts of its backward pass.
+// What the files of convolution share: the choice of a product's tile, and the parts of the backward pass.
 #pragma once
 
 #include "../core/gemm.h"
@@ -11,7 +11,7 @@ namespace minicnn::cuda {
 template <typename T>
 struct Tiles;
 
-// The tile's width follows N; the number of threads and the rows are the same for all.
+// The more columns a product has, the wider its tiles.  All tiles have the same number of threads and rows.
 template <>
 struct Tiles<float> {
     using Narrow = Registers<float, 8, 1>;
@@ -25,13 +25,15 @@ struct Tiles<double> {
     using Wide = Registers<double, 4, 4>;
 };
 
-// A type as an argument.
+// A type that can be passed as an argument.
 template <typename Math>
 struct Choice {
     using type = Math;
 };
 
-// Calls body(Choice<Math>()): how a product of this many columns is computed, in tiles of at most so many.
+// Calls body(Choice<Math>()), where Math computes a product with this many columns.  Its tiles have at most
+// `most_columns` columns.  Tensor cores are chosen only where TF32 is allowed, and 128-bit loads are
+// possible.
 template <typename T, bool wide_loads, int most_columns = 128, typename Body>
 void with_math([[maybe_unused]] std::int64_t columns, const Body& body) {
     using Of = Tiles<T>;
@@ -48,20 +50,18 @@ void with_math([[maybe_unused]] std::int64_t columns, const Body& body) {
     body(Choice<typename Of::Wide>());
 }
 
-// Kernels tell places along H and W, in the padding too, by 32 bits with a sign.
+// Kernels count places along H and W, those in the padding included, in signed 32 bits.
 inline void check_sizes(const ConvParams& p) {
     narrow(p.H + 2 * p.pad_h, "H with its padding", 30);
     narrow(p.W + 2 * p.pad_w, "W with its padding", 30);
 }
 
-inline bool is_depthwise(const ConvParams& p) { return p.groups == p.C && p.groups == p.F; }
-
-// A window of one cell that meets every pixel: a plain matrix product.
+// Whether the window has one cell and visits every pixel.  Then the convolution is a plain matrix product.
 inline bool is_pointwise(const ConvParams& p) {
     return p.KH == 1 && p.KW == 1 && p.stride_h == 1 && p.stride_w == 1 && p.pad_h == 0 && p.pad_w == 0;
 }
 
-// y = sum + bias, then ReLU
+// y = sum + bias, and then ReLU if `relu`.
 template <typename T>
 struct ForwardOutput {
     T* y;
@@ -80,7 +80,8 @@ struct ForwardOutput {
     }
 };
 
-// A gradient to the weight is computed as (taps and channels) x filters; dw is its transpose.
+// The weight's gradient.  The product computes it as (taps and channels) x filters, and dw is the
+// transpose.
 template <typename T>
 struct WeightOutput {
     T* dw;
@@ -94,17 +95,18 @@ struct WeightOutput {
     __device__ T value(int, int, T sum) const { return sum; }
 };
 
-// The gradients, for a dy on the map before what is fused behind it; `fused` is false where nothing is.
+// The gradients to the input and to the weight.  `fused` says whether a ReLU or a max-pool follows the
+// convolution; dy is then the gradient after it.
 template <typename T, bool fused>
 void conv2d_input_gradient(const T* dy, const Fused& f, const T* weight, T* dx, const ConvParams& p);
 template <typename T, bool fused>
 void conv2d_weight_gradient(const T* dy, const Fused& f, const T* x, T* dw, const ConvParams& p);
-// The gradient to the weight from the winners of a max-pool alone, for windows of few cells.
+// The gradient to the weight, computed from the winners of a max-pool alone (pool_sparse_weight.cu).
 bool pooled_weight_supported(const ConvParams& p, const PoolParams& pool);
 template <typename T>
 void pooled_weight_gradient(const T* dy, const std::uint8_t* winner, const T* x, T* dw, const ConvParams& p,
                             const PoolParams& pool);
-// db, from a dy of so many rows: of the map, or of the pooled map.
+// The gradient to the bias.  dy has one row for each pixel, of the map or of the pooled map.
 template <typename T>
 void conv2d_bias_gradient(const T* dy, const Fused& f, T* db, std::int64_t rows, std::int64_t F);
 

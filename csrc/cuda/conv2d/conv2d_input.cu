@@ -1,5 +1,5 @@
-// The gradient of a convolution to its input: for each phase of the stride, a product of dy's patches with
-// the taps that reach those inputs.
+// The gradient of a convolution to its input.  For each phase of the stride (Axis in operands.h) it is a
+// product: the patches of dy times the taps that reach the inputs of this phase.
 
 #include <numeric>
 
@@ -22,8 +22,9 @@ Axis axis_of(std::int64_t phase, std::int64_t inputs, std::int64_t stride, std::
     return {phase, stride, count, 0, 1, 0, 0, 0};
 }
 
-// A dy that a tap misses enters the product as a zero.  Should the weight be infinite there, the product is
-// NaN where there is nothing to add: a result that is not finite is computed again, without the zeros.
+// Near the border a tap may meet no dy, and a zero enters the product in its place.  If the weight is
+// infinite there, zero times infinity is NaN, although there is nothing to add.  So a result that is not
+// finite is computed again without these zeros.
 template <typename T, typename A, typename B>
 struct InputOutput {
     T* dx;
@@ -86,7 +87,8 @@ void one_phase(const T* dy, const Fused& f, const T* weight, T* dx, const ConvPa
                            [&](auto math) { gemm<typename decltype(math)::type, WA, WB>(a, b, out, s); });
 }
 
-// A window of one cell that meets every pixel: nothing is missed, nothing needs a second look.
+// For a window of one cell that visits every pixel: every tap meets a dy, so that no result needs a second
+// look.
 template <typename T>
 struct PointwiseOutput {
     T* dx;

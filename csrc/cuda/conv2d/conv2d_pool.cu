@@ -1,5 +1,6 @@
-// Convolution fused with max-pool, and ReLU between them.  The full map is never written: forward computes
-// whole windows in a block and pools them in shared memory, backward looks up which cell won.
+// Convolution fused with a max-pool, and with a ReLU between them.  The convolution's own output is never
+// stored. Forward, a block computes whole windows and pools them in shared memory.  Backward, the kernels
+// look up which cell of a window won.
 
 #include "conv2d.h"
 #include "first_layer.h"
@@ -81,7 +82,7 @@ void launch_pool(const typename Math::T* x, const typename Math::T* weight,
 template <typename T, int W>
 void forward(const T* x, const T* weight, const PoolOutput<T>& out, const ConvParams& p,
              const PoolParams& pool) {
-    // at most 64 columns: the tile must fit in shared memory
+    // at most 64 columns, because the tile must fit in shared memory
     cuda::with_math<T, (W > 1), 64>(p.F / p.groups, [&](auto math) {
         launch_pool<typename decltype(math)::type, W>(x, weight, out, p, pool);
     });
@@ -89,7 +90,8 @@ void forward(const T* x, const T* weight, const PoolOutput<T>& out, const ConvPa
 
 }  // namespace
 
-// Windows that do not overlap and have no padding: each pixel is computed once.
+// The windows must not overlap, so that each pixel is computed once, and must have no padding.  A tile has
+// 128 rows in float and 64 in double; with at most 16 cells a window, several windows fit.
 bool conv2d_pool_fuses(const ConvParams&, const PoolParams& pool, bool /*need_saved*/) {
     return pool.KH * pool.KW <= 16 && pool.stride_h >= pool.KH && pool.stride_w >= pool.KW &&
            pool.pad_h == 0 && pool.pad_w == 0 && pool.dil_h == 1 && pool.dil_w == 1;

@@ -18,7 +18,7 @@ void multiply(const T* dy, const Fused& f, const T* x, T* dw, const ConvParams& 
                            [&](auto math) { gemm<typename decltype(math)::type, WA, WB>(a, b, out, s); });
 }
 
-// Adds up dy, as far as what is fused behind lets it through.
+// Adds up dy where the ReLU or the max-pool after the convolution lets a gradient through.
 template <typename T>
 struct BiasSums {
     using Accumulator = WeightSum<T>;
@@ -31,7 +31,7 @@ struct BiasSums {
         if (winner) {
             if (winner[i] != relu_off) sum.value += dy[i];
         } else {
-            sum.value += relu_y ? relu_gradient(dy[i], relu_y[i]) : dy[i];
+            sum.value += relu_y ? relu_gradient(relu_y[i], dy[i]) : dy[i];
         }
     }
 };

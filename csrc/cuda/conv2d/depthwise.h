@@ -1,5 +1,5 @@
-// Depthwise convolution (a group a channel): too little arithmetic for a product of matrices, so that each
-// thread computes a few neighbouring channels of one pixel.
+// Depthwise convolution: each group has one channel and one filter.  There is nothing that a product of
+// matrices could reuse, so each thread computes a few neighbouring channels of one pixel.
 #pragma once
 
 #include "../core/reduce.h"
@@ -64,7 +64,7 @@ struct DepthwiseInput {
     }
 };
 
-// The gradient to the weight: a sum over pixels for each column, (u * KW + v) * C + c.
+// The gradient to the weight: for each column (u * KW + v) * C + c, a sum over the pixels.
 template <typename T>
 struct WeightSum {
     T value;

@@ -1,5 +1,5 @@
-// The kernels of a first layer: a thread computes 4 pixels times 8 filters, or the sums of 9 taps of a
-// filter.
+// The kernels of a first layer.  Forward, a thread computes 4 pixels times 8 filters.  For the gradient to
+// the weight, a thread computes the sums of 9 taps of one filter.
 
 #include "first_layer.h"
 #include "inputs.h"
@@ -12,11 +12,11 @@ namespace {
 constexpr int pixels_of_thread = first_layer_cells;
 constexpr int block_filters = 64;
 
-// What a thread has of the sums, for V neighbouring filters.
+// The sums that a thread computes, for V neighbouring filters.
 template <typename T, int V>
 using Sums = T[pixels_of_thread][V];
 
-// Pixels in the order of memory, four at a time.
+// A thread's four pixels are neighbours in memory.
 template <typename T>
 struct EveryPixel {
     ForwardOutput<T> to;
@@ -43,7 +43,7 @@ struct EveryPixel {
     }
 };
 
-// The pixels of a window of a max-pool, which are pooled at once.
+// A thread's four pixels are the cells of one window of a max-pool; the thread stores their maximum.
 template <typename T>
 struct EveryWindow {
     PoolOutput<T> to;
@@ -73,8 +73,8 @@ struct EveryWindow {
     }
 };
 
-// The filters and the steps of their taps wait in shared memory; inputs come through the L1 cache.  `count`
-// is how many times four pixels there are.
+// The filters, and the steps to their taps, are kept in shared memory.  Inputs are read through the L1
+// cache. `count` is the number of groups of four pixels.
 template <typename T, typename Places>
 __global__ void __launch_bounds__(block_threads)
     first_layer_kernel(Inputs<T> inputs, const T* weight, Places places, std::int64_t count, int K, int F) {
@@ -89,7 +89,8 @@ __global__ void __launch_bounds__(block_threads)
     for (int k = int(threadIdx.x); k < K; k += block_threads) taps[k] = inputs.tap(k, 0);
     __syncthreads();
 
-    // `lanes` neighbouring threads share pixels; each has every lanes-th vector of filters
+    // `lanes` neighbouring threads compute the same pixels; each of them has every lanes-th vector of
+    // filters
     const int lanes = int(ceil_div(smaller(F - first_filter, block_filters), V * vectors));
     const std::int64_t step = std::int64_t(gridDim.x) * block_threads;
     for (std::int64_t item = std::int64_t(blockIdx.x) * block_threads + threadIdx.x; item < count * lanes;
@@ -154,7 +155,7 @@ struct TapSums {
     }
 };
 
-// A sum for each column, (part of the taps) * F + f, over the rows of dy.
+// For each column (part of the taps) * F + f, a sum over the rows of dy.
 template <typename T>
 struct FirstLayerWeight {
     using Accumulator = TapSums<T>;
@@ -186,7 +187,7 @@ struct FirstLayerWeight {
             at.h = at.h * pool_stride_h + won / pool_KW;
             at.w = at.w * pool_stride_w + won % pool_KW;
         } else if (relu_y) {
-            g = relu_gradient(g, relu_y[i]);
+            g = relu_gradient(relu_y[i], g);
         }
         const Step corner = inputs.corner(at);
 #pragma unroll

@@ -1,5 +1,6 @@
-// Convolutions of images of 1 to 3 channels by small windows, the first layer of a network: there is too
-// little to sum for slices of 16, and too few taps for tiles of 128.
+// The first layer of a network: images of 1 to 3 channels and a small window.  A product of matrices would
+// waste most of its work there: a 3x3 window on one channel has 9 taps, which do not fill a slice of 16,
+// and the gradient to the weight has 9 rows for a tile of 128.
 #pragma once
 
 #include "conv2d.h"
@@ -7,8 +8,8 @@
 
 namespace minicnn::cuda {
 
-constexpr int first_layer_taps = 32;  // at most
-constexpr int first_layer_cells = 4;  // of the windows of a pool, exactly
+constexpr int first_layer_taps = 32;  // the most taps that these kernels take
+constexpr int first_layer_cells = 4;  // how many cells the windows of a max-pool must have
 
 inline bool is_first_layer(const ConvParams& p) {
     return p.groups == 1 && p.C <= 3 && p.KH * p.KW * p.C <= first_layer_taps;
@@ -20,7 +21,7 @@ void first_layer_forward(const T* x, const T* weight, const ForwardOutput<T>& ou
 template <typename T>
 void first_layer_pool_forward(const T* x, const T* weight, const PoolOutput<T>& out, const ConvParams& p,
                               const PoolParams& pool);
-// From the pooled dy and its winners, where there is a pool behind.
+// If a max-pool follows, it reads the pooled dy and the winners.
 template <typename T>
 void first_layer_weight_gradient(const T* dy, const Fused& f, const T* x, T* dw, const ConvParams& p);
 

@@ -1,5 +1,6 @@
-// The inputs of a convolution found by steps from the first input of a patch: cheaper than Patches
-// (operands.h) where a thread goes through the same taps for one patch after another.
+// Finds the inputs of a convolution by adding two distances: from the image to the first input of a patch,
+// and from there to a tap.  Where a thread visits the same taps for one patch after another, this is
+// cheaper than Patches (operands.h), which works out both anew.
 #pragma once
 
 #include "operands.h"

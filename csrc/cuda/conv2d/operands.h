@@ -1,81 +1,23 @@
-// The operands of a convolution's three products.  Each finds its elements from
-//     Row: what one of its rows is, decoded once a thread;   Depth: what one k is, decoded once a slice.
-// at() gives an element's address, nullptr for a zero; values<W>() gives W of them where a mask has a say.
+// The operands of a convolution's three products: forward, gradient to the input, gradient to the weight.
+//
+// core/gemm.h explains what an operand is.  row() and depth() work out what a row and a k stand for; at()
+// then gives the address of an element, or nullptr if the element is a zero of the padding.  An operand
+// that is not `plain` depends on a mask as well, because a ReLU or a max-pool follows the convolution: it
+// has values<W>(), which gives W elements with those that the mask excludes set to zero.
 #pragma once
 
 #include <type_traits>
 
-#include "../core/common.h"
+#include "../../conv2d_ops.h"
+#include "../core/elementwise.h"
+#include "indices.h"
 
 namespace minicnn::cuda {
 
-// ---- indices -----------------------------------------------------------------------------------------
-
-// Division by a number known to the host: a multiplication and a shift for a dividend below 2**31.
-// Source: Granlund and Montgomery 1994.
-class Divisor {
-  public:
-    Divisor() = default;
-    explicit Divisor(std::int64_t by) : by_(std::uint32_t(narrow(by, "a size of a convolution"))) {
-        while (std::uint64_t{1} << shift_ < by_) ++shift_;
-        magic_ = std::uint32_t((((std::uint64_t{1} << shift_) - by_) << 32) / larger(by_, 1u) + 1);
-    }
-    __device__ __forceinline__ std::int64_t quotient(std::int64_t a) const {
-        return a >> 31 == 0 ? std::int64_t(quotient(int(a))) : a / by_;
-    }
-    __device__ __forceinline__ int quotient(int a) const {
-        return int((__umulhi(unsigned(a), magic_) + unsigned(a)) >> shift_);
-    }
-
-  private:
-    std::uint32_t by_ = 1, magic_ = 1, shift_ = 0;
-};
-
-// A place among (n, h, w) of an array of images.
-struct Pixel {
-    std::int64_t n;
-    int h, w;
-};
-
-class Pixels {
-  public:
-    Pixels() = default;
-    Pixels(std::int64_t H, std::int64_t W)
-        : by_image_(H * W), by_row_(W), size_(int(H * W)), width_(int(W)) {}
-    __device__ __forceinline__ Pixel at(std::int64_t i) const {
-        const std::int64_t n = by_image_.quotient(i);
-        const int rest = int(i - n * size_), h = by_row_.quotient(rest);
-        return {n, h, rest - h * width_};
-    }
-
-  private:
-    Divisor by_image_, by_row_;
-    int size_ = 1, width_ = 1;
-};
-
-// k of a patch = (u * KW + v) * depth + c.
-struct Tap {
-    int u, v, c;
-};
-
-class Taps {
-  public:
-    Taps() = default;
-    Taps(std::int64_t KW, std::int64_t depth)
-        : by_depth_(depth), by_width_(KW), depth_(int(depth)), width_(int(KW)) {}
-    __device__ __forceinline__ Tap at(std::int64_t k) const {
-        const int tap = int(by_depth_.quotient(k)), u = by_width_.quotient(tap);
-        return {u, tap - u * width_, int(k - std::int64_t(tap) * depth_)};
-    }
-
-  private:
-    Divisor by_depth_, by_width_;
-    int depth_ = 1, width_ = 1;
-};
-
 // ---- a matrix ----------------------------------------------------------------------------------------
 
-// (row, k) at data[row * pitch + k], or at data[k * pitch + row]; groups are `group_step` apart.
+// A matrix in memory.  Element (row, k) is data[row * pitch + k] if k_contiguous, and data[k * pitch + row]
+// if not. The matrices of two groups are `group_step` apart.
 template <typename T, bool k_contiguous_>
 struct Matrix {
     using Element = T;
@@ -99,8 +41,8 @@ struct Matrix {
 
 // ---- patches of the input ------------------------------------------------------------------------------
 
-// What forward and the gradient to the weight read of x: pixels of y against taps of the window.
-// PixelOrder says which pixel a number means.
+// The patches of x, which forward and the gradient to the weight read: element (pixel of y, tap) is the
+// input that the window's tap meets at this pixel.  PixelOrder says which pixel has which number.
 template <typename T, bool pixels_are_rows, typename PixelOrder = Pixels>
 struct Patches {
     using Element = T;
@@ -113,7 +55,7 @@ struct Patches {
 
     struct Window {
         const T* image;
-        int h, w;  // of its first cell; far outside for a row that is none
+        int h, w;  // where its first cell lies; far outside the image if there is no such window
     };
     struct Cell {
         int h, w, c;
@@ -180,13 +122,16 @@ struct Patches {
 
 // ---- the upstream gradient -----------------------------------------------------------------------------
 
-// dy as a convolution's backward pass sees it: on the map (N,OH,OW,F) before whatever is fused behind.
+// What follows a convolution in the same fused operation: nothing, a ReLU or a max-pool (with or without
+// ReLU).
 struct Fused {
-    const void* relu_y;          // the output of a ReLU, or nullptr
-    const std::uint8_t* winner;  // which cell won each window of a max-pool, or nullptr
+    const void* relu_y;          // the output of the ReLU, or nullptr
+    const std::uint8_t* winner;  // which cell won each window of the max-pool, or nullptr
     PoolParams pool;
 };
 
+// The gradient of the convolution's own output (N,OH,OW,F), which is never stored: it is looked up in dy
+// and in the mask of what follows.
 template <typename T, bool fused>
 struct Upstream {
     const T *dy, *relu_y;
@@ -213,7 +158,8 @@ struct Upstream {
         by_stride_w = Divisor(f.pool.stride_w);
     }
 
-    // Channel 0 of a pixel of the map in dy; with a pool, which cell of its window the pixel is.
+    // Where channel 0 of a pixel of the map lies in dy.  With a pool: which cell of its window the pixel
+    // is, and whether it lies in a window at all.
     struct At {
         std::int64_t offset;
         int cell;
@@ -222,7 +168,7 @@ struct Upstream {
 
     __device__ At pixel(const Pixel& at) const {
         if (!fused || !winner) return {((at.n * OH + at.h) * OW + at.w) * F, 0, true};
-        // windows do not overlap: a pixel lies in one, or in none
+        // windows do not overlap, so a pixel lies in one or in none
         const int h = by_stride_h.quotient(at.h), w = by_stride_w.quotient(at.w);
         const int u = at.h - h * pool_stride_h, v = at.w - w * pool_stride_w;
         const bool in = h < pool_OH && w < pool_OW && u < pool_KH && v < pool_KW;
@@ -239,13 +185,13 @@ struct Upstream {
             for (int k = 0; k < W; ++k) dys.v[k] = won.v[k] == at.cell ? dys.v[k] : T(0);
         } else {
             const auto y = load<W>(relu_y + at.offset + f);
-            for (int k = 0; k < W; ++k) dys.v[k] = relu_gradient(dys.v[k], y.v[k]);
+            for (int k = 0; k < W; ++k) dys.v[k] = relu_gradient(y.v[k], dys.v[k]);
         }
         return dys;
     }
 };
 
-// What the gradient to the weight reads of dy: rows are filters, k is the pixel.
+// dy as the gradient to the weight reads it: rows are filters, k are pixels.
 template <typename T, bool fused>
 struct GradientColumns {
     using Element = T;
@@ -283,8 +229,11 @@ struct GradientColumns {
 
 // ---- the gradient to the input: one product for each phase of the stride ---------------------------
 
-// Along one axis, the inputs phase, phase + stride, ... and the taps u = start + t * every that reach them:
-// input number i meets tap t at output i + first - t * step.
+// With a stride, the inputs of one phase are those at phase, phase + stride, phase + 2 * stride and so on.
+// All of them are reached by the same taps of the window, u = start + t * every.  Input number i of the
+// phase meets tap t at output i + first - t * step.  For example, with a stride of 2 and a window of 3
+// cells, the even inputs meet two of the cells and the odd inputs one, or the other way round.  This is so
+// along each of the two axes.
 struct Axis {
     std::int64_t phase, stride, inputs, start, every, taps, first, step;
 };
@@ -346,7 +295,7 @@ struct GradientPatches {
     }
 };
 
-// The weight (F,KH,KW,C/groups) against those taps: rows are channels, k = (tap, filter).
+// The weight (F,KH,KW,C/groups) restricted to the taps of a phase: rows are channels, k = (tap, filter).
 template <typename T>
 struct TapFilters {
     using Element = T;

@@ -1,4 +1,5 @@
-// The pixels of a map in the order of the windows of the max-pool behind it, and the maximum of a window.
+// For a max-pool after the convolution: the pixels of the map window by window, and the maximum of a
+// window.
 #pragma once
 
 #include <cmath>
@@ -7,7 +8,7 @@
 
 namespace minicnn::cuda {
 
-// Numbers the pixels of the map window by window, so that the cells of a window are neighbours.
+// Numbers the pixels of the map window by window, so that the cells of a window have consecutive numbers.
 class WindowOrder {
   public:
     WindowOrder(const PoolParams& pool)
@@ -36,7 +37,7 @@ class WindowOrder {
     int cells_, width_, stride_h_, stride_w_;
 };
 
-// The first of equal cells, the last of several NaN.
+// The maximum of a window and the cell that won: the first of equal cells, and the last of several NaN.
 template <typename T>
 struct Maximum {
     T best = T(-INFINITY);
@@ -49,14 +50,14 @@ struct Maximum {
     }
 };
 
-// Where the maxima of the sums of a convolution go.
+// Where the maxima of a convolution's windows are stored, with bias and ReLU.
 template <typename T>
 struct PoolOutput {
     T* y;
     std::uint8_t* winner;  // or nullptr
     const T* bias;
     std::int64_t F;
-    int OH, OW, group_filters;  // OH, OW of the map
+    int OH, OW, group_filters;  // OH and OW are the sizes of the map before the pool
     bool relu;
 
     __device__ bool in_map(const Pixel& cell) const { return cell.h < OH && cell.w < OW; }

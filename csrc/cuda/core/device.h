@@ -1,4 +1,4 @@
-// What kernels get from the module: the stream, and scratch memory.
+// What the module gives to kernels: the stream that they run in, and scratch memory.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -9,8 +9,8 @@ namespace minicnn::cuda {
 
 cudaStream_t current_stream();
 
-// Bytes of device memory, aligned to 16 or better, ordered with the current stream: they may be given
-// back as soon as their last kernel is launched.
+// Device memory, aligned to 16 bytes or more.  It is reused in the order of the current stream.  So it may
+// be freed as soon as the last kernel that uses it is launched, before that kernel has run.
 void* allocate_scratch(std::size_t bytes);
 void free_scratch(void* data);
 

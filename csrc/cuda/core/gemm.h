@@ -1,40 +1,37 @@
-// The tiled product behind convolution and dense layers:
+// A product of matrices in tiles:
 //
 //     out(m, n) = sum over k of A(m, k) * B(k, n)
 //
-// A block computes a tile of out.  Slices of A and B pass through shared memory in two buffers: while one
-// is multiplied, the next is on its way (cp.async, 128 bits at a time where the memory order allows).  Each
-// thread keeps a small tile of out in registers, or each warp in tensor-core fragments.
+// A block of threads computes a tile of out.  A and B pass through shared memory in slices of 16 k, in two
+// buffers: while the threads multiply one slice, the next one is copied (by cp.async, 128 bits at a time
+// where the memory order allows).  The sums stay in registers: each thread has a small tile of its own, or
+// each warp has tensor-core fragments.
 //
-// What A and B are is told by operands (operands.h); they find an element from its row, decoded once, and
-// its k, decoded once a slice.  How a sum is cut into parts depends on the shapes alone.
+// A and B need not be matrices in memory.  Each is an operand: an object that finds an element from two
+// things,
+//   Row    what one row of the operand is; a thread works it out once
+//   Depth  what one k is; a thread works it out once a slice
+//
+// The shapes alone decide how a sum is cut into parts, so that the same bits come out of every run.
 #pragma once
 
 #include <cuda_pipeline.h>
 
+#include "parts.h"
 #include "reduce.h"
 
 namespace minicnn::cuda {
 
-constexpr int slice = 16;  // of k
-
-struct GemmSize {
-    std::int64_t M, K;
-    int N;
-    int tile_rows;       // of M that a block takes: all of its tile, or less (see conv2d_pool.cu)
-    int groups, splits;  // of k
-    std::int64_t split_depth;
-};
-
 // ---- tiles in shared memory ------------------------------------------------------------------------
 
-// A slice of an operand with L rows: [row][k] if its k are neighbours in memory, else [k][row].
+// A slice of L rows of an operand lies in shared memory as [row][k] if neighbouring k are neighbours in the
+// operand's memory, and as [k][row] if not.
 template <typename Operand, int L>
 constexpr int tile_pitch = (Operand::k_contiguous ? slice : L) + full_width<typename Operand::Element>;
 template <typename Operand, int L>
 constexpr int tile_elements = (Operand::k_contiguous ? L : slice) * tile_pitch<Operand, L>;
 
-// Brings an operand's slices in.  W neighbours are copied at once.
+// Copies an operand's slices to shared memory, W neighbouring elements at once.
 template <typename Operand, int L, int W>
 class Loader {
     using T = typename Operand::Element;
@@ -54,7 +51,8 @@ class Loader {
         }
     }
 
-    // Starts to bring in the slice from k on: into the tile, or into registers.
+    // Starts to copy the slice that begins at k.  A plain operand is copied to the tile directly.  Any
+    // other one computes its values, which wait in registers until end().
     __device__ void begin(T* tile, std::int64_t k, std::int64_t last_k) {
         typename Operand::Depth depth;
         if constexpr (by_row) depth = operand_.depth(k + place(), k + place() < last_k);
@@ -64,7 +62,7 @@ class Loader {
             if constexpr (!by_row) depth = operand_.depth(k + line(i), k + line(i) < last_k);
             const typename Operand::Row& row = rows_[by_row ? i : 0];
             if constexpr (Operand::plain) {
-                const T* from = operand_.at(row, depth);  // nullptr: zeros
+                const T* from = operand_.at(row, depth);  // nullptr stands for zeros
                 __pipeline_memcpy_async(tile + line(i) * pitch + place(), from ? from : operand_.data,
                                         W * sizeof(T), from ? 0 : W * sizeof(T));
             } else {
@@ -73,7 +71,7 @@ class Loader {
         }
     }
 
-    // Puts into the tile what begin() left in registers.
+    // Writes to the tile what begin() left in registers.
     __device__ void end(T* tile) const {
         if constexpr (!Operand::plain) {
 #pragma unroll
@@ -95,7 +93,7 @@ class Loader {
 
 // ---- multiplication ----------------------------------------------------------------------------------
 
-// The rows of a tile that a thread owns: number i of thread t of 16.
+// Which rows of a tile belong to a thread.  16 threads share the rows; row(t, i) is number i of thread t.
 template <typename Operand, int TL>
 struct Share {
     using T = typename Operand::Element;
@@ -105,7 +103,7 @@ struct Share {
         return Operand::k_contiguous ? t + 16 * i : (i / U * 16 + t) * U + i % U;
     }
 
-    // Its elements at V consecutive k.
+    // Loads the elements of the thread's rows at V consecutive k.
     __device__ static void load_fragment(T (&fragment)[TL][V], const T* tile, int t, int k) {
         constexpr int pitch = tile_pitch<Operand, 16 * TL>;
         if constexpr (Operand::k_contiguous) {
@@ -129,12 +127,12 @@ struct Share {
     }
 };
 
-// 16 x 16 threads, each with TM x TN elements of out in registers.
+// The sums of a tile in registers: 16 x 16 threads with TM x TN elements each.
 template <typename T_, int TM_, int TN_>
 struct Registers {
     using T = T_;
     static constexpr int TM = TM_, TN = TN_, V = full_width<T>;
-    static constexpr int staging = 0;  // elements of shared memory that finish() needs
+    static constexpr int staging = 0;  // how many elements of shared memory finish() needs
     T sum[TM][TN] = {};
 
     template <typename A, typename B>
@@ -214,19 +212,21 @@ __device__ __forceinline__ void multiply(Math& math, const A& a, const B& b, con
     math.template finish<A, B>(shared);
 }
 
-// How a thread's columns of out lie once its neighbours' are exchanged: U at a time beside each other in
-// memory.  Where they are so already, nothing is exchanged.
+// To store 128 bits at once, a thread needs U columns of out that are neighbours in memory.  Where its
+// columns lie 16 apart, U neighbouring threads exchange theirs.  Where they are neighbours already, nothing
+// is exchanged.
 template <typename B, int TN>
-struct Columns {
+struct OutputColumns {
     using T = typename B::Element;
     static constexpr int U = Share<B, TN>::U;
 
-    // The first of the U columns that thread t of 16 ends up with at sum[.][j], j a multiple of U.
+    // The first of the U columns that thread t of 16 has at sum[.][j] after the exchange; j is a multiple
+    // of U.
     __device__ static int first(int t, int j) {
         return B::k_contiguous ? j * 16 + t % U * 16 + t / U * U : Share<B, TN>::row(t, j);
     }
 
-    // Transposes the U x U numbers that U neighbouring threads hold.  The whole warp must call it.
+    // Transposes the U x U numbers that U neighbouring threads have.  The whole warp must call it.
     __device__ static Vector<T, U> exchange(const T* sum) {
         Vector<T, U> values;
 #pragma unroll
@@ -248,11 +248,16 @@ struct Columns {
     }
 };
 
-// Output has row(m): where row m begins; at(group, split, row, n): where an element is put; contiguous: the
-// next n lies beside it; value(group, n, sum): what is put there.  With `doubts`, a value that is not
-// finite is found in another way, by put_again(group, row, m, n).
+// An Output says where the sums go:
+//   row(m)                        where row m begins
+//   at(group, split, row, n)      where element n of that row is stored
+//   contiguous                    whether element n + 1 is its neighbour there
+//   value(group, n, sum)          what is stored, for instance the sum plus a bias
+//   doubts                        whether a result that is not finite may be wrong; put_again(group, row,
+//   m, n)
+//                                 then computes and stores it in another way
 
-// Puts the first `count` of the values, of neighbouring n.
+// Stores the first `count` of the values, which belong to consecutive n.
 template <typename T, int U, typename Output>
 __device__ __forceinline__ void put(const Output& out, int group, int split, std::int64_t row, int n,
                                     const Vector<T, U>& values, int count) {
@@ -270,7 +275,7 @@ template <typename Math, typename A, typename B, int WA, int WB, typename Output
 __global__ void __launch_bounds__(block_threads, 1) gemm_kernel(A a, B b, Output out, GemmSize s) {
     using T = typename Math::T;
     using Layout = GemmLayout<Math, A, B>;
-    using Of = Columns<B, Math::TN>;
+    using Of = OutputColumns<B, Math::TN>;
     constexpr int U = Of::U;
     MINICNN_DYNAMIC_SHARED(T, shared);
     const int group = int(blockIdx.z) / s.splits, split = int(blockIdx.z) % s.splits;
@@ -281,7 +286,7 @@ __global__ void __launch_bounds__(block_threads, 1) gemm_kernel(A a, B b, Output
     Math math;
     multiply<Math, A, B, WA, WB>(math, a, b, s, shared, first_row, first_column, split);
     const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
-    std::uint64_t doubtful = 0;  // of the thread's elements; a loop over them is small code, and rare
+    std::uint64_t doubtful = 0;  // a bit for each of the thread's elements that put_again() must compute
 #pragma unroll
     for (int i = 0; i < Math::TM; ++i) {
         const std::int64_t m = first_row + Share<A, Math::TM>::row(ty, i);
@@ -319,61 +324,7 @@ void launch_gemm(const A& a, const B& b, const Output& out, const GemmSize& s) {
            Layout::elements * sizeof(typename Math::T), current_stream(), a, b, out, s);
 }
 
-// ---- sums in parts -----------------------------------------------------------------------------------
-
-// What is left of the product (splits, groups, M, N) until its parts are added up.
-template <typename T>
-struct Parts {
-    T* data;
-    std::int64_t M;
-    int N, groups;
-    static constexpr bool doubts = false, contiguous = true;
-    __device__ std::int64_t row(std::int64_t m) const { return m * N; }
-    __device__ T* at(int group, int split, std::int64_t row, int n) const {
-        return data + (std::int64_t(split) * groups + group) * M * N + row + n;
-    }
-    __device__ T value(int, int, T sum) const { return sum; }
-};
-
-// Adds the parts up in order and puts the sums.
-template <typename T, typename Output>
-struct AddParts {
-    const T* parts;
-    Output out;
-    std::int64_t M;
-    int N, groups, splits;
-    template <int V>
-    __device__ void at(std::int64_t i) const {
-        const std::int64_t every = std::int64_t(groups) * M * N;
-        T sum = parts[i];
-        for (int split = 1; split < splits; ++split) sum += parts[split * every + i];
-        const std::int64_t line = divide(i, N), group = divide(line, M), m = line - group * M;
-        const std::int64_t row = out.row(m);
-        const int n = int(i - line * N);
-        const T value = out.value(int(group), n, sum);
-        *out.at(int(group), 0, row, n) = value;
-        if constexpr (Output::doubts) {
-            if (!is_finite(value)) out.put_again(int(group), row, m, n);
-        }
-    }
-};
-
-// How many parts a sum is cut into, so that some 256 blocks have work; by the shape alone.
-inline int splits_for(const GemmSize& s, int BM, int BN) {
-    const std::int64_t tiles = ceil_div(s.M, BM) * ceil_div(s.N, BN) * s.groups;
-    const std::int64_t wanted = 256 / larger<std::int64_t>(tiles, 1), most = s.K / (slice * 8);
-    return int(std::clamp<std::int64_t>(smaller(wanted, most), 1, 128));
-}
-
-// compute(output) leaves the sums, or their parts that are then added up.
-template <typename T, typename Output, typename Compute>
-void sum_parts(const GemmSize& s, const Output& out, const Compute& compute) {
-    if (s.splits == 1) return compute(out);
-    const std::int64_t size = s.groups * s.M * s.N;
-    const Scratch<T> parts(s.splits * size);
-    compute(Parts<T>{parts.get(), s.M, s.N, s.groups});
-    for_each<T>(AddParts<T, Output>{parts.get(), out, s.M, s.N, s.groups, s.splits}, size, false);
-}
+// ---- the whole product -------------------------------------------------------------------------------
 
 template <typename Math, int WA, int WB, typename A, typename B, typename Output>
 void gemm(const A& a, const B& b, const Output& out, GemmSize s) {

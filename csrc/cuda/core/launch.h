@@ -29,7 +29,7 @@ inline void check(cudaError_t status, const char* what) {
         throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
 }
 
-// Launches kernel(args...) unless the grid is empty.  Everything a kernel computes goes through here.
+// Launches kernel(arguments...), unless the grid is empty.  Every kernel of the project is launched here.
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
             cudaStream_t stream, const Arguments&... arguments) {
@@ -39,7 +39,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t sh
         throw std::invalid_argument("[cuda] blocks of a kernel: expected at most " +
                                     std::to_string(most_blocks) + ", got " + std::to_string(wanted));
     }
-    constexpr std::size_t granted = 48 * 1024;  // more must be asked for
+    constexpr std::size_t granted = 48 * 1024;  // bytes; a kernel must ask for more
     if (shared_bytes > granted) {
         check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)),
               "CUDA shared memory");
@@ -48,7 +48,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t sh
     static_cast<void>(stream);
     check(emulated_launch(kernel, grid, block, shared_bytes, arguments...), "CUDA emulation");
 #else
-    // clang-format off: it would part the signs
+    // clang-format off: it would write < < <
     kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
     // clang-format on
     check(cudaGetLastError(), "CUDA kernel launch");
@@ -57,8 +57,8 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t sh
 
 // ---- shared memory ---------------------------------------------------------------------------------
 
-// MINICNN_SHARED(float, tile, 32 * 33): an array of a block; MINICNN_DYNAMIC_SHARED(float, tile): a pointer
-// to the shared memory whose size the launch gives.
+// MINICNN_SHARED(float, tile, 32 * 33) declares an array that the threads of a block share.
+// MINICNN_DYNAMIC_SHARED(float, tile) declares a pointer to the shared memory whose size the launch gives.
 #if defined(MINICNN_CUDA_EMULATION)
 #define MINICNN_SHARED(type, name, count) \
     static char name##_key;               \

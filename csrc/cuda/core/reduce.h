@@ -1,7 +1,7 @@
-// Sums within warps and blocks, and over the rows of a matrix, always in the same order.
+// Sums within warps and blocks, and over the rows of a matrix.  The order of a sum is always the same.
 #pragma once
 
-#include "common.h"
+#include "elementwise.h"
 
 namespace minicnn::cuda {
 
@@ -16,7 +16,7 @@ __device__ __forceinline__ T warp_sum(T value) {
     return value;
 }
 
-// The maximum over a warp, in every lane; NaN may be passed over.
+// The maximum over a warp, in every lane.  A NaN may be ignored.
 template <typename T>
 __device__ __forceinline__ T warp_max(T value) {
     for (int lanes = warp_lanes / 2; lanes > 0; lanes /= 2) {
@@ -42,12 +42,13 @@ __device__ __forceinline__ T block_sum(T value) {
 
 // ---- over the rows of a matrix (rows, channels) ----------------------------------------------------
 
-// How the rows are shared out, by the shape alone, so that the order of a sum never changes.
+// How the rows are cut into chunks, one for each block.  The shape alone decides, so that the order of a
+// sum is always the same.
 struct RowSplit {
     std::int64_t rows;
     int channels, chunks;
     std::int64_t chunk_rows;
-    unsigned lanes;  // of a block along the channels, a power of two
+    unsigned lanes;  // how many threads of a block stand side by side along the channels; a power of two
 };
 
 inline RowSplit split_rows(std::int64_t rows, std::int64_t channels) {
@@ -58,9 +59,11 @@ inline RowSplit split_rows(std::int64_t rows, std::int64_t channels) {
     return {rows, narrow(channels, "channels"), int(chunks), ceil_div(rows, chunks), lanes};
 }
 
-// Reduces the rows of each chunk and hands finish(c, chunk, accumulator) the result.
-// Sums::Accumulator has merge(other); sums.column(c) is what a thread needs to know of its column, and
-// sums.add(accumulator, row, column) takes one element in.
+// Reduces the rows of each chunk, channel by channel, and calls finish(c, chunk, accumulator) with the
+// result. `sums` says what is summed:
+//   Sums::Accumulator             what is kept; merge(other) adds another one
+//   column(c)                     what a thread must know about its channel; it is worked out once
+//   add(accumulator, row, column) adds one element
 template <typename Sums, typename Finish>
 __global__ void __launch_bounds__(block_threads) reduce_rows_kernel(Sums sums, Finish finish, RowSplit s) {
     using Accumulator = typename Sums::Accumulator;
@@ -85,7 +88,8 @@ __global__ void __launch_bounds__(block_threads) reduce_rows_kernel(Sums sums, F
     if (threadIdx.y == 0 && c < s.channels) finish(c, int(blockIdx.y), sum);
 }
 
-// The accumulators of the chunks, (chunks, channels): what a first pass leaves and a second one reduces.
+// The accumulators of the chunks, (chunks, channels).  The first pass writes them and the second one
+// reduces them.
 template <typename Accumulator_>
 struct Chunks {
     using Accumulator = Accumulator_;
@@ -113,7 +117,7 @@ void launch_rows(const Sums& sums, const Finish& finish, const RowSplit& s) {
            dim3(s.lanes, block_threads / s.lanes), 0, current_stream(), sums, finish, s);
 }
 
-// Reduces all rows, channel by channel, and hands each channel's accumulator to `finish`.
+// Reduces all rows, channel by channel, and calls finish(c, accumulator) for each channel.
 template <typename Sums, typename Finish>
 void reduce_rows(const Sums& sums, const Finish& finish, std::int64_t rows, std::int64_t channels) {
     using Accumulator = typename Sums::Accumulator;
@@ -124,7 +128,7 @@ void reduce_rows(const Sums& sums, const Finish& finish, std::int64_t rows, std:
     const Scratch<Accumulator> partial(std::int64_t(s.chunks) * channels);
     const Chunks<Accumulator> chunks{partial.get(), channels};
     launch_rows(sums, chunks, s);
-    constexpr unsigned few_lanes = 4;  // along the channels, so that most threads share out the chunks
+    constexpr unsigned few_lanes = 4;  // along the channels; the other threads share the chunks
     launch_rows(chunks, finish_all, RowSplit{s.chunks, s.channels, 1, s.chunks, few_lanes});
 }
 

@@ -1,4 +1,5 @@
-// Multiplication by tensor cores: float operands rounded to TF32 (10 bits of mantissa), sums in float.
+// Multiplication by tensor cores: float operands are rounded to TF32, which has 10 bits of mantissa, and
+// the sums are float.
 #pragma once
 
 #include <mma.h>
@@ -7,12 +8,12 @@
 
 namespace minicnn::cuda {
 
-// A tile of 128 x 64; each of 8 warps has 32 x 32 of it in four fragments.
+// The sums of a tile of 128 x 64.  Each of the 8 warps has 32 x 32 of them, in four fragments.
 struct TensorCores {
     using T = float;
     static constexpr int TM = 8, TN = 4;
     static constexpr int pitch = 16 * TN + 4, staging = 16 * TM * pitch;
-    static constexpr int side = 16, depth = 8;  // of a fragment
+    static constexpr int side = 16, depth = 8;  // a fragment multiplies 16 x 8 by 8 x 16
 
     template <typename Use, typename Layout>
     using Fragment = nvcuda::wmma::fragment<Use, side, side, depth, nvcuda::wmma::precision::tf32, Layout>;
@@ -27,7 +28,8 @@ struct TensorCores {
         }
     }
 
-    // A fragment from the tile of an operand with L rows; `Layout` names how the tile lies.
+    // Loads a fragment from the slice of an operand with L rows.  The fragment's layout is that of the
+    // slice.
     template <typename Operand, int L, typename F>
     __device__ static void load_fragment(F& fragment, const float* tile, int row, int k) {
         constexpr int pitch = tile_pitch<Operand, L>;
@@ -61,7 +63,7 @@ struct TensorCores {
         }
     }
 
-    // Through shared memory to the threads that own the elements.
+    // Moves the sums, through shared memory, to the threads that store them.
     template <typename A, typename B>
     __device__ void finish(float* shared) {
         for (int i = 0; i < 2; ++i) {

@@ -1,4 +1,5 @@
-// Whether float products may round their operands to TF32 for the tensor cores; off unless asked for.
+// Whether products of float may round their operands to TF32, so that tensor cores can compute them.  This
+// is off unless the user asks for it.
 #pragma once
 
 #include <atomic>

@@ -1,4 +1,4 @@
-// torch's headers for the device, apart for the same reason as torch_headers.h.
+// torch's headers for the device, in a file of their own for the same reason as csrc/host/torch_headers.h.
 #pragma once
 #pragma GCC system_header
 

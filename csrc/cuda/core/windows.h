@@ -1,11 +1,12 @@
-// The windows of a pool: their cells within the image, and the windows around a pixel.
+// The windows of a pool: which of a window's cells lie in the image, and which windows cover a pixel.
 #pragma once
 
-#include "common.h"
+#include "../../sizes.h"
+#include "elementwise.h"
 
 namespace minicnn::cuda {
 
-// The cells [first, last) of a window along one axis that lie in the image; `start` is cell 0's place.
+// Along one axis: the cells [first, last) of a window that lie in the image.  `start` is where cell 0 lies.
 struct Cells {
     std::int64_t start, first, last;
 };
@@ -25,7 +26,8 @@ __device__ inline Cells columns_inside(std::int64_t ow, const PoolParams& p, con
     return cells_inside(ow, p.stride_w, p.pad_w, p.dil_w, p.KW, s.W);
 }
 
-// The windows [first, last) along one axis whose extent holds a place; dilation may still jump over it.
+// Along one axis: the windows [first, last) that reach over a place.  With a dilation, a window may reach
+// over it and yet have no cell there.
 struct Windows {
     std::int64_t first, last;
 };

@@ -1,10 +1,12 @@
-// The gradient to the weight behind a max-pool, from the winners alone: a window of 2 x 2 sends its
-// gradient to one pixel of the map, so a quarter of the multiplications of the dense product are left.
+// The gradient to the weight of a convolution that a max-pool follows, computed from the winners alone.  A
+// window of 2 x 2 sends its gradient to one pixel of the map.  So a quarter of the dense product's
+// multiplications are left; the others would be by zero.
 //
-// A warp owns a few filters and some hundred taps, its lanes a few taps each.  For every window it takes
-// the taps' inputs at all cells of the window into registers; then each filter adds those of its winner.
-// Which cell that is, is the same for the whole warp: a branch that all lanes take alike.  Inputs come
-// through the L1 cache, as the warps of a block share the taps and the windows.  There is no barrier.
+// A warp computes the sums of a few filters and some hundred taps; each of its lanes has a few of the taps.
+// For every window it loads the taps' inputs at all cells of the window into registers.  Then each filter
+// adds the inputs of the cell that won for this filter.  That cell is the same for the whole warp, so all
+// lanes take the same branch. Inputs are read through the L1 cache: the warps of a block work on the same
+// windows, and often on the same taps. No thread waits for another.
 
 #include "conv2d.h"
 #include "inputs.h"
@@ -12,18 +14,18 @@
 namespace minicnn::cuda {
 namespace {
 
-constexpr int most_cells = 4;  // of a window
+constexpr int most_cells = 4;  // that a window may have
 constexpr int block_warps = block_threads / warp_lanes;
 
-// What a warp owns; WX taps are loaded at once.
+// How many taps and filters a warp computes.  WX taps are loaded at once.
 template <typename T, int WX>
 struct WarpShare {
-    static constexpr int vectors = WX == 1 ? 5 : 3;  // of a lane
+    static constexpr int vectors = WX == 1 ? 5 : 3;  // of taps, for each lane
     static constexpr int taps = warp_lanes * vectors * WX;
     static constexpr int filters = 32 / sizeof(T);
 };
 
-// The inputs of windows, one after another.
+// The inputs of one window after another.
 template <typename T>
 struct WindowInputs : Inputs<T> {
     int windows_down, windows_across;
@@ -47,8 +49,7 @@ struct WindowInputs : Inputs<T> {
     }
 };
 
-// The warps that the product is shared out to: so many along the filters and the taps, for each of
-// s.splits.
+// How many warps share the filters and the taps.  There are as many again for each part of the sums.
 struct Warps {
     int along_filters, along_taps;
 };
@@ -63,7 +64,7 @@ __device__ __forceinline__ void add(T (&sum)[vectors][WX], T dy, const Vector<T,
     }
 }
 
-// WD filters' gradients are loaded at once.
+// The gradients of WD filters are loaded at once.
 template <typename T, int WX, int WD, typename Output>
 __global__ void __launch_bounds__(block_threads, 1)
     pooled_weight_kernel(WindowInputs<T> inputs, const T* dy, const std::uint8_t* winner, std::int64_t F,
@@ -95,7 +96,7 @@ __global__ void __launch_bounds__(block_threads, 1)
         Vector<T, WX> input[most_cells][Of::vectors];
         const Step corner = inputs.corner(at);
 #pragma unroll
-        for (int i = 0; i < most_cells; ++i) {  // beyond a smaller window's last cell: nobody asks for it
+        for (int i = 0; i < most_cells; ++i) {  // cells that a smaller window does not have win nothing
             const int h = corner.h + inputs.cells[i].h, w = corner.w + inputs.cells[i].w;
             const std::int64_t offset = corner.elements + inputs.cells[i].elements;
 #pragma unroll
@@ -112,7 +113,8 @@ __global__ void __launch_bounds__(block_threads, 1)
             const auto won = load<WD>(winner + row + f);
 #pragma unroll
             for (int i = 0; i < WD; ++i) {
-                switch (won.v[i]) {  // comparisons one by one would become four times the multiplications
+                switch (won.v[i]) {  // a loop of comparisons would be compiled to four times the
+                                     // multiplications
                     case 0:
                         add(sum[f + i], gradient.v[i], input[0]);
                         break;
@@ -167,7 +169,7 @@ void from_winners(const T* dy, const std::uint8_t* winner, const T* x, T* dw, co
 
 }  // namespace
 
-// With TF32 the tensor cores' dense product is the faster by far.
+// With TF32, tensor cores compute the dense product much faster than this.
 bool pooled_weight_supported(const ConvParams& p, const PoolParams& pool) {
     return pool.KH * pool.KW <= most_cells && !is_depthwise(p) && !allow_tf32;
 }

@@ -1,0 +1,102 @@
+// Host side of softmax and of the cross-entropy loss.
+#pragma once
+
+#include "host.h"
+
+namespace minicnn::host {
+
+inline Tensor softmax_forward(Array x_) {
+    const char* op = "softmax";
+    const Tensor& given = tensor(op, "x", x_);
+    check_matrix(op, "x", given, "N, K");
+    const Tensor x = arranged(given), p = empty_like(op, "p", x);
+    run(x, [&](auto zero) {
+        using T = decltype(zero);
+        minicnn::softmax_forward<T>(in<T>(x), out<T>(p), x.size(0), x.size(1));
+    });
+    return p;
+}
+
+inline Tensor softmax_backward(Array dy_, Array p_) {
+    const char* op = "softmax_backward";
+    const Tensor &given_dy = tensor(op, "dy", dy_), &given_p = tensor(op, "p", p_);
+    check_matrix(op, "dy", given_dy, "N, K");
+    check_array(op, "p", given_p, given_dy.sizes(), given_dy);
+    const Tensor dy = arranged(given_dy), p = arranged(given_p), dx = empty_like(op, "dx", dy);
+    run(dy, [&](auto zero) {
+        using T = decltype(zero);
+        minicnn::softmax_backward<T>(in<T>(dy), in<T>(p), out<T>(dx), dy.size(0), dy.size(1));
+    });
+    return dx;
+}
+
+// The checked arguments that both directions of the loss share.
+struct LossArguments {
+    Tensor x, labels, class_weight;
+    double label_smoothing;
+
+    LossArguments(const char* op, const char* name, Array x_, Array labels_, const Number& smoothing,
+                  Array weight_) {
+        const Tensor &given = tensor(op, name, x_), &given_labels = tensor(op, "labels", labels_);
+        shapes::softmax_cross_entropy(op, name, given, given_labels);
+        const Tensor weight = optional_tensor(op, "class_weight", weight_);
+        labels = arranged(given_labels);
+        if (labels.scalar_type() == at::kLong) {
+            if (const auto wrong = Device::wrong_label(labels, given.size(1))) {
+                fail(op, "labels", "values from 0 to " + std::to_string(given.size(1) - 1),
+                     std::to_string(*wrong));
+            }
+        }
+        label_smoothing = fraction(op, "label_smoothing", smoothing);
+        if (weight.defined()) check_array(op, "class_weight", weight, {given.size(1)}, given);
+        x = arranged(given);
+        class_weight = arranged(weight);
+    }
+
+    template <typename T>
+    Targets<T> targets() const {
+        const bool classes = labels.scalar_type() == at::kLong;
+        return {classes ? in<std::int64_t>(labels) : nullptr, classes ? nullptr : in<T>(labels),
+                in<T>(class_weight), label_smoothing};
+    }
+};
+
+inline std::pair<Tensor, Tensor> softmax_cross_entropy_forward(Array logits, Array labels,
+                                                               const Number& label_smoothing,
+                                                               Array class_weight) {
+    const char* op = "softmax_cross_entropy";
+    const LossArguments a(op, "logits", logits, labels, label_smoothing, class_weight);
+    const Tensor loss = empty(op, "loss", {}, a.x.scalar_type()), probs = empty_like(op, "probs", a.x);
+    run(a.x, [&](auto zero) {
+        using T = decltype(zero);
+        minicnn::softmax_cross_entropy_forward<T>(in<T>(a.x), a.targets<T>(), out<T>(loss), out<T>(probs),
+                                                  a.x.size(0), a.x.size(1));
+    });
+    return {loss, probs};
+}
+
+inline Tensor softmax_cross_entropy_backward(Array probs, Array labels, const Number& label_smoothing,
+                                             Array class_weight) {
+    const char* op = "softmax_cross_entropy_backward";
+    const LossArguments a(op, "probs", probs, labels, label_smoothing, class_weight);
+    const Tensor dlogits = empty_like(op, "dlogits", a.x);
+    run(a.x, [&](auto zero) {
+        using T = decltype(zero);
+        minicnn::softmax_cross_entropy_backward<T>(in<T>(a.x), a.targets<T>(), out<T>(dlogits), a.x.size(0),
+                                                   a.x.size(1));
+    });
+    return dlogits;
+}
+
+inline void offer_softmax(py::module_& m) {
+    offer<softmax_forward>(m, "softmax_forward", "x"_a);
+    offer<softmax_backward>(m, "softmax_backward", "dy"_a, "p"_a);
+    offer<softmax_cross_entropy_forward>(m, "softmax_cross_entropy_forward", "logits"_a, "labels"_a,
+                                         py::kw_only(), "label_smoothing"_a = 0.0,
+                                         "class_weight"_a = py::none());
+    offer<softmax_cross_entropy_backward>(m, "softmax_cross_entropy_backward", "probs"_a, "labels"_a,
+                                          py::kw_only(), "label_smoothing"_a = 0.0,
+                                          "class_weight"_a = py::none());
+}
+
+}  // namespace minicnn::host
