@@ -92,9 +92,10 @@ def choose_backend(args: argparse.Namespace, console: Console) -> str:
     if args.threads is not None:
         set_num_threads(args.threads)
     if args.tf32 and name == "cuda":
-        from minicnn.backends.cuda_backend import allow_tf32
+        from minicnn.backends.cuda_backend import CudaBackend
 
-        allow_tf32(True)
+        assert isinstance(backend, CudaBackend)
+        backend.allow_tf32(True)
     console.print(f"backend: {backend.label}, {why}")
     return name
 

@@ -172,7 +172,7 @@ def source_hash(spec: ModuleSpec = CPU) -> str:
     folder = source_folder()
     digest = hashlib.sha256()
     shared = [*folder.glob("*.h"), *(folder / "host").glob("*.h")]
-    own = [file for name in spec.folders for file in (folder / name).rglob("*.*")]
+    own = [file for name in spec.folders for file in (folder / name).rglob("*.*") if file.suffix != ".md"]
     for path in sorted([*shared, *own]):
         digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

@@ -30,6 +30,8 @@ def fold_batch_norm(graph: Graph, input_shape: Shape | None = None) -> Graph:
     With the shape (N,C,H,W) of all images to come, only where folding costs less time than it saves.
     Where images of this shape do not fit, nothing is folded, and the forward pass says what is wrong.
     """
+    if not {"conv2d", "batch_norm2d"} <= graph.ops:
+        return graph
     following = graph.next_nodes()
     pairs = [
         (node, following[node.output])

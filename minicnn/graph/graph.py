@@ -60,6 +60,8 @@ class Graph:
         """Full name of a layer or container -> the value it gives; only in the graph that `build` makes."""
         self.last_reads = self._last_reads()
         """For each node, the values that nothing reads after it."""
+        self.ops = frozenset(node.op for node in nodes)
+        """The operations that occur."""
 
     def readers(self) -> dict[int, list[Node]]:
         """Value -> the nodes that read it, in order."""

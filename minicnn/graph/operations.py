@@ -7,6 +7,7 @@ evaluation; ``backward`` returns one gradient for each input, None where it is n
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from minicnn import shapes
@@ -43,7 +44,7 @@ class Operation(ABC):
         return 0
 
     @abstractmethod
-    def forward(self, backend: Backend, inputs: list[Array], training: bool) -> tuple[Array, Any]:
+    def forward(self, backend: Backend, inputs: Sequence[Array], training: bool) -> tuple[Array, Any]:
         """(y, saved)."""
 
     @abstractmethod
@@ -67,7 +68,7 @@ class LayerOperation(Operation):
     def forward(
         self,
         backend: Backend,  # noqa: ARG002 - a layer knows its own
-        inputs: list[Array],
+        inputs: Sequence[Array],
         training: bool,
     ) -> tuple[Array, Any]:
         return self.layer.forward(inputs[0], training)
@@ -103,7 +104,7 @@ class Add(Operation):
             shapes.fail("Residual", "shortcut", f"output shape {body} as the body's", shortcut)
         return body
 
-    def forward(self, backend: Backend, inputs: list[Array], training: bool) -> tuple[Array, Any]:  # noqa: ARG002
+    def forward(self, backend: Backend, inputs: Sequence[Array], training: bool) -> tuple[Array, Any]:  # noqa: ARG002
         return backend.add_forward(inputs[0], inputs[1]), None
 
     def backward(
@@ -126,7 +127,7 @@ class Concat(Operation):
             shapes.fail("Parallel", "branches", "outputs of one H and W", inputs)
         return (sum(shape[0] for shape in inputs), *inputs[0][1:])
 
-    def forward(self, backend: Backend, inputs: list[Array], training: bool) -> tuple[Array, Any]:
+    def forward(self, backend: Backend, inputs: Sequence[Array], training: bool) -> tuple[Array, Any]:
         y = backend.concat_forward(inputs)
         return y, [int(x.shape[1]) for x in inputs] if training else None
 
@@ -144,8 +145,9 @@ class Fused(Operation):
     """Several layers as one fused operation of the backend.  The first layer owns the parameters."""
 
     def __init__(self, op: str, layers: tuple[Layer, ...]) -> None:
-        self.op, self.layers = op, layers
-        self.owner = layers[0]
+        self.op, self.layers, self.owner = op, layers, layers[0]
+        self._forward, self._backward = f"{op}_forward", f"{op}_backward"
+        self._pool = layers[-1] if op.endswith("max_pool2d") else None
 
     def output_shape(self, inputs: list[Shape]) -> Shape:
         shape = inputs[0]
@@ -160,24 +162,23 @@ class Fused(Operation):
             shape = layer.output_shape(shape)
         return total
 
-    def forward(self, backend: Backend, inputs: list[Array], training: bool) -> tuple[Array, Any]:
+    def forward(self, backend: Backend, inputs: Sequence[Array], training: bool) -> tuple[Array, Any]:
         arrays, options = self.layers[0].arguments(training)
-        operation = getattr(backend, f"{self.op}_forward")
-        y, saved = operation(*inputs, *arrays, **options, **self._pool(), need_saved=training)
+        if self._pool is not None:
+            options |= self._pool.attributes()
+        y, saved = getattr(backend, self._forward)(*inputs, *arrays, **options, need_saved=training)
         return y, (inputs[0], saved) if training else None
 
     def backward(self, backend: Backend, dy: Array, saved: Any, needs: Needs) -> Gradients:
         owner, (x, kept) = self.layers[0], saved
-        operation = getattr(backend, f"{self.op}_backward")
-        dx, dw, db = operation(
-            dy, x, owner.params.get("weight"), kept,
-            **owner.backward_options(), **self._pool(), **owner.need_grads(), need_dx=needs[0],
-        )  # fmt: skip
+        options = owner.backward_options() | owner.need_grads()
+        if self._pool is not None:
+            options |= self._pool.attributes()
+        dx, dw, db = getattr(backend, self._backward)(
+            dy, x, owner.params.get("weight"), kept, **options, need_dx=needs[0]
+        )
         owner.set_grads(dw, db)
         return (dx,)
-
-    def _pool(self) -> dict[str, Any]:
-        return self.layers[-1].attributes() if self.op.endswith("max_pool2d") else {}
 
 
 class BatchNorm2dAddReLU(Fused):
@@ -215,7 +216,7 @@ class AddReLU(Operation):
     def output_shape(self, inputs: list[Shape]) -> Shape:
         return Add().output_shape(inputs)
 
-    def forward(self, backend: Backend, inputs: list[Array], training: bool) -> tuple[Array, Any]:
+    def forward(self, backend: Backend, inputs: Sequence[Array], training: bool) -> tuple[Array, Any]:
         return backend.add_relu_forward(inputs[0], inputs[1], need_saved=training)
 
     def backward(

@@ -16,7 +16,10 @@ def forward(graph: Graph, backend: Backend, x: Array, training: bool) -> tuple[A
     values = {INPUT: x}
     saved: list[Any] = []
     for node, unread in zip(graph.nodes, graph.last_reads, strict=True):
-        y, kept = node.operation.forward(backend, [values[value] for value in node.inputs], training)
+        if len(node.inputs) == 1:  # nearly every node, and building a list takes longer
+            y, kept = node.operation.forward(backend, (values[node.inputs[0]],), training)
+        else:
+            y, kept = node.operation.forward(backend, [values[value] for value in node.inputs], training)
         if training:
             saved.append(kept)
         for value in unread:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Any, Self, cast
 
 from minicnn.backends import Array
 from minicnn.graph import Graph, prune, run
 from minicnn.graph.graph import build_children
 from minicnn.layers.layer import Layer, Shape
-
-Signature = tuple[tuple[int, bool], ...]
 
 
 def named(layers: tuple[Layer | dict[str, Layer], ...]) -> dict[str, Layer]:
@@ -37,7 +35,8 @@ class Container(Layer):
                 kind = type(child).__name__
                 raise ValueError(f"[{type(self).__name__}] {name}: expected a Layer, got {kind}")
         self.children = children
-        self._graphs: dict[Hashable, tuple[Signature, Graph]] = {}
+        self._graphs = Graphs()
+        self._signature: list[object] = []
 
     def named_children(self) -> list[tuple[str, Layer]]:
         return list(self.children.items())
@@ -45,7 +44,8 @@ class Container(Layer):
     def with_children(self, children: dict[str, Layer]) -> Self:
         """A container like this one, unbound, with other children in their places."""
         twin = copy.copy(self)
-        twin.children, twin._graphs, twin.bound_backend = dict(children), {}, None
+        twin.children, twin.bound_backend = dict(children), None
+        twin._graphs, twin._signature = Graphs(), []
         return twin
 
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
@@ -64,19 +64,34 @@ class Container(Layer):
         return self._layer_graph(need_dx=True).multiply_adds(input_shape)
 
     def _layer_graph(self, *, need_dx: bool) -> Graph:
-        return self._cached(("layers", need_dx), lambda: prune(build_children(self), need_dx=need_dx))
+        return self._kept_graphs().get_or_make(
+            ("layers", need_dx), lambda: prune(build_children(self), need_dx=need_dx)
+        )
 
-    def _cached(self, key: Hashable, make: Callable[[], Graph]) -> Graph:
-        """The graph that was made under this key, made anew if a layer was replaced or frozen since."""
-        signature = tuple(_signature(self))
-        known = self._graphs.get(key)
-        if known is None or known[0] != signature:
-            known = self._graphs[key] = signature, make()
-        return known[1]
+    def _kept_graphs(self) -> Graphs:
+        """The graphs that were made since the last time that a layer was replaced or frozen."""
+        signature = _signature(self)
+        if signature != self._signature:
+            self._graphs, self._signature = Graphs(), signature
+        return self._graphs
 
 
-def _signature(layer: Layer) -> Iterator[tuple[int, bool]]:
+class Graphs(dict[Hashable, Graph]):
+    """Graphs by what they are for."""
+
+    def get_or_make(self, key: Hashable, make: Callable[[], Graph]) -> Graph:
+        """The graph of this key, which is made the first time."""
+        if key not in self:
+            self[key] = make()
+        return self[key]
+
+
+def _signature(container: Layer) -> list[object]:
     """What the graph depends on: which layers there are, and which of them are frozen."""
-    yield id(layer), layer.requires_grad
-    for _, child in layer.named_children():
-        yield from _signature(child)
+    found: list[object] = []
+    layers = [container]
+    for layer in layers:
+        found += (layer, layer.requires_grad)
+        if type(layer).named_children is not Layer.named_children:
+            layers += [child for _, child in layer.named_children()]
+    return found

@@ -26,14 +26,15 @@ class Model(Container):
               input_shape: (N,C,H,W) of all images to predict: batch norms are then folded only where that
                   costs less time than it saves
         """
+        graphs = self._kept_graphs()
         if training:
-            return self._cached(("training", fuse), lambda: prune(self._fused(fuse), need_dx=False))
+            return graphs.get_or_make(("training", fuse), lambda: prune(self._fused(fuse), need_dx=False))
         if fuse:
-            plain = self._cached("plain", lambda: build(self))
+            plain = graphs.get_or_make("plain", lambda: build(self))
             folded = fold_batch_norm(plain, input_shape)
             if folded is not plain:
                 return fuse_nodes(folded)
-        return self._cached(("evaluation", fuse), lambda: self._fused(fuse))
+        return graphs.get_or_make(("evaluation", fuse), lambda: self._fused(fuse))
 
     def _fused(self, wanted: bool) -> Graph:
         plain = build(self)
