@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from minicnn.graph.graph import Graph, Node, with_inputs
+from minicnn.graph.graph import Graph, Node
 from minicnn.graph.operations import LayerOperation, Shape
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _pays(conv: Node, images: int, shapes: dict[int, Shape]) -> bool:
 
 def _folded_node(conv: Node, norm: Node) -> Node:
     layer = _folded_layer(conv.operation.layers[0], norm.operation.layers[0])
-    return with_inputs(norm, conv.inputs, conv.names + norm.names, LayerOperation(layer))
+    return Node(LayerOperation(layer), conv.inputs, norm.output, conv.names + norm.names, conv.needs)
 
 
 def _folded_layer(conv: Layer, norm: Layer) -> Layer:

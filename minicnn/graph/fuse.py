@@ -6,7 +6,7 @@ reading and writing the maps between the nodes.
 
 from __future__ import annotations
 
-from minicnn.graph.graph import Graph, Node, with_inputs
+from minicnn.graph.graph import Graph, Node
 from minicnn.graph.operations import AddReLU, BatchNorm2dAddReLU, Fused, LayerOperation, Operation
 
 PATTERNS: dict[str, tuple[str, ...]] = {
@@ -24,6 +24,8 @@ PATTERNS: dict[str, tuple[str, ...]] = {
 The first row that matches is taken, so longer ones come first.  Where the chain enters an addition, it is
 the addition's first input."""
 
+_BEGINNINGS = {pattern[0] for pattern in PATTERNS.values()}
+
 
 def fuse(graph: Graph) -> Graph:
     """The graph in which each chain of nodes that matches a row of `PATTERNS` is one node."""
@@ -31,7 +33,7 @@ def fuse(graph: Graph) -> Graph:
     replaced: dict[int, Node] = {}  # the last value of a chain -> the node that gives it
     taken: set[int] = set()  # the values that nodes of chains gave
     for node in graph:
-        if node.output in taken:
+        if node.op not in _BEGINNINGS or node.output in taken:
             continue
         for op, pattern in PATTERNS.items():
             chain = _chain(node, pattern, following)
@@ -73,7 +75,8 @@ def _fused(op: str, chain: list[Node]) -> Node:
     else:
         operation = Fused(op, layers)
     names = tuple(name for node in chain for name in node.names)
-    return with_inputs(last, first.inputs + others, names, operation)
+    inputs = first.inputs + others
+    return Node(operation, inputs, last.output, names, (True,) * len(inputs))
 
 
 def runs_as(graph: Graph) -> dict[str, str]:

@@ -8,8 +8,8 @@ Passes (`fuse`, `fold_batch_norm`, `prune`) make another graph of a graph; nothi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minicnn.graph.operations import LayerOperation, Operation, Shape
 
@@ -20,8 +20,7 @@ INPUT = 0
 """The number of the value that goes in."""
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """One operation: the numbers of the values that it reads, and of the one that it makes.
 
     ``names`` are the full names of the layers that it runs.  ``needs`` says of each input whether the
@@ -58,26 +57,32 @@ class Graph:
         self.nodes, self.output = nodes, output
         self.values = values or {}
         """Full name of a layer or container -> the value it gives; only in the graph that `build` makes."""
-        self.last_reads = self._last_reads()
-        """For each node, the values that nothing reads after it."""
-        self.ops = frozenset(node.op for node in nodes)
-        """The operations that occur."""
 
-    def readers(self) -> dict[int, list[Node]]:
-        """Value -> the nodes that read it, in order."""
-        found: dict[int, list[Node]] = {}
-        for node in self.nodes:
-            for value in node.inputs:
-                found.setdefault(value, []).append(node)
-        return found
+    @cached_property
+    def ops(self) -> frozenset[str]:
+        """The operations that occur."""
+        return frozenset(node.op for node in self.nodes)
+
+    @cached_property
+    def last_reads(self) -> tuple[tuple[int, ...], ...]:
+        """For each node, the values that nothing reads after it."""
+        last = {value: number for number, node in enumerate(self.nodes) for value in node.inputs}
+        last[self.output] = len(self.nodes)
+        return tuple(
+            tuple(value for value in dict.fromkeys(node.inputs) if last[value] == number)
+            for number, node in enumerate(self.nodes)
+        )
 
     def next_nodes(self) -> dict[int, Node]:
-        """Value -> the only node that reads it., if there is one and the value does not come out."""
-        return {
-            value: nodes[0]
-            for value, nodes in self.readers().items()
-            if len(nodes) == 1 and value != self.output
-        }
+        """Value -> the only node that reads it, if there is one and the value does not come out."""
+        found: dict[int, Node] = {}
+        several = {self.output}
+        for node in self.nodes:
+            for value in node.inputs:
+                if value in found:
+                    several.add(value)
+                found[value] = node
+        return {value: node for value, node in found.items() if value not in several}
 
     def shapes(self, input_shape: Shape) -> dict[int, Shape]:
         """Value -> its shape for one sample, (C,H,W) or (features,).
@@ -112,18 +117,6 @@ class Graph:
         widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
         lines = [f"{call:{widths[0]}}  {names:{widths[1]}}  {layers}" for call, names, layers in rows]
         return "\n".join([*map(str.rstrip, lines), f"return v{self.output}"])
-
-    def _last_reads(self) -> tuple[tuple[int, ...], ...]:
-        last: dict[int, int] = {}
-        for number, node in enumerate(self.nodes):
-            for value in node.inputs:
-                last[value] = number
-        return tuple(
-            tuple(value for value in dict.fromkeys(node.inputs) if last[value] == number)
-            if self.output not in node.inputs
-            else ()
-            for number, node in enumerate(self.nodes)
-        )
 
 
 class Builder:
@@ -174,8 +167,3 @@ def expands(layer: Layer) -> bool:
         if "forward" in vars(cls):
             return False
     return False
-
-
-def with_inputs(node: Node, inputs: tuple[int, ...], names: tuple[str, ...], operation: Operation) -> Node:
-    """The node with another operation that reads these values and runs these layers."""
-    return replace(node, operation=operation, inputs=inputs, names=names, needs=(True,) * len(inputs))

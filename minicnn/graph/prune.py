@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from minicnn.graph.graph import INPUT, Graph, Node
 
 
@@ -19,5 +17,5 @@ def prune(graph: Graph, *, need_dx: bool) -> Graph:
         needs = tuple(needed[value] for value in node.inputs)
         trainable = any(layer.is_trainable() for layer in node.operation.layers)
         needed[node.output] = trainable or any(needs)
-        nodes.append(replace(node, needs=needs, in_backward=needed[node.output]))
+        nodes.append(node._replace(needs=needs, in_backward=needed[node.output]))
     return Graph(tuple(nodes), graph.output, graph.values)
