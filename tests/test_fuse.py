@@ -227,10 +227,19 @@ def test_operations_in_another_order_are_not_fused() -> None:
     assert "runs as" not in str(model)
 
 
-def test_a_value_that_two_nodes_read_is_kept() -> None:
-    """The convolution's result goes to the ReLU and to the sum, so the two cannot be one."""
-    model = Sequential(Conv2d(1, 1, 1), Residual(Sequential(ReLU(), Conv2d(1, 1, 1))), Flatten())
-    assert [node.op for node in fuse(build(model))] == ["conv2d", "relu", "conv2d", "add", "flatten"]
+@pytest.mark.parametrize(
+    ("after", "ops"),
+    [
+        (Residual(Sequential(ReLU(), Conv2d(1, 1, 1))), ["relu", "conv2d", "add"]),
+        (Parallel(Conv2d(1, 1, 1), ReLU()), ["conv2d", "relu", "concat"]),
+        (Parallel(ReLU(), Conv2d(1, 1, 1)), ["relu", "conv2d", "concat"]),
+    ],
+    ids=["residual", "relu last", "relu first"],
+)
+def test_a_value_that_two_nodes_read_is_kept(after: Residual | Parallel, ops: list[str]) -> None:
+    """The convolution's result goes to the ReLU and to another node, so the two cannot be one."""
+    model = Sequential(Conv2d(1, 1, 1), after, Flatten())
+    assert [node.op for node in fuse(build(model))] == ["conv2d", *ops, "flatten"]
 
 
 def test_only_the_sums_first_input_is_fused_with_it() -> None:
