@@ -12,7 +12,7 @@
 // - Arrays may be empty (N = 0).  Then dw and db become zero.
 // - Kernels allocate scratch memory of their own.  On the CPU each thread keeps its scratch for the next
 // call,
-//   and only dense layers and gradients behind a ReLU take as much as an array of the batch.
+//   and only dense layers and gradients after a ReLU take as much as an array of the batch.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-"""The cuda backend itself: why it cannot be had, which one is taken, and training on its emulation."""
+"""The cuda backend itself: why it is unavailable, which one is taken, and training on its emulation."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+import every_model
 import numpy as np
 import pytest
 import torch
@@ -34,7 +35,7 @@ MANY = 64
 
 
 def every_place() -> Sequential:
-    """A convolution with a batch norm behind it in every kind of container and in front of everything."""
+    """A convolution followed by a batch norm in every kind of container and before everything."""
     return Sequential(
         {
             "stem": Sequential(Conv2d(2, 4, 3, padding=1), BatchNorm2d(4, eps=0.1), ReLU(), MaxPool2d(2)),
@@ -110,6 +111,16 @@ def test_logits_are_those_of_the_unfolded_model_and_of_torch(
     assert_same(actual, unfolded(model, x))
     with torch.no_grad():
         assert_same(actual, to_torch(model).eval()(torch.from_numpy(x)).numpy())
+
+
+@pytest.mark.parametrize("name", every_model.NAMES)
+def test_every_model_predicts_the_same_folded(name: str, rng: np.random.Generator) -> None:
+    model, x, _ = every_model.make(name, rng)
+    graph = model.graph(training=False)
+    before_norms = [node for node in build(model) if node.op == "batch_norm2d"]
+    assert not before_norms or len(graph) < len(build(model))
+    folded = run.predict(graph, model.backend, x, batch_size=2, dtype="float64")
+    assert_same(folded, model.predict(x, fuse=False))
 
 
 def count(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
@@ -253,7 +264,7 @@ def test_printed_model_shows_what_runs_in_evaluation() -> None:
         (Residual(Sequential(Conv2d(2, 2, 1))), BatchNorm2d(2)),
         (Parallel(Conv2d(2, 2, 1)), BatchNorm2d(2)),
     ],
-    ids=["in front", "behind relu", "behind pool", "behind residual", "behind parallel"],
+    ids=["before it", "after relu", "after pool", "after residual", "after parallel"],
 )
 def test_batch_norm_not_right_behind_a_convolution_is_left(
     backend: Backend, layers: tuple, rng: np.random.Generator

@@ -30,7 +30,7 @@ SHAPE = (2, 8, 8)
 
 
 def net(backend: Backend | str, dtype: str = "float64") -> Sequential:
-    """Every kind of fused step and container, in front of and behind what the tests freeze."""
+    """Every kind of fused step and container, before and after what the tests freeze."""
     block = {
         "conv1": Conv2d(4, 4, 3, padding=1, bias=False),
         "bn1": BatchNorm2d(4),
@@ -140,10 +140,10 @@ def test_frozen_layers_cost_no_backward_operations(
     assert dict(calls) == {"softmax_cross_entropy_backward": 1, "dense_backward": 1, "dw": 1}
 
 
-def test_only_what_is_needed_is_asked_for_behind_a_trained_layer(
+def test_only_what_is_needed_is_asked_for_after_a_trained_layer(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
-    """Frozen layers behind a trained one pass the gradient on, without gradients of their own."""
+    """Frozen layers after a trained one pass the gradient on, without gradients of their own."""
     model = net(backend, "float32")
     trainer = Trainer(model, optim.Adam(), fuse=False)
     model.freeze("conv0", "block", "mixed", "fc?")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import every_model
 import numpy as np
 import pytest
 
@@ -125,16 +126,10 @@ def test_fused_graph_gives_the_plain_graphs_gradients(backend: Backend, rng: np.
     check_fused_equals_plain(model, backend, x, y)
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", every_model.NAMES)
 def test_every_model_gives_the_same_fused(name: str, rng: np.random.Generator) -> None:
     """On numpy, whose fused operations are the compositions; backends prove theirs case by case."""
-    if name in ("vgg13", "vgg13_bn", "vgg16", "vgg16_bn"):
-        pytest.skip("vgg11 and vgg11_bn have the same patterns and a third of the work")
-    size = 80 if name == "inception_v3" else 32
-    model = models.create(
-        name, in_channels=1, num_classes=3, image_size=size, backend="numpy", dtype="float64", seed=1
-    )
-    x, y = rng.standard_normal((2, 1, size, size)), np.array([0, 2])
+    model, x, y = every_model.make(name, rng)
     check_fused_equals_plain(model, model.backend, x, y)
 
 
