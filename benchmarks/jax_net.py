@@ -14,7 +14,8 @@ import numpy as np
 from jax import Array, lax
 
 from minicnn import Sequential, layers
-from minicnn.layers.layer import Layer
+from minicnn.graph import Node, build
+from minicnn.graph.graph import INPUT
 
 Arrays = dict[str, Array]
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
@@ -55,8 +56,7 @@ class JaxNet:
     """The model's layers as JAX operations in training mode; filters are (KH,KW,C,F)."""
 
     def __init__(self, model: Sequential) -> None:
-        self.model = model
-        self.names = {id(layer): name for name, layer in model.named_layers()}
+        self.graph = build(model)
         arrays = {
             name: jnp.asarray(a.transpose(2, 3, 1, 0) if a.ndim == 4 else a)
             for name, a in model.state_dict().items()
@@ -67,25 +67,21 @@ class JaxNet:
     def __call__(self, parameters: Arrays, statistics: Arrays, x: Array) -> tuple[Array, Arrays]:
         """Logits of images (N,H,W,C), and the new running statistics."""
         statistics = dict(statistics)
-        return self._run(self.model, parameters, statistics, x), statistics
+        values = {INPUT: x}
+        for node in self.graph:
+            inputs = [values[value] for value in node.inputs]
+            if node.op == "add":
+                values[node.output] = inputs[0] + inputs[1]
+            elif node.op == "concat":
+                values[node.output] = jnp.concatenate(inputs, axis=-1)
+            else:
+                values[node.output] = self._layer(node, parameters, statistics, *inputs)
+        return values[self.graph.output], statistics
 
-    def _run(self, layer: Layer, parameters: Arrays, statistics: Arrays, x: Array) -> Array:
-        name = self.names.get(id(layer), "")
+    def _layer(self, node: Node, parameters: Arrays, statistics: Arrays, x: Array) -> Array:
+        (name,), layer = node.names, node.owner
         weight, bias = (parameters.get(f"{name}.{key}") for key in ("weight", "bias"))
-
-        def run(child: Layer, x: Array) -> Array:
-            return self._run(child, parameters, statistics, x)
-
         match layer:
-            case layers.Sequential():
-                for child in layer.children.values():
-                    x = run(child, x)
-                return x
-            case layers.Residual():
-                y = run(layer.body, x) + (x if layer.shortcut is None else run(layer.shortcut, x))
-                return y if layer.activation is None else jax.nn.relu(y)
-            case layers.Parallel():
-                return jnp.concatenate([run(child, x) for child in layer.children.values()], axis=-1)
             case layers.Conv2d():
                 stride, padding, dilation, groups = layer.conv
                 y = lax.conv_general_dilated(

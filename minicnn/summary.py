@@ -84,6 +84,5 @@ def _marks(model: Model, fuse: bool) -> dict[str, dict[str, str]]:
 
 def count_parameters(layer: Layer) -> int:
     """Number of values in the parameters of a layer and its children, bound or not, frozen or not."""
-    return sum(
-        math.prod(shape) for _, child in layer.named_layers() for shape in child.param_shapes().values()
-    )
+    layers = {id(child): child for _, child in layer.named_layers()}
+    return sum(math.prod(shape) for child in layers.values() for shape in child.param_shapes().values())

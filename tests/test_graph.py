@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -221,6 +223,38 @@ def test_a_layer_at_two_places_gets_the_sum_of_its_gradients(
         np.testing.assert_allclose(
             backend.to_numpy(found[name]), parameter.grad, rtol=1e-9, atol=1e-12, err_msg=name
         )
+
+
+@pytest.mark.parametrize("make", [lambda: optim.SGD(0.1, momentum=0.9), lambda: optim.Adam(0.01)])
+def test_a_layer_at_two_places_is_trained_as_in_torch(
+    backend: Backend, make: Callable[[], optim.Optimizer], rng: np.random.Generator
+) -> None:
+    shared = Conv2d(2, 2, 3, padding=1)
+    layers = {"a": shared, "act": ReLU(), "b": shared, "flat": Flatten(), "fc": Dense(18, 2)}
+    model = Sequential(layers, backend=backend, dtype="float64")
+    assert [*model.named_parameters()] == ["a.weight", "a.bias", "fc.weight", "fc.bias"]
+    assert [*model.state_dict()] == ["a.weight", "a.bias", "b.weight", "b.bias", "fc.weight", "fc.bias"]
+    assert "76 parameters" in str(model)  # 2*2*9 + 2 and 18*2 + 2, the shared ones once
+    conv = nn.Conv2d(2, 2, 3, padding=1)
+    module = nn.Sequential(
+        OrderedDict(a=conv, act=nn.ReLU(), b=conv, flat=nn.Flatten(), fc=nn.Linear(18, 2))
+    ).double()
+    module.load_state_dict({name: torch.from_numpy(a) for name, a in model.state_dict().items()})
+    ours = make()
+    theirs = (
+        torch.optim.SGD(module.parameters(), 0.1, 0.9)
+        if isinstance(ours, optim.SGD)
+        else torch.optim.Adam(module.parameters(), 0.01)
+    )
+    trainer = Trainer(model, ours)
+    for _ in range(4):
+        x, y = rng.standard_normal((3, 2, 3, 3)), rng.integers(0, 2, 3)
+        trainer.step(x, y)
+        theirs.zero_grad()
+        nn.functional.cross_entropy(module(torch.from_numpy(x)), torch.from_numpy(y)).backward()
+        theirs.step()
+    for name, a in module.state_dict().items():
+        np.testing.assert_allclose(model.state_dict()[name], a, rtol=1e-8, atol=1e-11, err_msg=name)
 
 
 def test_a_replaced_child_is_what_runs(backend: Backend, rng: np.random.Generator) -> None:

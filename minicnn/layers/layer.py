@@ -201,7 +201,10 @@ class Layer:
             yield from child.named_layers(join(prefix, name))
 
     def named_parameters(self, *, trainable_only: bool = False) -> dict[str, Array]:
-        """Full dotted name -> parameter, the backend's own arrays; maybe without frozen layers'."""
+        """Full dotted name -> parameter, the backend's own arrays; maybe without frozen layers'.
+
+        A layer at several places is listed once, under its first name, as in torch.
+        """
         return self._named(lambda layer: layer.params, trainable_only)
 
     def named_gradients(self) -> dict[str, Array]:
@@ -215,23 +218,25 @@ class Layer:
     def _named(
         self, arrays: Callable[[Layer], dict[str, Array]], trainable_only: bool = False
     ) -> dict[str, Array]:
+        first = {id(layer): prefix for prefix, layer in reversed([*self.named_layers()])}
         return {
             join(prefix, name): array
             for prefix, layer in self.named_layers()
-            if layer.requires_grad or not trainable_only
+            if (layer.requires_grad or not trainable_only) and first[id(layer)] == prefix
             for name, array in arrays(layer).items()
         }
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters and buffers under torch.nn's names."""
+        """Copies of all parameters and buffers under torch.nn's names.
+
+        A layer at several places has each of its names here, as in torch.
+        """
         backend = self.bound()
-        arrays = self.named_parameters() | self.named_buffers()
-        ordered = {}
-        for prefix, layer in self.named_layers():
-            for name in [*layer.params, *layer.buffers]:
-                key = join(prefix, name)
-                ordered[key] = np.array(backend.to_numpy(arrays[key]), order="C")
-        return ordered
+        return {
+            join(prefix, name): np.array(backend.to_numpy(array), order="C")
+            for prefix, layer in self.named_layers()
+            for name, array in [*layer.params.items(), *layer.buffers.items()]
+        }
 
     def state_shapes(self) -> dict[str, np.ndarray]:
         """What `state_dict` will hold when bound in float32, as zeros that take no memory."""
