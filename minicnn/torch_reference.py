@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from minicnn import layers
 from minicnn.backends import Backend
-from minicnn.graph.graph import INPUT, Builder
-from minicnn.graph.operations import LayerOperation
+from minicnn.graph.graph import INPUT, Builder, expands
+from minicnn.graph.operations import LayerOperation, operation_name
 from minicnn.layers.layer import Layer
 
 
@@ -59,10 +60,18 @@ class Outline(Builder):
 
 
 def to_torch(model: Layer) -> nn.Module:
-    """The model as torch.nn modules with the same names, weights and dtype, in training mode."""
-    module = _module(model)
+    """The model as torch.nn modules with the same names, weights and dtype, in training mode.
+
+    Frozen layers have requires_grad False.  A layer at several places is one module at several places.
+    Raises: ValueError naming a layer that is not minicnn's own, or whose class has a forward of its own
+    """
+    known: dict[int, nn.Module] = {}
+    module = _module(model, known)
     state = {name: torch.from_numpy(a) for name, a in model.state_dict().items()}
     module.to(getattr(torch, model.dtype)).load_state_dict(state)
+    for _, layer in model.named_layers():
+        if not layer.requires_grad and id(layer) in known:
+            known[id(layer)].requires_grad_(False)
     return module
 
 
@@ -71,11 +80,17 @@ def from_torch(
 ) -> layers.Sequential:
     """A torch.nn.Sequential of known layers as a minicnn model with the same weights.
 
-    Raises ValueError naming a layer that minicnn does not have, or an option it does not support.
+    A module at several places is one layer at several places; a module whose parameters have requires_grad
+    False is a frozen layer.  With an ``input_shape`` (C,H,W) both sides are compared, in evaluation, on
+    two random images.
+
+    Raises: ValueError naming a layer that minicnn does not have, an option it does not support, a module
+            with hooks or a forward of its own; or if the two sides differ
     """
     if not isinstance(module, nn.Sequential):
         raise ValueError(f"[from_torch] module: expected nn.Sequential, got {type(module).__name__}")
-    model = _layer(module)
+    known: dict[int, Layer] = {}
+    model = _layer(module, known)
     assert isinstance(model, layers.Sequential)
     if input_shape is not None:
         model.output_shape(input_shape)
@@ -83,10 +98,54 @@ def from_torch(
     dtype = next((a.dtype for a in module.state_dict().values() if a.is_floating_point()), torch.float32)
     model.bind(backend, dtype=str(dtype).removeprefix("torch."))
     model.load_state_dict(module.state_dict())
+    for part in module.modules():
+        layer = known[id(part)]
+        if layer.params:
+            layer.requires_grad = _requires_grad(part)
+    if input_shape is not None:
+        _compare(model, module, input_shape)
     return model
 
 
-def _module(layer: Layer) -> nn.Module:
+def _requires_grad(module: nn.Module) -> bool:
+    """Whether a module's own parameters are trained, which must be all of them or none."""
+    wanted = {parameter.requires_grad for parameter in module.parameters(recurse=False)}
+    _refuse(module, "requires_grad=False of some of its parameters", len(wanted) > 1)
+    return True in wanted
+
+
+def _compare(model: layers.Sequential, module: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless both sides give the same for two random images, in evaluation."""
+    x = np.random.default_rng(0).standard_normal((2, *input_shape)).astype(model.dtype)
+    modes = {part: part.training for part in module.modules()}
+    parameter = next(module.parameters(), None)
+    try:
+        with torch.no_grad():
+            images = torch.from_numpy(x).to(parameter.device if parameter is not None else "cpu")
+            expected = module.eval()(images).cpu().numpy()
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+    actual = model.predict(x)
+    scale = float(np.abs(expected).max(initial=0))
+    difference = float(np.abs(actual - expected).max(initial=0))
+    if not difference <= 1e-3 * scale + 1e-5:
+        raise ValueError(
+            f"[from_torch] module: expected the results of the minicnn model, got others: they differ by "
+            f"{difference:.3g} where the largest is {scale:.3g}"
+        )
+
+
+def _module(layer: Layer, known: dict[int, nn.Module]) -> nn.Module:
+    """The module of a layer; ``known`` has those of the layers before, by id."""
+    if id(layer) not in known:
+        known[id(layer)] = _new_module(layer, known)
+    return known[id(layer)]
+
+
+def _new_module(layer: Layer, known: dict[int, nn.Module]) -> nn.Module:
+    if not expands(layer) and operation_name(layer) != layer.op:
+        raise ValueError(f"[to_torch] layer: expected one of minicnn's, got {type(layer).__name__}")
     match layer:
         case layers.Conv2d():
             return nn.Conv2d(
@@ -117,19 +176,30 @@ def _module(layer: Layer) -> nn.Module:
         case layers.Softmax():
             return nn.Softmax(1)
         case layers.Container():
-            parts = {key: _module(child) for key, child in layer.children.items()}
+            parts = {key: _module(child, known) for key, child in layer.children.items()}
             if isinstance(layer, layers.Sequential) and all(parts):
                 return nn.Sequential(OrderedDict(parts))
             return GraphModule(layer, parts)
     raise ValueError(f"[to_torch] layer: expected one of minicnn's, got {type(layer).__name__}")
 
 
-def _layer(module: nn.Module) -> Layer:
+def _layer(module: nn.Module, known: dict[int, Layer]) -> Layer:
+    """The layer of a module; ``known`` has those of the modules before, by id."""
+    if id(module) not in known:
+        known[id(module)] = _new_layer(module, known)
+    return known[id(module)]
+
+
+def _new_layer(module: nn.Module, known: dict[int, Layer]) -> Layer:
+    _refuse_own_ways(module)
     match module:
         case nn.Sequential():
-            return layers.Sequential({name: _layer(child) for name, child in module.named_children()})
+            # named_children() would leave out a module's second place
+            return layers.Sequential(
+                {name: _layer(child, known) for name, child in module._modules.items() if child is not None}
+            )
         case GraphModule():
-            return module.container.with_children({key: _layer(part) for key, part in module.parts})
+            return module.container.with_children({key: _layer(part, known) for key, part in module.parts})
         case nn.Conv2d():
             return _conv2d_layer(module)
         case nn.MaxPool2d():
@@ -175,6 +245,22 @@ def _conv2d_layer(module: nn.Conv2d) -> layers.Conv2d:
         module.in_channels, module.out_channels, _ints(module.kernel_size), _ints(module.stride),
         _ints(padding), _ints(module.dilation), module.groups, module.bias is not None,
     )  # fmt: skip
+
+
+def _refuse_own_ways(module: nn.Module) -> None:
+    """Raise ValueError for hooks, and for a forward that is not that of torch's own module."""
+    hooks = (
+        module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    )  # fmt: skip
+    _refuse(module, "a module with hooks", any(hooks))
+    own = "forward" in vars(module)
+    for cls in type(module).__mro__:
+        if cls is GraphModule or cls.__module__.startswith("torch.nn.modules"):
+            break
+        own = own or "forward" in vars(cls) or "_conv_forward" in vars(cls)
+    else:
+        return  # none of torch's, which is refused by its name
+    _refuse(module, "a forward of its own", own)
 
 
 def _refuse(module: nn.Module, option: str, wrong: Any) -> None:

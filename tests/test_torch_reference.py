@@ -12,7 +12,7 @@ from torch import nn
 
 from minicnn import models
 from minicnn.backends import Backend
-from minicnn.layers import Conv2d, Layer, Sequential
+from minicnn.layers import Conv2d, Layer, ReLU, Sequential
 from minicnn.torch_reference import from_torch, to_torch
 
 
@@ -116,6 +116,117 @@ def test_what_minicnn_has_not_is_refused(module: nn.Module, message: str) -> Non
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the message is compared below
         from_torch(module, backend="numpy")
     assert str(error.value).startswith(f"[from_torch] {message}")
+
+
+class OwnForward(nn.Conv2d):
+    """A convolution and something more."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + 1
+
+
+class OwnConvolution(nn.Conv2d):
+    """Weights that are standardised before use."""
+
+    def _conv_forward(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return super()._conv_forward(x, weight - weight.mean(), bias)
+
+
+class OwnName(nn.Conv2d):
+    """A convolution under another name."""
+
+
+def hooked() -> nn.Module:
+    module = nn.Conv2d(1, 1, 1)
+    module.register_forward_hook(lambda _module, _inputs, output: output + 1)
+    return module
+
+
+def patched() -> nn.Module:
+    module = nn.ReLU()
+    module.forward = lambda x: x  # type: ignore[method-assign]
+    return module
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (OwnForward(1, 1, 1), "OwnForward: a forward of its own is not supported"),
+        (OwnConvolution(1, 1, 1), "OwnConvolution: a forward of its own is not supported"),
+        (hooked(), "Conv2d: a module with hooks is not supported"),
+        (patched(), "ReLU: a forward of its own is not supported"),
+    ],
+    ids=["forward", "_conv_forward", "hook", "patched"],
+)
+def test_modules_that_do_something_else_are_refused(part: nn.Module, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^\[from_torch\] {message}$"):
+        from_torch(nn.Sequential(part), backend="numpy")
+
+
+def test_a_subclass_with_torchs_forward_is_taken() -> None:
+    module = nn.Sequential(OwnName(1, 2, 3))
+    model = from_torch(module, backend="numpy", input_shape=(1, 5, 5))
+    assert str(model).count("Conv2d(1, 2, 3)") == 1
+
+
+def test_a_layer_with_its_own_forward_is_refused() -> None:
+    class Doubled(ReLU):
+        def forward(self, x: np.ndarray, training: bool) -> tuple[np.ndarray, object]:
+            y, saved = super().forward(x, training)
+            return 2 * y, saved
+
+    with pytest.raises(ValueError, match=r"^\[to_torch\] layer: expected one of minicnn's, got Doubled$"):
+        to_torch(Sequential(Doubled(), backend="numpy"))
+
+
+def test_modules_at_several_places_stay_so(backend: Backend, rng: np.random.Generator) -> None:
+    """A ReLU, a pool and a convolution that stand twice each: 9 places, 6 modules."""
+    torch.manual_seed(1)
+    act, pool, conv = nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1)
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), act, pool, conv, act, conv, pool, nn.Flatten(), nn.Linear(16, 3)
+    ).double()
+    model = from_torch(module, backend=backend, input_shape=(1, 8, 8))
+    assert len(model.children) == 9
+    assert model.children["3"] is model.children["5"]
+    assert list(model.named_parameters()) == [name for name, _ in module.named_parameters()]
+    back = to_torch(model)
+    assert back[3] is back[5]
+    x = torch.from_numpy(rng.standard_normal((3, 1, 8, 8)))
+    with torch.no_grad():
+        np.testing.assert_allclose(back(x), module(x), rtol=1e-12)
+        np.testing.assert_allclose(model.predict(x.numpy()), module(x), rtol=1e-9, atol=1e-12)
+
+
+def test_frozen_parameters_are_frozen_layers_both_ways() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3))
+    module[0].requires_grad_(False)
+    model = from_torch(module, backend="numpy")
+    assert [layer.requires_grad for layer in model.children.values()] == [False, True, True]
+    back = to_torch(model)
+    assert {name: p.requires_grad for name, p in back.named_parameters()} == {
+        "0.weight": False, "0.bias": False, "2.weight": True, "2.bias": True,
+    }  # fmt: skip
+    module[2].bias.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"^\[from_torch\] Conv2d: requires_grad=False of some of its par"):
+        from_torch(module, backend="numpy")
+
+
+def test_both_sides_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check notices a convolution whose result is another, and leaves the module in its mode."""
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Dropout())
+    module[1].eval()
+    from_torch(module, backend="numpy", input_shape=(1, 5, 5))
+    assert (module.training, module[0].training, module[1].training) == (True, True, False)
+    real = Conv2d.forward
+
+    def wrong(self: Conv2d, x: np.ndarray, training: bool) -> tuple[np.ndarray, object]:
+        y, saved = real(self, x, training)
+        return 1.01 * y, saved
+
+    monkeypatch.setattr(Conv2d, "forward", wrong)
+    with pytest.raises(ValueError, match=r"^\[from_torch\] module: expected the results of the minicnn mo"):
+        from_torch(module, backend="numpy", input_shape=(1, 5, 5))
 
 
 def test_unknown_layer_is_refused() -> None:
