@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from minicnn import layers
 from minicnn.backends import Backend
@@ -215,7 +216,9 @@ def _new_layer(module: nn.Module, known: dict[int, Layer]) -> Layer:
                 module.ceil_mode, module.count_include_pad,
             )  # fmt: skip
         case nn.AdaptiveAvgPool2d():
-            return layers.AdaptiveAvgPool2d(_ints(module.output_size))
+            sizes = module.output_size
+            _refuse(module, f"output_size={sizes}", isinstance(sizes, (tuple, list)) and None in sizes)
+            return layers.AdaptiveAvgPool2d(_ints(sizes))
         case nn.BatchNorm2d():
             _refuse(module, "track_running_stats=False", not module.track_running_stats)
             return layers.BatchNorm2d(module.num_features, module.eps, module.momentum, module.affine)
@@ -252,6 +255,8 @@ def _refuse_own_ways(module: nn.Module) -> None:
     hooks = (
         module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
     )  # fmt: skip
+    lazy = isinstance(module, LazyModuleMixin) and module.has_uninitialized_params()
+    _refuse(module, "a lazy module that has seen no batch", lazy)
     _refuse(module, "a module with hooks", any(hooks))
     own = "forward" in vars(module)
     for cls in type(module).__mro__:

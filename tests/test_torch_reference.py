@@ -99,6 +99,14 @@ def test_torch_modules_options_are_kept(backend: Backend, rng: np.random.Generat
             "BatchNorm2d: track_running_stats=False is not supported",
         ),
         (nn.Sequential(nn.Softmax(0)), "Softmax: dim=0 is not supported"),
+        (
+            nn.Sequential(nn.LazyConv2d(2, 3)),
+            "LazyConv2d: a lazy module that has seen no batch is not supported",
+        ),
+        (
+            nn.Sequential(nn.AdaptiveAvgPool2d((None, 1))),
+            "AdaptiveAvgPool2d: output_size=(None, 1) is not supported",
+        ),
         (nn.Sequential(nn.Flatten(2)), "Flatten: dims other than"),
         (
             nn.Sequential(nn.AvgPool2d(2, divisor_override=3)),
