@@ -110,7 +110,7 @@ def test_links(document: Path) -> None:
 def test_the_menu_names_each_page_once() -> None:
     """The build itself checks that it leaves none out."""
     pages = re.findall(r"^ +- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
-    assert "ops/relu.md" in pages
+    assert "fused.md" in pages
     assert len(pages) == len(set(pages))
 
 
@@ -128,6 +128,25 @@ def hooks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     pytest.importorskip("mkdocs", reason="MkDocs is not installed")
     monkeypatch.syspath_prepend(str(ROOT / "scripts/site"))
     return importlib.import_module("hooks")
+
+
+def test_the_menu_and_the_table_have_each_operation_once(hooks: ModuleType) -> None:
+    pages = sorted(f"ops/{path.name}" for path in (ROOT / "docs/ops").glob("*.md"))
+    first, *sections = hooks.on_config({"nav": [{"Operations": "ops/index.md"}]})["nav"][0]["Operations"]
+    listed = [page for section in sections for names in section.values() for page in names]
+    assert sorted([first, *listed]) == pages
+    table = re.findall(r"\]\((\w+)\.md\) \|", hooks._operations_table())
+    assert table == [Path(page).stem for page in listed]
+
+
+def test_a_page_without_a_section_is_refused(
+    hooks: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "docs/ops").mkdir(parents=True)
+    (tmp_path / "docs/ops/swish.md").write_text("---\nops: [swish]\n---\n# swish\n")
+    monkeypatch.setattr(hooks, "ROOT", tmp_path)
+    with pytest.raises(Exception, match=r"swish\.md: expected a summary, and a section of Convolution, "):
+        hooks.on_config({"nav": []})
 
 
 @pytest.mark.usefixtures("hooks")
