@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from minicnn import Sequential, Trainer, models, optim
 from minicnn.backends import Conv, Pool, cuda_build, get_backend
-from minicnn.backends.cuda_backend import CudaBackend
+from minicnn.backends.cuda_backend import allow_tf32
 from minicnn.graph import run
 from minicnn.torch_reference import to_torch
 
@@ -83,9 +83,7 @@ def set_tf32(on: bool) -> None:
     """Allow or forbid TF32 on both sides."""
     torch.backends.cuda.matmul.allow_tf32 = on
     torch.backends.cudnn.allow_tf32 = on
-    backend = get_backend("cuda")
-    assert isinstance(backend, CudaBackend)
-    backend.allow_tf32(on)
+    allow_tf32(get_backend("cuda"), on)
 
 
 def error(got: Any, expected: Any) -> float:

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn import Trainer, doctor, evaluate, models, optim, predict
+from minicnn import Trainer, evaluate, models, optim, predict
 from minicnn import train as train_command
+from minicnn.app.commands import doctor
 from minicnn.backends import BackendUnavailable, available_backends, choice, cuda_build, get_backend
 from minicnn.backends.base import Conv, Pool
-from minicnn.backends.cuda_backend import CudaBackend
+from minicnn.backends.cuda_backend import CudaBackend, allow_tf32
 
 EMULATED = cuda_build.emulated()
 emulation_only = pytest.mark.skipif(not EMULATED, reason="needs MINICNN_CUDA_EMULATION=1")
@@ -234,12 +235,11 @@ def test_tf32_rounds_the_factors_and_nothing_else() -> None:
 
     exact = forward(x, weight)
     of_rounded = forward(rounded_to_tf32(x), rounded_to_tf32(weight))
-    assert isinstance(backend, CudaBackend)
-    backend.allow_tf32(True)
+    allow_tf32(backend, True)
     try:
         rough = forward(x, weight)
     finally:
-        backend.allow_tf32(False)
+        allow_tf32(backend, False)
     scale = np.abs(exact).max()
     assert np.abs(rough - exact).max() > 1e-5 * scale
     np.testing.assert_allclose(rough, of_rounded, rtol=0, atol=1e-5 * scale)
@@ -258,7 +258,7 @@ def test_command_line_turns_tf32_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asked: list[bool] = []
     printed: list[str] = []
-    monkeypatch.setattr(CudaBackend, "allow_tf32", lambda _, on: asked.append(on))
+    monkeypatch.setattr("minicnn.backends.cuda_backend.allow_tf32", lambda _, on: asked.append(on))
     arguments = SimpleNamespace(backend="cuda", threads=None, tf32=True)
     console = SimpleNamespace(print=printed.append)
     assert choose_backend(arguments, console) == "cuda"  # type: ignore[arg-type]

@@ -92,10 +92,9 @@ def choose_backend(args: argparse.Namespace, console: Console) -> str:
     if args.threads is not None:
         set_num_threads(args.threads)
     if args.tf32 and name == "cuda":
-        from minicnn.backends.cuda_backend import CudaBackend
+        from minicnn.backends.cuda_backend import allow_tf32
 
-        assert isinstance(backend, CudaBackend)
-        backend.allow_tf32(True)
+        allow_tf32(backend, True)
     console.print(f"backend: {backend.label}, {why}")
     return name
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from minicnn.backends import build, cuda_build
-from minicnn.backends.base import BackendUnavailable
+from minicnn.backends.base import Backend, BackendUnavailable
 from minicnn.backends.cpp_backend import CppBackend
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class CudaBackend(CppBackend):
         if not self._emulated:
             self._torch.cuda.synchronize()
 
-    def allow_tf32(self, on: bool) -> None:
-        """Allow or forbid that the factors of float32 products are rounded to TF32, for tensor cores."""
-        self._module.set_tf32(on)
+
+def allow_tf32(backend: Backend, on: bool) -> None:
+    """Allow or forbid the cuda backend to round the factors of float32 products to TF32, for tensor cores."""
+    assert isinstance(backend, CudaBackend)
+    backend._module.set_tf32(on)
