@@ -59,6 +59,6 @@ class CudaBackend(CppBackend):
 
 
 def allow_tf32(backend: Backend, on: bool) -> None:
-    """Allow or forbid the cuda backend to round the factors of float32 products to TF32, for tensor cores."""
+    """Allow or forbid the cuda backend to round factors of float32 products to TF32, for tensor cores."""
     assert isinstance(backend, CudaBackend)
     backend._module.set_tf32(on)
