@@ -55,8 +55,10 @@ def test_arrays_on_the_cpu_are_refused(module: ModuleType, name: str) -> None:
 
 
 def test_lists_of_arrays_on_the_cpu_are_refused(module: ModuleType) -> None:
+    lists = [[torch.zeros(3)] for _ in range(3)]
+    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0, "nesterov": False}
     with pytest.raises(ValueError, match=r"\[sgd_step\] params\[0\]: expected device cuda, got cpu"):
-        module.sgd_step([torch.zeros(3)], [torch.zeros(3)], [torch.zeros(3)], 0.1, 0.9, 0.0, False)
+        module.sgd_step(*lists, **options)
 
 
 def test_what_is_no_array_is_refused(module: ModuleType) -> None:
