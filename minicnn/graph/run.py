@@ -9,6 +9,7 @@ import numpy as np
 from minicnn import shapes
 from minicnn.backends import Array, Backend
 from minicnn.graph.graph import INPUT, Graph, Node
+from minicnn.graph.operations import Gradients
 
 
 def forward(graph: Graph, backend: Backend, x: Array, training: bool) -> tuple[Array, list[Any] | None]:
@@ -42,8 +43,8 @@ def backward(graph: Graph, backend: Backend, dy: Array, saved: list[Any] | None)
     seen: set[int] = set()
     for node in reversed(graph.nodes):
         kept = saved.pop()
-        parts = gradients.pop(node.output, [])
-        if not node.in_backward:
+        parts = gradients.pop(node.output, None)
+        if not node.in_backward or parts is None:
             continue
         upstream = _sum(backend, parts)
         del parts
@@ -51,20 +52,23 @@ def backward(graph: Graph, backend: Backend, dy: Array, saved: list[Any] | None)
         del kept, upstream
         for value, needed, result in zip(node.inputs, node.needs, results, strict=True):
             if needed:
-                gradients.setdefault(value, []).insert(0, result)
-    parts = gradients.get(INPUT, [])
-    return _sum(backend, parts) if parts else None
+                if value in gradients:
+                    gradients[value].insert(0, result)
+                else:
+                    gradients[value] = [result]
+    left = gradients.get(INPUT)
+    return _sum(backend, left) if left else None
 
 
-def _run_backward(
-    node: Node, backend: Backend, dy: Array, kept: Any, seen: set[int]
-) -> tuple[Array | None, ...]:
-    owner = node.operation.owner
-    if owner is None:
-        return node.operation.backward(backend, dy, kept, node.needs)
+def _run_backward(node: Node, backend: Backend, dy: Array, kept: Any, seen: set[int]) -> Gradients:
+    """Run one node; the gradients of a layer that has run already in this pass are added up."""
+    operation = node.operation
+    owner = operation.owner
+    if owner is None or not owner.params:
+        return operation.backward(backend, dy, kept, node.needs)
     earlier = owner.grads if id(owner) in seen else {}
     seen.add(id(owner))
-    results = node.operation.backward(backend, dy, kept, node.needs)
+    results = operation.backward(backend, dy, kept, node.needs)
     for name, gradient in earlier.items():
         owner.grads[name] = backend.add_forward(owner.grads[name], gradient)
     return results

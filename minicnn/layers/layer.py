@@ -218,13 +218,14 @@ class Layer:
     def _named(
         self, arrays: Callable[[Layer], dict[str, Array]], trainable_only: bool = False
     ) -> dict[str, Array]:
-        first = {id(layer): prefix for prefix, layer in reversed([*self.named_layers()])}
-        return {
-            join(prefix, name): array
-            for prefix, layer in self.named_layers()
-            if (layer.requires_grad or not trainable_only) and first[id(layer)] == prefix
-            for name, array in arrays(layer).items()
-        }
+        found: dict[str, Array] = {}
+        seen: set[int] = set()
+        for prefix, layer in self.named_layers():
+            if id(layer) not in seen and (layer.requires_grad or not trainable_only):
+                seen.add(id(layer))
+                for name, array in arrays(layer).items():
+                    found[join(prefix, name)] = array
+        return found
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all parameters and buffers under torch.nn's names.
