@@ -46,16 +46,17 @@ def backward(graph: Graph, backend: Backend, dy: Array, saved: list[Any] | None)
         parts = gradients.pop(node.output, None)
         if not node.in_backward or parts is None:
             continue
-        upstream = _sum(backend, parts)
+        upstream = parts[0] if len(parts) == 1 else _sum(backend, parts)
         del parts
         results = _run_backward(node, backend, upstream, kept, seen)
         del kept, upstream
-        for value, needed, result in zip(node.inputs, node.needs, results, strict=True):
-            if needed:
-                if value in gradients:
-                    gradients[value].insert(0, result)
-                else:
-                    gradients[value] = [result]
+        for value, needed, result in zip(node.inputs, node.needs, results):  # noqa: B905 - it takes time
+            if not needed:
+                continue
+            if value in gradients:
+                gradients[value].insert(0, result)
+            else:
+                gradients[value] = [result]
     left = gradients.get(INPUT)
     return _sum(backend, left) if left else None
 

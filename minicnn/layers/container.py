@@ -88,10 +88,10 @@ class Graphs(dict[Hashable, Graph]):
 
 def _signature(container: Layer) -> list[object]:
     """What the graph depends on: which layers there are, and which of them are frozen."""
-    found: list[object] = []
-    layers = [container]
-    for layer in layers:
-        found += (layer, layer.requires_grad)
-        if type(layer).named_children is not Layer.named_children:
-            layers += [child for _, child in layer.named_children()]
-    return found
+    containers, layers = [container], [container]
+    for outer in containers:
+        for _, child in outer.named_children():
+            layers.append(child)
+            if type(child).named_children is not Layer.named_children:
+                containers.append(child)
+    return [*layers, *[layer.requires_grad for layer in layers]]
