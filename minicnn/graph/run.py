@@ -50,7 +50,7 @@ def backward(graph: Graph, backend: Backend, dy: Array, saved: list[Any] | None)
         del parts
         results = _run_backward(node, backend, upstream, kept, seen)
         del kept, upstream
-        for value, needed, result in zip(node.inputs, node.needs, results):  # noqa: B905 - it takes time
+        for value, needed, result in zip(node.inputs, node.needs, results, strict=True):
             if not needed:
                 continue
             if value in gradients:
