@@ -6,7 +6,6 @@ Importing this module imports torch.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from minicnn import layers
 from minicnn.backends import Backend
 from minicnn.graph.graph import INPUT, Builder, expands
 from minicnn.graph.operations import LayerOperation, operation_name
-from minicnn.layers.layer import Layer
+from minicnn.layers.layer import Layer, refuse_option
 
 
 class GraphModule(nn.Module):
@@ -111,7 +110,7 @@ def from_torch(
 def _requires_grad(module: nn.Module) -> bool:
     """Whether a module's own parameters are trained, which must be all of them or none."""
     wanted = {parameter.requires_grad for parameter in module.parameters(recurse=False)}
-    _refuse(module, "requires_grad=False of some of its parameters", len(wanted) > 1)
+    refuse_option(module, "requires_grad=False of some of its parameters", len(wanted) > 1)
     return True in wanted
 
 
@@ -147,40 +146,14 @@ def _module(layer: Layer, known: dict[int, nn.Module]) -> nn.Module:
 def _new_module(layer: Layer, known: dict[int, nn.Module]) -> nn.Module:
     if not expands(layer) and operation_name(layer) != layer.op:
         raise ValueError(f"[to_torch] layer: expected one of minicnn's, got {type(layer).__name__}")
-    match layer:
-        case layers.Conv2d():
-            return nn.Conv2d(
-                layer.in_channels,
-                layer.out_channels,
-                layer.kernel_size,
-                **layer.conv._asdict(),
-                bias=layer.bias,
-            )
-        case layers.MaxPool2d():
-            kernel, stride, padding, dilation, ceil_mode = layer.pool
-            return nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=ceil_mode)
-        case layers.AvgPool2d():
-            kernel, stride, padding, _, ceil_mode = layer.pool
-            return nn.AvgPool2d(kernel, stride, padding, ceil_mode, layer.count_include_pad)
-        case layers.AdaptiveAvgPool2d():
-            return nn.AdaptiveAvgPool2d(layer.output_size)
-        case layers.BatchNorm2d():
-            return nn.BatchNorm2d(layer.num_features, layer.eps, layer.momentum, layer.affine)
-        case layers.Dense():
-            return nn.Linear(layer.in_features, layer.out_features, layer.bias)
-        case layers.Dropout():
-            return nn.Dropout(layer.p)
-        case layers.ReLU():
-            return nn.ReLU()
-        case layers.Flatten():
-            return nn.Flatten()
-        case layers.Softmax():
-            return nn.Softmax(1)
-        case layers.Container():
-            parts = {key: _module(child, known) for key, child in layer.children.items()}
-            if isinstance(layer, layers.Sequential) and all(parts):
-                return nn.Sequential(OrderedDict(parts))
-            return GraphModule(layer, parts)
+    if layer.torch_name:
+        twin: nn.Module = getattr(nn, layer.torch_name)(**layer.torch_arguments())
+        return twin
+    if isinstance(layer, layers.Container):
+        parts = {key: _module(child, known) for key, child in layer.children.items()}
+        if isinstance(layer, layers.Sequential) and all(parts):
+            return nn.Sequential(OrderedDict(parts))
+        return GraphModule(layer, parts)
     raise ValueError(f"[to_torch] layer: expected one of minicnn's, got {type(layer).__name__}")
 
 
@@ -193,61 +166,18 @@ def _layer(module: nn.Module, known: dict[int, Layer]) -> Layer:
 
 def _new_layer(module: nn.Module, known: dict[int, Layer]) -> Layer:
     _refuse_own_ways(module)
-    match module:
-        case nn.Sequential():
-            # named_children() would leave out a module's second place
-            return layers.Sequential(
-                {name: _layer(child, known) for name, child in module._modules.items() if child is not None}
-            )
-        case GraphModule():
-            return module.container.with_children({key: _layer(part, known) for key, part in module.parts})
-        case nn.Conv2d():
-            return _conv2d_layer(module)
-        case nn.MaxPool2d():
-            _refuse(module, "return_indices", module.return_indices)
-            return layers.MaxPool2d(
-                _ints(module.kernel_size), _ints(module.stride), _ints(module.padding),
-                _ints(module.dilation), module.ceil_mode,
-            )  # fmt: skip
-        case nn.AvgPool2d():
-            _refuse(module, "divisor_override", module.divisor_override)
-            return layers.AvgPool2d(
-                _ints(module.kernel_size), _ints(module.stride), _ints(module.padding),
-                module.ceil_mode, module.count_include_pad,
-            )  # fmt: skip
-        case nn.AdaptiveAvgPool2d():
-            sizes = module.output_size
-            _refuse(module, f"output_size={sizes}", isinstance(sizes, (tuple, list)) and None in sizes)
-            return layers.AdaptiveAvgPool2d(_ints(sizes))
-        case nn.BatchNorm2d():
-            _refuse(module, "track_running_stats=False", not module.track_running_stats)
-            return layers.BatchNorm2d(module.num_features, module.eps, module.momentum, module.affine)
-        case nn.Linear():
-            return layers.Dense(module.in_features, module.out_features, module.bias is not None)
-        case nn.Dropout():
-            return layers.Dropout(module.p)
-        case nn.ReLU():
-            return layers.ReLU()
-        case nn.Flatten():
-            _refuse(module, "dims other than (1, -1)", (module.start_dim, module.end_dim) != (1, -1))
-            return layers.Flatten()
-        case nn.Softmax():
-            _refuse(module, f"dim={module.dim}", module.dim != 1)
-            return layers.Softmax()
+    if isinstance(module, nn.Sequential):
+        # named_children() would leave out a module's second place
+        return layers.Sequential(
+            {name: _layer(child, known) for name, child in module._modules.items() if child is not None}
+        )
+    if isinstance(module, GraphModule):
+        return module.container.with_children({key: _layer(part, known) for key, part in module.parts})
+    for kind in (getattr(layers, name) for name in layers.__all__):
+        if kind.torch_name and isinstance(module, getattr(nn, kind.torch_name)):
+            layer: Layer = kind.from_torch(module)
+            return layer
     raise ValueError(f"[from_torch] module: expected one that minicnn has, got {type(module).__name__}")
-
-
-def _conv2d_layer(module: nn.Conv2d) -> layers.Conv2d:
-    _refuse(module, f"padding_mode={module.padding_mode!r}", module.padding_mode != "zeros")
-    padding = module.padding
-    if isinstance(padding, str):
-        spans = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-        _refuse(module, "padding='same' of an even span", padding == "same" and any(s % 2 for s in spans))
-        padding = (spans[0] // 2, spans[1] // 2) if padding == "same" else (0, 0)
-    return layers.Conv2d(
-        module.in_channels, module.out_channels, _ints(module.kernel_size), _ints(module.stride),
-        _ints(padding), _ints(module.dilation), module.groups, module.bias is not None,
-    )  # fmt: skip
 
 
 def _refuse_own_ways(module: nn.Module) -> None:
@@ -256,8 +186,8 @@ def _refuse_own_ways(module: nn.Module) -> None:
         module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
     )  # fmt: skip
     lazy = isinstance(module, LazyModuleMixin) and module.has_uninitialized_params()
-    _refuse(module, "a lazy module that has seen no batch", lazy)
-    _refuse(module, "a module with hooks", any(hooks))
+    refuse_option(module, "a lazy module that has seen no batch", lazy)
+    refuse_option(module, "a module with hooks", any(hooks))
     own = "forward" in vars(module)
     for cls in type(module).__mro__:
         if cls is GraphModule or cls.__module__.startswith("torch.nn.modules"):
@@ -265,13 +195,4 @@ def _refuse_own_ways(module: nn.Module) -> None:
         own = own or "forward" in vars(cls) or "_conv_forward" in vars(cls)
     else:
         return  # none of torch's, which is refused by its name
-    _refuse(module, "a forward of its own", own)
-
-
-def _refuse(module: nn.Module, option: str, wrong: Any) -> None:
-    if wrong:
-        raise ValueError(f"[from_torch] {type(module).__name__}: {option} is not supported")
-
-
-def _ints(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+    refuse_option(module, "a forward of its own", own)

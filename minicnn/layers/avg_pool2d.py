@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from minicnn import shapes
 from minicnn.backends import Array, Pair, Pool
-from minicnn.layers.layer import Layer, Shape, pair
+from minicnn.layers.layer import Layer, Shape, pair, refuse_option
 from minicnn.layers.max_pool2d import pool_arguments
 
 
@@ -14,6 +14,7 @@ class AvgPool2d(Layer):
     """(N,C,H,W) -> (N,C,OH,OW), the mean of each window; ``stride`` defaults to the kernel."""
 
     op = "avg_pool2d"
+    torch_name = "AvgPool2d"
 
     def __init__(
         self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0,
@@ -44,6 +45,16 @@ class AvgPool2d(Layer):
     def output_shape(self, input_shape: Shape) -> Shape:
         shapes.check_layer_input("AvgPool2d", input_shape)
         return (input_shape[0], *shapes.pool2d("AvgPool2d", (1, *input_shape), *self.pool))
+
+    def torch_arguments(self) -> dict[str, Any]:
+        return self.attributes()
+
+    @classmethod
+    def from_torch(cls, module: Any) -> Self:
+        refuse_option(module, "divisor_override", module.divisor_override)
+        return cls(
+            module.kernel_size, module.stride, module.padding, module.ceil_mode, module.count_include_pad
+        )
 
     def __repr__(self) -> str:
         excluded = "" if self.count_include_pad else ", count_include_pad=False"

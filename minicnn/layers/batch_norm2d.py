@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from minicnn import shapes
 from minicnn.backends import Array
-from minicnn.layers.layer import Generators, Layer, Shape
+from minicnn.layers.layer import Generators, Layer, Shape, refuse_option
 
 
 class BatchNorm2d(Layer):
@@ -18,6 +18,7 @@ class BatchNorm2d(Layer):
     """
 
     op = "batch_norm2d"
+    torch_name = "BatchNorm2d"
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True
@@ -79,6 +80,17 @@ class BatchNorm2d(Layer):
         if len(input_shape) != 3 or input_shape[0] != self.num_features:
             shapes.fail("BatchNorm2d", "input_shape", f"(C={self.num_features}, H, W)", input_shape)
         return input_shape
+
+    def torch_arguments(self) -> dict[str, Any]:
+        return {
+            "num_features": self.num_features, "eps": self.eps, "momentum": self.momentum,
+            "affine": self.affine,
+        }  # fmt: skip
+
+    @classmethod
+    def from_torch(cls, module: Any) -> Self:
+        refuse_option(module, "track_running_stats=False", not module.track_running_stats)
+        return cls(module.num_features, module.eps, module.momentum, module.affine)
 
     def __repr__(self) -> str:
         options = "" if self.momentum == 0.1 else f", momentum={self.momentum}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from minicnn import init, shapes
 from minicnn.backends import Array, Conv, Pair
-from minicnn.layers.layer import Generators, Layer, Shape, pair
+from minicnn.layers.layer import Generators, Layer, Shape, pair, refuse_option
 
 
 class Conv2d(Layer):
@@ -19,6 +19,7 @@ class Conv2d(Layer):
     """
 
     op = "conv2d"
+    torch_name = "Conv2d"
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | Pair, stride: int | Pair = 1,
@@ -86,6 +87,20 @@ class Conv2d(Layer):
         patch = self.in_channels // self.conv.groups * math.prod(self.kernel_size)
         return math.prod(self.output_shape(input_shape)) * patch
 
+    def torch_arguments(self) -> dict[str, Any]:
+        return {
+            "in_channels": self.in_channels, "out_channels": self.out_channels,
+            "kernel_size": self.kernel_size, **self.conv._asdict(), "bias": self.bias,
+        }  # fmt: skip
+
+    @classmethod
+    def from_torch(cls, module: Any) -> Self:
+        refuse_option(module, f"padding_mode={module.padding_mode!r}", module.padding_mode != "zeros")
+        return cls(
+            module.in_channels, module.out_channels, module.kernel_size, module.stride,
+            _torch_padding(module), module.dilation, module.groups, module.bias is not None,
+        )  # fmt: skip
+
     def __repr__(self) -> str:
         parts = [f"{self.in_channels}, {self.out_channels}, {_short(self.kernel_size)}"]
         for (name, value), default in zip(
@@ -96,6 +111,16 @@ class Conv2d(Layer):
         if not self.bias:
             parts.append("bias=False")
         return f"Conv2d({', '.join(parts)})"
+
+
+def _torch_padding(module: Any) -> Pair:
+    """The padding of a torch.nn.Conv2d in numbers, where it is a word."""
+    padding: Any = module.padding
+    if not isinstance(padding, str):
+        return pair(padding)
+    spans = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+    refuse_option(module, "padding='same' of an even span", padding == "same" and any(s % 2 for s in spans))
+    return (spans[0] // 2, spans[1] // 2) if padding == "same" else (0, 0)
 
 
 def _short(value: int | Pair) -> int | Pair:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,6 +18,7 @@ class Dense(Layer):
     """
 
     op = "dense"
+    torch_name = "Linear"
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *,
@@ -56,6 +57,13 @@ class Dense(Layer):
 
     def multiply_adds(self, input_shape: Shape) -> int:
         return self.output_shape(input_shape)[0] * self.in_features
+
+    def torch_arguments(self) -> dict[str, Any]:
+        return {"in_features": self.in_features, "out_features": self.out_features, "bias": self.bias}
+
+    @classmethod
+    def from_torch(cls, module: Any) -> Self:
+        return cls(module.in_features, module.out_features, module.bias is not None)
 
     def __repr__(self) -> str:
         return f"Dense({self.in_features}, {self.out_features}{'' if self.bias else ', bias=False'})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from minicnn import shapes
 from minicnn.backends import Array
@@ -16,6 +16,7 @@ class Dropout(RandomLayer):
     """
 
     op = "dropout"
+    torch_name = "Dropout"
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
@@ -37,6 +38,13 @@ class Dropout(RandomLayer):
         if saved is None or not need_dx:
             return dy if need_dx else None
         return self.backend.dropout_backward(dy, saved, p=self.p)
+
+    def torch_arguments(self) -> dict[str, Any]:
+        return {"p": self.p}
+
+    @classmethod
+    def from_torch(cls, module: Any) -> Self:
+        return cls(module.p)
 
     def __repr__(self) -> str:
         return f"Dropout({self.p:g})"

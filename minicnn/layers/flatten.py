@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Self
 
 from minicnn.backends import Array
-from minicnn.layers.layer import Layer, Shape
+from minicnn.layers.layer import Layer, Shape, refuse_option
 
 
 class Flatten(Layer):
     """(N,C,H,W) -> (N,C*H*W)."""
 
     op = "flatten"
+    torch_name = "Flatten"
 
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         return self.backend.flatten_forward(x), tuple(x.shape) if training else None
@@ -22,3 +23,9 @@ class Flatten(Layer):
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return (math.prod(input_shape),)
+
+    @classmethod
+    def from_torch(cls, module: Any) -> Self:
+        dims = (module.start_dim, module.end_dim)
+        refuse_option(module, "dims other than (1, -1)", dims != (1, -1))
+        return cls()

@@ -34,6 +34,12 @@ def pair(value: int | Pair) -> Pair:
     return operator.index(values[0]), operator.index(values[1])
 
 
+def refuse_option(module: Any, option: str, wrong: Any) -> None:
+    """Raise ValueError if a torch.nn module has an option, in words, that its layer does not have."""
+    if wrong:
+        raise ValueError(f"[from_torch] {type(module).__name__}: {option} is not supported")
+
+
 class Layer:
     """Parameters and child layers; forward and backward are functions of their arguments.
 
@@ -44,6 +50,9 @@ class Layer:
 
     op: str = ""
     """The operation of the contract that the layer is; a user's own layer needs none."""
+
+    torch_name: str = ""
+    """The class in torch.nn with the same parameters and results, if there is one."""
 
     ignored_prefixes: tuple[str, ...] = ()
     """`load_state_dict` passes over keys that begin so: torchvision's auxiliary heads."""
@@ -77,6 +86,18 @@ class Layer:
     def backward_options(self) -> dict[str, Any]:
         """The options of the backward pass of a fused operation which begins with this layer."""
         return {}
+
+    def torch_arguments(self) -> dict[str, Any]:
+        """What ``torch_name`` takes to make the same layer."""
+        return {}
+
+    @classmethod
+    def from_torch(cls, module: Any) -> Self:
+        """The layer, unbound, that does what ``module``, a torch.nn module of ``torch_name``, does.
+
+        Raises: ValueError naming an option of the module that the layer does not have
+        """
+        raise NotImplementedError(f"{cls.__name__} does not define from_torch, given {module}")
 
     def add_to(self, graph: Builder, value: int, name: str) -> int:
         """Add the children's nodes to a graph, which reads ``value``; the number of the value they give.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from minicnn import shapes
 from minicnn.backends import Array, Pair, Pool
-from minicnn.layers.layer import Layer, Shape, pair
+from minicnn.layers.layer import Layer, Shape, pair, refuse_option
 
 
 class MaxPool2d(Layer):
     """(N,C,H,W) -> (N,C,OH,OW), the maximum of each window; ``stride`` defaults to the kernel."""
 
     op = "max_pool2d"
+    torch_name = "MaxPool2d"
 
     def __init__(
         self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0,
@@ -40,6 +41,14 @@ class MaxPool2d(Layer):
     def output_shape(self, input_shape: Shape) -> Shape:
         shapes.check_layer_input("MaxPool2d", input_shape)
         return (input_shape[0], *shapes.pool2d("MaxPool2d", (1, *input_shape), *self.pool))
+
+    def torch_arguments(self) -> dict[str, Any]:
+        return self.pool._asdict()
+
+    @classmethod
+    def from_torch(cls, module: Any) -> Self:
+        refuse_option(module, "return_indices", module.return_indices)
+        return cls(module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
 
     def __repr__(self) -> str:
         return f"MaxPool2d({pool_arguments(self.pool)})"
