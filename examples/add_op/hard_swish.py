@@ -11,18 +11,18 @@ An operation of the library is made in the same way.  These are the files to tou
 
      1. minicnn/ops/hard_swish.py              derivation, checks, forward and backward in NumPy
      2. minicnn/backends/primitives.py         names, arguments and defaults: the contract
-     3. minicnn/backends/numpy_backend.py      a line for forward, a line for backward
+     3. minicnn/backends/tables.py             a line for forward, a line for backward, in both tables
      4. minicnn/testing/operations.py          how a test calls it, and how it calls torch's
      5. minicnn/testing/cases.py               shapes; from here on the suite tests it on numpy
      6. csrc/ops.h                             what the kernels are called (hard_swish.h here)
      7. csrc/host/elementwise.h, or pool.h …   check, allocate, call, offer (hard_swish_host.h here)
      8. csrc/cpu/hard_swish.cpp                the C++ kernels
      9. csrc/cuda/hard_swish.cu                the CUDA kernels
-    10. minicnn/backends/cpp_backend.py        a line for forward, a line for backward; cuda has them, too
-    11. minicnn/layers/hard_swish.py           the layer, if it is one
-    12. docs/ops/hard_swish.md                 its page
+    10. docs/ops/hard_swish.md                 its page
+    11. minicnn/layers/hard_swish.py           the layer, if it is one, and its torch.nn module
+    12. minicnn/layers/__init__.py             its line
 
-A backend that lacks a primitive cannot be made, so 2 to 10 belong in one commit.  A fused operation needs
+A backend that lacks a primitive cannot be made, so 2 to 9 belong in one commit.  A fused operation needs
 no kernel at first: a composition of primitives in minicnn/backends/base.py works on every backend.
 """
 

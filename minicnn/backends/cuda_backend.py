@@ -1,8 +1,7 @@
 """The cuda backend: the contract on the CUDA module, on a GPU or emulated on the CPU.
 
 Arrays are ``torch.Tensor`` on the device.  Both compiled modules offer the same functions
-(csrc/host/bindings.h), so the table of operations is the cpp backend's.  Only how arrays get to the device
-and back is different.
+(csrc/host/bindings.h), so only how arrays get to the device and back is different from the cpp backend.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ A page may contain these directives, each on a line of its own:
     {{ run COMMAND }}           an entry of docs/tutorial_run.json: the command and what it printed
     {{ implementations }}       the contract and the implementations that the front matter lists
     {{ operations }}            a table of the pages in docs/ops
+    {{ layers }}                the API reference of each class that minicnn.layers has
 
 The front matter of a page in docs/ops says its section and, in a few words, what the operation does.
 
@@ -31,6 +32,7 @@ from sources import ROOT, extract, language
 
 PRIMITIVES = "minicnn/backends/primitives.py"
 FUSED = "minicnn/backends/base.py"
+LAYERS = "minicnn/layers/__init__.py"
 ROOT_PAGES = {
     "architecture.md": "ARCHITECTURE.md",
     "contributing.md": "CONTRIBUTING.md",
@@ -94,6 +96,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
                 return _recorded(match[2])
             if name == "operations":
                 return _operations_table()
+            if name == "layers":
+                return _layers()
             if name == "implementations":
                 return _implementations(page)
         except LookupError as error:
@@ -142,6 +146,13 @@ def _operations_table() -> str:
         rows.append(f"| **{section}** | |")
         rows += [f"| [{path.stem}]({path.name}) | {meta['summary']} |" for path, meta in pages]
     return "\n".join(rows)
+
+
+def _layers() -> str:
+    """A line for mkdocstrings for each name that minicnn.layers imports."""
+    tree = ast.parse((ROOT / LAYERS).read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    return "\n".join(f"::: {node.module}.{alias.name}" for node in imports for alias in node.names)
 
 
 def _contract(op: str) -> str:
