@@ -73,6 +73,12 @@ class Graph:
             for number, node in enumerate(self.nodes)
         )
 
+    @cached_property
+    def repeated(self) -> frozenset[Layer]:
+        """The layers that own several nodes."""
+        owners = [node.owner for node in self.nodes if node.owner is not None]
+        return frozenset(owner for owner in owners if owners.count(owner) > 1)
+
     def next_nodes(self) -> dict[int, Node]:
         """Value -> the only node that reads it, if there is one and the value does not come out."""
         found: dict[int, Node] = {}

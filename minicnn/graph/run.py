@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minicnn import shapes
 from minicnn.backends import Array, Backend
-from minicnn.graph.graph import INPUT, Graph, Node
-from minicnn.graph.operations import Gradients
+from minicnn.graph.graph import INPUT, Graph
+from minicnn.graph.operations import Gradients, Needs, Operation
+
+if TYPE_CHECKING:
+    from minicnn.layers.layer import Layer
 
 
 def forward(graph: Graph, backend: Backend, x: Array, training: bool) -> tuple[Array, list[Any] | None]:
@@ -40,17 +43,24 @@ def backward(graph: Graph, backend: Backend, dy: Array, saved: list[Any] | None)
         expected = f"{len(graph)} entries, of a forward pass in training that has had no backward pass yet"
         shapes.fail("backward", "saved", expected, f"{len(saved)} entries" if saved is not None else "None")
     gradients: dict[int, list[Array]] = {graph.output: [dy]}
-    seen: set[int] = set()
+    seen: set[Layer] = set()
     for node in reversed(graph.nodes):
+        operation, inputs, output, _, needs, in_backward = node
         kept = saved.pop()
-        parts = gradients.pop(node.output, None)
-        if not node.in_backward or parts is None:
+        parts = gradients.pop(output, None)
+        if parts is None or not in_backward:
             continue
         upstream = parts[0] if len(parts) == 1 else _sum(backend, parts)
         del parts
-        results = _run_backward(node, backend, upstream, kept, seen)
+        if operation.owner in graph.repeated:
+            results = _add_to_owner(operation, backend, upstream, kept, needs, seen)
+        else:
+            results = operation.backward(backend, upstream, kept, needs)
         del kept, upstream
-        for value, needed, result in zip(node.inputs, node.needs, results, strict=True):
+        if len(results) != len(inputs):
+            expected = f"a gradient for each of {len(inputs)} inputs"
+            shapes.fail("backward", operation.op, expected, len(results))
+        for value, needed, result in zip(inputs, needs, results):  # noqa: B905 - strict costs time
             if not needed:
                 continue
             if value in gradients:
@@ -61,15 +71,15 @@ def backward(graph: Graph, backend: Backend, dy: Array, saved: list[Any] | None)
     return _sum(backend, left) if left else None
 
 
-def _run_backward(node: Node, backend: Backend, dy: Array, kept: Any, seen: set[int]) -> Gradients:
-    """Run one node; the gradients of a layer that has run already in this pass are added up."""
-    operation = node.operation
+def _add_to_owner(
+    operation: Operation, backend: Backend, dy: Array, kept: Any, needs: Needs, seen: set[Layer]
+) -> Gradients:
+    """Run a node whose owner has others too: its gradients in this pass are added up."""
     owner = operation.owner
-    if owner is None or not owner.params:
-        return operation.backward(backend, dy, kept, node.needs)
-    earlier = owner.grads if id(owner) in seen else {}
-    seen.add(id(owner))
-    results = operation.backward(backend, dy, kept, node.needs)
+    assert owner is not None
+    earlier = owner.grads if owner in seen else {}
+    seen.add(owner)
+    results = operation.backward(backend, dy, kept, needs)
     for name, gradient in earlier.items():
         owner.grads[name] = backend.add_forward(owner.grads[name], gradient)
     return results

@@ -219,7 +219,11 @@ class Layer:
         """This layer and all below it with full names, parents first; its own name is ``prefix``."""
         yield prefix, self
         for name, child in self.named_children():
-            yield from child.named_layers(join(prefix, name))
+            full = join(prefix, name)
+            if type(child).named_children is Layer.named_children:  # a generator more takes longer
+                yield full, child
+            else:
+                yield from child.named_layers(full)
 
     def named_parameters(self, *, trainable_only: bool = False) -> dict[str, Array]:
         """Full dotted name -> parameter, the backend's own arrays; maybe without frozen layers'.
