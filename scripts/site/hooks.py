@@ -3,6 +3,7 @@
 A page may contain these directives, each on a line of its own:
 
     {{ source PATH NAME... }}   definitions from a file, or all of it, with a link to the whole file
+    {{ printed PATH }}          a saved output of a script, whole
     {{ picture NAME }}          a drawing whose numbers are computed here (`pictures.py`)
     {{ run COMMAND }}           an entry of docs/tutorial_run.json: the command and what it printed
     {{ implementations }}       the contract and the implementations that the front matter lists
@@ -90,6 +91,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         try:
             if name == "source":
                 return _source(rest[0], rest[1:], page)
+            if name == "printed":
+                return _fence((ROOT / rest[0]).read_text(encoding="utf-8").rstrip(), "text")
             if name == "picture":
                 return draw(*rest)
             if name == "run":
