@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from minicnn.backends import build, cuda_build
+from minicnn.backends import build, cuda_build, get_backend
 from minicnn.backends.base import Backend, BackendUnavailable
 from minicnn.backends.cpp_backend import CppBackend
 
@@ -40,6 +40,9 @@ class CudaBackend(CppBackend):
 
         self._torch = torch
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _fetch, (self._module.tf32(),)
+
     @property
     def label(self) -> str:
         return self._label
@@ -56,6 +59,13 @@ class CudaBackend(CppBackend):
     def synchronize(self) -> None:
         if not self._emulated:
             self._torch.cuda.synchronize()
+
+
+def _fetch(tf32: bool) -> Backend:
+    """What a pickled cuda backend becomes: the process's own, with the switch as it was."""
+    backend = get_backend(CudaBackend.name)
+    allow_tf32(backend, tf32)
+    return backend
 
 
 def allow_tf32(backend: Backend, on: bool) -> None:
