@@ -17,8 +17,16 @@ from minicnn.backends import Backend, cuda_build, get_backend
 from minicnn.backends.numpy_backend import NumpyBackend
 from minicnn.ema import WeightAverage
 from minicnn.layers import (
-    BatchNorm2d, Conv2d, Dense, Dropout, Flatten, MaxPool2d, ReLU, Residual, Sequential,
-)  # fmt: skip
+    BatchNorm2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    MaxPool2d,
+    ReLU,
+    Residual,
+    Sequential,
+)
 
 
 def pickled(value: Any) -> Any:

@@ -10,6 +10,7 @@ if ``need_saved`` is false, in evaluation.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple, Self
 
 from minicnn.backends.primitives import Array, Pair, Primitives
@@ -38,22 +39,21 @@ class Pool(NamedTuple):
     ceil_mode: bool
 
 
-def _fetch(cls: type[Backend]) -> Backend:
-    """What a pickled backend becomes: the process's own, or a new one of a class from elsewhere."""
-    from minicnn.backends import get_backend
-
-    return get_backend(cls.name) if cls.__module__.startswith(f"{__package__}.") else cls()
-
-
 Gradients = tuple[Array | None, Array | None, Array | None]
 
 
 class Backend(Primitives):
     """The table of operations: a method for each operation's name.
 
-    A copy of a backend is the backend itself, and a pickled one is fetched again by its name, so models and
-    trainers can be copied and pickled on every backend.
+    A copy of a backend is the backend itself, and a pickled one becomes that of the process which reads it.
+    So models and trainers can be copied and pickled on every backend.
     """
+
+    @classmethod
+    @cache
+    def _shared(cls) -> Self:
+        """The one backend of this class that the process uses; made the first time."""
+        return cls()
 
     def __copy__(self) -> Self:
         return self
@@ -62,7 +62,7 @@ class Backend(Primitives):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _fetch, (type(self),)
+        return type(self)._shared, ()
 
     # ---- convolution and what follows it ------------------------------------------------------
 

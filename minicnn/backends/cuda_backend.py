@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from minicnn.backends import build, cuda_build, get_backend
+from minicnn.backends import build, cuda_build
 from minicnn.backends.base import Backend, BackendUnavailable
 from minicnn.backends.cpp_backend import CppBackend
 
@@ -63,7 +63,7 @@ class CudaBackend(CppBackend):
 
 def _fetch(tf32: bool) -> Backend:
     """What a pickled cuda backend becomes: the process's own, with the switch as it was."""
-    backend = get_backend(CudaBackend.name)
+    backend = CudaBackend._shared()
     allow_tf32(backend, tf32)
     return backend
 
