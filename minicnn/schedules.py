@@ -1,20 +1,21 @@
 """Learning-rate schedules: pure functions of the step number, so a resumed run needs no state.
 
 A schedule is a function from the number of a step, 0 for the first, to the learning rate of that step.  A
-step is one batch.
+step is one batch.  Every one can be copied and pickled, as a `Trainer` that has it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 Schedule = Callable[[int], float]
 
 
 def constant(lr: float) -> Schedule:
     """The same rate at every step."""
-    return lambda _: lr
+    return partial(_constant, lr=lr)
 
 
 def step(lr: float, *, every: int, gamma: float = 0.1) -> Schedule:
@@ -25,7 +26,7 @@ def step(lr: float, *, every: int, gamma: float = 0.1) -> Schedule:
     """
     if every < 1:
         raise ValueError(f"[step] every: expected at least 1 step, got {every}")
-    return lambda k: lr * gamma ** (k // every)
+    return partial(_step, lr=lr, every=every, gamma=gamma)
 
 
 def cosine(lr: float, total_steps: int, *, final: float = 0.0) -> Schedule:
@@ -34,7 +35,7 @@ def cosine(lr: float, total_steps: int, *, final: float = 0.0) -> Schedule:
     Torch:  torch.optim.lr_scheduler.CosineAnnealingLR
     Source: Loshchilov and Hutter 2016, arXiv:1608.03983
     """
-    return lambda k: final + (lr - final) * (1 + math.cos(math.pi * min(k, total_steps) / total_steps)) / 2
+    return partial(_cosine, lr=lr, total_steps=total_steps, final=final)
 
 
 def onecycle(
@@ -48,19 +49,14 @@ def onecycle(
     Source: Smith and Topin 2017, arXiv:1708.07120
     """
     start, end = lr / start_factor, lr / (start_factor * end_factor)
-    peak = warmup * total_steps - 1
-
-    def rate(k: int) -> float:
-        if k <= peak:
-            return _cosine_between(start, lr, k / peak if peak > 0 else 1.0)
-        return _cosine_between(lr, end, min(1.0, (k - peak) / max(total_steps - 1 - peak, 1e-12)))
-
-    return rate
+    return partial(
+        _onecycle, start=start, lr=lr, end=end, peak=warmup * total_steps - 1, total_steps=total_steps
+    )
 
 
 def with_warmup(schedule: Schedule, steps: int) -> Schedule:
     """The schedule multiplied by a factor that rises linearly to 1 in the first ``steps`` steps."""
-    return lambda k: schedule(k) * min(1.0, (k + 1) / (steps + 1)) if steps else schedule(k)
+    return partial(_warmed_up, schedule=schedule, steps=steps) if steps else schedule
 
 
 NAMES = ("constant", "step", "cosine", "onecycle")
@@ -91,6 +87,28 @@ def create(
     if name == "cosine":
         return with_warmup(cosine(lr, total_steps), rising)
     raise ValueError(f"[schedule] name: expected one of {', '.join(NAMES)}, got {name}")
+
+
+def _constant(k: int, *, lr: float) -> float:  # noqa: ARG001 - the same at every step
+    return lr
+
+
+def _step(k: int, *, lr: float, every: int, gamma: float) -> float:
+    return lr * gamma ** (k // every)
+
+
+def _cosine(k: int, *, lr: float, total_steps: int, final: float) -> float:
+    return final + (lr - final) * (1 + math.cos(math.pi * min(k, total_steps) / total_steps)) / 2
+
+
+def _onecycle(k: int, *, start: float, lr: float, end: float, peak: float, total_steps: int) -> float:
+    if k <= peak:
+        return _cosine_between(start, lr, k / peak if peak > 0 else 1.0)
+    return _cosine_between(lr, end, min(1.0, (k - peak) / max(total_steps - 1 - peak, 1e-12)))
+
+
+def _warmed_up(k: int, *, schedule: Schedule, steps: int) -> float:
+    return schedule(k) * min(1.0, (k + 1) / (steps + 1))
 
 
 def _cosine_between(start: float, end: float, share: float) -> float:

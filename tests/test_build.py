@@ -180,14 +180,14 @@ def test_without_ninja(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def expect_unavailable(reason: str, remedy: str) -> None:
     """cpp says why it is not available and how to fix that; auto takes numpy and says why."""
-    from minicnn.backends import _make
+    from minicnn.backends.cpp_backend import CppBackend
 
     told = available_backends()["cpp"]
     assert told is not None
     assert reason in told
     assert remedy in told
     assert choice() == ("numpy", f"no cpp: {told}")
-    _make.cache_clear()
+    CppBackend._shared.cache_clear()
     with pytest.raises(BackendUnavailable, match="cpp: ") as caught:
         get_backend("cpp")
     assert remedy in str(caught.value)

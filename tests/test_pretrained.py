@@ -43,15 +43,10 @@ def write_torch(model: Sequential, path: Path) -> Path:
     return path.with_suffix(".pth")
 
 
-def write_wrapped(model: Sequential, path: Path) -> Path:
-    torch.save({"epoch": 3, "state_dict": to_torch(model).state_dict()}, path.with_suffix(".pt"))
-    return path.with_suffix(".pt")
-
-
-@pytest.mark.parametrize("write", [write_safetensors, write_torch, write_wrapped])
+@pytest.mark.parametrize("write", [write_safetensors, write_torch])
 def test_all_weights_are_taken(write: Callable[[Sequential, Path], Path], tmp_path: Path) -> None:
     source, model = net(seed=1), net(seed=2)
-    assert init_from(model, write(source, tmp_path / "weights")) == ([], [])
+    assert init_from(model, write(source, tmp_path / "weights")) == ([], [], [])
     expected = source.state_dict()
     for name, a in model.state_dict().items():
         np.testing.assert_array_equal(a, expected[name], strict=True, err_msg=name)
@@ -182,6 +177,16 @@ def test_a_run_from_anothers_weights_goes_on_without_the_file(
     assert not [name for name in whole.optimizer if ".conv" in name]
     config = json.loads((tmp_path / "parts" / "config.json").read_text())
     assert (config["init_from"], config["freeze"]) == (str(weights), "conv1,conv2")
+
+
+def test_the_command_says_how_it_understood_the_file(
+    first_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = checkpoint.load(first_run / "best.safetensors").model
+    content = {"net": {f"module.{name}": torch.from_numpy(a) for name, a in state.items()}}
+    torch.save(content, tmp_path / "w.pt")
+    train.main([*RUN, "--dry-run", "--init-from", str(tmp_path / "w.pt")])
+    assert "of the file: the state dict under net, names without module." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

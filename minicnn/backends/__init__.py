@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import cache
 
 from minicnn.backends.base import Backend, BackendUnavailable, Conv, Pool
 from minicnn.backends.primitives import Array, Pair
@@ -54,18 +53,17 @@ def available_backends() -> dict[str, str | None]:
     }
 
 
-@cache
 def _make(name: str) -> Backend:
     if name == "numpy":
         from minicnn.backends.numpy_backend import NumpyBackend
 
-        return NumpyBackend()
+        return NumpyBackend._shared()
     if name == "cpp":
         from minicnn.backends.cpp_backend import CppBackend
 
-        return CppBackend()
+        return CppBackend._shared()
     if name == "cuda":
         from minicnn.backends.cuda_backend import CudaBackend
 
-        return CudaBackend()
+        return CudaBackend._shared()
     raise BackendUnavailable(f"backend: expected one of {', '.join(available_backends())}, got {name!r}")

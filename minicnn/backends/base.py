@@ -10,7 +10,8 @@ if ``need_saved`` is false, in evaluation.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any, NamedTuple, Self
 
 from minicnn.backends.primitives import Array, Pair, Primitives
 
@@ -42,7 +43,26 @@ Gradients = tuple[Array | None, Array | None, Array | None]
 
 
 class Backend(Primitives):
-    """The table of operations: a method for each operation's name."""
+    """The table of operations: a method for each operation's name.
+
+    A copy of a backend is the backend itself, and a pickled one becomes that of the process which reads it.
+    So models and trainers can be copied and pickled on every backend.
+    """
+
+    @classmethod
+    @cache
+    def _shared(cls) -> Self:
+        """The one backend of this class that the process uses; made the first time."""
+        return cls()
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self)._shared, ()
 
     # ---- convolution and what follows it ------------------------------------------------------
 

@@ -39,6 +39,9 @@ class CudaBackend(CppBackend):
 
         self._torch = torch
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _fetch, (self._module.tf32(),)
+
     @property
     def label(self) -> str:
         return self._label
@@ -55,6 +58,13 @@ class CudaBackend(CppBackend):
     def synchronize(self) -> None:
         if not self._emulated:
             self._torch.cuda.synchronize()
+
+
+def _fetch(tf32: bool) -> Backend:
+    """What a pickled cuda backend becomes: the process's own, with the switch as it was."""
+    backend = CudaBackend._shared()
+    allow_tf32(backend, tf32)
+    return backend
 
 
 def allow_tf32(backend: Backend, on: bool) -> None:

@@ -38,6 +38,10 @@ class Container(Layer):
         self._graphs = Graphs()
         self._signature: list[object] = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles hold: all but the graphs, which are made again."""
+        return {**vars(self), "_graphs": Graphs(), "_signature": []}
+
     def named_children(self) -> list[tuple[str, Layer]]:
         return list(self.children.items())
 
@@ -45,7 +49,6 @@ class Container(Layer):
         """A container like this one, unbound, with other children in their places."""
         twin = copy.copy(self)
         twin.children, twin.bound_backend = dict(children), None
-        twin._graphs, twin._signature = Graphs(), []
         return twin
 
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:

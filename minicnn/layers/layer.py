@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Self
 from zlib import crc32
 
 import numpy as np
 
-from minicnn import shapes
+from minicnn import shapes, weights
 from minicnn.backends import Array, Backend, Pair, get_backend
 
 if TYPE_CHECKING:
@@ -282,25 +282,24 @@ class Layer:
         nothing: Any = _NoDraw()
         return {} if isinstance(self, RandomLayer) else self.initial_params(lambda _: nothing)
 
-    def load_state_dict(self, state: dict[str, Any]) -> list[str]:
+    def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
         """Copy in a state dict, minicnn's or torch's; nothing changes unless all of it fits.
 
+        A dictionary that holds a state dict beside other things will do, and so will names that all
+        begin with the prefix of a module around the model: see `minicnn.weights.take`.
         Returns the keys that were ignored: those of auxiliary heads (``ignored_prefixes``).
         Raises ValueError naming missing and unexpected keys, or the key whose shape differs.
         """
-        backend, mine = self.bound(), self.state_dict()
-        ignored = [key for key in state if key.startswith(self.ignored_prefixes)]
-        missing, unexpected = mine.keys() - state.keys(), state.keys() - mine.keys() - {*ignored}
-        if missing or unexpected:
-            found = {"missing": sorted(missing), "unexpected": sorted(unexpected)}
-            told = [f"{what} {keys}" for what, keys in found.items() if keys]
-            raise ValueError(f"[load_state_dict] keys: {', '.join(told)}")
-        fitted = {key: _fit(key, state[key], mine[key]) for key in mine}
+        backend = self.bound()
+        try:
+            taken = weights.take(state, self.state_dict(), ignored_prefixes=self.ignored_prefixes)
+        except weights.Misfit as error:
+            raise ValueError(f"[load_state_dict] {error}") from None
         for prefix, layer in self.named_layers():
             for own in (layer.params, layer.buffers):
                 for name in own:
-                    own[name] = backend.asarray(fitted[join(prefix, name)])
-        return ignored
+                    own[name] = backend.asarray(taken.state[join(prefix, name)])
+        return taken.ignored
 
     def generator_state(self) -> dict[str, Any]:
         """State of the layers' random generators by full name; JSON can hold it."""
@@ -355,11 +354,3 @@ def join(prefix: str, name: str) -> str:
 
 def _cast_float(a: np.ndarray, dtype: str) -> np.ndarray:
     return a.astype(dtype) if a.dtype.kind == "f" else a
-
-
-def _fit(key: str, value: Any, mine: np.ndarray) -> np.ndarray:
-    """A copy of value, an array or a torch tensor, with the shape and dtype of ``mine``."""
-    detached = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
-    if detached.shape != mine.shape:
-        raise ValueError(f"[load_state_dict] {key}: expected shape {mine.shape}, got {detached.shape}")
-    return np.array(detached, dtype=mine.dtype, order="C")

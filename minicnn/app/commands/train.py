@@ -114,6 +114,8 @@ def _experiment(config: Config, console: Console) -> Experiment:
 def _init_from(file: str, experiment: Experiment, console: Console) -> None:
     taken = init_from(experiment.model, file)
     console.print(f"first weights: {file}")
+    if taken.notes:
+        console.print(f"of the file: {', '.join(taken.notes)}")
     if taken.new:
         console.print(f"for {len(experiment.dataset.class_names)} classes, new: {', '.join(taken.new)}")
     if taken.ignored:
