@@ -23,7 +23,8 @@ INSTALLED := $(VENV)/installed-numpy
 ifneq ($(BACKEND),numpy)
 INSTALLED := $(VENV)/installed-torch
 endif
-SOURCES := $(wildcard csrc/*.h csrc/*/*.* csrc/*/*/*.*) setup.py $(wildcard minicnn/backends/*build.py)
+SOURCES := $(wildcard csrc/*.h csrc/*/*.* csrc/*/*/*.*) setup.py \
+    $(addprefix minicnn/backends/,compiler.py cuda_build.py module_file.py programs.py torch_package.py)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -37,7 +38,7 @@ $(VENV)/installed-numpy: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/installed-torch: pyproject.toml $(SOURCES) | $(BIN)/python
-	@command -v $(CXX) >/dev/null || \
+	@command -v $(firstword $(CXX)) >/dev/null || \
 	    { echo "No C++ compiler; install one, on Debian with: apt-get install g++ (or use BACKEND=numpy)" >&2; exit 1; }
 	$(BIN)/python -c 'import torch, ninja, setuptools' 2>/dev/null || $(BIN)/pip install --quiet "setuptools>=77" ninja torch
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch]"

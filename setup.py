@@ -10,10 +10,10 @@ package is in pyproject.toml.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
@@ -23,15 +23,17 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 
 
-def _load_backends() -> tuple[ModuleType, ModuleType]:
-    """build.py and cuda_build.py, imported without the package: NumPy may not be installed yet."""
+def _load_backends(*names: str) -> list[ModuleType]:
+    """Modules of minicnn.backends, imported without the package: NumPy may not be installed yet."""
     folder = ModuleType("backends")
     folder.__path__ = [str(ROOT / "minicnn" / "backends")]
     sys.modules["backends"] = folder
-    return importlib.import_module("backends.build"), importlib.import_module("backends.cuda_build")
+    return [importlib.import_module(f"backends.{name}") for name in names]
 
 
-build, cuda_build = _load_backends()
+compiler, torch_package, module_file, cuda_build = _load_backends(
+    "compiler", "torch_package", "module_file", "cuda_build"
+)
 
 
 class BuildWithSources(build_py):
@@ -65,7 +67,7 @@ def cuda_modules() -> list[object]:
     module = CUDAExtension(
         "minicnn._cuda",
         [str(path.relative_to(ROOT)) for path in cuda_build.sources()],
-        depends=[str(path.relative_to(ROOT)) for path in sorted(build.source_folder().rglob("*.h"))],
+        depends=[str(path.relative_to(ROOT)) for path in sorted(module_file.source_folder().rglob("*.h"))],
         extra_compile_args={"cxx": cuda_build.host_flags(), "nvcc": cuda_build.nvcc_flags()},
     )
     return [module]
@@ -73,9 +75,7 @@ def cuda_modules() -> list[object]:
 
 def options() -> dict[str, object]:
     """setup()'s arguments that build the compiled modules; none if they cannot, and a line says why."""
-    reason = "torch cannot be imported" if importlib.util.find_spec("torch") is None else None
-    if reason is None and build.compiler() is None:
-        reason = "there is no C++ compiler"
+    reason = torch_package.missing() or compiler.missing()
     if reason is not None:
         _report_left_out(f"{reason}: installing without compiled modules; the numpy backend needs none")
         return {}
@@ -87,22 +87,25 @@ def options() -> dict[str, object]:
             self.force = True  # ninja decides which files are out of date, not distutils
 
         def build_extension(self, ext: object) -> None:
-            spec = cuda_build.CUDA if ext.name == "minicnn._cuda" else build.CPU
-            about = build.description(spec)
+            spec = cuda_build.CUDA if ext.name == "minicnn._cuda" else module_file.CPU
+            about = module_file.description(spec)
             super().build_extension(ext)
-            build.stamp(Path(self.get_ext_fullpath(ext.name)), about)
+            module_file.stamp(Path(self.get_ext_fullpath(ext.name)), about)
 
-    os.environ.setdefault("MAX_JOBS", str(build.parallel_jobs()))
-    folder = build.source_folder()
+    os.environ.setdefault("MAX_JOBS", str(compiler.parallel_jobs()))
+    folder = module_file.source_folder()
     module = CppExtension(
         "minicnn._cpu",
-        [str(path.relative_to(ROOT)) for path in build.sources()],
+        [str(path.relative_to(ROOT)) for path in module_file.sources()],
         depends=[str(path.relative_to(ROOT)) for path in sorted(folder.rglob("*.h"))],
-        extra_compile_args=build.compile_flags(),
-        extra_link_args=build.LINK_FLAGS,
+        extra_compile_args=compiler.flags(),
+        extra_link_args=compiler.LINK_FLAGS,
     )
     return {"ext_modules": [module, *cuda_modules()], "cmdclass": {"build_ext": BuildStamped}}
 
 
 chosen = options()
-setup(**{**chosen, "cmdclass": {"build_py": BuildWithSources, **chosen.get("cmdclass", {})}})
+with tempfile.TemporaryDirectory() as folder:
+    if "CXX" in os.environ:
+        os.environ["CXX"] = compiler.one_word(Path(folder)) or os.environ["CXX"]
+    setup(**{**chosen, "cmdclass": {"build_py": BuildWithSources, **chosen.get("cmdclass", {})}})

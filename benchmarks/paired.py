@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -68,7 +69,7 @@ def machine(threads: int) -> dict[str, Any]:
         "numpy": np.__version__,
         "torch": torch.__version__,
         **{name: version for name in ("jax", "onnxruntime", "openvino") if (version := version_of(name))},
-        "compiler": first_line(os.environ.get("CXX", "g++"), "--version"),
+        "compiler": first_line(*shlex.split(os.environ.get("CXX", "g++")), "--version"),
         "commit": first_line("git", "rev-parse", "--short", "HEAD"),
     }
 

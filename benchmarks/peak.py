@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import tempfile
 from functools import cache
@@ -24,7 +25,7 @@ def _peak(what: str, threads: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         program = str(Path(folder) / "peak")
         source = str(Path(__file__).with_name("peak.cpp"))
-        compiler = os.environ.get("CXX", "g++")
-        subprocess.run([compiler, "-O3", "-march=native", "-pthread", source, "-o", program], check=True)
+        compiler = shlex.split(os.environ.get("CXX", "g++"))
+        subprocess.run([*compiler, "-O3", "-march=native", "-pthread", source, "-o", program], check=True)
         command = [program, what, str(threads)]
         return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

@@ -42,6 +42,8 @@ def write_json_lines(path: str | Path, values: list[dict[str, Any]]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # Windows opens no folder, and syncs a new name by itself
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
-from minicnn.backends import build, cuda_build
+from minicnn.backends import compiler, cuda_build
 
 THREADS = 256  # in a block of every kernel
 LIMITS = {
@@ -184,7 +184,7 @@ def main() -> None:
     kernels: list[Kernel] = []
     code = ""
     files = [path for path in cuda_build.sources() if path.suffix == ".cu"]
-    with ThreadPoolExecutor(build.parallel_jobs()) as pool:
+    with ThreadPoolExecutor(compiler.parallel_jobs()) as pool:
         for found, ptx in pool.map(compile_file, *zip(*product(files, args.arch), strict=True)):
             kernels += found
             code += ptx

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from minicnn import Trainer, models, optim
-from minicnn.backends import build
+from minicnn.backends import compiler
 
 FILE = Path(__file__).resolve().parent.parent / "tests" / "data" / "fingerprints.json"
 STEPS = 10
@@ -32,13 +32,13 @@ SIZES = {"inception_v3": 96}
 
 def target() -> str:
     """The compiler and the processor it compiles for, as in ``g++ 12.2.0, znver3``."""
-    compiler = build.compiler() or "c++"
-    flags = [flag for flag in build.compile_flags() if flag.startswith(("-march", "-mcpu"))]
+    command = compiler.command() or ["c++"]
+    flags = [flag for flag in compiler.flags() if flag.startswith(("-march", "-mcpu"))]
     shown = subprocess.run(
-        [compiler, *flags, "-Q", "--help=target"], capture_output=True, text=True, check=True
+        [*command, *flags, "-Q", "--help=target"], capture_output=True, text=True, check=True
     ).stdout
     processor = re.search(r"-m(?:arch|cpu)=\s+(\S+)", shown)
-    version = (build.compiler_version() or "").split(" ")
+    version = (compiler.version() or "").split(" ")
     return f"{version[0]} {version[-1]}, {processor.group(1) if processor else 'unknown'}"
 
 

@@ -10,7 +10,7 @@ import sys
 
 from torch.utils import cpp_extension
 
-from minicnn.backends import build, cuda_build
+from minicnn.backends import build, cuda_build, module_cache, module_file
 
 MODULES = {"cpp": build.CPU, "cuda": cuda_build.EMULATED}
 
@@ -25,9 +25,11 @@ def main(backend: str, folder: str) -> None:
         name=spec.stem, sources=[str(path) for path in spec.sources()], build_directory=folder,
         is_python_module=False, **spec.load_options(),
     )  # fmt: skip
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(built, target)
-    build.stamp(target, build.description(spec))
+    module_cache.prepare(target.parent)
+    aside = target.with_suffix(".new")
+    shutil.copyfile(built, aside)
+    module_file.stamp(aside, module_file.description(spec))
+    module_cache.keep(aside, target)
 
 
 if __name__ == "__main__":

@@ -8,32 +8,26 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_module
 
 from minicnn.app.commands import doctor
-from minicnn.backends import BackendUnavailable, available_backends, build, choice, get_backend
-
-TINY = """
-#include <Python.h>
-static PyObject* answer(PyObject*, PyObject*) {{ return PyLong_FromLong({answer}); }}
-static PyMethodDef methods[] = {{{{"answer", answer, METH_NOARGS, nullptr}}, {{}}}};
-static PyModuleDef definition = {{PyModuleDef_HEAD_INIT, "_cpu", nullptr, -1, methods}};
-extern "C" __attribute__((visibility("default"))) PyObject* PyInit__cpu() {{
-    return PyModule_Create(&definition);
-}}
-"""
+from minicnn.backends import (
+    BackendUnavailable,
+    available_backends,
+    build,
+    choice,
+    compiler,
+    get_backend,
+    module_cache,
+    module_file,
+    torch_package,
+)  # fmt: skip
 
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package with one small source, an empty cache, and nothing built; returns the source."""
-    pytest.importorskip("torch", reason="the module is built through torch")
-    source = tmp_path / "csrc" / "cpu" / "module.cpp"
-    source.parent.mkdir(parents=True)
-    source.write_text(TINY.format(answer=42))
-    (tmp_path / "minicnn").mkdir()
-    monkeypatch.setattr(build, "PACKAGE", tmp_path / "minicnn")
-    monkeypatch.setenv("MINICNN_CACHE", str(tmp_path / "cache"))
-    return source
+    return tiny_module.make(tmp_path, monkeypatch)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -50,18 +44,20 @@ def test_built_on_first_use_with_visible_progress(capfd: pytest.CaptureFixture[s
 
 def test_built_anew_when_a_source_changes(tiny: Path) -> None:
     assert build.load().answer() == 42
-    tiny.write_text(TINY.format(answer=43))
+    tiny.write_text(tiny_module.SOURCE.format(answer=43))
     assert build.load().answer() == 43
 
 
 @pytest.mark.usefixtures("tiny")
 def test_remains_of_a_killed_build_do_not_matter() -> None:
     folder = build.cached_path().parent
-    (folder / "build").mkdir(parents=True)
-    (folder / "build" / "_cpu.so").write_text("half a module")
-    (folder / "build" / "lock").touch()
-    (folder / "lock").touch()
+    module_cache.prepare(folder)
+    (folder / "build-1").mkdir()
+    (folder / "build-1" / "_cpu.so").write_text("half a module")
+    (folder / "build-1" / "lock").touch()
+    (folder / "lock").touch(0o600)
     assert build.load().answer() == 42
+    assert sorted(path.name for path in folder.iterdir()) == ["_cpu.so", "lock"]
 
 
 def test_compile_error_is_shown_and_leaves_no_module(tiny: Path) -> None:
@@ -76,9 +72,10 @@ def test_compile_error_is_shown_and_leaves_no_module(tiny: Path) -> None:
 @pytest.mark.usefixtures("tiny")
 def test_unwritable_cache_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("MINICNN_CACHE", str(tmp_path / "file"))
-    with pytest.raises(build.BuildError, match="set MINICNN_CACHE"):
-        build.load()
+    for path in ("file", "file/cache"):
+        monkeypatch.setenv("MINICNN_CACHE", str(tmp_path / path))
+        with pytest.raises(build.BuildError, match="set MINICNN_CACHE"):
+            build.load()
 
 
 HOLDER = """
@@ -100,12 +97,12 @@ def test_live_lock_times_out_and_dead_one_is_free(
         assert holder.stdout.readline() == "held\n"
         with (
             pytest.raises(build.BuildError, match="another process has held"),
-            build._lock(lock, timeout=0.3),
+            module_cache.locked(tmp_path, timeout=0.3),
         ):
             pytest.fail("two processes hold one lock")
         holder.kill()
     assert "waiting for another process" in capfd.readouterr().err
-    with build._lock(lock, timeout=5):
+    with module_cache.locked(tmp_path, timeout=5):
         assert lock.exists()
 
 
@@ -117,8 +114,8 @@ def test_live_lock_times_out_and_dead_one_is_free(
 def test_module_built_for_something_else_is_not_used(tmp_path: Path, key: str) -> None:
     other = tmp_path / "minicnn" / "_cpu.so"
     other.write_bytes(b"\x7fELF")
-    build.stamp(other, {**build.description(), key: "another"})
-    reason = build.misfit(other)
+    module_file.stamp(other, {**module_file.description(), key: "another"})
+    reason = module_file.misfit(other.read_bytes())
     assert reason is not None
     assert "another" in reason
     assert build.find_module() == (None, [f"{other}: {reason}"])
@@ -130,8 +127,8 @@ def test_module_for_a_better_cpu_is_not_loaded_but_built(
 ) -> None:
     other = tmp_path / "minicnn" / "_cpu.so"
     other.write_bytes(b"\x7fELF")
-    about = build.description()
-    build.stamp(other, {**about, "cpu": [*about["cpu"], "avx9000"]})
+    about = module_file.description()
+    module_file.stamp(other, {**about, "cpu": [*about["cpu"], "avx9000"]})
     assert build.load().answer() == 42
     assert "built for a CPU with avx9000, which this one lacks" in capfd.readouterr().err
 
@@ -140,41 +137,42 @@ def test_module_for_a_better_cpu_is_not_loaded_but_built(
 def test_module_for_a_lesser_cpu_is_used(tmp_path: Path) -> None:
     other = tmp_path / "minicnn" / "_cpu.so"
     other.write_bytes(b"\x7fELF")
-    build.stamp(other, {**build.description(), "cpu": []})
+    module_file.stamp(other, {**module_file.description(), "cpu": []})
     assert build.find_module() == (other, [])
 
 
 def test_module_without_description_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "_cpu.so").write_bytes(b"\x7fELF")
-    assert build.misfit(tmp_path / "_cpu.so") == "it does not say what it was built from"
+    reason = module_file.misfit((tmp_path / "_cpu.so").read_bytes())
+    assert reason == "it is not whole, or does not say what it was built from"
 
 
 def test_description_is_the_last_one_written(tmp_path: Path) -> None:
     path = tmp_path / "_cpu.so"
     path.write_bytes(b"\x7fELF")
-    build.stamp(path, {"sources": "old"})
-    build.stamp(path, {"sources": "new"})
-    assert build.built_for(path) == {"sources": "new"}
-    assert json.loads(json.dumps(build.description())) == build.description()
+    module_file.stamp(path, {"sources": "old"})
+    module_file.stamp(path, {"sources": "new"})
+    assert module_file.built_for(path.read_bytes()) == {"sources": "new"}
+    assert json.loads(json.dumps(module_file.description())) == module_file.description()
 
 
 # ---- what is missing -----------------------------------------------------------------------------
 
 
 def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "torch_version", lambda: None)
+    monkeypatch.setattr(torch_package, "place", lambda: None)
     expect_unavailable("torch is not installed", "pip install torch ninja setuptools")
 
 
 @pytest.mark.usefixtures("tiny")
 def test_without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "compiler", lambda: None)
+    monkeypatch.setattr(compiler, "command", lambda: None)
     expect_unavailable("no C++ compiler", "apt install g++")
 
 
 @pytest.mark.usefixtures("tiny")
 def test_without_ninja(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "ninja", lambda: None)
+    monkeypatch.setattr(compiler, "ninja", lambda: None)
     expect_unavailable("ninja is not installed", "pip install ninja")
 
 

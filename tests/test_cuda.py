@@ -16,7 +16,14 @@ from PIL import Image
 from minicnn import Trainer, evaluate, models, optim, predict
 from minicnn import train as train_command
 from minicnn.app.commands import doctor
-from minicnn.backends import BackendUnavailable, available_backends, choice, cuda_build, get_backend
+from minicnn.backends import (
+    BackendUnavailable,
+    available_backends,
+    choice,
+    cuda_build,
+    get_backend,
+    torch_package,
+)
 from minicnn.backends.base import Conv, Pool
 from minicnn.backends.cuda_backend import CudaBackend, allow_tf32
 
@@ -51,7 +58,7 @@ def test_auto_never_takes_the_emulation(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_without_a_toolkit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_build, "torch_cuda_version", lambda: "13.0")
+    monkeypatch.setattr(torch_package, "cuda_version", lambda: "13.0")
     monkeypatch.setattr(cuda_build, "toolkit_version", lambda: None)
     reason = cuda_build.missing_for_build()
     assert reason is not None
@@ -61,7 +68,7 @@ def test_without_a_toolkit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_toolkit_and_torch_of_different_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_build, "toolkit_version", lambda: "12.8")
-    monkeypatch.setattr(cuda_build, "torch_cuda_version", lambda: "13.0")
+    monkeypatch.setattr(torch_package, "cuda_version", lambda: "13.0")
     reason = cuda_build.missing_for_build()
     assert reason is not None
     for part in ("the CUDA toolkit is 12.8", "torch was built with CUDA 13.0", "install a toolkit 13.x"):
@@ -71,7 +78,7 @@ def test_toolkit_and_torch_of_different_versions(monkeypatch: pytest.MonkeyPatch
 
 
 def test_torch_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_build, "torch_cuda_version", lambda: None)
+    monkeypatch.setattr(torch_package, "cuda_version", lambda: None)
     assert "built without CUDA" in str(cuda_build.missing_for_build())
 
 

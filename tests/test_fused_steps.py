@@ -9,9 +9,9 @@ import fused_steps as steps
 import numpy as np
 import pytest
 
-from minicnn.backends import build
+from minicnn.backends import compiler
 
-pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(compiler.command() is None, reason="no C++ compiler")
 
 
 @pytest.fixture(scope="module")

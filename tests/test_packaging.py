@@ -84,8 +84,8 @@ def test_cpp_from_the_wheel_builds_or_finds_its_module(wheel: Path, tmp_path: Pa
     code = """
 import numpy as np
 from minicnn import Trainer, models, optim
-from minicnn.backends import build
-print(build.source_folder(), build.find_module(build.CPU)[0])
+from minicnn.backends import build, module_file
+print(module_file.source_folder(), build.find_module(build.CPU)[0])
 model = models.create("lenet5", in_channels=1, num_classes=10, image_size=28, backend="cpp")
 assert Trainer(model, optim.SGD(0.1)).step(np.ones((4, 1, 28, 28), np.float32), np.arange(4)) > 0
 print(build.find_module(build.CPU)[0])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from minicnn.backends import build
+from minicnn.backends import compiler, module_file
 
 LEVELS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}
 TILES = ("core/tile.cpp", "core/gradient_tile.cpp", "conv2d/sparse_sum.cpp")
@@ -23,11 +23,11 @@ ON_STACK = re.compile(r"\tv\w+\t.*\(%r[sb]p\)")
 
 
 def assembly(source: Path, level: str) -> list[str]:
-    compiler = build.compiler()
-    if compiler is None or platform.machine() != "x86_64":
+    command = compiler.command()
+    if command is None or platform.machine() != "x86_64":
         pytest.skip("the assembly of x86-64 is read, which needs a compiler for it")
-    flags = [flag for flag in build.compile_flags() if not flag.startswith("-march")]
-    command = [compiler, "-std=c++17", "-fPIC", *flags, f"-march={level}", "-S", "-o", "-", str(source)]
+    flags = [flag for flag in compiler.flags() if not flag.startswith("-march")]
+    command += ["-std=c++17", "-fPIC", *flags, f"-march={level}", "-S", "-o", "-", str(source)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
@@ -60,7 +60,7 @@ def in_memory(lines: list[str]) -> list[str]:
 @pytest.mark.parametrize("level", LEVELS.values(), ids=LEVELS)
 @pytest.mark.parametrize("name", TILES)
 def test_no_tile_keeps_its_sums_in_memory(name: str, level: str) -> None:
-    lines = assembly(build.source_folder() / "cpu" / name, level)
+    lines = assembly(module_file.source_folder() / "cpu" / name, level)
     assert len(loops_of_sums(lines)) >= 20
     assert in_memory(lines) == []
 
@@ -69,7 +69,7 @@ def test_sums_in_memory_are_found(tmp_path: Path) -> None:
     """More accumulators than there are registers."""
     source = tmp_path / "many.cpp"
     source.write_text(
-        f'#include "{build.source_folder()}/cpu/core/tile.h"\n'
+        f'#include "{module_file.source_folder()}/cpu/core/tile.h"\n'
         "template void minicnn::plain_tile<8, 2, 1, 12, float>(\n"
         "    const minicnn::TileInput<float>&, const minicnn::TileOutput<float>&);\n"
     )

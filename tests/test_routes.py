@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from minicnn.backends import build
+from minicnn.backends import compiler
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = ROOT / "csrc" / "cpu"
@@ -53,12 +53,12 @@ def shape(**values: int) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def router(tmp_path_factory: pytest.TempPathFactory) -> Router:
     """The router, which answers for each shape with the way of each pass."""
-    compiler = build.compiler()
-    if compiler is None or platform.machine() != "x86_64" or "avx2" not in build.cpu_features():
+    command = compiler.command()
+    if command is None or platform.machine() != "x86_64" or "avx2" not in compiler.cpu_features():
         pytest.skip("vectors of 32 bytes need an x86-64 processor with AVX2, and a compiler for it")
     program = tmp_path_factory.mktemp("routes") / "routes"
     sources = [ROOT / "tests" / "csrc" / "routes.cpp", CPU / "conv2d" / "route.cpp"]
-    subprocess.run([compiler, "-std=c++17", "-mavx2", "-mfma", "-o", program, *sources], check=True)
+    subprocess.run([*command, "-std=c++17", "-mavx2", "-mfma", "-o", program, *sources], check=True)
 
     def ways(shapes: list[dict[str, int]]) -> list[dict[str, str]]:
         lines = "\n".join(" ".join(map(str, s.values())) for s in shapes)

@@ -15,7 +15,7 @@ import pytest
 
 from minicnn.app.command_line import exit_with
 from minicnn.app.commands import verify
-from minicnn.backends import BackendUnavailable, build, cuda_build
+from minicnn.backends import BackendUnavailable, cuda_build, torch_package
 from minicnn.backends.numpy_backend import NumpyBackend
 from minicnn.ops.relu import relu_backward, relu_forward
 
@@ -206,8 +206,8 @@ def test_missing_torch_is_one_clear_message(
     monkeypatch.setattr(importlib.util, "find_spec", without_torch)
     assert run(*RELU) == 2
     message = capsys.readouterr().err
-    assert message.startswith("error: verify compares with torch, which is not installed; ")
-    assert build.INSTALL_TORCH in message
+    assert message.startswith("error: verify compares with torch: torch is not installed; ")
+    assert torch_package.INSTALL in message
     assert message.count("\n") == 1
 
 

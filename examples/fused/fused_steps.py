@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -58,10 +59,11 @@ def problem(n: int, c: int, size: int, f: int, *, whole_numbers: bool = False) -
 
 def build(names: list[str], folder: Path) -> dict[str, ctypes.CDLL]:
     """Compile the steps, all at the same time.  Raises CalledProcessError if one fails."""
+    compiler = shlex.split(os.environ.get("CXX", "g++"))
     native = "-mcpu=native" if platform.machine() == "aarch64" else "-march=native"
     commands = {
         name: [
-            os.environ.get("CXX", "g++"), "-std=c++17", "-O3", native, "-Wall", "-Wextra", "-Werror",
+            *compiler, "-std=c++17", "-O3", native, "-Wall", "-Wextra", "-Werror",
             "-shared", "-fPIC", "-pthread", str(FOLDER / f"{name}.cpp"), "-o", str(folder / f"{name}.so"),
         ]
         for name in names

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from minicnn.backends import BackendUnavailable, choice, get_backend
+from minicnn.backends import BackendUnavailable, fastest, get_backend
 from minicnn.threads import set_num_threads
 
 if TYPE_CHECKING:
@@ -87,16 +87,15 @@ def choose_backend(args: argparse.Namespace, console: Console) -> str:
 
     Raises: BackendUnavailable with the reason
     """
-    name, why = choice() if args.backend == "auto" else (args.backend, "as asked")
-    backend = get_backend(name)
+    backend, why = fastest() if args.backend == "auto" else (get_backend(args.backend), "as asked")
     if args.threads is not None:
         set_num_threads(args.threads)
-    if args.tf32 and name == "cuda":
+    if args.tf32 and backend.name == "cuda":
         from minicnn.backends.cuda_backend import allow_tf32
 
         allow_tf32(backend, True)
     console.print(f"backend: {backend.label}, {why}")
-    return name
+    return backend.name
 
 
 def whole_number(least: int) -> Callable[[str], int]:

@@ -8,7 +8,6 @@ again; metrics.jsonl always follows from the checkpoint's history.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -51,23 +50,26 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Make the folder if it is not there, and hold it for this process.
 
-        The kernel lets go of it even after SIGKILL.
+        The system lets go of it even if the process is killed.
 
         Raises: OSError if another process holds it, or if the folder cannot be made or written to
         """
+        from filelock import FileLock, Timeout
+
         make_folder(self.path)
+        lock = FileLock(self.path / ".lock", timeout=0)
         try:
-            file = (self.path / ".lock").open("ab")
+            lock.acquire()
+        except Timeout:
+            raise OSError(
+                f"{self.path} is in use by another run: wait until it ends, or choose another --out"
+            ) from None
         except OSError as error:
             raise OSError(f"cannot write to {self.path}: {error.strerror}") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise OSError(
-                    f"{self.path} is in use by another run: wait until it ends, or choose another --out"
-                ) from None
+        try:
             yield
+        finally:
+            lock.release()
 
     def clear(self) -> None:
         """Delete the files of a run, the checkpoint last."""

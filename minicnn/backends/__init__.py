@@ -9,7 +9,7 @@ from minicnn.backends.primitives import Array, Pair
 
 __all__ = [
     "Array", "Backend", "BackendUnavailable", "Conv", "Pair", "Pool", "available_backends", "choice",
-    "get_backend",
+    "fastest", "get_backend",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -21,21 +21,40 @@ def get_backend(name: str) -> Backend:
     Raises: BackendUnavailable with the reason and how to fix it; no other backend is taken instead
     """
     if name == "auto":
-        name, why = choice()
-        _log.info("auto: %s (%s)", name, why)
+        backend, why = fastest()
+        _log.info("auto: %s (%s)", backend.name, why)
+        return backend
     return _make(name)
 
 
+def fastest() -> tuple[Backend, str]:
+    """The backend that "auto" takes here, and why; its module is built if it need be.
+
+    Where a module can be neither built nor loaded, the next backend is taken.
+    """
+    found = available_backends()
+    while True:
+        name, why = _choice(found)
+        try:
+            return _make(name), why
+        except BackendUnavailable as error:
+            found[name] = str(error).removeprefix(f"{name}: ")
+
+
 def choice() -> tuple[str, str]:
-    """The backend that "auto" takes here, and why; it never takes the emulated cuda."""
+    """The backend that "auto" tries first here, and why; it never takes the emulated cuda."""
+    return _choice(available_backends())
+
+
+def _choice(found: dict[str, str | None]) -> tuple[str, str]:
+    """The fastest of the backends without a reason why not, and why it is taken."""
     from minicnn.backends import cuda_build
 
-    reasons = available_backends()
-    if reasons["cuda"] is None and not cuda_build.emulated():
+    if found["cuda"] is None and not cuda_build.emulated():
         return "cuda", "there is a GPU"
-    if reasons["cpp"] is None:
+    if found["cpp"] is None:
         return "cpp", "compiled kernels are available"
-    return "numpy", f"no cpp: {reasons['cpp']}"
+    return "numpy", f"no cpp: {found['cpp']}"
 
 
 def available_backends() -> dict[str, str | None]:

@@ -9,13 +9,13 @@ import ctypes
 import os
 import re
 import shutil
-import subprocess
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from . import build
+from . import compiler, module_file, torch_package
+from .module_file import ModuleSpec
+from .programs import answer, ask
 
 INSTALL_TOOLKIT = "install NVIDIA's CUDA toolkit, or set CUDA_HOME to it"
 DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
@@ -32,7 +32,7 @@ def label() -> str:
     return "cuda (emulated on the CPU)" if emulated() else "cuda"
 
 
-def module_spec() -> build.ModuleSpec:
+def module_spec() -> ModuleSpec:
     """The module that get_backend("cuda") loads."""
     return EMULATED if emulated() else CUDA
 
@@ -42,20 +42,19 @@ def module_spec() -> build.ModuleSpec:
 
 @cache
 def cuda_home() -> Path | None:
-    """The toolkit's folder, or None: CUDA_HOME, or the folder that nvcc itself names.
+    """The toolkit's folder, or None: CUDA_HOME or CUDA_PATH, or the folder that nvcc itself names.
 
-    The place of nvcc on PATH does not tell: that file may be a wrapper.
+    The place of nvcc on PATH does not tell: that file may be a wrapper.  A relative CUDA_HOME is ignored,
+    so that no nvcc of the working directory is run.
     """
     for name in ("CUDA_HOME", "CUDA_PATH"):
-        if name in os.environ:
+        if Path(os.environ.get(name, "")).is_absolute():
             return Path(os.environ[name])
     nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
     if not Path(nvcc).exists():
         return None
-    done = subprocess.run(
-        [nvcc, "--dryrun", "-E", "-x", "cu", os.devnull], capture_output=True, text=True, check=False
-    )
-    top = re.search(r"^#\$ TOP=(.*)$", done.stderr, re.MULTILINE)
+    done = ask(nvcc, "--dryrun", "-E", "-x", "cu", os.devnull)
+    top = re.search(r"^#\$ TOP=(.*)$", done.stderr, re.MULTILINE) if done else None
     return Path(top.group(1)).resolve() if top else Path(nvcc).resolve().parent.parent
 
 
@@ -64,29 +63,17 @@ def toolkit_version() -> str | None:
     """The toolkit's version, such as 13.0; None if there is no toolkit."""
     home = cuda_home()
     nvcc = home / "bin" / "nvcc" if home else None
-    if nvcc is None or not nvcc.exists():
-        return None
-    done = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True, check=False)
-    release = re.search(r"release (\d+\.\d+)", done.stdout)
+    said = None if nvcc is None else answer(str(nvcc), "--version")
+    release = re.search(r"release (\d+\.\d+)", said or "")
     return release.group(1) if release else None
-
-
-@cache
-def torch_cuda_version() -> str | None:
-    """The CUDA version that torch was built with, read without importing it; None for a CPU build."""
-    spec = find_spec("torch")
-    if spec is None or spec.origin is None:
-        return None
-    text = Path(spec.origin).with_name("version.py").read_text()
-    found = re.search(r"^cuda\b[^=]*=\s*'([\d.]+)'", text, re.MULTILINE)
-    return found.group(1) if found else None
 
 
 def missing_for_build() -> str | None:
     """Why nvcc cannot build the module here, and how to fix it; None if it can."""
-    if build.torch_version() is None:
-        return f"torch is not installed; {build.INSTALL_TORCH}"
-    toolkit, torch_cuda = toolkit_version(), torch_cuda_version()
+    reason = torch_package.missing()
+    if reason is not None:
+        return reason
+    toolkit, torch_cuda = toolkit_version(), torch_package.cuda_version()
     if torch_cuda is None:
         return "this torch was built without CUDA; install one that was: https://pytorch.org/get-started"
     if toolkit is None:
@@ -106,9 +93,13 @@ def missing_gpu() -> str | None:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
         return "no NVIDIA driver (libcuda.so.1 is not there); install NVIDIA's driver for your GPU"
-    if build.torch_version() is None:
-        return f"torch is not installed; install it with: {build.INSTALL_TORCH}"
-    import torch
+    reason = torch_package.missing()
+    if reason is not None:
+        return reason
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return f"torch cannot be imported ({error}); install it anew with: {torch_package.INSTALL}"
 
     if torch.cuda.is_available():
         return None
@@ -120,7 +111,7 @@ def missing_gpu() -> str | None:
 
 def sources() -> list[Path]:
     """The translation units of both modules."""
-    folder = build.source_folder() / "cuda"
+    folder = module_file.source_folder() / "cuda"
     return [*sorted(folder.rglob("*.cu")), folder / "module.cpp"]
 
 
@@ -138,13 +129,13 @@ def host_flags() -> list[str]:
         "-Wall",
         "-Wextra",
         "-Wno-missing-field-initializers",
-        *build.WERROR,
+        *compiler.WERROR,
     ]
 
 
 def nvcc_flags() -> list[str]:
     """nvcc's flags for the kernels, which keep NaN and infinity."""
-    werror = ["-Werror=all-warnings"] if build.WERROR else []
+    werror = ["-Werror=all-warnings"] if compiler.WERROR else []
     return ["-O3", "-Xcompiler", "-Wall,-Wextra,-fvisibility=hidden", "-lineinfo", *werror]
 
 
@@ -165,11 +156,11 @@ def _cuda_options() -> dict[str, Any]:
 
 def emulation_flags() -> list[str]:
     """Flags with which the C++ compiler reads .cu files as C++, with the emulation's headers for CUDA's."""
-    folder = build.source_folder() / "cuda_emulation"
+    folder = module_file.source_folder() / "cuda_emulation"
     return [
         "-x", "c++", f"-I{folder}", "-DMINICNN_CUDA_EMULATION=1", "-O2", "-g0", "-fvisibility=hidden",
         "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-attributes", "-Wno-missing-field-initializers",
-        *build.WERROR,
+        *compiler.WERROR,
     ]  # fmt: skip
 
 
@@ -177,17 +168,17 @@ def _emulation_options() -> dict[str, Any]:
     return {"extra_cflags": emulation_flags(), "with_cuda": False}
 
 
-CUDA = build.ModuleSpec(
+CUDA = ModuleSpec(
     label="cuda backend",
     stem="_cuda",
     folders=("cuda",),
     sources=sources,
-    about=lambda: {"cuda": torch_cuda_version(), "architectures": architectures()},
+    about=lambda: {"cuda": torch_package.cuda_version(), "architectures": architectures()},
     missing=missing_for_build,
     load_options=_cuda_options,
 )
 
-EMULATED = build.ModuleSpec(
+EMULATED = ModuleSpec(
     label="emulated cuda backend",
     stem="_cuda_emulated",
     folders=("cuda", "cuda_emulation"),

@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from minicnn.app.command_line import Parser
-from minicnn.backends import available_backends, build, choice, cuda_build
+from minicnn.backends import (
+    available_backends,
+    build,
+    choice,
+    compiler,
+    cuda_build,
+    module_cache,
+    torch_package,
+)
+from minicnn.backends.module_file import CPU, BuildError, ModuleSpec
+from minicnn.backends.programs import answer
 
 
 class Finding(NamedTuple):
@@ -41,7 +50,7 @@ def _python() -> list[Finding]:
 
 
 def _cpu() -> list[Finding]:
-    features = [name for name in build.cpu_features() if name.startswith(("avx", "fma", "asimd", "sve"))]
+    features = [name for name in compiler.cpu_features() if name.startswith(("avx", "fma", "asimd", "sve"))]
     threads = os.environ.get("OMP_NUM_THREADS", f"{_cores()} (one a core; change with --threads)")
     return [
         Finding(
@@ -56,16 +65,14 @@ def _cores() -> int:
 
 
 def _compiling() -> list[Finding]:
-    version, compiler, ninja = build.torch_version(), build.compiler(), build.ninja()
-    folder = build.cache_folder()
+    command, ninja, torch = compiler.command(), compiler.ninja(), torch_package.version()
+    called = command and f"{compiler.version()} at {shlex.join(command)}"
     return [
-        _found("torch", version, build.INSTALL_TORCH),
-        _found(
-            "C++ compiler", compiler and f"{build.compiler_version()} at {compiler}", build.INSTALL_COMPILER
-        ),
-        _found("ninja", None if ninja is None else str(ninja), build.INSTALL_NINJA),
-        Finding("build cache", str(folder), "" if _writable(folder) else "set MINICNN_CACHE to a folder"),
-        _module("cpp module", build.CPU),
+        Finding("torch", torch or "none", torch_package.missing() or ""),
+        Finding("C++ compiler", called or "none", compiler.missing() or ""),
+        _found("ninja", None if ninja is None else str(ninja), compiler.INSTALL_NINJA),
+        _cache(),
+        _module("cpp module", CPU),
     ]
 
 
@@ -73,20 +80,23 @@ def _found(part: str, found: str | None, remedy: str) -> Finding:
     return Finding(part, "none", remedy) if found is None else Finding(part, found)
 
 
-def _module(part: str, spec: build.ModuleSpec) -> Finding:
+def _cache() -> Finding:
+    try:
+        folder = module_cache.root()
+    except BuildError as error:
+        return Finding("build cache", "none", str(error))
+    return Finding("build cache", str(folder), module_cache.refusal(folder) or "")
+
+
+def _module(part: str, spec: ModuleSpec) -> Finding:
     try:
         path, reasons = build.find_module(spec)
-    except build.BuildError as error:
+    except BuildError as error:
         return Finding(part, "none", str(error))
     if path is not None:
         return Finding(part, str(path))
     stale = "; ".join(["none yet, built on first use", *reasons])
     return Finding(part, stale, "pip install --no-build-isolation .")
-
-
-def _writable(folder: Path) -> bool:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return os.access(existing, os.W_OK)
 
 
 def _cuda() -> list[Finding]:
@@ -106,13 +116,8 @@ def _driver() -> str | None:
     smi = shutil.which("nvidia-smi")
     if smi is None:
         return None
-    return _last_line([smi, "--query-gpu=name,driver_version", "--format=csv,noheader"])
-
-
-def _last_line(command: list[str]) -> str | None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = done.stdout.strip().splitlines()
-    return lines[-1] if done.returncode == 0 and lines else None
+    said = answer(smi, "--query-gpu=name,driver_version", "--format=csv,noheader") or ""
+    return said.strip().rpartition("\n")[2] or None
 
 
 def _backends() -> list[Finding]:

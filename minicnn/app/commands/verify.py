@@ -21,7 +21,7 @@ import numpy as np
 from minicnn import __version__
 from minicnn.app.command_line import Parser, make_console
 from minicnn.app.progress import duration
-from minicnn.backends import BackendUnavailable, build, cuda_build, get_backend
+from minicnn.backends import BackendUnavailable, cuda_build, get_backend, torch_package
 from minicnn.files import write_json
 from minicnn.testing.checks import DTYPES
 from minicnn.testing.verification import Failure, Row, all_checks, verify
@@ -50,10 +50,9 @@ class Examined(NamedTuple):
 def main(argv: list[str] | None = None, prog: str = "python -m minicnn.verify") -> None:
     """Verify what the arguments name.  Raises what `exit_with` turns into one line."""
     args = _parser(prog).parse_args(argv)
-    if build.torch_version() is None:
-        raise BackendUnavailable(
-            f"verify compares with torch, which is not installed; install it with: {build.INSTALL_TORCH}"
-        )
+    reason = torch_package.missing()
+    if reason is not None:
+        raise BackendUnavailable(f"verify compares with torch: {reason}")
     set_num_threads(1)  # the arrays are small; one of the checks sets 2 and 3 threads itself
     started = time.monotonic()
     console = make_console(stderr=args.json == "-")
@@ -140,7 +139,7 @@ def _show_verdict(console: Console, found: list[Examined], seconds: float) -> No
     passed, failed = _counts(found)
     console.print(
         "float32, float64: checks passed; error: the largest difference from the float64 autograd of "
-        f"torch {build.torch_version()}, relative to the largest element of its array; ULPs: the same in "
+        f"torch {torch_package.version()}, relative to the largest element of its array; ULPs: the same in "
         "units in the last place of that element"
     )
     for one in found:
@@ -170,7 +169,7 @@ def _write_json(args: argparse.Namespace, found: list[Examined], seconds: float)
 def _document(full: bool, found: list[Examined], seconds: float) -> dict[str, Any]:
     passed, failed = _counts(found)
     versions = {
-        "minicnn": __version__, "torch": build.torch_version(), "numpy": np.__version__,
+        "minicnn": __version__, "torch": torch_package.version(), "numpy": np.__version__,
         "python": platform.python_version(),
     }  # fmt: skip
     return {

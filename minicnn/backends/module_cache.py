@@ -1,0 +1,197 @@
+"""The folder where modules that are built on first use are kept, and what of it may be used.
+
+A module runs with all rights of its user.  So nothing is used that somebody else may have put there: the
+cache's folder, the folders in it and every file must belong to this user or to root, nobody else may be
+able to write to them, and symbolic links are not followed.  All that is written is synced before it gets
+its name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .module_file import BuildError
+
+REMEDY = "set MINICNN_CACHE to the absolute path of a folder of your own"
+
+
+def root() -> Path:
+    """The cache's folder: MINICNN_CACHE, or ``minicnn`` in the user's cache (XDG_CACHE_HOME or ~/.cache).
+
+    Raises: BuildError if there is none, or if MINICNN_CACHE is no absolute path.  A relative
+            XDG_CACHE_HOME is ignored, as the XDG Base Directory Specification asks.
+    """
+    given = os.environ.get("MINICNN_CACHE")
+    if given is not None:
+        if not Path(given).is_absolute():
+            raise BuildError(f"MINICNN_CACHE: expected an absolute path, got {given!r}; {REMEDY}")
+        return Path(given)
+    user = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (user if user.is_absolute() else _home() / ".cache") / "minicnn"
+
+
+def _home() -> Path:
+    try:
+        home = Path.home()
+    except RuntimeError:  # there is no HOME, and the system does not know this user
+        home = Path()
+    if not home.is_absolute():
+        raise BuildError(f"there is no home folder to keep modules in; {REMEDY}")
+    return home
+
+
+# ---- what may be used ------------------------------------------------------------------------------
+
+
+def read(path: Path) -> bytes:
+    """The content of a file of the cache.
+
+    Raises: BuildError if somebody else may have written it; FileNotFoundError
+    """
+    _check_folders(path.parent)
+    descriptor = _open(path, stat.S_ISREG)
+    with os.fdopen(descriptor, "rb") as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise BuildError(f"cannot read {path}: {error.strerror}; {REMEDY}") from error
+
+
+def refusal(folder: Path) -> str | None:
+    """Why nothing can be kept in a folder of the cache, and how to fix it; None if it seems possible."""
+    try:
+        _check_folders(folder)
+    except BuildError as error:
+        return str(error)
+    except FileNotFoundError:
+        pass
+    existing = next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return None
+    return f"cannot write to {existing}; {REMEDY}"
+
+
+def _check_folders(folder: Path) -> None:
+    """The folder and those above it, up to the cache's own, are to be trusted.
+
+    Raises: BuildError with the reason if one is not; FileNotFoundError
+    """
+    top = root()
+    for place in (top, *(top / part for part in _below(top, folder))):
+        os.close(_open(place, stat.S_ISDIR))
+
+
+def _below(top: Path, folder: Path) -> list[Path]:
+    """The relative paths from the top down to the folder."""
+    relative = folder.relative_to(top)
+    return [*reversed(relative.parents), relative][1:]
+
+
+def _open(path: Path, is_kind: Callable[[int], bool]) -> int:
+    """A descriptor of a file or folder that is to be trusted, which its own status shows."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BuildError(f"{path} is a symbolic link, which is not followed; {REMEDY}") from error
+        raise BuildError(f"cannot read {path}: {error.strerror}; {REMEDY}") from error
+    reason = _distrust(path, os.fstat(descriptor), is_kind)
+    if reason is not None:
+        os.close(descriptor)
+        raise BuildError(reason)
+    return descriptor
+
+
+def _distrust(path: Path, status: os.stat_result, is_kind: Callable[[int], bool]) -> str | None:
+    if not is_kind(status.st_mode):
+        return f"{path} is not what the cache keeps there; remove it, or {REMEDY}"
+    if status.st_uid not in (os.geteuid(), 0):
+        return f"{path} belongs to another user (number {status.st_uid}); {REMEDY}"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"other users can write to {path}; chmod go-w {path}, or {REMEDY}"
+    return None
+
+
+# ---- writing ---------------------------------------------------------------------------------------
+
+
+def prepare(folder: Path) -> None:
+    """Make a folder of the cache, and those above it, for this user alone.
+
+    Raises: BuildError if that cannot be, or if a folder that is there is not to be trusted
+    """
+    for place in (*reversed(folder.parents), folder):
+        try:
+            place.mkdir(0o700)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            if not place.is_dir():
+                raise BuildError(f"cannot make {place}: {error.strerror}; {REMEDY}") from error
+    _check_folders(folder)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file of the cache aside, and `keep` it.  Raises OSError."""
+    aside = path.with_name(f".{path.name}.new")
+    aside.unlink(missing_ok=True)
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    keep(aside, path)
+
+
+def keep(aside: Path, path: Path) -> None:
+    """Give a file that was written aside its name, after it has reached the disk.  Raises OSError."""
+    aside.chmod(0o600)
+    _sync(aside)
+    aside.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: Path, timeout: float = 600.0) -> Iterator[None]:
+    """Hold a folder of the cache; the system frees it when its holder ends, even if it crashes.
+
+    Raises: BuildError if another process holds it for longer than ``timeout`` seconds
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / "lock", mode=0o600)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"waiting for another process that is building ({lock.lock_file})")
+            lock.acquire(timeout=timeout, poll_interval=0.2)
+    except Timeout:
+        raise BuildError(
+            f"another process has held {lock.lock_file} for {timeout:.0f} s; end it and try again"
+        ) from None
+    except OSError as error:
+        raise BuildError(f"cannot lock {lock.lock_file}: {error.strerror}; {REMEDY}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def say(text: str) -> None:
+    """Tell the user on stderr what takes long."""
+    print(f"minicnn: {text}", file=sys.stderr, flush=True)
