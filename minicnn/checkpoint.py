@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from minicnn.files import write_atomically
-from minicnn.schema import check
+from minicnn.plausible import check_state
+from minicnn.schema import check, short
 
 FORMAT = 1
 Tensors = dict[str, np.ndarray]
@@ -95,12 +96,12 @@ def load(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path} is damaged: its checksum does not match its content")
     try:
         state = json.loads(metadata["minicnn"])
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # an integer may be too long, and a list too deep
         raise CheckpointError(f"{path}: its metadata is not JSON: {error}") from None
     expected = {f.name for f in fields(Checkpoint)} - set(_TENSORS)
     if not isinstance(state, dict) or set(state) != expected:
         keys = sorted(state) if isinstance(state, dict) else type(state).__name__
-        raise CheckpointError(f"{path}: expected metadata {sorted(expected)}, got {keys}")
+        raise CheckpointError(f"{path}: expected metadata {sorted(expected)}, got {short(keys)}")
     try:
         check(Checkpoint, state, without=_TENSORS)
     except ValueError as error:
@@ -108,7 +109,10 @@ def load(path: str | Path) -> Checkpoint:
     state["image_shape"] = tuple(state["image_shape"])
     state |= {group: _group(tensors, f"{group}.") for group in _TENSORS}
     saved = Checkpoint(**state)
-    _check_images(path, saved)
+    try:
+        check_state(saved)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     return saved
 
 
@@ -154,22 +158,6 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
                 f"{path}: expected tensors of a type that NumPy has: {name} is {array.dtype}"
             )
     return tensors, metadata
-
-
-def _check_images(path: str | Path, saved: Checkpoint) -> None:
-    """Refuse a shape that no image has, and a mean or deviation that is not one finite number a channel."""
-    if min(saved.image_shape) < 1 or not saved.class_names:
-        raise CheckpointError(
-            f"{path}: expected images and classes, got shape {saved.image_shape} "
-            f"and {len(saved.class_names)} classes"
-        )
-    for name, values in (("mean", saved.mean), ("std", saved.std)):
-        if len(values) != saved.image_shape[0] or not np.isfinite(values).all():
-            raise CheckpointError(
-                f"{path}: {name}: expected {saved.image_shape[0]} finite numbers, got {values!r:.60}"
-            )
-    if min(saved.std) <= 0:
-        raise CheckpointError(f"{path}: std: expected numbers above 0, got {min(saved.std)}")
 
 
 def _group(tensors: Tensors, prefix: str) -> Tensors:

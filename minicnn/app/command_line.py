@@ -15,6 +15,9 @@ from minicnn.threads import set_num_threads
 if TYPE_CHECKING:
     from rich.console import Console
 
+MOST = 1_000_000_000
+"""The largest number that a flag takes, unless it says otherwise."""
+
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -99,16 +102,17 @@ def choose_backend(args: argparse.Namespace, console: Console) -> str:
     return name
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """An argument type: an integer of at least ``least``."""
+def whole_number(least: int, most: int = MOST) -> Callable[[str], int]:
+    """An argument type: an integer from ``least`` to ``most``."""
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text}")
+        for wrong, bound in ((value < least, f"at least {least}"), (value > most, f"at most {most}")):
+            if wrong:
+                raise argparse.ArgumentTypeError(f"expected a whole number of {bound}, got {text:.40}")
         return value
 
     return parse
@@ -126,7 +130,7 @@ def number(least: float, below: float = math.inf, *, above: bool = False) -> Cal
         except ValueError:
             value = math.nan
         if not (least < value if above else least <= value) or not value < below:
-            raise argparse.ArgumentTypeError(f"expected a number {wanted}, got {text}")
+            raise argparse.ArgumentTypeError(f"expected a number {wanted}, got {text:.40}")
         return value
 
     return parse
