@@ -16,11 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.files import write_atomically
-from minicnn.plausible import check_state
+from minicnn.files import to_json, write_atomically
+from minicnn.plausible import check_finite, check_state
+from minicnn.regular_file import read_regular
 from minicnn.schema import check, short
 
 FORMAT = 1
+MOST_BYTES = 4 << 30
+"""The largest file that is read.  vgg16 with Adam's state and averaged weights has 2.2e9 bytes."""
+
 Tensors = dict[str, np.ndarray]
 
 
@@ -67,7 +71,10 @@ _TENSORS = ("model", "training", "optimizer")
 
 
 def save(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically.  Raises OSError (full disk, ...): the old file stays."""
+    """Write a checkpoint atomically.
+
+    Raises: OSError (full disk, ...) or ValueError (numbers that JSON has not): the old file stays
+    """
     from safetensors.numpy import save as to_bytes
 
     tensors = {
@@ -76,7 +83,7 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
         for name, array in getattr(checkpoint, group).items()
     }
     state = {key: value for key, value in asdict(checkpoint).items() if key not in _TENSORS}
-    text = json.dumps(state)
+    text = to_json(state)
     metadata = {"minicnn": text, "minicnn_format": str(FORMAT), "minicnn_crc32": _checksum(tensors, text)}
     write_atomically(path, to_bytes(tensors, metadata))
 
@@ -131,32 +138,55 @@ def check_tensors(path: str | Path, got: Mapping[str, np.ndarray], expected: Map
         raise CheckpointError(f"{path}: unexpected tensor {unexpected[0]}: this model has no such")
 
 
+def refuse_not_finite(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise CheckpointError naming the file and the first tensor that has a NaN or an infinite number."""
+    try:
+        check_finite(tensors)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     """Tensors and metadata of any safetensors file.
 
     Raises: CheckpointError naming the file and what is wrong with it
     """
-    from safetensors import SafetensorError, safe_open
-
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder: expected a file such as {path}/best.safetensors")
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        # From memory: a file that is cut while it is mapped would end the process.
+        tensors, metadata = _parsed(read_regular(path, MOST_BYTES))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file") from None
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is torn, or not a safetensors file: {error}") from None
-    except (TypeError, AttributeError) as error:  # bfloat16, which NumPy lacks
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    except KeyError as error:  # bfloat16, which NumPy lacks
         raise CheckpointError(f"{path}: expected tensors of a type that NumPy has: {error}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is torn, or not a safetensors file: {error}") from None
     for name, array in tensors.items():
         if array.dtype.kind not in "biufc":  # bfloat16 again, where a package has taught it to NumPy
             raise CheckpointError(
                 f"{path}: expected tensors of a type that NumPy has: {name} is {array.dtype}"
             )
+    return tensors, metadata
+
+
+def _parsed(content: bytes) -> tuple[Tensors, dict[str, str]]:
+    """Tensors and metadata of a safetensors file.  Raises ValueError, and KeyError for an unknown type."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        tensors = dict(sorted(load(content).items()))  # the library's order is not always the same
+    except SafetensorError as error:
+        raise ValueError(error) from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # safetensors' own, which is no Exception
+            raise
+        raise ValueError(error) from None
+    length = int.from_bytes(content[:8], "little")  # of the header, which the library has checked
+    metadata: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
     return tensors, metadata
 
 

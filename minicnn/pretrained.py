@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minicnn.checkpoint import CheckpointError, Tensors, load, read_tensors
+from minicnn.checkpoint import CheckpointError, Tensors, load, read_tensors, refuse_not_finite
 from minicnn.layers import Sequential
 
 SHOWN = 3
@@ -44,6 +44,7 @@ def init_from(model: Sequential, path: str | Path) -> Taken:
             another shape; nothing is changed then
     """
     state, mine = read_state(Path(path)), model.state_dict()
+    refuse_not_finite(path, state)
     optional = {key for key in mine if key.endswith("num_batches_tracked")}
     missing = [key for key in mine if key not in state and key not in optional]
     unexpected = [key for key in state if key not in mine and not key.startswith(model.ignored_prefixes)]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import sys
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
@@ -75,7 +77,31 @@ def exit_with(command: Callable[[], None]) -> NoReturn:
     except (ValueError, BackendUnavailable) as error:
         _print_error(str(error))
         sys.exit(EXIT_ERROR)
+    except BaseException as error:
+        if (limit := _limit_reached(error)) is None:
+            raise
+        _print_error(limit)
+        sys.exit(EXIT_ERROR)
     sys.exit(0)
+
+
+def _limit_reached(error: BaseException) -> str | None:
+    """What was too much for this machine, and for which function; None if the error is of another kind."""
+    text = str(error).partition("\n")[0]
+    if isinstance(error, MemoryError) or re.search("allocate memory|out of memory", text):
+        what = "not enough memory"
+    elif isinstance(error, RecursionError):
+        what = "something is nested too deep"
+    elif isinstance(error, OverflowError):
+        what = "a number is too large"
+    elif type(error).__name__ == "PanicException":  # of a library written in Rust, and no Exception
+        what = "a library failed"
+    else:
+        return None
+    frames = traceback.walk_tb(error.__traceback__)
+    own = [frame for frame, _ in frames if frame.f_globals["__name__"].startswith("minicnn.")]
+    where = f", in {own[-1].f_globals['__name__']}.{own[-1].f_code.co_name}" if own else ""
+    return f"{what}{where}{f': {text}' if text else ''}"
 
 
 def make_console(*, stderr: bool = False) -> Console:

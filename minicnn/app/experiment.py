@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from minicnn import data, metrics, models, optim, schedules
 from minicnn.app.position import check_position
-from minicnn.app.prediction import predict_images
+from minicnn.app.prediction import NotFinite, predict_images
 from minicnn.app.settings import Config
 from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors
 from minicnn.data.split import balanced_class_weight, stratified_split
@@ -167,10 +167,19 @@ class Experiment:
 
     def _logits(self, images: data.Images, check: Callable[[], None]) -> np.ndarray:
         mean, std = self.dataset.mean, self.dataset.std
-        with self._averaged():
-            return predict_images(
-                self.model, images.x, mean, std, check, tta=self.config.tta, fuse=not self.config.no_fuse
-            )
+        try:
+            with self._averaged():
+                return predict_images(
+                    self.model,
+                    images.x,
+                    mean,
+                    std,
+                    check,
+                    tta=self.config.tta,
+                    fuse=not self.config.no_fuse,
+                )
+        except NotFinite as error:
+            raise self._diverged(str(error)) from None
 
     def checkpoint(self) -> Checkpoint:
         """All state, copied.  Raises Diverged if a weight is not finite, so that none such is saved."""

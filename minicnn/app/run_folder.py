@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,12 +17,13 @@ from pathlib import Path
 from minicnn import checkpoint
 from minicnn.app.experiment import Experiment
 from minicnn.app.settings import Config
-from minicnn.files import write_json, write_json_lines
+from minicnn.files import delete_leftovers, write_json, write_json_lines
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 METRICS, CONFIG, REPORT = "metrics.jsonl", "config.json", "report.json"
 PLOTS = ("curves.png", "confusion_matrix.png", "mistakes.png", "filters.png")
 _FILES = (BEST, METRICS, CONFIG, REPORT, *PLOTS, CHECKPOINT)
+_LOCK = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class RunFolder:
@@ -53,11 +55,14 @@ class RunFolder:
 
         The kernel lets go of it even after SIGKILL.
 
+        What a killed run left half written is deleted.
+
         Raises: OSError if another process holds it, or if the folder cannot be made or written to
         """
         make_folder(self.path)
         try:
-            file = (self.path / ".lock").open("ab")
+            # A link or a FIFO of this name is neither followed nor waited for.
+            file = os.fdopen(os.open(self.path / ".lock", _LOCK, 0o666), "wb")
         except OSError as error:
             raise OSError(f"cannot write to {self.path}: {error.strerror}") from error
         with file:
@@ -67,6 +72,7 @@ class RunFolder:
                 raise OSError(
                     f"{self.path} is in use by another run: wait until it ends, or choose another --out"
                 ) from None
+            delete_leftovers(self.path, _FILES)
             yield
 
     def clear(self) -> None:
