@@ -16,10 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.files import write_atomically
-from minicnn.schema import check
+from minicnn.files import to_json, write_atomically
+from minicnn.plausible import check_finite, check_state
+from minicnn.regular_file import read_regular
+from minicnn.schema import check, short
 
 FORMAT = 1
+MOST_BYTES = 4 << 30
+"""The largest file that is read.  vgg16 with Adam's state and averaged weights has 2.2e9 bytes."""
+
 Tensors = dict[str, np.ndarray]
 
 
@@ -62,11 +67,21 @@ class Checkpoint:
     optimizer: Tensors = field(default_factory=dict)
 
 
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "C64": "<c8", "BOOL": "?",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1",
+}  # fmt: skip
+"""The types of safetensors that NumPy has."""
+
 _TENSORS = ("model", "training", "optimizer")
 
 
 def save(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically.  Raises OSError (full disk, ...): the old file stays."""
+    """Write a checkpoint atomically.
+
+    Raises: OSError (full disk, ...) or ValueError (numbers that JSON has not): the old file stays
+    """
     from safetensors.numpy import save as to_bytes
 
     tensors = {
@@ -75,7 +90,7 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
         for name, array in getattr(checkpoint, group).items()
     }
     state = {key: value for key, value in asdict(checkpoint).items() if key not in _TENSORS}
-    text = json.dumps(state)
+    text = to_json(state)
     metadata = {"minicnn": text, "minicnn_format": str(FORMAT), "minicnn_crc32": _checksum(tensors, text)}
     write_atomically(path, to_bytes(tensors, metadata))
 
@@ -95,12 +110,12 @@ def load(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path} is damaged: its checksum does not match its content")
     try:
         state = json.loads(metadata["minicnn"])
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # an integer may be too long, and a list too deep
         raise CheckpointError(f"{path}: its metadata is not JSON: {error}") from None
     expected = {f.name for f in fields(Checkpoint)} - set(_TENSORS)
     if not isinstance(state, dict) or set(state) != expected:
         keys = sorted(state) if isinstance(state, dict) else type(state).__name__
-        raise CheckpointError(f"{path}: expected metadata {sorted(expected)}, got {keys}")
+        raise CheckpointError(f"{path}: expected metadata {sorted(expected)}, got {short(keys)}")
     try:
         check(Checkpoint, state, without=_TENSORS)
     except ValueError as error:
@@ -108,7 +123,10 @@ def load(path: str | Path) -> Checkpoint:
     state["image_shape"] = tuple(state["image_shape"])
     state |= {group: _group(tensors, f"{group}.") for group in _TENSORS}
     saved = Checkpoint(**state)
-    _check_images(path, saved)
+    try:
+        check_state(saved)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     return saved
 
 
@@ -127,67 +145,61 @@ def check_tensors(path: str | Path, got: Mapping[str, np.ndarray], expected: Map
         raise CheckpointError(f"{path}: unexpected tensor {unexpected[0]}: this model has no such")
 
 
+def refuse_not_finite(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise CheckpointError naming the file and the first tensor that has a NaN or an infinite number."""
+    try:
+        check_finite(tensors)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     """Tensors and metadata of any safetensors file; bfloat16, which NumPy has not, becomes float32.
 
     Raises: CheckpointError naming the file and what is wrong with it
     """
-    from safetensors import SafetensorError, safe_open
-
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder: expected a file such as {path}/best.safetensors")
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            names = list(file.keys())
-            brief = [name for name in names if file.get_slice(name).get_dtype() == "BF16"]
-            tensors = {name: file.get_tensor(name) for name in names if name not in brief}
-            tensors |= _bfloat16_tensors(path, brief) if brief else {}
+        # From memory: a file that is cut while it is mapped would end the process.
+        tensors, metadata = _parsed(read_regular(path, MOST_BYTES))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file") from None
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is torn, or not a safetensors file: {error}") from None
-    except (TypeError, AttributeError) as error:  # 8-bit floats, which NumPy lacks
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    except KeyError as error:  # 8-bit floats, which NumPy lacks
         raise CheckpointError(f"{path}: expected tensors of a type that NumPy has: {error}") from None
-    for name, array in tensors.items():
-        if array.dtype.kind not in "biufc":  # 8-bit floats again, where a package has taught it to NumPy
-            raise CheckpointError(
-                f"{path}: expected tensors of a type that NumPy has: {name} is {array.dtype}"
-            )
+    except ValueError as error:
+        raise CheckpointError(f"{path} is torn, or not a safetensors file: {error}") from None
     return tensors, metadata
 
 
-def _bfloat16_tensors(path: Path, names: list[str]) -> Tensors:
-    """Tensors of bfloat16, each the upper half of a float32."""
-    from safetensors import deserialize
+def _parsed(content: bytes) -> tuple[Tensors, dict[str, str]]:
+    """Tensors and metadata of a safetensors file.  Raises ValueError, and KeyError for an unknown type."""
+    from safetensors import SafetensorError, deserialize
 
-    entries: Any = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
-    found = {name: entry for name, entry in entries if name in names}
-    return {
-        name: (np.frombuffer(entry["data"], "<u2").astype("<u4") << 16)
-        .view("<f4")
-        .astype(np.float32)
-        .reshape(entry["shape"])
-        for name, entry in found.items()
-    }
+    try:
+        entries: Any = deserialize(content)  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        raise ValueError(error) from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # safetensors' own, which is no Exception
+            raise
+        raise ValueError(error) from None
+    # The library's order is not always the same.
+    tensors = {name: _array(entry) for name, entry in sorted(entries, key=lambda pair: pair[0])}
+    length = int.from_bytes(content[:8], "little")  # of the header, which the library has checked
+    metadata: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+    return tensors, metadata
 
 
-def _check_images(path: str | Path, saved: Checkpoint) -> None:
-    """Refuse a shape that no image has, and a mean or deviation that is not one finite number a channel."""
-    if min(saved.image_shape) < 1 or not saved.class_names:
-        raise CheckpointError(
-            f"{path}: expected images and classes, got shape {saved.image_shape} "
-            f"and {len(saved.class_names)} classes"
-        )
-    for name, values in (("mean", saved.mean), ("std", saved.std)):
-        if len(values) != saved.image_shape[0] or not np.isfinite(values).all():
-            raise CheckpointError(
-                f"{path}: {name}: expected {saved.image_shape[0]} finite numbers, got {values!r:.60}"
-            )
-    if min(saved.std) <= 0:
-        raise CheckpointError(f"{path}: std: expected numbers above 0, got {min(saved.std)}")
+def _array(entry: dict[str, Any]) -> np.ndarray:
+    """A tensor of a safetensors file.  bfloat16 is the upper half of a float32.  Raises KeyError."""
+    if entry["dtype"] == "BF16":
+        flat = (np.frombuffer(entry["data"], "<u2").astype("<u4") << 16).view("<f4")
+    else:
+        flat = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]])
+    return flat.astype(flat.dtype.newbyteorder("="), copy=False).reshape(entry["shape"])
 
 
 def _group(tensors: Tensors, prefix: str) -> Tensors:

@@ -5,40 +5,67 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
     """Write a file aside in the same folder, sync it, rename it over ``path``, sync the folder.
 
-    Whatever happens, ``path`` holds either the old content or all of the new.
+    Whatever happens, ``path`` holds either the old content or all of the new.  The file aside is always a
+    new one of its own name: no link that lies there is followed, and no other process writes to it.
 
     Raises: OSError naming the file and the reason (disk full, read-only folder); the old file stays.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.tmp")
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        with _deleted_on_error(aside):
+            with os.fdopen(os.open(aside, _NEW_FILE, 0o666), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
         raise OSError(f"cannot write {path}: {error.strerror}") from error
+
+
+def delete_leftovers(folder: Path, names: tuple[str, ...]) -> None:
+    """Delete what `write_atomically` left beside files of these names when it was killed."""
+    for name in names:
+        for aside in folder.glob(f".{name}.*tmp"):
+            aside.unlink(missing_ok=True)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON text, which has no infinite numbers.  Raises ValueError if the value has one, or a NaN."""
+    return json.dumps(value, indent=indent, allow_nan=False)
 
 
 def write_json(path: str | Path, value: Any) -> None:
     """`write_atomically` of an indented JSON document."""
-    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+    write_atomically(path, (to_json(value, indent=2) + "\n").encode())
 
 
 def write_json_lines(path: str | Path, values: list[dict[str, Any]]) -> None:
     """`write_atomically` of one JSON object a line."""
-    write_atomically(path, "".join(json.dumps(value) + "\n" for value in values).encode())
+    write_atomically(path, "".join(to_json(value) + "\n" for value in values).encode())
+
+
+@contextlib.contextmanager
+def _deleted_on_error(path: Path) -> Iterator[None]:
+    """Delete a file if what is done with it fails, for whatever reason."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

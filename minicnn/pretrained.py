@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minicnn import weights
-from minicnn.checkpoint import CheckpointError, Tensors, load, read_tensors
+from minicnn.checkpoint import CheckpointError, Tensors, load, read_tensors, refuse_not_finite
 from minicnn.layers import Sequential
 
 
@@ -44,6 +44,7 @@ def init_from(model: Sequential, path: str | Path) -> Taken:
         taken = weights.take(content, mine, ignored_prefixes=model.ignored_prefixes, free=_head(model))
     except weights.Misfit as error:
         raise CheckpointError(f"{path}: {error}") from None
+    refuse_not_finite(path, taken.state)
     model.load_state_dict(taken.state | {name: mine[name] for name in taken.new})
     return Taken(taken.new, taken.ignored, taken.notes)
 

@@ -29,6 +29,8 @@ def load_model(path: Path, backend: str) -> tuple[Checkpoint, Sequential]:
     try:
         check(_ModelSettings, found)
         settings = _ModelSettings(**found)
+        if settings.seed < 0:
+            raise ValueError(f"seed: expected at least 0, got {settings.seed}")
         model = models.build(
             settings.model, in_channels=saved.image_shape[0], num_classes=len(saved.class_names),
             image_size=saved.image_shape[1:],

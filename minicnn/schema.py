@@ -21,7 +21,15 @@ def check(owner: type, values: dict[str, Any], *, without: tuple[str, ...] = ())
     for name, value in values.items():
         if not fits(value, hints[name]):
             wanted = hints[name] if get_args(hints[name]) else hints[name].__name__
-            raise ValueError(f"{name}: expected {wanted}, got {value!r:.60}")
+            raise ValueError(f"{name}: expected {wanted}, got {short(value)}")
+
+
+def short(value: Any) -> str:
+    """The beginning of a value's ``repr``, for a message, however deep the value is nested."""
+    try:
+        return f"{value!r:.60}"
+    except (RecursionError, ValueError):  # ValueError: an integer of more digits than Python prints
+        return f"{type(value).__name__} that cannot be printed"
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -14,7 +14,6 @@ nothing else may lie there.  A difference ends the script with exit status 1.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import multiprocessing
 import os
@@ -82,13 +81,13 @@ def kill(folder: Path, moment: float, in_write: bool) -> str | None:
     left = _asides(folder)
     process = start(folder)
     process.join(moment)
-    while in_write and process.is_alive() and _asides(folder) == left:
+    while in_write and process.is_alive() and _asides(folder) <= left:
         time.sleep(0.0002)
     process.kill()
     process.join(PATIENCE)
     if process.exitcode != -signal.SIGKILL:
         return None
-    when = "between two writes" if _asides(folder) == left else "while a file was written"
+    when = "between two writes" if _asides(folder) <= left else "while a file was written"
     file = folder / "checkpoint.safetensors"
     if not file.exists():
         return f"before the first checkpoint, {when}"
@@ -145,13 +144,9 @@ def _timeless(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key not in TIMES}
 
 
-def _asides(folder: Path) -> dict[str, int]:
-    """The files that a run writes aside at this moment, or did when it was killed, and since when."""
-    found = {}
-    for path in folder.glob(".*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
-            found[path.name] = path.stat().st_mtime_ns
-    return found
+def _asides(folder: Path) -> set[str]:
+    """The files that a run writes aside at this moment, or did when it was killed."""
+    return {path.name for path in folder.glob(".*.tmp")}
 
 
 def run(trials: range, folder: Path) -> dict[str, Any]:

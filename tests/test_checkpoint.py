@@ -27,19 +27,30 @@ def example() -> Checkpoint:
         mean=[0.1 + 0.2, 1 / 3, 0.5],
         std=[1.0, 2.0, 3.0],
         fingerprint="abc",
-        epoch=2,
+        epoch=1,
         batch=5,
-        sums={"loss": 0.1 + 0.7, "images": 640},
-        history=[{"epoch": 1, "train_loss": 1 / 7}],
+        sums={"loss": 0.1 + 0.7, "correct": 3, "images": 640, "seconds": 0.7},
+        history=[
+            {
+                "epoch": 1,
+                "train_loss": 1 / 7,
+                "train_accuracy": 1 / 3,
+                "test_loss": 0.3,
+                "test_accuracy": 0.5,
+                "lr": 0.1,
+                "seconds": 0.7,
+                "images_per_second": 900.0,
+            }
+        ],
         best_accuracy=0.5,
         optimizer_steps=163,
-        generators={"dropout": {"state": {"state": 2**127 + 1, "inc": 3}}},
+        generators={"dropout": np.random.PCG64(2**127 + 1).state},
         model={
             "conv1.weight": rng.standard_normal((2, 3, 5, 5)).astype(np.float32),
             "norm.num_batches_tracked": np.array(7, np.int64),
             "transposed": rng.standard_normal((4, 6)).T,
         },
-        optimizer={"conv1.weight.m": rng.standard_normal((2, 3, 5, 5)).astype(np.float32)},
+        optimizer={"exp_avg.conv1.weight": rng.standard_normal((2, 3, 5, 5)).astype(np.float32)},
     )
 
 
@@ -133,7 +144,7 @@ def test_disk_full_keeps_the_old_file(
 
     monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(OSError, match=r"cannot write .*c\.safetensors: No space left on device"):
-        checkpoint.save(path, replace(example, epoch=3))
+        checkpoint.save(path, replace(example, batch=6))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 

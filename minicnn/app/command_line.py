@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import sys
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
@@ -14,6 +16,9 @@ from minicnn.threads import set_num_threads
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+MOST = 1_000_000_000
+"""The largest number that a flag takes, unless it says otherwise."""
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -72,7 +77,31 @@ def exit_with(command: Callable[[], None]) -> NoReturn:
     except (ValueError, BackendUnavailable) as error:
         _print_error(str(error))
         sys.exit(EXIT_ERROR)
+    except BaseException as error:
+        if (limit := _limit_reached(error)) is None:
+            raise
+        _print_error(limit)
+        sys.exit(EXIT_ERROR)
     sys.exit(0)
+
+
+def _limit_reached(error: BaseException) -> str | None:
+    """What was too much for this machine, and for which function; None if the error is of another kind."""
+    text = str(error).partition("\n")[0]
+    if isinstance(error, MemoryError) or re.search("allocate memory|out of memory", text):
+        what = "not enough memory"
+    elif isinstance(error, RecursionError):
+        what = "something is nested too deep"
+    elif isinstance(error, OverflowError):
+        what = "a number is too large"
+    elif type(error).__name__ == "PanicException":  # of a library written in Rust, and no Exception
+        what = "a library failed"
+    else:
+        return None
+    frames = traceback.walk_tb(error.__traceback__)
+    own = [frame for frame, _ in frames if frame.f_globals["__name__"].startswith("minicnn.")]
+    where = f", in {own[-1].f_globals['__name__']}.{own[-1].f_code.co_name}" if own else ""
+    return f"{what}{where}{f': {text}' if text else ''}"
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -98,16 +127,17 @@ def choose_backend(args: argparse.Namespace, console: Console) -> str:
     return backend.name
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """An argument type: an integer of at least ``least``."""
+def whole_number(least: int, most: int = MOST) -> Callable[[str], int]:
+    """An argument type: an integer from ``least`` to ``most``."""
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text}")
+        for wrong, bound in ((value < least, f"at least {least}"), (value > most, f"at most {most}")):
+            if wrong:
+                raise argparse.ArgumentTypeError(f"expected a whole number of {bound}, got {text:.40}")
         return value
 
     return parse
@@ -125,7 +155,7 @@ def number(least: float, below: float = math.inf, *, above: bool = False) -> Cal
         except ValueError:
             value = math.nan
         if not (least < value if above else least <= value) or not value < below:
-            raise argparse.ArgumentTypeError(f"expected a number {wanted}, got {text}")
+            raise argparse.ArgumentTypeError(f"expected a number {wanted}, got {text:.40}")
         return value
 
     return parse

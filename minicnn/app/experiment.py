@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn import data, metrics, models, optim, schedules
-from minicnn.app.prediction import predict_images
+from minicnn.app.position import check_position
+from minicnn.app.prediction import NotFinite, predict_images
 from minicnn.app.settings import Config
 from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors
 from minicnn.data.split import balanced_class_weight, stratified_split
@@ -166,10 +167,19 @@ class Experiment:
 
     def _logits(self, images: data.Images, check: Callable[[], None]) -> np.ndarray:
         mean, std = self.dataset.mean, self.dataset.std
-        with self._averaged():
-            return predict_images(
-                self.model, images.x, mean, std, check, tta=self.config.tta, fuse=not self.config.no_fuse
-            )
+        try:
+            with self._averaged():
+                return predict_images(
+                    self.model,
+                    images.x,
+                    mean,
+                    std,
+                    check,
+                    tta=self.config.tta,
+                    fuse=not self.config.no_fuse,
+                )
+        except NotFinite as error:
+            raise self._diverged(str(error)) from None
 
     def checkpoint(self) -> Checkpoint:
         """All state, copied.  Raises Diverged if a weight is not finite, so that none such is saved."""
@@ -189,8 +199,29 @@ class Experiment:
     def restore(self, path: Path, saved: Checkpoint) -> None:
         """Go on from a checkpoint, which was read from ``path``.
 
-        Raises: CheckpointError naming the file if it is of other data or another model
+        Raises: CheckpointError naming the file if it is of other data, another model or no such run
         """
+        self._check_data(path, saved)
+        self._tested = None
+        try:
+            check_position(
+                saved, self.batches, self.judge, self.config.test_every, averages=bool(self.average)
+            )
+            load_weights(path, self.model, saved.model)
+            if self.average:
+                self.average.load(saved.model, saved.optimizer_steps)
+                load_weights(path, self.model, saved.training)
+            self.optimizer.load_state_dict(saved.optimizer, self.model, saved.optimizer_steps)
+            self.model.set_generator_state(saved.generators)
+        except CheckpointError:
+            raise
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        self.epoch, self.batch, self.sums = saved.epoch, saved.batch, dict(saved.sums)
+        self.history, self.best_accuracy = list(saved.history), saved.best_accuracy
+
+    def _check_data(self, path: Path, saved: Checkpoint) -> None:
+        """Raise CheckpointError unless the checkpoint is of a run over this dataset."""
         if saved.class_names != self.dataset.class_names:
             expected = _short_list(saved.class_names)
             raise CheckpointError(
@@ -201,18 +232,6 @@ class Experiment:
                 f"{path}: the data are not those that the run began with: expected {self.dataset.name} "
                 f"with fingerprint {saved.fingerprint[:12]}, got {self.dataset.fingerprint[:12]}"
             )
-        self._tested = None
-        load_weights(path, self.model, saved.model)
-        if self.average and saved.training:
-            self.average.load(saved.model, saved.optimizer_steps)
-            load_weights(path, self.model, saved.training)
-        try:
-            self.optimizer.load_state_dict(saved.optimizer, self.model, saved.optimizer_steps)
-            self.model.set_generator_state(saved.generators)
-        except (ValueError, KeyError) as error:
-            raise CheckpointError(f"{path}: {error}") from error
-        self.epoch, self.batch, self.sums = saved.epoch, saved.batch, dict(saved.sums)
-        self.history, self.best_accuracy = list(saved.history), saved.best_accuracy
 
     def _diverged(self, what: str) -> Diverged:
         clip = "" if self.config.clip_norm else ", set --clip-norm 1"

@@ -15,7 +15,7 @@ from pathlib import Path
 from minicnn import checkpoint
 from minicnn.app.experiment import Experiment
 from minicnn.app.settings import Config
-from minicnn.files import write_json, write_json_lines
+from minicnn.files import delete_leftovers, write_json, write_json_lines
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 METRICS, CONFIG, REPORT = "metrics.jsonl", "config.json", "report.json"
@@ -52,6 +52,8 @@ class RunFolder:
 
         The system lets go of it even if the process is killed.
 
+        What a killed run left half written is deleted.
+
         Raises: OSError if another process holds it, or if the folder cannot be made or written to
         """
         from filelock import FileLock, Timeout
@@ -67,6 +69,7 @@ class RunFolder:
         except OSError as error:
             raise OSError(f"cannot write to {self.path}: {error.strerror}") from error
         try:
+            delete_leftovers(self.path, _FILES)
             yield
         finally:
             lock.release()

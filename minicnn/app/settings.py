@@ -16,10 +16,13 @@ from minicnn.app.command_line import number, whole_number
 from minicnn.checkpoint import Checkpoint, CheckpointError
 from minicnn.data.augment import Augment, help_text
 from minicnn.data.views import TTA
-from minicnn.schema import check
+from minicnn.schema import check, short
 
 RATES = {"sgd": 0.1, "adam": 3e-3, "adamw": 3e-3, "rmsprop": 1e-3}
 """Default learning rates: the highest of the schedule."""
+
+MOST_THREADS = 1024
+MOST_SEED = (1 << 63) - 1
 
 LIST = "list"
 """What --recipe takes besides recipes: it prints them."""
@@ -92,7 +95,11 @@ class Config:
         help="what computes: readable NumPy, compiled C++, an NVIDIA GPU, or the fastest there is",
     )  # fmt: skip
     threads: int | None = setting(
-        HOW, free=True, type=whole_number(1), metavar="N", help="CPU threads to use (default: all cores)"
+        HOW,
+        free=True,
+        type=whole_number(1, MOST_THREADS),
+        metavar="N",
+        help="CPU threads to use (default: all cores)",
     )
     tf32: bool = setting(
         HOW, added=True, action="store_true", default=False,
@@ -101,7 +108,7 @@ class Config:
     epochs: int = setting(HOW, type=whole_number(1), default=3, metavar="N", help="passes over the data")
     batch_size: int = setting(HOW, type=whole_number(1), default=128, metavar="N", help="images in a step")
     seed: int = setting(
-        HOW, type=whole_number(0), default=0, metavar="N",
+        HOW, type=whole_number(0, MOST_SEED), default=0, metavar="N",
         help="for first weights, shuffling and dropout: the same seed gives the same run",
     )  # fmt: skip
     no_fuse: bool = setting(
@@ -197,13 +204,21 @@ class Config:
     def of_checkpoint(cls, path: Path, saved: Checkpoint) -> Self:
         """The settings in a checkpoint that was read from ``path``; one that it lacks has its default.
 
-        Raises: CheckpointError naming the file and a setting that is missing, unknown or of another type
+        Raises: CheckpointError naming the file and a setting that is missing, unknown, of another type or
+                one that its flag does not take
         """
         try:
             check(cls, saved.config)
+            config = cls(**saved.config)
+            for f in fields(cls):
+                _check_taken(f.name, getattr(config, f.name), **f.metadata["flag"])
+            config.augment_options()
+            sizes = saved.image_shape[1:]
+            if config.image_size and sizes != (config.image_size, config.image_size):
+                raise ValueError(f"image_size: expected the images' {sizes}, got {config.image_size}")
         except ValueError as error:
             raise CheckpointError(f"{path}: its settings: {error}") from None
-        return cls(**saved.config)
+        return config
 
     def optimizer_options(self) -> dict[str, Any]:
         """What `optim.create` takes besides name and rate."""
@@ -238,6 +253,19 @@ class Config:
                 f"--resume: expected the run's own {' and '.join(wrong)}; "
                 f"leave the flag out, or start a new run with another --out{why}"
             )
+
+
+def _check_taken(name: str, value: Any, **flag: Any) -> None:
+    """Raise ValueError if a setting has a value that its flag, declared so, would refuse."""
+    if value is None:
+        return
+    if "choices" in flag and value not in flag["choices"]:
+        raise ValueError(f"{name}: expected one of {', '.join(flag['choices'])}, got {short(value)}")
+    if "type" in flag:
+        try:
+            flag["type"](str(value))
+        except argparse.ArgumentTypeError as error:
+            raise ValueError(f"{name}: {error}") from None
 
 
 def flag_of(name: str) -> str:

@@ -11,9 +11,12 @@ import tomllib
 from pathlib import Path
 
 from minicnn.recipes import results
+from minicnn.regular_file import read_regular
 
 _FOLDER = Path(__file__).parent
 _SUFFIX = ".toml"
+_MOST_BYTES = 1 << 16
+"""The largest recipe that is read."""
 
 
 def names() -> list[str]:
@@ -28,8 +31,8 @@ def arguments(name: str) -> list[str]:
     """
     file = path(name)
     try:
-        flags = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        flags = tomllib.loads(read_regular(file, _MOST_BYTES).decode())
+    except (ValueError, RecursionError) as error:  # an integer may be too long, and a list too deep
         raise ValueError(f"{file}: expected a TOML file of flags: {error}") from None
     found: list[str] = []
     for key, value in flags.items():

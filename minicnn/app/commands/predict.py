@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from minicnn import data, metrics
 from minicnn.app.command_line import Parser, choose_backend, make_console, whole_number
 from minicnn.app.prediction import predict_images
 from minicnn.app.settings import Config, add_checkpoint_flags
+from minicnn.files import to_json
 from minicnn.saved_model import load_model
 
 
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.predict")
     answers = [_best(row, saved.class_names, args.top) for row in probabilities]
     if args.json:
         rows = zip(args.images, answers, strict=True)
-        print(json.dumps([{"image": str(path), "predictions": answer} for path, answer in rows], indent=2))
+        print(to_json([{"image": str(path), "predictions": answer} for path, answer in rows], indent=2))
         return
     for path, answer in zip(args.images, answers, strict=True):
         tops = ", ".join(f"{one['class']} {100 * one['probability']:.1f} %" for one in answer)

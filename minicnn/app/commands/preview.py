@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from minicnn import data, plots
 from minicnn.app.command_line import Parser, make_console, whole_number
-from minicnn.app.settings import add_flag
+from minicnn.app.settings import MOST_SEED, add_flag
 from minicnn.data.augment import Augment, EpochAugment, help_text
 from minicnn.data.split import balanced_subset
 
@@ -59,7 +59,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         )
     parser.add_argument(
         "--seed",
-        type=whole_number(0),
+        type=whole_number(0, MOST_SEED),
         default=0,
         metavar="N",
         help="of the changes: that of the training run, on all of the training images",

@@ -6,7 +6,6 @@ Exit status: 0 where every check passed, 1 where one failed, 2 for wrong argumen
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -22,7 +21,7 @@ from minicnn import __version__
 from minicnn.app.command_line import Parser, make_console
 from minicnn.app.progress import duration
 from minicnn.backends import BackendUnavailable, cuda_build, get_backend, torch_package
-from minicnn.files import write_json
+from minicnn.files import to_json, write_json
 from minicnn.testing.checks import DTYPES
 from minicnn.testing.verification import Failure, Row, all_checks, verify
 from minicnn.threads import set_num_threads
@@ -161,7 +160,7 @@ def _counts(found: list[Examined]) -> tuple[int, int]:
 def _write_json(args: argparse.Namespace, found: list[Examined], seconds: float) -> None:
     document = _document(args.full, found, seconds)
     if args.json == "-":
-        print(json.dumps(document, indent=2))
+        print(to_json(document, indent=2))
     else:
         write_json(args.json, document)
 
