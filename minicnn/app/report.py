@@ -14,6 +14,7 @@ from minicnn.app.experiment import Experiment
 from minicnn.app.run_folder import PLOTS, REPORT, RunFolder
 from minicnn.files import write_json
 from minicnn.layers import Sequential
+from minicnn.text import percent, printable
 
 MISTAKES_SHOWN = 24
 
@@ -44,16 +45,17 @@ def write(
 def show(console: Console, report: dict[str, Any]) -> None:
     """Print precision, recall and F1 of each class, and the accuracy."""
     title = f"{report['images']:,} test images, computed by {report['computed_by']}"
-    table = Table("class", title=title)
+    table = Table(title=title)
+    table.add_column("class", overflow="fold")  # so that no two classes are cut to the same text
     for column in ("precision", "recall", "F1", "images"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for row in report["per_class"]:
-        table.add_row(row["class"], *_percent(row), str(row["support"]))
+        table.add_row(printable(row["class"]), *_percent(row), str(row["support"]))
     table.add_section()
     for average in ("macro", "weighted"):
         table.add_row(f"{average} average", *_percent(report[average]), "")
     console.print(table)
-    console.print(f"accuracy {100 * report['accuracy']:.2f} %, loss {report['loss']:.4f}")
+    console.print(f"accuracy {percent(report['accuracy'], 2)}, loss {report['loss']:.4f}")
 
 
 def finish(folder: RunFolder, experiment: Experiment, console: Console) -> None:
@@ -80,7 +82,7 @@ def _best_epoch(experiment: Experiment) -> str:
     part = experiment.judge
     judged = [entry for entry in experiment.history if f"{part}_accuracy" in entry]
     best = max(judged, key=lambda entry: entry[f"{part}_accuracy"])
-    return f"{100 * best[f'{part}_accuracy']:.2f} % of the {part} images after epoch {best['epoch']}"
+    return f"{percent(best[f'{part}_accuracy'], 2)} of the {part} images after epoch {best['epoch']}"
 
 
 def _first_filters(state: dict[str, Any]) -> tuple[str, Any]:
@@ -91,4 +93,4 @@ def _first_filters(state: dict[str, Any]) -> tuple[str, Any]:
 
 
 def _percent(scores: dict[str, float]) -> list[str]:
-    return [f"{100 * scores[key]:.2f} %" for key in ("precision", "recall", "f1")]
+    return [percent(scores[key], 2) for key in ("precision", "recall", "f1")]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import indent
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PROG = "python -m minicnn.train"
+
+LONGEST_FOLDER = 60
+"""Characters of a dataset's path in the name of the default folder: a file name has 255 bytes at most."""
 
 
 def main(argv: list[str] | None = None, prog: str = PROG) -> None:
@@ -136,9 +142,23 @@ def _dry_run(experiment: Experiment, console: Console) -> None:
 
 
 def _folder_name(args: argparse.Namespace) -> str:
+    """The name of the default folder: another one for each recipe, and for each model and dataset."""
+    if args.recipe in recipes.names():
+        return str(args.recipe)
     if args.recipe:
-        return Path(args.recipe).stem
-    return f"{args.model}-{re.sub(r'[^A-Za-z0-9.]+', '-', args.dataset).strip('-.')}"
+        return _file_name(str(Path(args.recipe).with_suffix("")), taken=recipes.names())
+    kind, colon, path = args.dataset.partition(":")
+    parts = [args.model, _file_name(kind), *([_file_name(str(Path(path)))] if colon else [])]
+    return "-".join(parts)
+
+
+def _file_name(text: str, *, taken: Sequence[str] = ()) -> str:
+    """The text as a readable file name; with a digest where that takes changes, or it is ``taken``."""
+    name = re.sub(r"[^\w.-]+", "-", text)[-LONGEST_FOLDER:].strip("-.")
+    if name == text and text not in taken:
+        return name
+    digest = hashlib.sha256(os.fsencode(text)).hexdigest()[:8]
+    return f"{name}-{digest}".lstrip("-")
 
 
 def _parser(prog: str, *, defaults: bool = True) -> argparse.ArgumentParser:
