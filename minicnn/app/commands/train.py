@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import indent
@@ -142,20 +141,18 @@ def _dry_run(experiment: Experiment, console: Console) -> None:
 
 
 def _folder_name(args: argparse.Namespace) -> str:
-    """The name of the default folder: another one for each recipe, and for each model and dataset."""
-    if args.recipe in recipes.names():
-        return str(args.recipe)
+    """The name of the default folder: the recipe's, or another one for each model and dataset."""
     if args.recipe:
-        return _file_name(str(Path(args.recipe).with_suffix("")), taken=recipes.names())
+        return Path(args.recipe).stem
     kind, colon, path = args.dataset.partition(":")
     parts = [args.model, _file_name(kind), *([_file_name(str(Path(path)))] if colon else [])]
     return "-".join(parts)
 
 
-def _file_name(text: str, *, taken: Sequence[str] = ()) -> str:
-    """The text as a readable file name; with a digest where that takes changes, or it is ``taken``."""
+def _file_name(text: str) -> str:
+    """The text as a readable file name, with a digest of the text where it had to be changed."""
     name = re.sub(r"[^\w.-]+", "-", text)[-LONGEST_FOLDER:].strip("-.")
-    if name == text and text not in taken:
+    if name == text:
         return name
     digest = hashlib.sha256(os.fsencode(text)).hexdigest()[:8]
     return f"{name}-{digest}".lstrip("-")
