@@ -1,19 +1,23 @@
 """The pictures of a run, as PNG files: curves, confusion matrix, mistakes, filters, augmented images.
 
 Each function draws one figure and writes it atomically.  matplotlib is imported when the first is
-drawn, and its pyplot state is left alone.
+drawn, and its pyplot state is left alone.  All text is plain: a dollar sign starts no formula, and what no
+font has, or nobody could read, is drawn as its escape.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minicnn.files import write_atomically
+from minicnn.glyphs import drawable, families
+from minicnn.text import certainty, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +55,7 @@ def confusion(path: Path, report: dict[str, Any]) -> None:
     """The confusion matrix, each row in per cent of its true class."""
     counts = np.array(report["confusion_matrix"])
     share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    names = [shorten(name) for name in report["class_names"]]
+    names = class_labels(report["class_names"])
     k = len(names)
     side = min(max(4.8, 2.4 + 0.55 * k), 16)
     figure = _figure(side + 1, side)
@@ -64,7 +68,7 @@ def confusion(path: Path, report: dict[str, Any]) -> None:
     axes.set_xticks(range(k), names, fontsize=font, **turn)
     axes.set_yticks(range(k), names, fontsize=font)
     axes.set(xlabel="Predicted class", ylabel="True class")
-    axes.set_title(f"{100 * report['accuracy']:.2f} % of {report['images']:,} images right")
+    axes.set_title(f"{percent(report['accuracy'], 2)} of {report['images']:,} images right")
     if k <= 30:
         _write_cells(axes, share, font)
     bar = figure.colorbar(picture, ax=axes, shrink=0.8, aspect=30)
@@ -86,13 +90,13 @@ def mistakes(
     grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axes in grid:
         axes.set_axis_off()
-    for axes, (row, predicted, confidence) in zip(grid, worst, strict=False):
+    names = class_labels(class_names)
+    for axes, (row, predicted, probability) in zip(grid, worst, strict=False):
         _show(axes, images[row])
         axes.set_title(
-            f"true: {shorten(class_names[labels[row]])}\n"
-            f"said: {shorten(class_names[predicted])}\n{100 * confidence:.1f} % sure",
+            f"true: {names[labels[row]]}\nsaid: {names[predicted]}\n{certainty(probability)} sure",
             fontsize=8,
-        )  # fmt: skip
+        )
     figure.suptitle("The most confident mistakes" if worst else "No mistakes")
     _save(figure, path)
 
@@ -140,9 +144,21 @@ def grid(path: Path, images: np.ndarray, titles: list[str], title: str) -> None:
     _save(figure, path)
 
 
+def class_labels(names: list[str]) -> list[str]:
+    """The names of all classes as plots show them: `shorten`, and numbered where two would look alike."""
+    short = [shorten(name) for name in names]
+    if len(set(short)) == len(short):
+        return short
+    return [f"{number}: {label}" for number, label in enumerate(short)]
+
+
 def shorten(name: str) -> str:
-    """A class name cut to what fits beside a picture."""
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    """A class name cut to what fits beside a picture: where it is long, its beginning and its end."""
+    name = drawable(name)
+    if len(name) <= LONGEST_NAME:
+        return name
+    tail = LONGEST_NAME // 2 - 1
+    return f"{name[: LONGEST_NAME - 1 - tail]}…{name[-tail:]}"
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -157,8 +173,24 @@ def _save(figure: Figure, path: Path) -> None:
 
     data = io.BytesIO()
     FigureCanvasAgg(figure)
-    figure.savefig(data, format="png", dpi=130)
+    _make_text_plain(figure)
+    with warnings.catch_warnings():  # a family's file may lack what another file of the family has
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
+        figure.savefig(data, format="png", dpi=130)
     write_atomically(path, data.getvalue())
+
+
+def _make_text_plain(figure: Figure) -> None:
+    """Let no text be read as a formula, and every character have a font.
+
+    The names at ticks must be `drawable` already: matplotlib keeps them apart from the text that it draws.
+    """
+    from matplotlib.text import Text
+
+    for artist in figure.findobj(Text):
+        assert isinstance(artist, Text)
+        lines = "\n".join(map(drawable, artist.get_text().split("\n")))
+        artist.set(text=lines, parse_math=False, fontfamily=[*artist.get_fontfamily(), *families(lines)])
 
 
 def _open_frame(axes: Axes) -> None:

@@ -27,6 +27,7 @@ HEAVY = {
 """Packages that take long to import, or that may be missing."""
 
 IMPORTED_AT_ONCE = {
+    "minicnn.app.console": {"rich"},
     "minicnn.app.progress": {"rich"},
     "minicnn.app.report": {"rich"},
     "minicnn.data.images": {"PIL"},

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
-from minicnn import metrics, plots
+from minicnn import glyphs, metrics, plots
 
 
 def random_predictions(n: int, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -112,3 +119,111 @@ def test_curves_plot(epochs: int, tmp_path: Path) -> None:
     plots.curves(tmp_path / "c.png", history, "lenet5 on data")
     width, height = size_of(tmp_path / "c.png")
     assert width > 2 * height
+
+
+# ---- names in plots --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Text]:
+    """The texts of each figure that is saved."""
+    texts: list[Text] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, *arguments: Any, **options: Any) -> None:
+        save(figure, *arguments, **options)
+        texts.extend(one for one in figure.findobj(Text) if isinstance(one, Text))
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return texts
+
+
+@pytest.fixture
+def two_fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """matplotlib finds DejaVu Sans and STIX alone, which come with it."""
+    bundled = Path(matplotlib.get_data_path()) / "fonts"
+    fonts = [
+        entry
+        for entry in font_manager.fontManager.ttflist
+        if entry.name in ("DejaVu Sans", "STIXGeneral") and Path(entry.fname).is_relative_to(bundled)
+    ]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)
+    glyphs._families_of.cache_clear()
+    yield
+    glyphs._families_of.cache_clear()
+
+
+STRANGE = [
+    "$1 to $5",
+    "\\frac{$x_",
+    "图片",
+    "\x1b[31mred",
+    os.fsdecode(b"caf\xe9"),
+    "a\nb",
+    "\U0001d4d0 script",
+    "_hidden",
+]
+SHOWN = [
+    "$1 to $5",
+    "\\frac{$x_",
+    r"\u56fe\u7247",
+    r"\x1b[31mred",
+    r"caf\udce9",
+    r"a\x0ab",
+    "\U0001d4d0 script",
+    "_hidden",
+]
+
+
+@pytest.mark.usefixtures("two_fonts")
+def test_names_are_drawn_as_plain_text(drawn: list[Text], tmp_path: Path) -> None:
+    logits, labels = random_predictions(300, len(STRANGE))
+    images = np.zeros((300, 1, 4, 4), np.uint8)
+    plots.confusion(tmp_path / "c.png", metrics.report(logits, labels, STRANGE))
+    said = [one.get_text() for one in drawn]
+    for name in SHOWN:
+        assert said.count(name) >= 2, name  # at both axes
+    drawn.clear()
+    plots.mistakes(tmp_path / "m.png", images, labels, metrics.worst_mistakes(logits, labels, 40), STRANGE)
+    said = [one.get_text() for one in drawn]
+    for name in SHOWN:
+        assert any(text.startswith((f"true: {name}\n", f"said: {name}\n")) for text in said), name
+    plots.curves(tmp_path / "v.png", [{"epoch": 1, "train_loss": 1, "train_accuracy": 1}], STRANGE[1])
+    plots.grid(tmp_path / "g.png", images[None, :2], ["$a", "图"], "folder:$x$/\x1b[31m")
+    plots.filters(tmp_path / "f.png", np.ones((2, 1, 3, 3)), "$conv$\x1b")
+    assert {STRANGE[1], "$a", r"\u56fe", r"folder:$x$/\x1b[31m"} <= {one.get_text() for one in drawn}
+    assert any(one.get_text().startswith(r"First layer, $conv$\x1b: ") for one in drawn)
+    assert not any(one.get_parse_math() for one in drawn)
+
+
+@pytest.mark.usefixtures("two_fonts")
+def test_an_installed_font_is_used_where_the_default_lacks_a_character(
+    drawn: list[Text], tmp_path: Path
+) -> None:
+    plots.curves(tmp_path / "c.png", [{"epoch": 1, "train_loss": 1, "train_accuracy": 1}], "\U0001d4d0")
+    (title,) = (one for one in drawn if one.get_text() == "\U0001d4d0")
+    assert "STIXGeneral" in title.get_fontfamily()
+    assert glyphs.families("plain") == []
+
+
+def test_no_two_classes_get_the_same_label() -> None:
+    long = "the same beginning of a name"
+    names = [f"{long} {end}" for end in ("one", "two")]
+    assert plots.class_labels(names) == ["the same …name one", "the same …name two"]
+    names = [f"{long} {middle} and the same end" for middle in ("one", "two")]
+    first, second = plots.class_labels(names)
+    assert first.startswith("0: ")
+    assert second.startswith("1: ")
+    assert plots.class_labels(["a", "b"]) == ["a", "b"]
+
+
+def test_a_mistake_is_never_certain(drawn: list[Text], tmp_path: Path) -> None:
+    images = np.zeros((1, 1, 4, 4), np.uint8)
+    plots.mistakes(tmp_path / "m.png", images, np.array([0]), [(0, 1, 1.0)], ["a", "b"])
+    assert "true: a\nsaid: b\n>99.9 % sure" in [one.get_text() for one in drawn]
+
+
+def test_accuracy_is_100_per_cent_only_without_a_mistake(drawn: list[Text], tmp_path: Path) -> None:
+    report = metrics.report(np.eye(2), np.arange(2), ["a", "b"])
+    plots.confusion(tmp_path / "c.png", report | {"accuracy": 0.99999, "images": 100_000})
+    assert ">99.99 % of 100,000 images right" in [one.get_text() for one in drawn]

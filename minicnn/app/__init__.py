@@ -6,6 +6,7 @@ plots.  It knows no flag, no folder of a run and no console.  The application ne
 - `settings` declares each setting of a run once, from which its flag, its default, its check and its
   place in config.json follow;
 - `command_line` reads arguments and turns errors into one line and an exit status;
+- `console` prints, and lets no text that a stranger wrote drive the terminal;
 - `experiment` makes model, batches and trainer out of the settings and holds the state of a run;
 - `training` is the one epoch loop;
 - `run_folder` knows the files of a run, and writes and reads them;

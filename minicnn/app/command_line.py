@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import math
 import os
 import re
@@ -12,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from minicnn.backends import BackendUnavailable, fastest, get_backend
+from minicnn.text import escape, one_line, printable_lines
 from minicnn.threads import set_num_threads
 
 if TYPE_CHECKING:
@@ -54,33 +57,38 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        _print_error(f"{message} (--help lists all options)")
+        print_error(f"{message} (--help lists all options)")
         sys.exit(EXIT_ERROR)
 
 
 def exit_with(command: Callable[[], None]) -> NoReturn:
-    """Run a command and exit: 0, 2 with one line ``error: ...`` on stderr, 130 when interrupted."""
+    """Run a command and exit: 0, 2 with one line ``error: ...`` on stderr, 130 when interrupted.
+
+    A command that ends with a status of its own exits with that.
+    """
+    _prepare_streams()
     try:
-        command()
-        sys.stdout.flush()
+        try:
+            command()
+        finally:
+            sys.stdout.flush()
     except (Interrupted, KeyboardInterrupt) as stop:
-        print(str(stop) or "interrupted", file=sys.stderr)
+        print(printable_lines(str(stop)) or "interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
-    except (
-        BrokenPipeError
-    ):  # the program that reads the output, such as `head`, has ended; rich exits with 1 as well
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # what reads the output, such as `head`, has ended; rich exits with 1 as well
+        _drop_unwritten()
         sys.exit(1)
     except OSError as error:
-        _print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        _drop_unwritten()
         sys.exit(EXIT_ERROR)
     except (ValueError, BackendUnavailable) as error:
-        _print_error(str(error))
+        print_error(str(error))
         sys.exit(EXIT_ERROR)
     except BaseException as error:
         if (limit := _limit_reached(error)) is None:
             raise
-        _print_error(limit)
+        print_error(limit)
         sys.exit(EXIT_ERROR)
     sys.exit(0)
 
@@ -104,11 +112,21 @@ def _limit_reached(error: BaseException) -> str | None:
     return f"{what}{where}{f': {text}' if text else ''}"
 
 
+def print_error(message: str) -> None:
+    """One line ``error: ...`` on stderr, whatever the message holds."""
+    print(f"error: {one_line(message)}", file=sys.stderr)
+
+
+def warn(message: str) -> None:
+    """One line ``warning: ...`` on stderr, whatever the message holds."""
+    print(f"warning: {one_line(message)}", file=sys.stderr)
+
+
 def make_console(*, stderr: bool = False) -> Console:
     """Where results and progress go: stdout, or stderr, with colours only in a terminal."""
-    from rich.console import Console
+    from minicnn.app.console import PlainConsole
 
-    return Console(highlight=False, markup=False, soft_wrap=True, stderr=stderr)
+    return PlainConsole(soft_wrap=True, stderr=stderr)
 
 
 def choose_backend(args: argparse.Namespace, console: Console) -> str:
@@ -161,5 +179,34 @@ def number(least: float, below: float = math.inf, *, above: bool = False) -> Cal
     return parse
 
 
-def _print_error(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+_STAND_INS = {"×": "x", "…": "..."}
+
+
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    """What is printed for characters that the stream's encoding lacks: plain ones, or escapes."""
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(_STAND_INS.get(character) or escape(character) for character in lacking), error.end
+
+
+def _prepare_streams() -> None:
+    """Make the standard streams take any text, also where the terminal is ASCII or the caller closed them.
+
+    In place of a closed one os.devnull is opened: another file would get its number, and its output.
+    """
+    codecs.register_error("minicnn", _stand_in)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="minicnn")
+
+
+def _drop_unwritten() -> None:
+    """Give up what stdout does not take, so that Python does not try again, and complain, as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

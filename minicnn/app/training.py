@@ -11,6 +11,7 @@ from minicnn.app.command_line import Interrupted
 from minicnn.app.experiment import Experiment
 from minicnn.app.progress import Progress, duration
 from minicnn.app.run_folder import RunFolder
+from minicnn.text import percent, shell_word
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +51,7 @@ def train(folder: RunFolder, experiment: Experiment, console: Console) -> None:
         except Interrupted:
             folder.save(experiment)
             where = f"epoch {experiment.epoch + 1}, after batch {experiment.batch}"
-            command = f"python -m minicnn.train --resume --out {folder.path}"
+            command = f"python -m minicnn.train --resume --out {shell_word(str(folder.path))}"
             raise Interrupted(f"interrupted in {where}; continue with:\n  {command}") from None
 
 
@@ -87,7 +88,7 @@ def _show(progress: Progress, experiment: Experiment) -> None:
 
 def _epoch_line(title: str, entry: dict[str, Any], best: bool) -> str:
     parts = [
-        f"{part}: loss {entry[f'{part}_loss']:.4f}, accuracy {100 * entry[f'{part}_accuracy']:.2f} %"
+        f"{part}: loss {entry[f'{part}_loss']:.4f}, accuracy {percent(entry[f'{part}_accuracy'], 2)}"
         for part in ("train", "validation", "test")
         if f"{part}_loss" in entry
     ]

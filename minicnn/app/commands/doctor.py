@@ -141,13 +141,13 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.doctor") 
         "",
         "Show what each backend has and lacks on this machine, and the command that puts it right.",
     ).parse_args(argv)
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+
+    from minicnn.app.console import PlainConsole
 
     table = Table(title="minicnn doctor")
     for heading in Finding._fields:
         table.add_column(heading, overflow="fold")
     for finding in findings():
-        table.add_row(*map(escape, finding), style="yellow" if finding.remedy else None)
-    Console().print(table)
+        table.add_row(*finding, style="yellow" if finding.remedy else None)
+    PlainConsole().print(table)

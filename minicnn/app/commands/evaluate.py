@@ -48,8 +48,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
     report.show(console, result)
     if args.out:
         make_folder(args.out)
-        report.write(args.out, result, dataset.test.x, dataset.test.y, logits)
-        console.print(f"report and plots: {args.out}")
+        paths = report.write(args.out, result, dataset.test.x, dataset.test.y, logits)
+        console.print(f"report{' and plots' if paths else ''}: {args.out}")
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ from minicnn.app.prediction import predict_images
 from minicnn.app.settings import Config, add_checkpoint_flags
 from minicnn.files import to_json
 from minicnn.saved_model import load_model
+from minicnn.text import certainty, printable
 
 
 def main(argv: list[str] | None = None, prog: str = "python -m minicnn.predict") -> None:
@@ -35,8 +36,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.predict")
         print(to_json([{"image": str(path), "predictions": answer} for path, answer in rows], indent=2))
         return
     for path, answer in zip(args.images, answers, strict=True):
-        tops = ", ".join(f"{one['class']} {100 * one['probability']:.1f} %" for one in answer)
-        print(f"{path}: {tops}")
+        tops = ", ".join(f"{one['class']} {certainty(float(one['probability']))}" for one in answer)
+        print(printable(f"{path}: {tops}"))
 
 
 def _best(probabilities: np.ndarray, names: list[str], count: int) -> list[dict[str, str | float]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
 import re
 import sys
 from dataclasses import asdict
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PROG = "python -m minicnn.train"
+
+LONGEST_FOLDER = 60
+"""Characters of a dataset's path in the name of the default folder: a file name has 255 bytes at most."""
 
 
 def main(argv: list[str] | None = None, prog: str = PROG) -> None:
@@ -138,9 +143,21 @@ def _dry_run(experiment: Experiment, console: Console) -> None:
 
 
 def _folder_name(args: argparse.Namespace) -> str:
+    """The name of the default folder: the recipe's, or another one for each model and dataset."""
     if args.recipe:
         return Path(args.recipe).stem
-    return f"{args.model}-{re.sub(r'[^A-Za-z0-9.]+', '-', args.dataset).strip('-.')}"
+    kind, colon, path = args.dataset.partition(":")
+    parts = [args.model, _file_name(kind), *([_file_name(str(Path(path)))] if colon else [])]
+    return "-".join(parts)
+
+
+def _file_name(text: str) -> str:
+    """The text as a readable file name, with a digest of the text where it had to be changed."""
+    name = re.sub(r"[^\w.-]+", "-", text)[-LONGEST_FOLDER:].strip("-.")
+    if name == text:
+        return name
+    digest = hashlib.sha256(os.fsencode(text)).hexdigest()[:8]
+    return f"{name}-{digest}".lstrip("-")
 
 
 def _parser(prog: str, *, defaults: bool = True) -> argparse.ArgumentParser:
