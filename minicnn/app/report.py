@@ -42,18 +42,20 @@ def write(
 
 
 def show(console: Console, report: dict[str, Any]) -> None:
-    """Print precision, recall and F1 of each class, and the accuracy."""
+    """Print precision, recall, F1 and the ranking scores of each class, and the accuracy."""
     title = f"{report['images']:,} test images, computed by {report['computed_by']}"
     table = Table("class", title=title)
-    for column in ("precision", "recall", "F1", "images"):
+    for column in ("precision", "recall", "F1", "ROC AUC", "AP", "images"):
         table.add_column(column, justify="right")
     for row in report["per_class"]:
-        table.add_row(row["class"], *_percent(row), str(row["support"]))
+        table.add_row(row["class"], *_percent(row), *_ranking(row), str(row["support"]))
     table.add_section()
     for average in ("macro", "weighted"):
-        table.add_row(f"{average} average", *_percent(report[average]), "")
+        table.add_row(f"{average} average", *_percent(report[average]), *_ranking(report[average]), "")
     console.print(table)
     console.print(f"accuracy {100 * report['accuracy']:.2f} %, loss {report['loss']:.4f}")
+    if report["top_k"] and report["top_k"]["k"] > 1:
+        console.print(f"top-{report['top_k']['k']} accuracy {100 * report['top_k']['accuracy']:.2f} %")
 
 
 def finish(folder: RunFolder, experiment: Experiment, console: Console) -> None:
@@ -92,3 +94,11 @@ def _first_filters(state: dict[str, Any]) -> tuple[str, Any]:
 
 def _percent(scores: dict[str, float]) -> list[str]:
     return [f"{100 * scores[key]:.2f} %" for key in ("precision", "recall", "f1")]
+
+
+def _ranking(scores: dict[str, float | None]) -> list[str]:
+    """ROC AUC and average precision: none where a class has none, empty in a row that has no such means."""
+    if "roc_auc" not in scores:
+        return ["", ""]
+    values = (scores["roc_auc"], scores["average_precision"])
+    return ["none" if value is None else f"{value:.4f}" for value in values]
