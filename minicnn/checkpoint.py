@@ -8,6 +8,7 @@ The tensors are ``model.<name>`` (parameters and buffers, named as in ``state_di
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.files import write_atomically
-from minicnn.schema import check
+from minicnn.schema import check, fits
 
 FORMAT = 1
 Tensors = dict[str, np.ndarray]
@@ -60,6 +61,11 @@ class Checkpoint:
     training: Tensors = field(default_factory=dict)
     """Where weights are averaged, those that the optimizer changes; else empty: they are ``model`` then."""
     optimizer: Tensors = field(default_factory=dict)
+
+    @property
+    def temperature(self) -> float | None:
+        """What logits are to be divided by, if one was fitted; it is of the last whole epoch's weights."""
+        return temperature_of(self.history)
 
 
 _TENSORS = ("model", "training", "optimizer")
@@ -109,7 +115,13 @@ def load(path: str | Path) -> Checkpoint:
     state |= {group: _group(tensors, f"{group}.") for group in _TENSORS}
     saved = Checkpoint(**state)
     _check_images(path, saved)
+    _check_temperature(path, saved.temperature)
     return saved
+
+
+def temperature_of(history: list[dict[str, Any]]) -> float | None:
+    """The temperature that was fitted after the last epoch of a history, if one was."""
+    return history[-1].get("temperature") if history else None
 
 
 def check_tensors(path: str | Path, got: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> None:
@@ -170,6 +182,14 @@ def _check_images(path: str | Path, saved: Checkpoint) -> None:
             )
     if min(saved.std) <= 0:
         raise CheckpointError(f"{path}: std: expected numbers above 0, got {min(saved.std)}")
+
+
+def _check_temperature(path: str | Path, temperature: Any) -> None:
+    """Refuse a temperature that logits cannot be divided by."""
+    if temperature is None:
+        return
+    if not fits(temperature, float) or not 0 < temperature < math.inf:
+        raise CheckpointError(f"{path}: temperature: expected a number above 0, got {temperature!r:.60}")
 
 
 def _group(tensors: Tensors, prefix: str) -> Tensors:

@@ -36,7 +36,7 @@ SMALL = [
 ]
 FILES = {
     "config.json", "metrics.jsonl", "checkpoint.safetensors", "best.safetensors", "report.json",
-    "curves.png", "confusion_matrix.png", "mistakes.png", "filters.png",
+    "curves.png", "confusion_matrix.png", "mistakes.png", "reliability.png", "filters.png",
 }  # fmt: skip
 
 
@@ -109,6 +109,7 @@ def test_evaluate_gives_the_same_report(trained: tuple[Path, str], tmp_path: Pat
         "report.json",
         "confusion_matrix.png",
         "mistakes.png",
+        "reliability.png",
     }
     there, here = (json.loads((d / "report.json").read_text()) for d in (trained[0], tmp_path / "e"))
     assert here["confusion_matrix"] == there["confusion_matrix"]

@@ -166,6 +166,11 @@ class Config:
         help="hold a tenth of the training images out, and stop when the loss on them has not fallen for N "
         "epochs; then best.safetensors is chosen by their accuracy, not by the test's (default: off)",
     )  # fmt: skip
+    temperature: bool = setting(
+        LEARNING, added=True, action="store_true", default=False,
+        help="after each epoch, fit to the validation images (so --early-stop must hold some out) a number "
+        "that logits are divided by, so that answers are right as often as they are sure",
+    )  # fmt: skip
 
     save_every: float = setting(
         WHERE, free=True, type=number(0), default=60.0, metavar="SECONDS",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minicnn import data, metrics
+from minicnn import calibration, data, metrics
 from minicnn.app.command_line import Parser, choose_backend, make_console, whole_number
 from minicnn.app.prediction import predict_images
 from minicnn.app.settings import Config, add_checkpoint_flags
@@ -19,7 +19,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.predict")
     """Classify the images that the arguments name.  Raises what `exit_with` turns into one line."""
     args = _parser(prog).parse_args(argv)
     # stdout is for the answers alone.
-    backend = choose_backend(args, make_console(stderr=True))
+    console = make_console(stderr=True)
+    backend = choose_backend(args, console)
     saved, model = load_model(args.checkpoint, backend)
     # All images are read before anything is printed: an unreadable one fails the whole command.
     channels, height, width = saved.image_shape
@@ -28,7 +29,9 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.predict")
     logits = predict_images(
         model, np.stack(images), saved.mean, saved.std, tta=args.tta or config.tta, fuse=not config.no_fuse
     )
-    probabilities = metrics.softmax(logits)
+    if saved.temperature is not None:
+        console.print(f"temperature: {saved.temperature:.3f}, fitted in training to validation images")
+    probabilities = metrics.softmax(calibration.scaled(logits, saved.temperature))
     answers = [_best(row, saved.class_names, args.top) for row in probabilities]
     if args.json:
         rows = zip(args.images, answers, strict=True)
