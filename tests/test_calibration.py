@@ -211,6 +211,25 @@ def test_predict_uses_the_temperature(
     assert not np.allclose(got, np.sort(metrics.softmax(logits)[0])[::-1], rtol=1e-3)
 
 
+def test_predict_rejects_what_it_is_unsure_of(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, _ = save_image(tmp_path)
+    arguments = ["--checkpoint", str(run / "best.safetensors"), str(path), "--backend", "numpy"]
+
+    def said(*flags: str) -> str:
+        predict.main([*arguments, *flags])
+        return capsys.readouterr().out
+
+    plain = said()
+    (answer,) = json.loads(said("--json"))
+    assert set(answer) == {"image", "predictions"}
+    sure = answer["predictions"][0]["probability"]
+    for reject, unsure in ((sure - 1e-6, False), (sure, False), (sure + 1e-6, True)):
+        assert said("--reject", repr(reject)) == (f"{path}: unsure\n" if unsure else plain)
+        assert json.loads(said("--reject", repr(reject), "--json")) == [answer | {"unsure": unsure}]
+
+
 def error_of(command: Callable[[list[str]], None], arguments: list[str]) -> int | str | None:
     with pytest.raises(SystemExit) as stop:
         exit_with(lambda: command(arguments))
@@ -224,6 +243,13 @@ def test_a_temperature_needs_validation_images(tmp_path: Path, capsys: pytest.Ca
     )
     assert capsys.readouterr().err == f"error: {message}\n"
     assert not (tmp_path / "r").exists()
+
+
+def test_a_threshold_is_a_probability(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--checkpoint", str(run / "best.safetensors"), "x.png", "--reject", "80"]
+    assert error_of(predict.main, arguments) == 2
+    expected = "argument --reject: expected a number of at least 0 and below 1, got 80"
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", [0, -1.0, "2", True, [1.0]])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from minicnn import calibration, data, metrics
-from minicnn.app.command_line import Parser, choose_backend, make_console, whole_number
+from minicnn.app.command_line import Parser, choose_backend, make_console, number, whole_number
 from minicnn.app.prediction import predict_images
 from minicnn.app.settings import Config, add_checkpoint_flags
 from minicnn.saved_model import load_model
@@ -35,17 +36,26 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.predict")
     answers = [_best(row, saved.class_names, args.top) for row in probabilities]
     if args.json:
         rows = zip(args.images, answers, strict=True)
-        print(json.dumps([{"image": str(path), "predictions": answer} for path, answer in rows], indent=2))
+        found = [{"image": str(p), **_unsure(a, args.reject), "predictions": a} for p, a in rows]
+        print(json.dumps(found, indent=2))
         return
     for path, answer in zip(args.images, answers, strict=True):
+        if _unsure(answer, args.reject).get("unsure"):
+            print(f"{path}: unsure")
+            continue
         tops = ", ".join(f"{one['class']} {100 * one['probability']:.1f} %" for one in answer)
         print(f"{path}: {tops}")
 
 
-def _best(probabilities: np.ndarray, names: list[str], count: int) -> list[dict[str, str | float]]:
+def _best(probabilities: np.ndarray, names: list[str], count: int) -> list[dict[str, Any]]:
     """The likeliest classes, best first."""
     order = np.argsort(-probabilities, kind="stable")[:count]
     return [{"class": names[i], "probability": float(probabilities[i])} for i in order]
+
+
+def _unsure(answer: list[dict[str, Any]], reject: float | None) -> dict[str, bool]:
+    """What --reject adds to an answer: whether its best guess is less likely than that."""
+    return {} if reject is None else {"unsure": answer[0]["probability"] < reject}
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -65,5 +75,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--top", type=whole_number(1), default=3, metavar="N", help="classes to show an image"
     )
+    parser.add_argument(
+        "--reject", type=number(0, 1), metavar="X",
+        help='answer "unsure" where the likeliest class has a probability below X; JSON has the guess '
+        "nevertheless (default: always answer)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
     return parser
