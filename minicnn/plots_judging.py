@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minicnn.plots import TEST, TRAIN, _figure, _open_frame, _save
+import numpy as np
+
+from minicnn.label_errors import Disagreement
+from minicnn.plots import TEST, TRAIN, _figure, _open_frame, _save, _show, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +34,27 @@ def reliability(path: Path, report: dict[str, Any]) -> None:
         error = f"expected calibration error {100 * found['expected_calibration_error']:.2f} %"
         upper.set_title(f"{title}\n{error}".lstrip(), fontsize=10)
     figure.suptitle("Is the model right as often as it is sure?")
+    _save(figure, path)
+
+
+def mislabels(path: Path, images: np.ndarray, found: list[Disagreement], class_names: list[str]) -> None:
+    """The images whose labels are contradicted, with label, predicted class and its probability.
+
+    Args: images (N,C,H,W) uint8 with C 1 or 3; found, of which each has its ``index`` among them
+    """
+    columns = min(6, max(len(found), 1))
+    rows = max(1, math.ceil(len(found) / columns))
+    figure = _figure(max(1.85 * columns, 5), 2.25 * rows + 0.5)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, one in zip(grid, found, strict=False):
+        _show(axes, images[one["index"]])
+        label, predicted = (shorten(class_names[number]) for number in (one["label"], one["predicted"]))
+        axes.set_title(
+            f"label: {label}\nmodel: {predicted}\n{100 * one['probability']:.1f} % sure", fontsize=8
+        )
+    figure.suptitle("The most confidently contradicted labels" if found else "No label is contradicted")
     _save(figure, path)
 
 

@@ -232,8 +232,7 @@ class Experiment:
         clip = "" if self.config.clip_norm else ", set --clip-norm 1"
         return Diverged(
             f"training diverged in epoch {self.epoch + 1}, batch {self.batch + 1}: {what}. "
-            f"Try a lower --lr (it was {self.config.lr:g}){clip}, or check the data. "
-            "The last good checkpoint is kept."
+            f"Try a lower --lr (it was {self.config.lr:g}){clip}, or check the data."
         )
 
 

@@ -53,7 +53,8 @@ def read_folder(
         train, test = _split(root, _list_images(root, class_names), class_names, seed)
     train, test = _limited(train, limit_train, seed), _limited(test, limit_test, seed)
     x, y, n = _decode(train + test, image_size), _labels(train + test), len(train)
-    return Images(x[:n], y[:n]), Images(x[n:], y[n:]), class_names
+    paths = tuple(path for path, _ in train + test)
+    return Images(x[:n], y[:n], paths[:n]), Images(x[n:], y[n:], paths[n:]), class_names
 
 
 _Listed = list[tuple[Path, int]]
