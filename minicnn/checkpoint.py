@@ -66,6 +66,11 @@ class Checkpoint:
     """Where weights are averaged, those that the optimizer changes; else empty: they are ``model`` then."""
     optimizer: Tensors = field(default_factory=dict)
 
+    @property
+    def temperature(self) -> float | None:
+        """What logits are to be divided by, if one was fitted; it is of the last whole epoch's weights."""
+        return temperature_of(self.history)
+
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "C64": "<c8", "BOOL": "?",
@@ -128,6 +133,11 @@ def load(path: str | Path) -> Checkpoint:
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
     return saved
+
+
+def temperature_of(history: list[dict[str, Any]]) -> float | None:
+    """The temperature that was fitted after the last epoch of a history, if one was."""
+    return history[-1].get("temperature") if history else None
 
 
 def check_tensors(path: str | Path, got: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> None:

@@ -1,10 +1,12 @@
-"""How good a classifier is: loss, accuracy, precision, recall, F1, confusion matrix."""
+"""How good a classifier is: loss, accuracy, precision, recall, F1, confusion matrix, and how it ranks."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+
+from minicnn import ranking
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -33,34 +35,49 @@ def report(logits: np.ndarray, labels: np.ndarray, class_names: list[str]) -> di
     """Everything about N predictions, ready for JSON.
 
     Args:    logits (N,K) float, labels (N,) int64, K class names
-    Returns: images, accuracy, loss; macro and weighted {precision, recall, f1}; per_class, a list of
-             {class, precision, recall, f1, support}; confusion_matrix, K rows of the true class with
-             K columns of the predicted one; class_names.
-             Precision of a class that was never predicted is 0, and so is recall of one never seen.
+    Returns: images, accuracy, loss; top_k {k, accuracy}; macro and weighted {precision, recall, f1}, macro
+             also {roc_auc, average_precision}; per_class, a list of {class, precision, recall, f1,
+             support, roc_auc, average_precision}; confusion_matrix, K rows of the true class with K columns
+             of the predicted one; class_names.
+             Precision of a class that was never predicted is 0, and so is recall of one never seen.  A
+             ranking score of a class without images, or with all of them, is None.
+    Raises:  ValueError if a logit is not finite
     """
+    if not np.isfinite(logits).all():
+        rows = int((~np.isfinite(logits)).any(axis=1).sum())
+        raise ValueError(f"logits: expected finite numbers, got others for {rows} of {len(logits)} images")
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     predicted, classes = logits.argmax(axis=1), np.arange(len(class_names))
+    probabilities = softmax(logits)
+    rankings = ranking.one_vs_rest(probabilities, labels)
 
     def scores(average: str | None) -> Any:
         return precision_recall_fscore_support(
             labels, predicted, labels=classes, average=average, zero_division=0
         )
 
+    def averaged(average: str) -> dict[str, float]:
+        names = ("precision", "recall", "f1")
+        return {key: float(value) for key, value in zip(names, scores(average), strict=False)}
+
     return {
         "images": len(labels),
         "accuracy": accuracy(logits, labels),
         "loss": cross_entropy(logits, labels),
-        **{
-            average: {
-                key: float(value)
-                for key, value in zip(("precision", "recall", "f1"), scores(average), strict=False)
-            }
-            for average in ("macro", "weighted")
-        },
+        "top_k": ranking.top_k(probabilities, labels),
+        "macro": {**averaged("macro"), **ranking.macro(rankings)},
+        "weighted": averaged("weighted"),
         "per_class": [
-            {"class": name, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
-            for name, p, r, f, s in zip(class_names, *scores(None), strict=True)
+            {
+                "class": name,
+                "precision": float(p),
+                "recall": float(r),
+                "f1": float(f),
+                "support": int(s),
+                **ranks,
+            }
+            for name, p, r, f, s, ranks in zip(class_names, *scores(None), rankings, strict=True)
         ],
         "confusion_matrix": confusion_matrix(labels, predicted, labels=classes).tolist(),
         "class_names": list(class_names),

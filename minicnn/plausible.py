@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minicnn.calibration import HIGHEST, LOWEST
 from minicnn.schema import short
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def _check_history(history: list[dict[str, Any]], epochs: int) -> None:
         for key, value in entry.items():
             least = -math.inf if key.endswith("_loss") else 0  # one of 0 may be rounded to below it
             most = 1 if key.endswith("_accuracy") else math.inf
+            if key == "temperature":
+                least, most = LOWEST, HIGHEST
             _expect(f"history: epoch {number}: {key:.60}", value, least, most)
         if entry["epoch"] != number:
             raise ValueError(f"history: expected epoch {number}, got {entry['epoch']}")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn import checkpoint, data, doctor, evaluate, predict, preview, train
+from minicnn import checkpoint, data, doctor, evaluate, mislabels, predict, preview, train
 from minicnn.app.command_line import exit_with
 from minicnn.app.prediction import predict_images
 from minicnn.saved_model import load_model
@@ -36,7 +36,7 @@ SMALL = [
 ]
 FILES = {
     "config.json", "metrics.jsonl", "checkpoint.safetensors", "best.safetensors", "report.json",
-    "curves.png", "confusion_matrix.png", "mistakes.png", "filters.png",
+    "curves.png", "confusion_matrix.png", "mistakes.png", "reliability.png", "filters.png",
 }  # fmt: skip
 
 
@@ -109,6 +109,7 @@ def test_evaluate_gives_the_same_report(trained: tuple[Path, str], tmp_path: Pat
         "report.json",
         "confusion_matrix.png",
         "mistakes.png",
+        "reliability.png",
     }
     there, here = (json.loads((d / "report.json").read_text()) for d in (trained[0], tmp_path / "e"))
     assert here["confusion_matrix"] == there["confusion_matrix"]
@@ -189,7 +190,9 @@ def test_threads_hold_for_blas_and_for_a_torch_imported_later() -> None:
     assert done.stdout.split() in (["{1}"], ["{1}", "1", "2"])
 
 
-@pytest.mark.parametrize("module", [train, evaluate, predict, preview, doctor], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [train, evaluate, predict, mislabels, preview, doctor], ids=lambda m: m.__name__
+)
 def test_help_tells_what_holds_without_an_option(
     module: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -276,7 +279,8 @@ def test_divergence_keeps_the_last_good_checkpoint(
     out = tmp_path / "r"
     message = fails(capsys, train.main, *SMALL, "--lr", "1e30", "--save-every", "0", "--out", out)
     assert message.startswith("training diverged in epoch 1, batch ")
-    assert "Try a lower --lr (it was 1e+30), set --clip-norm 1, or check the data." in message
+    assert "Try a lower --lr (it was 1e+30), set --clip-norm 1, or check the data. " in message
+    assert message.endswith(" The last good checkpoint is kept.")
     state = checkpoint.load(out / "checkpoint.safetensors").model
     assert all(np.isfinite(array).all() for array in state.values())
 

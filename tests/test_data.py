@@ -124,6 +124,10 @@ def test_images_check_their_arrays():
         Images(x.astype(float), y)
     with pytest.raises(ValueError, match=r"y: expected int64 \(2,\), got int64 \(1,\)"):
         Images(x, y[:1])
+    with pytest.raises(ValueError, match=r"paths: expected 2, one an image, got 1"):
+        Images(x, y, (Path("a.png"),))
+    files = (Path("a.png"), Path("b.png"))
+    assert Images(x, y, files).subset(np.array([1])).paths == files[1:]
 
 
 def test_write_idx_gives_the_same_bytes(tmp_path):

@@ -16,8 +16,8 @@ import minicnn
 PACKAGE = Path(minicnn.__file__).parent
 
 ENTRY_POINTS = {
-    "minicnn.__main__", "minicnn.train", "minicnn.evaluate", "minicnn.predict", "minicnn.preview",
-    "minicnn.doctor", "minicnn.verify",
+    "minicnn.__main__", "minicnn.train", "minicnn.evaluate", "minicnn.predict", "minicnn.mislabels",
+    "minicnn.preview", "minicnn.doctor", "minicnn.verify",
 }  # fmt: skip
 """The modules outside `minicnn.app` that belong to the application."""
 

@@ -40,6 +40,8 @@ def test_report_by_hand() -> None:
         "recall": pytest.approx(2 / 3),
         "f1": pytest.approx(0.8),
         "support": 3,
+        "roc_auc": pytest.approx(5 / 6),
+        "average_precision": pytest.approx(2 / 3 * 1 + 1 / 3 * 3 / 5),
     }
     assert b == {
         "class": "b",
@@ -47,9 +49,16 @@ def test_report_by_hand() -> None:
         "recall": 1.0,
         "f1": pytest.approx(0.8),
         "support": 2,
+        "roc_auc": pytest.approx(5 / 6),
+        "average_precision": pytest.approx(2 / 3),
     }
-    assert c == {"class": "c", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    assert c == {
+        "class": "c", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0,
+        "roc_auc": None, "average_precision": None,
+    }  # fmt: skip
     assert got["macro"]["precision"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert got["macro"]["roc_auc"] == pytest.approx(5 / 6), "the mean over the two classes that have one"
+    assert got["top_k"] == {"k": 2, "accuracy": pytest.approx(0.8)}, "c comes before a, as likely as it"
     assert got["weighted"]["recall"] == pytest.approx(0.8)
     assert json.loads(json.dumps(got)) == got
 

@@ -17,7 +17,8 @@ from minicnn import data, metrics, models, optim, schedules
 from minicnn.app.position import check_position
 from minicnn.app.prediction import NotFinite, predict_images
 from minicnn.app.settings import Config
-from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors
+from minicnn.calibration import fit_temperature
+from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors, temperature_of
 from minicnn.data.split import balanced_class_weight, stratified_split
 from minicnn.ema import WeightAverage
 from minicnn.trainer import Trainer
@@ -51,6 +52,11 @@ class Experiment:
             if not self.model.is_trainable():
                 raise ValueError(f"--freeze {config.freeze} leaves nothing to train")
         train, self.validation = _held_out(dataset.train, config)
+        if config.temperature and self.validation is None:
+            raise ValueError(
+                "--temperature: expected validation images to fit it to, got none; "
+                "--early-stop holds some out"
+            )
         self.judge = "test" if self.validation is None else "validation"
         self.batches = data.Batches(
             train, config.batch_size, mean=dataset.mean, std=dataset.std, seed=config.seed,
@@ -111,7 +117,10 @@ class Experiment:
             "train_accuracy": sums["correct"] / sums["images"],
         }
         if self.validation is not None:
-            entry |= _scores("validation", self._logits(self.validation, check), self.validation.y)
+            logits = self._logits(self.validation, check)
+            entry |= _scores("validation", logits, self.validation.y)
+            if self.config.temperature:
+                entry["temperature"] = fit_temperature(logits, self.validation.y)
         if self._tests_after(entry):
             entry |= _scores("test", self.test_logits(check), self.dataset.test.y)
         entry |= {
@@ -136,6 +145,11 @@ class Experiment:
             return False
         losses = [entry["validation_loss"] for entry in history]
         return len(losses) - 1 - losses.index(min(losses)) >= self.config.early_stop
+
+    @property
+    def temperature(self) -> float | None:
+        """What the last whole epoch's logits are to be divided by, with --temperature."""
+        return temperature_of(self.history)
 
     @property
     def done(self) -> bool:
@@ -237,8 +251,7 @@ class Experiment:
         clip = "" if self.config.clip_norm else ", set --clip-norm 1"
         return Diverged(
             f"training diverged in epoch {self.epoch + 1}, batch {self.batch + 1}: {what}. "
-            f"Try a lower --lr (it was {self.config.lr:g}){clip}, or check the data. "
-            "The last good checkpoint is kept."
+            f"Try a lower --lr (it was {self.config.lr:g}){clip}, or check the data."
         )
 
 

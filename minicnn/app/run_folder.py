@@ -19,7 +19,7 @@ from minicnn.files import delete_leftovers, write_json, write_json_lines
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 METRICS, CONFIG, REPORT = "metrics.jsonl", "config.json", "report.json"
-PLOTS = ("curves.png", "confusion_matrix.png", "mistakes.png", "filters.png")
+PLOTS = ("curves.png", "confusion_matrix.png", "mistakes.png", "reliability.png", "filters.png")
 _FILES = (BEST, METRICS, CONFIG, REPORT, *PLOTS, CHECKPOINT)
 
 

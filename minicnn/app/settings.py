@@ -7,8 +7,10 @@ the fields, config.json and the checkpoint hold them, and --resume compares them
 from __future__ import annotations
 
 import argparse
+from collections.abc import Container, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from minicnn import data, models, recipes, schedules
@@ -173,6 +175,11 @@ class Config:
         help="hold a tenth of the training images out, and stop when the loss on them has not fallen for N "
         "epochs; then best.safetensors is chosen by their accuracy, not by the test's (default: off)",
     )  # fmt: skip
+    temperature: bool = setting(
+        LEARNING, added=True, action="store_true", default=False,
+        help="after each epoch, fit to the validation images (so --early-stop must hold some out) a number "
+        "that logits are divided by, so that answers are right as often as they are sure",
+    )  # fmt: skip
 
     save_every: float = setting(
         WHERE, free=True, type=number(0), default=60.0, metavar="SECONDS",
@@ -273,16 +280,46 @@ def flag_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def _setting_of(argument: str) -> str:
+    """The setting of a flag, with its value or without: batch_size of --batch-size=64."""
+    return argument.partition("=")[0].removeprefix("--").replace("-", "_")
+
+
 def add_flag(parser: argparse._ActionsContainer, name: str, **changed: Any) -> None:
     """Add the flag of one setting to a command, with what is otherwise there, such as another default."""
     (declared,) = (f for f in fields(Config) if f.name == name)
     parser.add_argument(flag_of(name), **(declared.metadata["flag"] | changed))
 
 
-def add_all_flags(groups: dict[str, argparse._ArgumentGroup]) -> None:
-    """Add the flags of all settings, each to its group."""
+def add_all_flags(
+    groups: dict[str, argparse._ArgumentGroup], without: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Add the flag of each setting to its group; those ``without`` a flag get the values there."""
     for declared in fields(Config):
-        add_flag(groups[declared.metadata["group"]], declared.name)
+        group = groups[declared.metadata["group"]]
+        if declared.name in without:
+            group.set_defaults(**{declared.name: without[declared.name]})
+        else:
+            add_flag(group, declared.name)
+
+
+def parse(
+    parser: argparse.ArgumentParser, argv: list[str], without: Container[str] = ()
+) -> argparse.Namespace:
+    """All arguments, with the recipe's and then the defaults for those not given.
+
+    Of a recipe, settings ``without`` a flag in this command are passed over.
+
+    Raises: ValueError, OSError about a recipe that is wrong or not there
+    """
+    given = parser.parse_args(argv)
+    if given.recipe in (None, LIST):
+        return given
+    chosen = [a for a in recipes.arguments(given.recipe) if _setting_of(a) not in without]
+    for argument in chosen:
+        if argument.partition("=")[0] not in parser._option_string_actions:
+            raise ValueError(f"recipe {given.recipe}: expected flags of this command, got {argument}")
+    return parser.parse_args([*chosen, *argv])
 
 
 def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
 from minicnn.app.command_line import Interrupted
-from minicnn.app.experiment import Experiment
+from minicnn.app.experiment import Diverged, Experiment
 from minicnn.app.progress import Progress, duration
 from minicnn.app.run_folder import RunFolder
 from minicnn.text import percent, shell_word
@@ -48,6 +48,8 @@ def train(folder: RunFolder, experiment: Experiment, console: Console) -> None:
         try:
             while not experiment.done:
                 _train_epoch(folder, experiment, console, stop)
+        except Diverged as error:
+            raise Diverged(f"{error} The last good checkpoint is kept.") from None
         except Interrupted:
             folder.save(experiment)
             where = f"epoch {experiment.epoch + 1}, after batch {experiment.batch}"
@@ -63,7 +65,7 @@ def _train_epoch(folder: RunFolder, experiment: Experiment, console: Console, st
     with Progress(console, title, batches, experiment.batch) as progress:
         for _ in experiment.steps():
             stop.check()
-            _show(progress, experiment)
+            show_progress(progress, experiment)
             if time.monotonic() - saved_at >= config.save_every:
                 folder.save(experiment)
                 saved_at = time.monotonic()
@@ -74,7 +76,8 @@ def _train_epoch(folder: RunFolder, experiment: Experiment, console: Console, st
     console.print(_epoch_line(title, experiment.history[-1], best))
 
 
-def _show(progress: Progress, experiment: Experiment) -> None:
+def show_progress(progress: Progress, experiment: Experiment) -> None:
+    """Show where the epoch under way stands."""
     sums, batches = experiment.sums, len(experiment.batches)
     done = experiment.epoch * batches + experiment.batch
     progress.update(

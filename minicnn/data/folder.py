@@ -50,7 +50,8 @@ def read_folder(
         train, test = _split(root, list_images(root, class_names), class_names, seed)
     train, test = _limited(train, limit_train, seed), _limited(test, limit_test, seed)
     x, y, n = decode(train + test, image_size), labels(train + test), len(train)
-    return Images(x[:n], y[:n]), Images(x[n:], y[n:]), class_names
+    paths = tuple(path for path, _ in train + test)
+    return Images(x[:n], y[:n], paths[:n]), Images(x[n:], y[n:], paths[n:]), class_names
 
 
 def _split(root: Path, listed: Listed, class_names: list[str], seed: int) -> tuple[Listed, Listed]:

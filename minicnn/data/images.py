@@ -28,23 +28,29 @@ _PIXELS_OF_A_BYTE = 8 * 1032  # a byte of deflate expands to 1032 bytes at most,
 class Images:
     """Labelled images: x uint8 (N,C,H,W), y int64 (N,).  ``len`` is N.
 
-    Raises: ValueError if x or y has another shape or dtype
+    ``paths`` are the N files that they were read from, or None if each image is no file of its own.
+
+    Raises: ValueError if x or y has another shape or dtype, or if there are more or fewer paths
     """
 
     x: NDArray[np.uint8]
     y: NDArray[np.int64]
+    paths: tuple[Path, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.x.ndim != 4 or self.x.dtype != np.uint8:
             raise ValueError(f"x: expected uint8 (N,C,H,W), got {self.x.dtype} {self.x.shape}")
         if self.y.shape != (len(self.x),) or self.y.dtype != np.int64:
             raise ValueError(f"y: expected int64 ({len(self.x)},), got {self.y.dtype} {self.y.shape}")
+        if self.paths is not None and len(self.paths) != len(self.x):
+            raise ValueError(f"paths: expected {len(self.x)}, one an image, got {len(self.paths)}")
 
     def __len__(self) -> int:
         return len(self.x)
 
     def subset(self, indices: NDArray[np.int64]) -> Images:
-        return Images(self.x[indices], self.y[indices])
+        paths = None if self.paths is None else tuple(self.paths[i] for i in indices)
+        return Images(self.x[indices], self.y[indices], paths)
 
 
 def height_width(size: Size) -> tuple[int, int]:

@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
         model, dataset.test.x, saved.mean, saved.std, batch_size=args.batch_size,
         tta=args.tta or config.tta, fuse=not config.no_fuse,
     )  # fmt: skip
-    result = report.make(model, logits, dataset.test.y, saved.class_names)
+    result = report.make(model, logits, dataset.test.y, saved.class_names, saved.temperature)
     report.show(console, result)
     if args.out:
         make_folder(args.out)

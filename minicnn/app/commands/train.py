@@ -68,15 +68,7 @@ def parse(argv: list[str], prog: str = PROG) -> argparse.Namespace:
 
     Raises: ValueError, OSError about a recipe that is wrong or not there
     """
-    parser = _parser(prog)
-    given = parser.parse_args(argv)
-    if given.recipe in (None, LIST):
-        return given
-    chosen = recipes.arguments(given.recipe)
-    for argument in chosen:
-        if argument.partition("=")[0] not in parser._option_string_actions:
-            raise ValueError(f"recipe {given.recipe}: expected flags of this command, got {argument}")
-    return parser.parse_args([*chosen, *argv])
+    return settings.parse(_parser(prog), argv)
 
 
 def _about(recipe: str) -> str:
