@@ -20,8 +20,9 @@ from minicnn.files import write_json, write_json_lines
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 METRICS, CONFIG, REPORT = "metrics.jsonl", "config.json", "report.json"
+SKIPPED = "skipped.txt"
 PLOTS = ("curves.png", "confusion_matrix.png", "mistakes.png", "filters.png")
-_FILES = (BEST, METRICS, CONFIG, REPORT, *PLOTS, CHECKPOINT)
+_FILES = (BEST, METRICS, CONFIG, REPORT, *PLOTS, SKIPPED, CHECKPOINT)
 
 
 class RunFolder:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +24,19 @@ Size = int | tuple[int, int]
 MOST_PIXELS = 100_000_000
 """An image may have as many pixels, whatever its format: a larger one is refused before it is decoded."""
 
+SIXTEEN_BITS = "I;16"
+"""The mode of images with 16 bits of grey."""
+
+_ORIENTATION = 0x0112  # EXIF's tag
 _GREY_MODES = ("1", "L", "LA")
+
+
+class Described(NamedTuple):
+    """An image, uint8 (C,H,W), and how its file has it: upright (H,W), and Pillow's mode."""
+
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int]
+    mode: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,15 +86,22 @@ def read_image(path: str | Path, *, channels: int | None, size: Size | None) -> 
     Raises:  DataError naming the file, if it is missing or not an intact image
              ValueError for other channels or sizes
     """
+    return describe_image(Path(path), channels=channels, size=size).pixels
+
+
+def describe_image(path: Path, *, channels: int | None, size: Size | None) -> Described:
+    """`read_image`, and what the file is like."""
     if channels not in (None, 1, 3):
         raise ValueError(f"channels: expected 1, 3 or None, got {channels}")
-    image = _open(Path(path), size)
+    image, mode = _open(path, size)
+    upright = image.height, image.width
     if channels is not None:
         image = image.convert("L" if channels == 1 else "RGB")
     if size is not None:
         image = _resize(image, size)
     pixels = np.asarray(image)
-    return pixels[None].copy() if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    pixels = pixels[None].copy() if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return Described(pixels, upright, mode)
 
 
 def resize_images(x: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
@@ -98,8 +120,28 @@ def _resize(image: Image.Image, size: Size) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _open(path: Path, size: Size | None) -> Image.Image:
-    """The decoded file in mode L or RGB; ``size`` is what it will be scaled to."""
+def image_size(path: Path) -> tuple[int, int]:
+    """(H,W) of an image file by its header, without decoding it; a PNG's is not turned upright.
+
+    Raises:  DataError naming the file
+    """
+    with _opened(path) as image:
+        # A PNG may tell its orientation after its pixels.
+        turned = image.format != "PNG" and image.getexif().get(_ORIENTATION, 1) > 4
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _open(path: Path, size: Size | None) -> tuple[Image.Image, str]:
+    """The decoded file in mode L or RGB, and the file's own mode; ``size`` is what it will be scaled to."""
+    with _opened(path) as image:
+        _limit_pixels(image, size)
+        ImageOps.exif_transpose(image, in_place=True)
+        return _grey_or_rgb(image), SIXTEEN_BITS if image.mode.startswith("I") else image.mode
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The file with its header read, not yet decoded.  All that goes wrong becomes a DataError."""
     try:
         with warnings.catch_warnings():
             # Pillow warns of harmless oddities, and of more pixels than a limit; _limit_pixels has another.
@@ -110,9 +152,7 @@ def _open(path: Path, size: Size | None) -> Image.Image:
             if form == "PNG":
                 content = without_texts(content)
             with Image.open(io.BytesIO(content), formats=[form]) as image:
-                _limit_pixels(image, size)
-                ImageOps.exif_transpose(image, in_place=True)
-                return _grey_or_rgb(image)
+                yield image
     except DataError:
         raise
     except MemoryError as error:
