@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MOST_CLASSES, MOST_NAMES = 20, 3
 """As many classes, and as many files of a kind, are shown; the rest are counted."""
 
+FEW_SHADES = 64
+"""If 16-bit images are left with no more shades than this, a warning tells how to keep more."""
+
 MODES = {
     "1": "black and white", "L": "grey", "LA": "transparent grey", "I;16": "16-bit grey", "P": "palette",
     "PA": "palette", "RGB": "colour", "RGBA": "transparent colour", "CMYK": "CMYK", "YCbCr": "colour",
@@ -99,6 +102,12 @@ def _warnings(dataset: data.Dataset) -> list[str]:
             f"warning: {count:,} of {len(dataset.train):,} training images are of one shade{example}: the "
             f"values of each are within {ONE_SHADE} of 255. Transparent images are laid over white, "
             "where a white drawing vanishes"
+        )
+    highest = dataset.summary.highest if dataset.summary else None
+    if highest is not None and highest < FEW_SHADES:
+        lines.append(
+            f"warning: no value of the 16-bit images is above {256 * highest + 255} of 65535, so "
+            f"{highest + 1} of 256 shades are left of them: multiply their values, all by the same number"
         )
     return lines
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from minicnn.data.depth import depth_of, to_8_bits
 from minicnn.data.errors import DataError
 from minicnn.data.formats import pillows_format
 from minicnn.data.png_texts import without_texts
@@ -74,9 +75,10 @@ def read_image(path: str | Path, *, channels: int | None, size: Size | None) -> 
     """Decode one image file into uint8 (C,H,W).
 
     Its content says which of `formats.FORMATS` it is, not its name.  Of an animation, or of several pages,
-    the first is taken.  The image is turned upright by its EXIF orientation.  Of 16-bit grey, the high byte
-    is kept.  A transparent image is laid over white.  Then the image is converted to ``channels`` and
-    stretched to ``size`` (bilinear, antialiased).
+    the first is taken.  The image is turned upright by its EXIF orientation.  Of more than 8 bits a
+    channel, the 8 highest are kept; a file of 16 bits without a value above 255 is refused.  A transparent
+    image is laid over white.  Then the image is converted to ``channels`` and stretched to ``size``
+    (bilinear, antialiased).
 
     An image has MOST_PIXELS at most.  A larger JPEG is decoded at a half, a quarter or an eighth of its
     height and width, if ``size`` is no larger than that.
@@ -135,8 +137,10 @@ def _open(path: Path, size: Size | None) -> tuple[Image.Image, str]:
     """The decoded file in mode L or RGB, and the file's own mode; ``size`` is what it will be scaled to."""
     with _opened(path) as image:
         _limit_pixels(image, size)
+        depth = depth_of(image)
+        mode = SIXTEEN_BITS if image.mode.startswith("I") else image.mode
         ImageOps.exif_transpose(image, in_place=True)
-        return _grey_or_rgb(image), SIXTEEN_BITS if image.mode.startswith("I") else image.mode
+        return _grey_or_rgb(to_8_bits(image, depth)), mode
 
 
 @contextmanager
@@ -184,10 +188,6 @@ def _too_many(pixels: str) -> str:
 
 def _grey_or_rgb(image: Image.Image) -> Image.Image:
     """The image in mode L if it is grey, else in mode RGB."""
-    if image.mode == "F":
-        raise ValueError("expected 8 or 16 bits a channel, got floating-point pixels")
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).clip(0, 0xFFFF) >> 8).astype(np.uint8))
     grey = image.mode in _GREY_MODES
     if image.has_transparency_data:
         layer = image.convert("RGBA")

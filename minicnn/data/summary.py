@@ -27,7 +27,7 @@ class Summary:
     bad:          a file or folder that was to be used and cannot be -> why
     sizes, modes: (H,W) and Pillow's mode of the image files -> how many
     one_shade:    the images whose pixels are nearly the same everywhere
-    highest:      the highest value of 16-bit images, as 8 bits; None if there are none
+    highest:      the highest value of images of 16 bits of grey, as 8 bits; None if there are none
     """
 
     passed_over: dict[str, list[Path]] = field(default_factory=dict)
