@@ -3,7 +3,7 @@
 Each input is a valid file with bits flipped, bytes, lengths and pieces changed, cut or appended, of gzipped
 ones either the packed or the unpacked bytes, of checkpoints also with a checksum that is right again.  A
 reader may return or raise ValueError or OSError.  A failure is any other exception, more than SECONDS, the
-death of the process, or a peak of memory above ANY_FILE bytes and the reader's share for each byte of the
+death of the process, or a peak of memory above what the reader may take for any file and for a byte of the
 file: of resident memory, and of address space, beyond which allocations fail.  Needs Linux.
 
     python scripts/fuzz_readers.py [--inputs 100000] [--readers NAME ...] [--first 0] [--save]
@@ -40,11 +40,8 @@ import numpy as np  # noqa: E402 - after the path is set
 from fuzz_targets import TARGETS, Target, mutated  # noqa: E402 - likewise
 
 SECONDS = 5  # of the processor
-ANY_FILE = 96 << 20
-"""Bytes that a reader may take for any file: a few copies of an image of 4 million pixels, 4 bytes each."""
-
 ADDRESS_SPACE = 1 << 30
-"""Bytes of address space that may be asked for beyond what the process has."""
+"""Bytes of address space that may be asked for beyond what the process has; for images it may be more."""
 
 MOST_SHOWN = 20
 PATIENCE = 120
@@ -80,7 +77,7 @@ def try_input(target: Target, path: Path) -> str:
     except BaseException as error:
         outcome = f"{type(error).__name__}: {error}"[:200]
     extra = peak_memory() - before
-    if extra > ANY_FILE + target.memory_a_byte * path.stat().st_size:
+    if extra > target.memory_of_any_file + target.memory_a_byte * path.stat().st_size:
         return f"took {extra >> 20} MiB for a file of {path.stat().st_size} bytes"
     return outcome
 
@@ -107,7 +104,8 @@ def work(name: str, numbers: range, at: Any, results: Any) -> None:
             with contextlib.nullcontext() if sample.valid else contextlib.suppress(ValueError):
                 target.read(path)  # what is imported late is there from now on
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (size + ADDRESS_SPACE, resource.RLIM_INFINITY))
+        more = max(ADDRESS_SPACE, 2 * target.memory_of_any_file)
+        resource.setrlimit(resource.RLIMIT_AS, (size + more, resource.RLIM_INFINITY))
         counts: Counter[str] = Counter()
         for number in numbers:
             at.value = number

@@ -20,10 +20,17 @@ from minicnn import checkpoint, data, models, recipes, saved_model
 from minicnn.app.commands.train import parse
 from minicnn.app.settings import Config
 from minicnn.data import cifar, folder, idx, svhn
+from minicnn.data.images import MOST_PIXELS
 from minicnn.pretrained import init_from, read_state
 
 DEFLATE = 1032
 """The most bytes that a byte of deflate can expand to."""
+
+ANY_FILE = 96 << 20
+"""Bytes that a reader may take for any file."""
+
+ANY_IMAGE = 20 * MOST_PIXELS
+"""Bytes that a reader of images may take for any file: an image of the most pixels in five copies."""
 
 
 class Sample(NamedTuple):
@@ -45,6 +52,8 @@ class Target(NamedTuple):
     """Of a hundred inputs."""
     memory_a_byte: int
     """Bytes of memory that each byte of a file justifies."""
+    memory_of_any_file: int = ANY_FILE
+    """Bytes of memory that a file justifies however small it is."""
     verified: bool = False
     """The reader admits published files only.  It is tried as if the damaged file were one of them, so that
     what stands behind the checksum is seen: errors, hangs and resident memory.  A pickle or MATLAB file may
@@ -155,6 +164,7 @@ def image_samples(_: Path) -> list[Sample]:
         ".png": [Image.fromarray(shades), colours, colours.convert("P"), colours.convert("RGBA")],
         ".jpg": [Image.fromarray(shades), colours], ".gif": [colours.convert("P")], ".bmp": [colours],
         ".tif": [colours, Image.fromarray(shades)], ".ppm": [colours], ".webp": [colours],
+        ".avif": [colours],
     }  # fmt: skip
     samples = []
     for suffix, images in pictures.items():
@@ -311,9 +321,9 @@ def read_recipe(path: Path) -> object:
 
 TARGETS = {
     "IDX": Target(lambda path: idx.read_idx(path, 3), idx_samples, 30, 2 * DEFLATE),
-    "image": Target(lambda path: data.read_image(path, channels=None, size=None), image_samples, 24,
-                    8 * DEFLATE),
-    "image folder": Target(read_image_folder, image_samples, 6, 8 * DEFLATE),
+    "image": Target(lambda path: data.read_image(path, channels=None, size=None), image_samples, 24, 64,
+                    ANY_IMAGE),
+    "image folder": Target(read_image_folder, image_samples, 6, 64, ANY_IMAGE),
     "checkpoint": Target(read_checkpoint, checkpoint_samples, 16, 64),
     "weights": Target(read_weights, weights_samples, 10, 64),
     "CIFAR": Target(read_cifar_batch, cifar_samples, 8, 64, verified=True),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minicnn import data
-from minicnn.data import DataError, read_image
+from minicnn.data import DataError, images, read_image
 
 SHADES = np.arange(0, 240, dtype=np.uint8).reshape(12, 20)
 COLOURS = np.stack([SHADES, SHADES[::-1], SHADES[:, ::-1]], axis=-1)
@@ -105,22 +105,82 @@ def test_unreadable_image_is_named(tmp_path, content, words):
         read_image(path, channels=1, size=28)
 
 
-def test_decompression_bomb_is_refused(tmp_path, monkeypatch):
-    Image.fromarray(SHADES).save(tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", SHADES.size - 1)
-    with pytest.raises(DataError, match=r"bomb\.png: .*exceeds limit"):
-        read_image(tmp_path / "bomb.png", channels=1, size=None)
+def with_png_size(content, width, height):
+    """A PNG file's bytes whose header claims another size."""
+    header = b"IHDR" + struct.pack(">2I", width, height) + content[24:29]
+    return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
 
 
-def test_a_small_file_cannot_ask_for_much_memory(tmp_path):
-    path = tmp_path / "a.png"
+@pytest.mark.parametrize(("width", "height"), [(10_000, 10_001), (1 << 30, 1 << 30)])
+def test_more_pixels_than_the_limit_are_refused(tmp_path, width, height):
+    path = tmp_path / "bomb.png"
     Image.new("L", (1, 1)).save(path)
-    content = path.read_bytes()
-    header = b"IHDR" + struct.pack(">2I", 5000, 4000) + content[24:29]
-    path.write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
-    words = f"expected at most 4194304 pixels in {len(content)} bytes, got 5000x4000 pixels"
-    with pytest.raises(DataError, match=words):
+    path.write_bytes(with_png_size(path.read_bytes(), width, height))
+    got = f"{width}x{height}" if width < 1 << 30 else "more"
+    with pytest.raises(
+        DataError, match=rf"bomb\.png: .*at most 100,000,000 pixels, got {got}; scale it down"
+    ):
         read_image(path, channels=None, size=None)
+
+
+@pytest.mark.parametrize("suffix", ["webp", "png", "gif"])
+def test_a_small_file_may_hold_many_pixels(tmp_path, suffix):
+    path = tmp_path / f"plain.{suffix}"
+    Image.new("L", (2400, 1800), 7).save(path)
+    assert path.stat().st_size < 20_000
+    got = read_image(path, channels=1, size=None)
+    assert (got.shape, got.min(), got.max()) == ((1, 1800, 2400), 7, 7)
+
+
+def test_a_jpeg_above_the_limit_is_decoded_smaller(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MOST_PIXELS", 1000)
+    picture = Image.linear_gradient("L").resize((80, 40))
+    for name, options in (("plain.jpg", {}), ("progressive.jpg", {"progressive": True})):
+        picture.save(tmp_path / name, quality=95, **options)
+    got = read_image(tmp_path / "plain.jpg", channels=1, size=(10, 20))
+    expected = np.asarray(picture.resize((20, 10), Image.Resampling.BOX), np.float64)
+    np.testing.assert_allclose(got[0], expected, atol=8)
+    for name, size in (("plain.jpg", None), ("plain.jpg", 70), ("progressive.jpg", 10)):
+        with pytest.raises(DataError, match=rf"{name}: .*at most 1,000 pixels, got 80x40; scale it down"):
+            read_image(tmp_path / name, channels=1, size=size)
+
+
+def text_chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+LONG = b"history " * 400_000
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        text_chunk(b"tEXt", b"Comment\0" + LONG * 25),
+        text_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(LONG)),
+        text_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(LONG)),
+        text_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + b"not deflated"),
+        text_chunk(b"iCCP", b"profile\0\0" + zlib.compress(LONG)),
+    ],
+    ids=["tEXt", "zTXt", "iTXt", "iTXt-broken", "iCCP"],
+)
+def test_png_with_a_long_text_is_read(tmp_path, chunk):
+    path = tmp_path / "image.png"
+    Image.fromarray(SHADES).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:33] + chunk + content[33:])  # right after the header
+    np.testing.assert_array_equal(read_image(path, channels=None, size=None), SHADES[None])
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_orientation_in_a_png_text_is_applied(tmp_path, compressed):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    text = zlib.compress(xmp) if compressed else xmp
+    chunk = text_chunk(b"iTXt", b"XML:com.adobe.xmp\0" + bytes([compressed, 0]) + b"\0\0" + text)
+    path = tmp_path / "image.png"
+    Image.fromarray(SHADES).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:33] + chunk + content[33:])
+    np.testing.assert_array_equal(read_image(path, channels=1, size=None)[0], np.rot90(SHADES, -1))
 
 
 def test_a_false_length_makes_no_room(tmp_path):

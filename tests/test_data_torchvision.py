@@ -68,10 +68,54 @@ def test_bare_idx_files_in_data_dir(tmp_path, suffix):
     assert (len(dataset.train), len(dataset.test)) == (6, 4)
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        lambda name: name.replace("-idx", ".idx"),
+        lambda name: name.replace("-idx", ".idx") + ".gz",
+        lambda name: name.replace("-", "_"),
+        lambda name: name.upper(),
+        lambda name: name.replace("t10k", "test"),
+        lambda name: f"{name}/{name}",
+        lambda name: f"{name.replace('-idx', '.idx')}/{name}",
+        lambda name: f"../{name}",
+        lambda name: f"../../mnist/{name}",
+    ],
+    ids=["dots", "dots-gz", "underscores", "capitals", "test", "folder", "folder-dots", "MNIST", "mnist"],
+)
+def test_usual_names_of_idx_files_are_found_before_a_download(tmp_path, monkeypatch, spelling):
+    replace_torchvision(monkeypatch, lambda *_: pytest.fail("a download was tried"))
+    raw = tmp_path / "MNIST" / "raw"
+    write_idx_set(raw, ("train", "t10k"))
+    for file in list(raw.iterdir()):
+        content = file.read_bytes()
+        file.unlink()
+        path = raw / spelling(file.name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    dataset = data.load("mnist", data_dir=tmp_path)
+    assert (len(dataset.train), dataset.test.y.tolist()) == (6, [0, 1, 2, 3])
+
+
+def test_the_exact_name_wins_over_another_spelling(tmp_path):
+    write_idx_set(tmp_path, ("train", "t10k"))
+    (tmp_path / "T10K-labels.idx1-ubyte").write_bytes(b"something else")
+    assert data.load("mnist", data_dir=tmp_path, download=False).test.y.tolist() == [0, 1, 2, 3]
+
+
+def test_a_link_to_its_own_folder_is_no_file(tmp_path):
+    (tmp_path / "train-images-idx3-ubyte").symlink_to(".")
+    with pytest.raises(DataError, match="mnist: not found in"):
+        data.load("mnist", data_dir=tmp_path, download=False)
+
+
 def test_missing_files_are_listed(tmp_path):
     write_idx_set(tmp_path, ("train", "t10k"))
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(DataError, match=r"mnist: not found in .*put train-images-idx3-ubyte, .*MNIST/raw"):
+    words = (
+        r"mnist: not found in .* has the other files, but not t10k-labels-idx1-ubyte; .*put train-images-"
+    )
+    with pytest.raises(DataError, match=words + "idx3-ubyte, .*MNIST/raw"):
         data.load("mnist", data_dir=tmp_path, download=False)
 
 

@@ -19,8 +19,9 @@ from minicnn.files import delete_leftovers, write_json, write_json_lines
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 METRICS, CONFIG, REPORT = "metrics.jsonl", "config.json", "report.json"
+SKIPPED = "skipped.txt"
 PLOTS = ("curves.png", "confusion_matrix.png", "mistakes.png", "reliability.png", "filters.png")
-_FILES = (BEST, METRICS, CONFIG, REPORT, *PLOTS, CHECKPOINT)
+_FILES = (BEST, METRICS, CONFIG, REPORT, *PLOTS, SKIPPED, CHECKPOINT)
 
 
 class RunFolder:

@@ -70,6 +70,10 @@ class Config:
         WHAT, type=whole_number(1), metavar="N",
         help="scale images to N by N pixels (default: as they are)",
     )  # fmt: skip
+    skip_bad: bool = setting(
+        WHAT, added=True, action="store_true", default=False,
+        help="leave out those files of folder:DIR that are no intact images, and name them in skipped.txt",
+    )  # fmt: skip
     init_from: str | None = setting(
         WHAT, added=True, metavar="FILE",
         help="start from these weights, a .safetensors file or torch's .pt or .pth, with a new last layer "

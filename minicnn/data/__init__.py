@@ -10,3 +10,5 @@ from minicnn.data.dataset import names as names
 from minicnn.data.errors import DataError as DataError
 from minicnn.data.images import Images as Images
 from minicnn.data.images import read_image as read_image
+from minicnn.data.summary import Summary as Summary
+from minicnn.data.summary import UnusableImages as UnusableImages

@@ -15,6 +15,7 @@ from minicnn.data.folder import read_folder
 from minicnn.data.idx import read_idx_pair
 from minicnn.data.images import Images, Size, resize_images
 from minicnn.data.split import balanced_subset
+from minicnn.data.summary import Summary
 from minicnn.data.torchvision_sets import FASHION_MNIST_CLASSES, SOURCES, Splits, read_torchvision_set
 
 SAMPLE = "fashion-mnist-sample"
@@ -31,6 +32,7 @@ class Dataset:
 
     mean, std:    float64 (C,) of the train pixels in [0, 1]; std is 1 for a channel that is constant
     fingerprint:  hexadecimal digest of all pixels, labels and class names; equal only for equal data
+    summary:      what was found in a folder of images; None for datasets by name
     """
 
     name: str
@@ -40,6 +42,7 @@ class Dataset:
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
     fingerprint: str
+    summary: Summary | None = None
 
 
 def names() -> list[str]:
@@ -56,6 +59,7 @@ def load(
     limit_test: int | None = None,
     seed: int = 0,
     download: bool = True,
+    skip_bad: bool = False,
 ) -> Dataset:
     """Read a whole dataset into memory.
 
@@ -67,19 +71,26 @@ def load(
              each class
              seed also splits folder:DIR and digits, if they have no test images of their own
              download lets torchvision, if it is installed, download what is not in data_dir
-    Raises:  DataError, one sentence that names the file, or says which files to put where
+             skip_bad leaves out those of a folder's files that are no intact images
+    Raises:  DataError, one sentence that names the file, or says which files to put where; UnusableImages
+             naming all files of a folder that cannot be used
     """
+    summary = None
     if name.startswith(FOLDER):
         root = Path(name.removeprefix(FOLDER)).expanduser()
+        summary = Summary()
         train, test, class_names = read_folder(
-            root, image_size=image_size, limit_train=limit_train, limit_test=limit_test, seed=seed
-        )
+            root, image_size=image_size, limit_train=limit_train, limit_test=limit_test, seed=seed,
+            summary=summary, skip_bad=skip_bad,
+        )  # fmt: skip
     else:
         train, test, class_names = _read_named(name, data_dir, download, seed)
         train = _prepared(train, limit_train, image_size, seed)
         test = _prepared(test, limit_test, image_size, seed)
     mean, std = _mean_and_std(train.x)
-    return Dataset(name, train, test, class_names, mean, std, _fingerprint(train, test, class_names))
+    return Dataset(
+        name, train, test, class_names, mean, std, _fingerprint(train, test, class_names), summary
+    )
 
 
 def _read_named(name: str, data_dir: str | Path | None, download: bool, seed: int) -> Splits:

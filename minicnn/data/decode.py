@@ -2,29 +2,81 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.data.errors import DataError
-from minicnn.data.images import Size, read_image
+from minicnn.data.images import Size, describe_image, image_size
 from minicnn.data.scan import Listed
+from minicnn.data.summary import Summary, UnusableImages, bad_files, common_sizes
 
 
-def decode(listed: Listed, size: Size | None) -> NDArray[np.uint8]:
+def decode(
+    listed: Listed, size: Size | None, *, summary: Summary | None = None, skip_bad: bool = False
+) -> NDArray[np.uint8]:
     """The images, uint8 (N,C,H,W): one channel if all are grey, else RGB.
 
-    Raises: DataError naming a file that is no intact image, or whose size is not the first one's
+    With ``skip_bad``, files that are no intact images are left out: `without_bad` leaves them out of
+    ``listed`` too.  ``summary`` takes up what the files are like.
+
+    Raises: UnusableImages naming all files that are no intact images, or telling the sizes if there are
+            several and no ``size``
     """
+    found = Summary() if summary is None else summary
     images: list[NDArray[np.uint8]] = []
+    different = ""
     for path, _ in listed:
-        image = read_image(path, channels=None, size=size)
-        if images and image.shape[1:] != images[0].shape[1:]:
-            (first, _), (height, width) = listed[0], image.shape[1:]
-            raise DataError(
-                f"{path}: expected {images[0].shape[2]}x{images[0].shape[1]} pixels as {first} has, "
-                f"got {width}x{height}; --image-size resizes all to one size"
-            )
-        images.append(image)
+        try:
+            if different:  # the sizes of the rest are told too, but nothing more is decoded
+                found.sizes[image_size(path)] += 1
+                continue
+            image = describe_image(path, channels=None, size=size)
+        except DataError as error:
+            found.note_bad(path, error)
+            continue
+        found.take_up(path, image)
+        images.append(image.pixels)
+        different = _different(path, images)
+    _refuse(found, different, skip_bad and bool(images))
+    return _stacked(images)
+
+
+def without_bad(listed: Listed, summary: Summary) -> Listed:
+    """What remains of a list when the files that cannot be used are left out.
+
+    Raises: DataError naming a folder if nothing of its class remains
+    """
+    good = [(path, label) for path, label in listed if path not in summary.bad]
+    left = {label for _, label in good}
+    for path, label in listed:
+        if label not in left:
+            why = f"{path}: {summary.bad[path]}"
+            raise DataError(f"{path.parent}: expected an image that can be used, got none; {why}")
+    return good
+
+
+def _different(path: Path, images: list[NDArray[np.uint8]]) -> str:
+    """What to say if the last image has not the first one's size."""
+    (_, expected_height, expected_width), (_, height, width) = images[0].shape, images[-1].shape
+    if (height, width) == (expected_height, expected_width):
+        return ""
+    return (
+        f"{path}: expected {expected_width}x{expected_height} pixels as images before it have, "
+        f"got {width}x{height}; --image-size N scales all to one size"
+    )
+
+
+def _refuse(found: Summary, different: str, skip_bad: bool) -> None:
+    reasons = [bad_files(found)] if found.bad and not skip_bad else []
+    if different:
+        reasons.append(f"{different} (there are {common_sizes(found)})")
+    if reasons:
+        raise UnusableImages(reasons, found)
+
+
+def _stacked(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     channels = max(len(image) for image in images)
     x = np.empty((len(images), channels, *images[0].shape[1:]), np.uint8)
     for i in reversed(range(len(images))):

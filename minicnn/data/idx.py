@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -25,6 +26,38 @@ _CHUNK = 1 << 20
 _LARGEST = 1 << 32  # bytes of data in one file; EMNIST's largest has 0.55e9
 _DEFLATE_RATIO = 1032  # the largest number of bytes that one byte of deflate can expand to
 _GZIP_MAGIC = b"\x1f\x8b"
+_OTHER_NAMES = {"test-images": "t10k-images", "test-labels": "t10k-labels"}
+
+
+def find_idx(folder: Path, name: str) -> Path | None:
+    """The file in ``folder`` of this name, or with one of the names that people and archives give it.
+
+    ``train-images-idx3-ubyte`` may be called ``train-images.idx3-ubyte``, with or without ``.gz``, in small
+    or capital letters, and may lie in a folder that is called so; ``t10k`` may be called ``test``.
+    """
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    alike = _alike(folder, name)
+    inside = [path for entry in alike if entry.is_dir() for path in _alike(entry, name)]
+    return next((path for path in alike + inside if path.is_file()), None)
+
+
+def _alike(folder: Path, name: str) -> list[Path]:
+    """What a folder has under one of a file's usual names; nothing, if it cannot be looked into."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if _usual_name(entry.name) == name)
+    except OSError:
+        return []
+
+
+def _usual_name(name: str) -> str:
+    """A file's name as the dataset's own site spells it."""
+    usual = re.sub("[ ._-]+", "-", name.lower().removesuffix(".gz"))
+    for other, own in _OTHER_NAMES.items():
+        if usual.startswith(other):
+            return own + usual.removeprefix(other)
+    return usual
 
 
 def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:

@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from minicnn.data.depth import depth_of, to_8_bits
 from minicnn.data.errors import DataError
+from minicnn.data.formats import pillows_format
+from minicnn.data.png_texts import without_texts
 
 Size = int | tuple[int, int]
 """A square's side, or (H, W)."""
 
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
-"""The formats that are decoded.  Pillow knows more, and for some, such as EPS, runs other programs."""
+MOST_PIXELS = 100_000_000
+"""An image may have as many pixels, whatever its format: a larger one is refused before it is decoded."""
 
+SIXTEEN_BITS = "I;16"
+"""The mode of images with 16 bits of grey."""
+
+_ORIENTATION = 0x0112  # EXIF's tag
 _GREY_MODES = ("1", "L", "LA")
-_PIXELS_OF_ANY_FILE = 1 << 22  # an image may have as many, however small its file is
-_PIXELS_OF_A_BYTE = 8 * 1032  # a byte of deflate expands to 1032 bytes at most, with 8 pixels in each
+
+
+class Described(NamedTuple):
+    """An image, uint8 (C,H,W), and how its file has it: upright (H,W), and Pillow's mode."""
+
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int]
+    mode: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,24 +80,36 @@ def height_width(size: Size) -> tuple[int, int]:
 def read_image(path: str | Path, *, channels: int | None, size: Size | None) -> NDArray[np.uint8]:
     """Decode one image file into uint8 (C,H,W).
 
-    The image is turned upright by its EXIF orientation.  Of 16-bit grey, the high byte is kept.  A
-    transparent image is laid over white.  Then the image is converted to ``channels`` and stretched to
-    ``size`` (bilinear, antialiased).
+    Its content says which of `formats.FORMATS` it is, not its name.  Of an animation, or of several pages,
+    the first is taken.  The image is turned upright by its EXIF orientation.  Of more than 8 bits a
+    channel, the 8 highest are kept; a file of 16 bits without a value above 255 is refused.  A transparent
+    image is laid over white.  Then the image is converted to ``channels`` and stretched to ``size``
+    (bilinear, antialiased).
+
+    An image has MOST_PIXELS at most.  A larger JPEG is decoded at a half, a quarter or an eighth of its
+    height and width, if ``size`` is no larger than that.
 
     Args:    channels 1 (grey) | 3 (RGB) | None: 1 if the file is grey, else 3
              size side of a square | (H, W) | None: the file's own
     Raises:  DataError naming the file, if it is missing or not an intact image
              ValueError for other channels or sizes
     """
+    return describe_image(Path(path), channels=channels, size=size).pixels
+
+
+def describe_image(path: Path, *, channels: int | None, size: Size | None) -> Described:
+    """`read_image`, and what the file is like."""
     if channels not in (None, 1, 3):
         raise ValueError(f"channels: expected 1, 3 or None, got {channels}")
-    image = _open(Path(path))
+    image, mode = _open(path, size)
+    upright = image.height, image.width
     if channels is not None:
         image = image.convert("L" if channels == 1 else "RGB")
     if size is not None:
         image = _resize(image, size)
     pixels = np.asarray(image)
-    return pixels[None].copy() if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    pixels = pixels[None].copy() if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return Described(pixels, upright, mode)
 
 
 def resize_images(x: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
@@ -100,43 +128,72 @@ def _resize(image: Image.Image, size: Size) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _open(path: Path) -> Image.Image:
-    """The decoded file in mode L or RGB."""
+def image_size(path: Path) -> tuple[int, int]:
+    """(H,W) of an image file by its header, without decoding it; a PNG's is not turned upright.
+
+    Raises:  DataError naming the file
+    """
+    with _opened(path) as image:
+        # A PNG may tell its orientation after its pixels.
+        turned = image.format != "PNG" and image.getexif().get(_ORIENTATION, 1) > 4
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _open(path: Path, size: Size | None) -> tuple[Image.Image, str]:
+    """The decoded file in mode L or RGB, and the file's own mode; ``size`` is what it will be scaled to."""
+    with _opened(path) as image:
+        _limit_pixels(image, size)
+        depth = depth_of(image)
+        mode = SIXTEEN_BITS if image.mode.startswith("I") else image.mode
+        ImageOps.exif_transpose(image, in_place=True)
+        return _grey_or_rgb(to_8_bits(image, depth)), mode
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The file with its header read, not yet decoded.  All that goes wrong becomes a DataError."""
     try:
         with warnings.catch_warnings():
-            # Most of Pillow's warnings are about harmless oddities.  Decompression bombs are not harmless.
+            # Pillow warns of harmless oddities, and of more pixels than a limit; _limit_pixels has another.
             warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             # Pillow gets the bytes, not the file: there it would allocate whatever a false length asks for.
             content = path.read_bytes()
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                _check_pixels(image, len(content))
-                ImageOps.exif_transpose(image, in_place=True)
-                return _grey_or_rgb(image)
+            form = pillows_format(path, content)
+            if form == "PNG":
+                content = without_texts(content)
+            with Image.open(io.BytesIO(content), formats=[form]) as image:
+                yield image
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise MemoryError(f"{path}: not enough memory to decode this image") from error
     except UnidentifiedImageError as error:
-        raise DataError(
-            f"{path}: expected an image, got a file that is none of {', '.join(FORMATS)}"
-        ) from error
+        raise DataError(f"{path}: cannot be read as an image: it only begins as a {form} does") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: {_too_many('more')}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read as an image: {error.strerror or error}") from error
     except Exception as error:  # A corrupt file can make Pillow's decoders raise any exception.
         raise DataError(f"{path}: cannot be read as an image: {error}") from error
 
 
-def _check_pixels(image: Image.Image, size: int) -> None:
-    """Refuse an image with more pixels than a file of ``size`` bytes can hold."""
-    most = max(_PIXELS_OF_ANY_FILE, size * _PIXELS_OF_A_BYTE)
-    if image.width * image.height > most:
-        pixels = f"{image.width}x{image.height} pixels"
-        raise ValueError(f"expected at most {most} pixels in {size} bytes, got {pixels}")
+def _limit_pixels(image: Image.Image, size: Size | None) -> None:
+    """Have a large JPEG decoded smaller, and refuse an image that has more than MOST_PIXELS then."""
+    # A progressive JPEG would be in memory as a whole before it is scaled.
+    scales = image.format in ("JPEG", "MPO") and not image.info.get("progressive")
+    if image.width * image.height > MOST_PIXELS and scales and size is not None:
+        side = max(height_width(size))
+        image.draft(None, (side, side))
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(_too_many(f"{image.width}x{image.height}"))
+
+
+def _too_many(pixels: str) -> str:
+    return f"expected an image of at most {MOST_PIXELS:,} pixels, got {pixels}; scale it down first"
 
 
 def _grey_or_rgb(image: Image.Image) -> Image.Image:
     """The image in mode L if it is grey, else in mode RGB."""
-    if image.mode == "F":
-        raise ValueError("expected 8 or 16 bits a channel, got floating-point pixels")
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).clip(0, 0xFFFF) >> 8).astype(np.uint8))
     grey = image.mode in _GREY_MODES
     if image.has_transparency_data:
         layer = image.convert("RGBA")

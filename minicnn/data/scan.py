@@ -1,42 +1,81 @@
-"""Finding the images of a folder: class folders, and the files in them."""
+"""Finding the images of a folder: class folders, and the files in them.
+
+Nothing is dropped without a word: whatever is not listed is in a `Summary`, with the reason.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.data.errors import DataError
+from minicnn.data.formats import HEAD, format_of, is_image_name
+from minicnn.data.leftovers import is_leftover
+from minicnn.data.summary import Summary, UnusableImages, bad_files
 
 Listed = list[tuple[Path, int]]
 """Paths of images, each with its class's number."""
 
-_SUFFIXES = frozenset(
-    [".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
-)
+IMAGE, FOLDER, BAD = "image", "folder", "bad"
+"""What a name in a folder may stand for, besides what is passed over:"""
+
+LEFTOVER = "left by a system or a tool"
+HIDDEN = "hidden"
+NO_CLASS = "beside the class folders"
+NO_IMAGE = "no image"
+NO_FILE = "a pipe, a socket or a device"
+AGAIN = "a link to a folder that is read elsewhere"
+
+_Identity = tuple[int, int]
+"""Device and number of a folder: the same, whichever links lead there."""
 
 
-def class_folders(root: Path) -> list[str]:
-    """The names of the class folders of ``root``, in order.  Raises DataError if there are fewer than 2."""
-    names = sorted(
-        entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+def class_folders(root: Path, summary: Summary | None = None) -> list[str]:
+    """The names of the class folders of ``root``, in order.
+
+    What else is there is noted in ``summary``.
+
+    Raises: DataError if there are fewer than 2, if one's name is not UTF-8, or if ``root`` cannot be read
+    """
+    found = Summary() if summary is None else summary
+    names = []
+    for entry in _entries(root):
+        reason = _reason_of_name(entry.name) or ("" if entry.is_dir() else NO_CLASS)
+        if reason:
+            found.pass_over(reason, entry)
+        else:
+            names.append(_class_name(entry))
     if len(names) < 2:
-        raise DataError(f"{root}: expected at least 2 class folders, got {len(names)}")
+        raise DataError(
+            f"{root}: expected at least 2 class folders, got {len(names)}{_besides(root, found)}"
+        )
     return names
 
 
-def list_images(root: Path, class_names: list[str]) -> Listed:
-    """The images of each class, sorted.  Raises DataError naming a class that has none."""
+def list_images(root: Path, class_names: list[str], summary: Summary | None = None) -> Listed:
+    """The images of each class, at any depth, sorted.
+
+    An image is a file whose name or content says so.  Links are followed, to each folder once.  What else
+    is there is noted in ``summary``, and so is what cannot be looked into; without one, that is an error.
+
+    Raises: DataError naming a class that has no images, or that is a link to the folder of another
+    """
+    found = Summary() if summary is None else summary
+    seen = _identities(root, class_names)
     listed = []
     for label, name in enumerate(class_names):
-        paths = (Path(folder, file) for folder, _, files in os.walk(root / name) for file in files)
-        images = sorted(path for path in paths if _is_image(path.relative_to(root)))
+        images = sorted(_walk(root / name, seen, found))
         if not images:
-            raise DataError(f"{root / name}: expected images of the class {name!r}, got none")
+            what = f"expected images of the class {name!r}, got none"
+            raise DataError(f"{root / name}: {what}{_besides(root / name, found)}")
         listed += [(image, label) for image in images]
+    if summary is None and found.bad:
+        raise UnusableImages([bad_files(found)], found)
     return listed
 
 
@@ -45,6 +84,92 @@ def labels(listed: Listed) -> NDArray[np.int64]:
     return np.array([label for _, label in listed], np.int64)
 
 
-def _is_image(path: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.parts)
-    return path.suffix.lower() in _SUFFIXES and not hidden
+def _walk(top: Path, seen: set[_Identity], found: Summary) -> Iterator[Path]:
+    """The images below a folder; all else goes to ``found``."""
+    folders = [top]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = _entries(folder)
+        except DataError as error:
+            found.note_bad(folder, error)
+            continue
+        for entry in entries:
+            kind = _kind(entry, seen, found)
+            if kind == IMAGE:
+                yield entry
+            elif kind == FOLDER:
+                folders.append(entry)
+            elif kind != BAD:
+                found.pass_over(kind, entry)
+
+
+def _kind(path: Path, seen: set[_Identity], found: Summary) -> str:
+    """IMAGE, FOLDER, BAD, which is noted, or why the file or folder is passed over."""
+    if reason := _reason_of_name(path.name):
+        return reason
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            is_new = (status.st_dev, status.st_ino) not in seen
+            seen.add((status.st_dev, status.st_ino))
+            return FOLDER if is_new else AGAIN
+        if not stat.S_ISREG(status.st_mode):
+            return NO_FILE
+        if is_image_name(path):
+            return IMAGE
+        with path.open("rb") as file:
+            return IMAGE if format_of(file.read(HEAD)) else NO_IMAGE
+    except FileNotFoundError:
+        found.bad[path] = "a link to what is not there"
+    except OSError as error:
+        found.bad[path] = f"cannot be read: {error.strerror}"
+    return BAD
+
+
+def _reason_of_name(name: str) -> str:
+    """Why a file or folder of this name is passed over; empty if it is not."""
+    if is_leftover(name):
+        return LEFTOVER
+    return HIDDEN if name.startswith(".") else ""
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def _class_name(folder: Path) -> str:
+    try:
+        folder.name.encode()
+    except UnicodeEncodeError:
+        got = os.fsencode(folder.name)
+        raise DataError(f"{folder.parent}: expected names of classes in UTF-8, got {got!r}") from None
+    return folder.name
+
+
+def _identities(root: Path, class_names: list[str]) -> set[_Identity]:
+    """Folders that no link leads into: ``root`` and all above it, and the class folders.
+
+    Raises: DataError if a class folder is itself a link to one of these
+    """
+    seen: dict[_Identity, Path] = {}
+    for folder in (*reversed(root.resolve().parents), root, *(root / name for name in class_names)):
+        if folder.is_dir():
+            status = folder.stat()
+            first = seen.setdefault((status.st_dev, status.st_ino), folder)
+            if first != folder:
+                raise DataError(f"{folder}: expected a folder of its own, got a link to {first}")
+    return set(seen)
+
+
+def _besides(folder: Path, found: Summary) -> str:
+    """What there is in place of images, for the end of a message."""
+    bad = [f"{path}: {why}" for path, why in found.bad.items() if path.is_relative_to(folder)]
+    parts = bad[:1]
+    for reason, paths in found.passed_over.items():
+        if inside := [path for path in paths if path.is_relative_to(folder)]:
+            parts.append(f"{len(inside)} passed over as {reason}, such as {inside[0].name}")
+    return f" ({'; '.join(parts)})" if parts else ""

@@ -19,7 +19,7 @@ import numpy as np
 
 from minicnn.data import cifar, svhn
 from minicnn.data.errors import DataError
-from minicnn.data.idx import read_idx_pair
+from minicnn.data.idx import find_idx, read_idx_pair
 from minicnn.data.images import Images
 
 _SECONDS_WITHOUT_DATA = 30.0
@@ -41,39 +41,54 @@ class Source(NamedTuple):
 def read_torchvision_set(name: str, data_dir: Path, *, download: bool) -> Splits:
     """Train images, test images and class names of one of SOURCES.
 
-    The files lie where torchvision keeps them below ``data_dir``, or in ``data_dir`` itself.
+    The files lie where torchvision keeps them below ``data_dir``, in a folder of the dataset's name there,
+    or in ``data_dir`` itself.  IDX files may bear any of the names that `find_idx` knows.
 
     Raises:  DataError naming the file, or saying which files to put where
     """
     source = SOURCES[name]
-    found = _find(source, data_dir)
+    found = _find(name, source, data_dir)
     if found is None:
         if not download:
-            raise DataError(f"{name}: not found in {data_dir}; {_remedy(source, data_dir)}")
+            raise DataError(f"{name}: not found in {data_dir}; {_remedy(name, source, data_dir)}")
         _download(name, source, data_dir)
-        found = _find(source, data_dir)
+        found = _find(name, source, data_dir)
         if found is None:
-            raise DataError(f"{name}: the download left files out; {_remedy(source, data_dir)}")
+            raise DataError(f"{name}: the download left files out; {_remedy(name, source, data_dir)}")
     return source.read(found)
 
 
-def _find(source: Source, data_dir: Path) -> Path | None:
+def _find(name: str, source: Source, data_dir: Path) -> Path | None:
     """The folder that has all files, or None."""
-    for folder in (data_dir / source.folder, data_dir):
-        if all(_gzipped_or_not(folder / file).is_file() for file in source.files):
-            return folder
-    return None
+    return next(
+        (folder for folder in _places(name, source, data_dir) if not _missing(source, folder)), None
+    )
 
 
-def _gzipped_or_not(path: Path) -> Path:
-    return path if path.is_file() else path.with_name(path.name + ".gz")
+def _places(name: str, source: Source, data_dir: Path) -> list[Path]:
+    """Where the files may lie: torchvision's folder, the folder above it, one of the name, ``data_dir``."""
+    own = data_dir / source.folder
+    return list(
+        dict.fromkeys([own, *own.parents[: len(Path(source.folder).parts)], data_dir / name, data_dir])
+    )
 
 
-def _remedy(source: Source, data_dir: Path) -> str:
+def _missing(source: Source, folder: Path) -> list[str]:
+    """Those of the files that the folder lacks."""
+    return [file for file in source.files if find_idx(folder, file) is None]
+
+
+def _remedy(name: str, source: Source, data_dir: Path) -> str:
     gzipped = " (or the same with .gz)" if source.files[0].endswith("ubyte") else ""
-    files = ", ".join(source.files)
-    place = data_dir / source.folder
-    return f"to use it offline, put {files}{gzipped} into {place} or name their folder with --data-dir"
+    missing = {folder: _missing(source, folder) for folder in _places(name, source, data_dir)}
+    fullest = min(missing, key=lambda folder: len(missing[folder]))
+    lacks = ""
+    if len(missing[fullest]) < len(source.files):
+        lacks = f"{fullest} has the other files, but not {', '.join(missing[fullest])}; "
+    files, place = ", ".join(source.files), data_dir / source.folder
+    return (
+        f"{lacks}to use it offline, put {files}{gzipped} into {place} or name their folder with --data-dir"
+    )
 
 
 def _download(name: str, source: Source, data_dir: Path) -> None:
@@ -82,7 +97,7 @@ def _download(name: str, source: Source, data_dir: Path) -> None:
     except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
         raise DataError(
             f"{name}: not found in {data_dir}, and torchvision, which would download it, cannot be "
-            f"imported ({error}): pip install torchvision; {_remedy(source, data_dir)}"
+            f"imported ({error}): pip install torchvision; {_remedy(name, source, data_dir)}"
         ) from error
     try:
         with _network_timeout(_SECONDS_WITHOUT_DATA):
@@ -90,7 +105,9 @@ def _download(name: str, source: Source, data_dir: Path) -> None:
                 dataset(str(data_dir), download=True, **arguments)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{name}: cannot be downloaded ({reason}); {_remedy(source, data_dir)}") from error
+        raise DataError(
+            f"{name}: cannot be downloaded ({reason}); {_remedy(name, source, data_dir)}"
+        ) from error
 
 
 @contextmanager
@@ -109,7 +126,7 @@ def _read_idx_set(
 ) -> Splits:
     splits = []
     for prefix in prefixes:
-        images, labels = (_gzipped_or_not(folder / file) for file in _idx_files(prefix))
+        images, labels = (find_idx(folder, file) or folder / file for file in _idx_files(prefix))
         split = read_idx_pair(images, labels, len(class_names))
         if transposed:
             split = Images(np.ascontiguousarray(split.x.transpose(0, 1, 3, 2)), split.y)

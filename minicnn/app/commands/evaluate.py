@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from minicnn import data
-from minicnn.app import report
+from minicnn.app import report, summary
 from minicnn.app.command_line import Parser, choose_backend, make_console, whole_number
 from minicnn.app.prediction import predict_images
 from minicnn.app.run_folder import make_folder
-from minicnn.app.settings import Config, add_checkpoint_flags
+from minicnn.app.settings import Config, add_checkpoint_flags, add_flag
 from minicnn.checkpoint import CheckpointError
 from minicnn.saved_model import load_model
 
@@ -22,13 +21,15 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
     saved, model = load_model(args.checkpoint, choose_backend(args, console))
     config = Config.of_checkpoint(args.checkpoint, saved)
     same = args.dataset in (None, config.dataset)
-    dataset = data.load(
+    dataset = summary.load(
+        console,
         config.dataset if same else args.dataset,
         data_dir=args.data_dir or (config.data_dir if same else None),
         image_size=saved.image_shape[1:],
         limit_train=config.limit_train if same else None,
         limit_test=args.limit_test or (config.limit_test if same else None),
         seed=config.seed,
+        skip_bad=args.skip_bad or (same and config.skip_bad),
     )
     if dataset.class_names != saved.class_names:
         raise CheckpointError(
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
     report.show(console, result)
     if args.out:
         make_folder(args.out)
+        summary.write_skipped(args.out, dataset)
         paths = report.write(args.out, result, dataset.test.x, dataset.test.y, logits)
         console.print(f"report{' and plots' if paths else ''}: {args.out}")
 
@@ -71,6 +73,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         metavar="N",
         help="test on N images only (default: as in training)",
     )
+    add_flag(parser, "skip_bad", help="leave out files that are no intact images (default: as in training)")
     parser.add_argument(
         "--batch-size", type=whole_number(1), default=256, metavar="N", help="images at a time"
     )

@@ -70,7 +70,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="IMAGE",
-        help="image file: png, jpg, gif, bmp, webp, tiff or ppm",
+        help="image file: PNG, JPEG, GIF, BMP, WebP, TIFF, PPM, AVIF, or HEIC with pillow-heif",
     )
     add_checkpoint_flags(parser)
     parser.add_argument(

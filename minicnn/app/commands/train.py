@@ -12,8 +12,8 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from minicnn import data, recipes
-from minicnn.app import report, settings, training
+from minicnn import recipes
+from minicnn.app import report, settings, summary, training
 from minicnn.app.command_line import Parser, choose_backend, make_console
 from minicnn.app.experiment import Experiment
 from minicnn.app.progress import duration
@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> None:
         else:
             training.begin(folder, experiment, overwrite=args.overwrite)
         console.print(f"folder: {folder.path}")
+        summary.write_skipped(folder.path, experiment.dataset)
         training.train(folder, experiment, console)
         report.finish(folder, experiment, console)
 
@@ -91,9 +92,9 @@ def _saved_settings(folder: RunFolder, args: argparse.Namespace, console: Consol
 
 
 def _experiment(config: Config, console: Console) -> Experiment:
-    dataset = data.load(
-        config.dataset, data_dir=config.data_dir, image_size=config.image_size, seed=config.seed,
-        limit_train=config.limit_train, limit_test=config.limit_test,
+    dataset = summary.load(
+        console, config.dataset, data_dir=config.data_dir, image_size=config.image_size, seed=config.seed,
+        limit_train=config.limit_train, limit_test=config.limit_test, skip_bad=config.skip_bad,
     )  # fmt: skip
     shape = "×".join(map(str, dataset.train.x.shape[1:]))
     console.print(

@@ -1,0 +1,118 @@
+"""What is printed of the images before they are used: what a folder holds, and what may be wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minicnn import data
+from minicnn.app.run_folder import SKIPPED
+from minicnn.data.summary import ONE_SHADE, Summary, common_sizes, is_one_shade
+from minicnn.files import write_atomically
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MOST_CLASSES, MOST_NAMES = 20, 3
+"""As many classes, and as many files of a kind, are shown; the rest are counted."""
+
+FEW_SHADES = 64
+"""If 16-bit images are left with no more shades than this, a warning tells how to keep more."""
+
+MODES = {
+    "1": "black and white", "L": "grey", "LA": "transparent grey", "I;16": "16-bit grey", "P": "palette",
+    "PA": "palette", "RGB": "colour", "RGBA": "transparent colour", "CMYK": "CMYK", "YCbCr": "colour",
+}  # fmt: skip
+"""What people call Pillow's modes."""
+
+
+def load(console: Console, name: str, **options: Any) -> data.Dataset:
+    """`data.load`; what was found in a folder of images is printed, also when its images cannot be used.
+
+    Raises: what `data.load` raises
+    """
+    try:
+        dataset = data.load(name, **options)
+    except data.UnusableImages as error:
+        _print(console, _found(error.summary))
+        raise
+    if dataset.summary:
+        _print(console, [*_classes(dataset), *_found(dataset.summary), *_left_out(dataset.summary)])
+    _print(console, _warnings(dataset))
+    return dataset
+
+
+def write_skipped(folder: Path, dataset: data.Dataset) -> None:
+    """Write skipped.txt, a line for each file that was left out, if any was."""
+    if dataset.summary and dataset.summary.bad:
+        lines = [f"{shown(path)}: {shown(why)}\n" for path, why in dataset.summary.bad.items()]
+        write_atomically(folder / SKIPPED, "".join(lines).encode())
+
+
+def shown(name: Path | str) -> str:
+    """A file's name as text without control characters; bytes that are not UTF-8 are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+
+
+def _print(console: Console, lines: list[str]) -> None:
+    for line in lines:
+        console.print(shown(line))
+
+
+def _classes(dataset: data.Dataset) -> list[str]:
+    """A line for each class, with its number of images in each part."""
+    names, number = dataset.class_names, len(dataset.class_names)
+    parts = {"training": dataset.train, "test": dataset.test}
+    counts = {part: np.bincount(images.y, minlength=number) for part, images in parts.items()}
+    lines = [
+        f"  {name}: {', '.join(f'{counts[part][label]:,} {part}' for part in parts)}"
+        for label, name in enumerate(names[:MOST_CLASSES])
+    ]
+    if number > MOST_CLASSES:
+        lines.append(f"  and {number - MOST_CLASSES:,} more classes")
+    return ["images of each class:", *lines]
+
+
+def _found(summary: Summary) -> list[str]:
+    """Sizes and modes, and what was passed over."""
+    lines = []
+    if summary.sizes:
+        modes = ", ".join(f"{MODES.get(mode, mode)}: {n:,}" for mode, n in summary.modes.most_common())
+        lines.append(f"sizes: {common_sizes(summary)}; {modes}")
+    for reason, paths in summary.passed_over.items():
+        lines.append(f"passed over, {reason}: {len(paths):,} ({_some(paths)})")
+    return lines
+
+
+def _left_out(summary: Summary) -> list[str]:
+    if not summary.bad:
+        return []
+    return [f"left out, since they cannot be used: {len(summary.bad):,} ({_some(list(summary.bad))})"]
+
+
+def _warnings(dataset: data.Dataset) -> list[str]:
+    """What will probably keep a network from learning."""
+    lines = []
+    if count := int(is_one_shade(dataset.train.x).sum()):
+        named = dataset.summary.one_shade if dataset.summary else []
+        example = f", such as {named[0]}" if named else ""
+        lines.append(
+            f"warning: {count:,} of {len(dataset.train):,} training images are of one shade{example}: the "
+            f"values of each are within {ONE_SHADE} of 255. Transparent images are laid over white, "
+            "where a white drawing vanishes"
+        )
+    highest = dataset.summary.highest if dataset.summary else None
+    if highest is not None and highest < FEW_SHADES:
+        lines.append(
+            f"warning: no value of the 16-bit images is above {256 * highest + 255} of 65535, so "
+            f"{highest + 1} of 256 shades are left of them: multiply their values, all by the same number"
+        )
+    return lines
+
+
+def _some(paths: list[Path]) -> str:
+    """The first names of a list."""
+    names = ", ".join(str(path) for path in paths[:MOST_NAMES])
+    return names + (", …" if len(paths) > MOST_NAMES else "")
