@@ -1,9 +1,10 @@
-"""How many CPU threads minicnn computes with."""
+"""How many CPU threads minicnn computes with, and what becomes of them when the process forks."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 
 def set_num_threads(n: int) -> None:
@@ -24,3 +25,39 @@ def set_num_threads(n: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(n)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(n)
+
+
+_PAUSE_HARD = 2
+"""OpenMP's omp_pause_hard: end the threads."""
+
+
+def _openmp_libraries() -> list[Any]:
+    """The OpenMP that torch computes with, if it is loaded."""
+    if "torch" not in sys.modules:
+        return []
+    from threadpoolctl import ThreadpoolController
+
+    return [found.dynlib for found in ThreadpoolController().select(user_api="openmp").lib_controllers]
+
+
+def _can_end_threads(openmp: Any) -> bool:
+    return hasattr(openmp, "omp_pause_resource_all")
+
+
+def _before_fork() -> None:
+    """End the threads that OpenMP keeps for this thread's next computation, which starts new ones.
+
+    A forked process has one thread.  OpenMP does not know that: operations of cpp and of torch would wait
+    there for the others forever.
+    """
+    for openmp in filter(_can_end_threads, _openmp_libraries()):
+        openmp.omp_pause_resource_all(_PAUSE_HARD)
+
+
+def _after_fork_in_child() -> None:
+    """Compute with one thread where OpenMP is too old to end the others before the fork."""
+    if not all(map(_can_end_threads, _openmp_libraries())):
+        sys.modules["torch"].set_num_threads(1)
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
