@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from minicnn.data.errors import DataError
+from minicnn.data.jpeg_scans import check_scans
+from minicnn.regular_file import read_regular
 
 Size = int | tuple[int, int]
 """A square's side, or (H, W)."""
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 """The formats that are decoded.  Pillow knows more, and for some, such as EPS, runs other programs."""
+
+MOST_BYTES = 256 << 20
+"""The largest image file that is read."""
 
 _GREY_MODES = ("1", "L", "LA")
 _PIXELS_OF_ANY_FILE = 1 << 22  # an image may have as many, however small its file is
@@ -102,7 +107,8 @@ def _open(path: Path) -> Image.Image:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             # Pillow gets the bytes, not the file: there it would allocate whatever a false length asks for.
-            content = path.read_bytes()
+            content = read_regular(path, MOST_BYTES)
+            check_scans(content)
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check_pixels(image, len(content))
                 ImageOps.exif_transpose(image, in_place=True)
