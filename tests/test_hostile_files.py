@@ -20,6 +20,9 @@ from minicnn.app.command_line import exit_with
 from minicnn.app.prediction import NotFinite, predict_images
 from minicnn.app.run_folder import RunFolder
 from minicnn.checkpoint import Checkpoint, CheckpointError
+from minicnn.data import read_image
+from minicnn.data.checksum import read_verified
+from minicnn.data.idx import read_idx
 from minicnn.regular_file import read_regular
 
 DEEP = "[" * 100_000
@@ -60,7 +63,7 @@ SPECIAL = {
     "device": (make_device, "expected a regular file, got a device"),
     "folder": (Path.mkdir, "a folder"),
     "loop": (make_loop, "Too many levels of symbolic links"),
-    "sparse": (make_sparse, "expected at most [0-9,]+ bytes, got more"),
+    "sparse": (make_sparse, "expected at most [0-9,]+ bytes, got "),
 }
 
 
@@ -72,7 +75,22 @@ def read_recipe(path: Path) -> object:
     return recipes.arguments(str(path))
 
 
-READERS: dict[str, Callable[[Path], object]] = {".safetensors": read_checkpoint, ".toml": read_recipe}
+def read_png(path: Path) -> object:
+    return read_image(path, channels=None, size=None)
+
+
+def read_labels(path: Path) -> object:
+    return read_idx(path, 1)
+
+
+def read_published(path: Path) -> object:
+    return read_verified(path, "0")
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    ".safetensors": read_checkpoint, ".toml": read_recipe, ".png": read_png, "-idx1-ubyte": read_labels,
+    ".mat": read_published,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", READERS)

@@ -8,24 +8,36 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import re
 import struct
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.data.errors import DataError
+from minicnn.data.gunzip import Gunzip
 from minicnn.data.images import Images
 from minicnn.files import write_atomically
+from minicnn.regular_file import open_regular
+
+MOST_IMAGES = 1 << 21
+"""The most images or labels of one file that are believed; EMNIST's largest file has 814,255."""
+
+MOST_SIDE = 4096
+"""The most pixels along a side that are believed."""
+
+MOST_BYTES = 2 << 30
+"""The most bytes of a file, packed or not, and of its data; EMNIST's largest has 0.55e9."""
 
 _UINT8 = 8
 _CHUNK = 1 << 20
-_LARGEST = 1 << 32  # bytes of data in one file; EMNIST's largest has 0.55e9
-_DEFLATE_RATIO = 1032  # the largest number of bytes that one byte of deflate can expand to
 _GZIP_MAGIC = b"\x1f\x8b"
+_ANY_FILE = 16 << 20  # bytes that any gzip file may unpack to
+_RATIO = 100  # bytes that a byte of a larger one may unpack to; MNIST's images have 5
 _OTHER_NAMES = {"test-images": "t10k-images", "test-labels": "t10k-labels"}
 
 
@@ -63,28 +75,29 @@ def _usual_name(name: str) -> str:
 def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
     """The uint8 array of ``ndim`` dimensions in an IDX file.
 
-    A header that promises more than the file can hold is refused before anything is allocated, and
-    no more is decompressed than the header promises.
+    A header that claims more than a dataset has, or than the file can hold, is refused before anything is
+    allocated.  Memory grows with what is really there, and no more is unpacked than the header claims.
 
     Raises:  DataError naming the file if it is missing, truncated, too long or of another kind
     """
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            if file.read(2) != _GZIP_MAGIC:
-                file.seek(0)
-                return _read(path, file, ndim, size)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MOST_BYTES:
+                raise DataError(f"{path}: expected at most {MOST_BYTES:,} bytes, got {size:,}")
+            packed = file.read(2) == _GZIP_MAGIC
             file.seek(0)
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                return _read(path, unpacked, ndim, size * _DEFLATE_RATIO)
+            if packed:
+                return _read(path, Gunzip(file), ndim, max(_ANY_FILE, size * _RATIO))
+            return _read(path, file, ndim, size)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (EOFError, zlib.error) as error:
         raise DataError(f"{path}: truncated or corrupt gzip file: {error}") from error
 
 
-def _read(path: Path, file: IO[bytes] | gzip.GzipFile, ndim: int, most: int) -> NDArray[np.uint8]:
-    """The array in the open file, out of which no more than ``most`` bytes can come."""
+def _read(path: Path, file: BinaryIO | Gunzip, ndim: int, most: int) -> NDArray[np.uint8]:
+    """The array in the open file, out of which no more than ``most`` bytes are to come."""
     header = file.read(4 + 4 * ndim)
     magic = bytes([0, 0, _UINT8, ndim])
     if header[:4] != magic:
@@ -97,7 +110,12 @@ def _read(path: Path, file: IO[bytes] | gzip.GzipFile, ndim: int, most: int) -> 
     if min(shape) < 1:
         raise DataError(f"{path}: expected sizes of at least 1, got shape {shape}")
     total = math.prod(shape)
-    if total > min(_LARGEST, most - len(header)):
+    if shape[0] > MOST_IMAGES or max(shape[1:], default=1) > MOST_SIDE or total >= MOST_BYTES:
+        raise DataError(
+            f"{path}: expected at most {MOST_IMAGES:,} images or labels, {MOST_SIDE:,} pixels along a side "
+            f"and less than {MOST_BYTES:,} bytes, got shape {shape}"
+        )
+    if total > most - len(header):
         raise DataError(f"{path}: truncated or corrupt: shape {shape} needs {total} bytes of data")
     data = bytearray()
     while len(data) < total and (chunk := file.read(min(_CHUNK, total - len(data)))):

@@ -17,13 +17,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from minicnn.data.depth import depth_of, to_8_bits
 from minicnn.data.errors import DataError
 from minicnn.data.formats import pillows_format
+from minicnn.data.jpeg_scans import check_scans
 from minicnn.data.png_texts import without_texts
+from minicnn.regular_file import read_regular
 
 Size = int | tuple[int, int]
 """A square's side, or (H, W)."""
 
 MOST_PIXELS = 100_000_000
 """An image may have as many pixels, whatever its format: a larger one is refused before it is decoded."""
+
+MOST_BYTES = 256 << 20
+"""The largest image file that is read."""
 
 SIXTEEN_BITS = "I;16"
 """The mode of images with 16 bits of grey."""
@@ -157,10 +162,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             # Pillow warns of harmless oddities, and of more pixels than a limit; _limit_pixels has another.
             warnings.simplefilter("ignore")
             # Pillow gets the bytes, not the file: there it would allocate whatever a false length asks for.
-            content = path.read_bytes()
+            content = read_regular(path, MOST_BYTES)
             form = pillows_format(path, content)
             if form == "PNG":
                 content = without_texts(content)
+            check_scans(content)
             with Image.open(io.BytesIO(content), formats=[form]) as image:
                 yield image
     except DataError:
