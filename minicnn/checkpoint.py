@@ -51,7 +51,7 @@ class Checkpoint:
     history: list[dict[str, Any]] = field(default_factory=list)
     """One entry for each epoch done: the lines of metrics.jsonl."""
     best_accuracy: float = -1.0
-    """Of the test set, or the validation images if there are any, after any epoch; -1 before the first."""
+    """Of the validation images after the best epoch; -1 before the first, and where there are none."""
     optimizer_steps: int = 0
     generators: dict[str, Any] = field(default_factory=dict)
     """States of the dropout generators.  Shuffling needs none: it follows from seed and epoch."""

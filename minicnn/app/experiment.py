@@ -16,13 +16,10 @@ from numpy.typing import NDArray
 from minicnn import data, metrics, models, optim, schedules
 from minicnn.app.prediction import predict_images
 from minicnn.app.settings import Config
-from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors
-from minicnn.data.split import balanced_class_weight, stratified_split
+from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors, load
+from minicnn.data.split import balanced_class_weight
 from minicnn.ema import WeightAverage
 from minicnn.trainer import Trainer
-
-VALIDATION_SHARE = 0.1
-"""The share of the training images that early stopping holds out to judge by."""
 
 
 class Diverged(ValueError):
@@ -33,8 +30,8 @@ class Experiment:
     """Model, optimizer and position of a run over a dataset.
 
     ``epoch`` whole epochs are done and ``batch`` batches of the next; ``sums`` add up that next one's
-    loss, right answers, images and seconds; ``history`` has an entry for each epoch done.  ``judge``,
-    "test" or "validation", says which images' accuracy decides whether an epoch is the best.
+    loss, right answers, images and seconds; ``history`` has an entry for each epoch done.  The
+    ``validation`` images decide which epoch is the best; where they are None, the last one is.
     """
 
     def __init__(self, config: Config, dataset: data.Dataset) -> None:
@@ -49,10 +46,11 @@ class Experiment:
             self.model.freeze(*config.freeze.split(","))
             if not self.model.is_trainable():
                 raise ValueError(f"--freeze {config.freeze} leaves nothing to train")
-        train, self.validation = _held_out(dataset.train, config)
-        self.judge = "test" if self.validation is None else "validation"
+        self.validation = dataset.validation if config.validation else None
+        if config.early_stop and self.validation is None:
+            raise ValueError("--early-stop: expected validation images to judge by, got none")
         self.batches = data.Batches(
-            train, config.batch_size, mean=dataset.mean, std=dataset.std, seed=config.seed,
+            dataset.train, config.batch_size, mean=dataset.mean, std=dataset.std, seed=config.seed,
             augment=config.augment_options(), num_classes=len(dataset.class_names),
         )  # fmt: skip
         self.optimizer = optim.create(config.optimizer, config.lr, **config.optimizer_options())
@@ -63,21 +61,18 @@ class Experiment:
         self.trainer = Trainer(
             self.model, self.optimizer, schedule=self.schedule, clip_norm=config.clip_norm,
             label_smoothing=config.label_smoothing, fuse=not config.no_fuse,
-            class_weight=_class_weight(train.y, len(dataset.class_names), config),
+            class_weight=_class_weight(dataset.train.y, len(dataset.class_names), config),
         )  # fmt: skip
         self.average = WeightAverage(self.model, config.ema) if config.ema else None
         self.epoch, self.batch = 0, 0
         self.sums = _no_sums()
         self.history: list[dict[str, Any]] = []
-        self.best_accuracy = -1.0
-        self._tested: np.ndarray | None = None
 
     def steps(self) -> Iterator[None]:
         """Train to the end of the epoch under way, yielding after each step.
 
         Raises: Diverged on a loss that is NaN or infinite
         """
-        self._tested = None
         batches = self.batches.epoch(self.epoch, start=self.batch)
         while True:
             start = time.perf_counter()
@@ -99,7 +94,7 @@ class Experiment:
             yield
 
     def finish_epoch(self, check: Callable[[], None] = lambda: None) -> bool:
-        """Test, if it is time to, and record the epoch; returns whether it is the best so far.
+        """Judge by the validation images and record the epoch; returns whether it is the best so far.
 
         ``check`` is called now and then, and may raise: the epoch is not finished then.
         """
@@ -110,9 +105,9 @@ class Experiment:
             "train_accuracy": sums["correct"] / sums["images"],
         }
         if self.validation is not None:
-            entry |= _scores("validation", self._logits(self.validation, check), self.validation.y)
-        if self._tests_after(entry):
-            entry |= _scores("test", self.test_logits(check), self.dataset.test.y)
+            entry |= _scores("validation", self.logits(self.validation, check), self.validation.y)
+        if self.config.test_every and entry["epoch"] % self.config.test_every == 0:
+            entry |= _scores("test", self.logits(self.dataset.test, check), self.dataset.test.y)
         entry |= {
             "lr": self.schedule(self.optimizer.steps - 1),
             "seconds": round(sums["seconds"], 3),
@@ -120,20 +115,30 @@ class Experiment:
         }
         self.history.append(entry)
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, _no_sums()
-        accuracy = entry.get(f"{self.judge}_accuracy", -1.0)
-        best = accuracy > self.best_accuracy
-        self.best_accuracy = max(accuracy, self.best_accuracy)
-        return best
+        return self.best is entry
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The history's entry of the best epoch so far: None before the first has ended.
+
+        It has the highest accuracy of the validation images, and of equal ones the lowest loss; without
+        validation images it is the last.
+        """
+        if self.validation is None or not self.history:
+            return self.history[-1] if self.history else None
+        return max(self.history, key=lambda e: (e["validation_accuracy"], -e["validation_loss"]))
+
+    @property
+    def best_accuracy(self) -> float:
+        """Of the validation images after the best epoch; -1 before the first, and where there are none."""
+        return self.best.get("validation_accuracy", -1.0) if self.best else -1.0
 
     @property
     def stopped_early(self) -> bool:
         """Whether the validation loss has not fallen below its lowest for --early-stop epochs."""
-        return self._stops_after(self.history)
-
-    def _stops_after(self, history: list[dict[str, Any]]) -> bool:
-        if not self.config.early_stop or not history:
+        if not self.config.early_stop or not self.history:
             return False
-        losses = [entry["validation_loss"] for entry in history]
+        losses = [entry["validation_loss"] for entry in self.history]
         return len(losses) - 1 - losses.index(min(losses)) >= self.config.early_stop
 
     @property
@@ -141,35 +146,32 @@ class Experiment:
         """Whether no epoch is left to train."""
         return self.epoch >= self.config.epochs or self.stopped_early
 
-    def test_logits(self, check: Callable[[], None] = lambda: None) -> np.ndarray:
-        """Logits (N,K) of the test images; ``check`` is called now and then, and may raise.
+    def logits(self, images: data.Images, check: Callable[[], None] = lambda: None) -> np.ndarray:
+        """Logits (N,K) of the weights that predict; ``check`` is called now and then, and may raise."""
+        with self._averaged():
+            return self._predicted(images, check)
 
-        They are kept until the next step: the report needs those of the last epoch's test again.
+    def best_logits(self, path: Path, images: data.Images) -> np.ndarray:
+        """Logits (N,K) of the weights in a checkpoint of this run.  Training cannot go on after this.
+
+        Raises: CheckpointError naming the file if it does not fit
         """
-        if self._tested is None:
-            self._tested = self._logits(self.dataset.test, check)
-        return self._tested
+        load_weights(path, self.model, load(path).model)
+        return self._predicted(images)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The weights that predict: the average, where there is one."""
         with self._averaged():
             return self.model.state_dict()
 
-    def _tests_after(self, entry: dict[str, Any]) -> bool:
-        """Whether the epoch of this entry ends with a test: each Nth does, and the last."""
-        number, every = entry["epoch"], self.config.test_every
-        last = number == self.config.epochs or self._stops_after([*self.history, entry])
-        return last or number % every == 0
-
     def _averaged(self) -> AbstractContextManager[None]:
         return self.average.applied() if self.average else nullcontext()
 
-    def _logits(self, images: data.Images, check: Callable[[], None]) -> np.ndarray:
-        mean, std = self.dataset.mean, self.dataset.std
-        with self._averaged():
-            return predict_images(
-                self.model, images.x, mean, std, check, tta=self.config.tta, fuse=not self.config.no_fuse
-            )
+    def _predicted(self, images: data.Images, check: Callable[[], None] = lambda: None) -> np.ndarray:
+        mean, std, config = self.dataset.mean, self.dataset.std, self.config
+        return predict_images(
+            self.model, images.x, mean, std, check, tta=config.tta, fuse=not config.no_fuse
+        )
 
     def checkpoint(self) -> Checkpoint:
         """All state, copied.  Raises Diverged if a weight is not finite, so that none such is saved."""
@@ -201,7 +203,6 @@ class Experiment:
                 f"{path}: the data are not those that the run began with: expected {self.dataset.name} "
                 f"with fingerprint {saved.fingerprint[:12]}, got {self.dataset.fingerprint[:12]}"
             )
-        self._tested = None
         load_weights(path, self.model, saved.model)
         if self.average and saved.training:
             self.average.load(saved.model, saved.optimizer_steps)
@@ -212,7 +213,7 @@ class Experiment:
         except (ValueError, KeyError) as error:
             raise CheckpointError(f"{path}: {error}") from error
         self.epoch, self.batch, self.sums = saved.epoch, saved.batch, dict(saved.sums)
-        self.history, self.best_accuracy = list(saved.history), saved.best_accuracy
+        self.history = list(saved.history)
 
     def _diverged(self, what: str) -> Diverged:
         clip = "" if self.config.clip_norm else ", set --clip-norm 1"
@@ -252,16 +253,6 @@ def _class_weight(y: NDArray[np.int64], num_classes: int, config: Config) -> NDA
             f"smallest, got {weight.max() / weight.min():.1f} times; smooth less"
         )
     return weight
-
-
-def _held_out(train: data.Images, config: Config) -> tuple[data.Images, data.Images | None]:
-    """The images to learn from and, for early stopping, a stratified part that is held out."""
-    if not config.early_stop:
-        return train, None
-    learnt, held = stratified_split(train.y, VALIDATION_SHARE, config.seed)
-    if not len(held):
-        raise ValueError("--early-stop: expected a class of 2 training images at least, to hold one out")
-    return train.subset(learnt), train.subset(held)
 
 
 def _no_sums() -> dict[str, float]:

@@ -57,9 +57,9 @@ def show(console: Console, report: dict[str, Any]) -> None:
 
 
 def finish(folder: RunFolder, experiment: Experiment, console: Console) -> None:
-    """Report on the final weights of a run: write report.json, draw all plots, print what came of it."""
+    """Test the best weights of a run once: write report.json, draw all plots, print what came of it."""
     config, dataset = experiment.config, experiment.dataset
-    logits = experiment.test_logits()
+    logits = experiment.best_logits(folder.best, dataset.test)
     result = make(experiment.model, logits, dataset.test.y, dataset.class_names)
     write(folder.path, result, dataset.test.x, dataset.test.y, logits)
     title = f"{config.model} on {config.dataset}"
@@ -71,16 +71,19 @@ def finish(folder: RunFolder, experiment: Experiment, console: Console) -> None:
     if experiment.stopped_early:
         patience = f"for {config.early_stop} epochs"
         console.print(f"stopped early: the validation loss has not fallen {patience}")
-    console.print(f"best: {_best_epoch(experiment)}, in {folder.best}")
+    console.print(f"tested: {folder.best}, {_why_best(experiment)}")
     drawn = [str(folder.path / name) for name in PLOTS if (folder.path / name).exists()]
     console.print(f"plots: {', '.join(drawn)}")
 
 
-def _best_epoch(experiment: Experiment) -> str:
-    part = experiment.judge
-    judged = [entry for entry in experiment.history if f"{part}_accuracy" in entry]
-    best = max(judged, key=lambda entry: entry[f"{part}_accuracy"])
-    return f"{100 * best[f'{part}_accuracy']:.2f} % of the {part} images after epoch {best['epoch']}"
+def _why_best(experiment: Experiment) -> str:
+    """Which epoch's weights were kept, and why."""
+    best = experiment.best
+    assert best is not None  # a run that ended has a history
+    if experiment.validation is None:
+        return f"the weights after the last epoch, {best['epoch']}, as no validation images chose one"
+    accuracy = f"{100 * experiment.best_accuracy:.2f} % of {len(experiment.validation):,} validation images"
+    return f"the weights after epoch {best['epoch']}, with {accuracy} right"
 
 
 def _first_filters(state: dict[str, Any]) -> tuple[str, Any]:

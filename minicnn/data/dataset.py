@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from minicnn.data.errors import DataError
 from minicnn.data.folder import read_folder
 from minicnn.data.idx import read_idx_pair
 from minicnn.data.images import Images, Size, resize_images
-from minicnn.data.split import balanced_subset
+from minicnn.data.split import balanced_subset, stratified_split
 from minicnn.data.torchvision_sets import FASHION_MNIST_CLASSES, SOURCES, Splits, read_torchvision_set
 
 SAMPLE = "fashion-mnist-sample"
@@ -27,8 +28,9 @@ _IMAGES_AT_ONCE = 1024  # keeps the temporaries of the sums small
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Train and test images, decoded and in memory.
+    """Train, validation and test images, decoded and in memory.
 
+    validation:   to choose by, such as the best epoch; None if none are held out.  ``test`` chooses nothing
     mean, std:    float64 (C,) of the train pixels in [0, 1]; std is 1 for a channel that is constant
     fingerprint:  hexadecimal digest of all pixels, labels and class names; equal only for equal data
     """
@@ -40,6 +42,7 @@ class Dataset:
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
     fingerprint: str
+    validation: Images | None = None
 
 
 def names() -> list[str]:
@@ -52,6 +55,7 @@ def load(
     *,
     data_dir: str | Path | None = None,
     image_size: Size | None = None,
+    validation: float = 0.0,
     limit_train: int | None = None,
     limit_test: int | None = None,
     seed: int = 0,
@@ -63,9 +67,12 @@ def load(
              data_dir where torchvision's datasets are, and where they are downloaded to (default: ./data);
              they are found in torchvision's layout, or as files in data_dir itself
              image_size resizes every image to a square of this side, or to (H, W)
+             validation is the share of the training images, below 1, that is held out to choose by; each
+             class keeps at least one image to learn from
              limit_train, limit_test keep this many images, chosen by ``seed``, about the same number of
              each class
-             seed also splits folder:DIR and digits, if they have no test images of their own
+             seed also chooses the validation images, and splits folder:DIR and digits, if they have no test
+             images of their own
              download lets torchvision, if it is installed, download what is not in data_dir
     Raises:  DataError, one sentence that names the file, or says which files to put where
     """
@@ -78,8 +85,10 @@ def load(
         train, test, class_names = _read_named(name, data_dir, download, seed)
         train = _prepared(train, limit_train, image_size, seed)
         test = _prepared(test, limit_test, image_size, seed)
+    train, held = _held_out(train, validation, seed)
     mean, std = _mean_and_std(train.x)
-    return Dataset(name, train, test, class_names, mean, std, _fingerprint(train, test, class_names))
+    parts = (train, test) if held is None else (train, test, held)
+    return Dataset(name, train, test, class_names, mean, std, _fingerprint(parts, class_names), held)
 
 
 def _read_named(name: str, data_dir: str | Path | None, download: bool, seed: int) -> Splits:
@@ -109,6 +118,19 @@ def _prepared(images: Images, limit: int | None, size: Size | None, seed: int) -
     return images
 
 
+def _held_out(train: Images, share: float, seed: int) -> tuple[Images, Images | None]:
+    """The images to learn from, and the validation images."""
+    if not share:
+        return train, None
+    learnt, held = stratified_split(train.y, share, seed)
+    if not len(held):
+        raise DataError(
+            f"validation {share:g}: expected a class of at least 2 training images, to hold one out; "
+            "0 holds none out"
+        )
+    return train.subset(learnt), train.subset(held)
+
+
 def _mean_and_std(x: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation of each channel, from exact integer sums."""
     total = np.zeros(x.shape[1], np.uint64)
@@ -123,9 +145,9 @@ def _mean_and_std(x: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np
     return mean / 255, np.where(std > 0, std, 255.0) / 255
 
 
-def _fingerprint(train: Images, test: Images, class_names: list[str]) -> str:
+def _fingerprint(parts: Sequence[Images], class_names: list[str]) -> str:
     digest = hashlib.sha256(repr(class_names).encode())
-    for images in (train, test):
+    for images in parts:
         digest.update(repr(images.x.shape).encode())
         digest.update(np.ascontiguousarray(images.x).data)
         digest.update(images.y.astype("<i8").data)

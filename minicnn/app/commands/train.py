@@ -96,12 +96,13 @@ def _saved_settings(folder: RunFolder, args: argparse.Namespace, console: Consol
 def _experiment(config: Config, console: Console) -> Experiment:
     dataset = data.load(
         config.dataset, data_dir=config.data_dir, image_size=config.image_size, seed=config.seed,
-        limit_train=config.limit_train, limit_test=config.limit_test,
+        validation=config.validation, limit_train=config.limit_train, limit_test=config.limit_test,
     )  # fmt: skip
     shape = "×".join(map(str, dataset.train.x.shape[1:]))
+    held = f"{len(dataset.validation):,} validation" if dataset.validation else "no validation"
     console.print(
-        f"data: {dataset.name}, {len(dataset.train):,} training and {len(dataset.test):,} test images, "
-        f"{shape}, {len(dataset.class_names)} classes"
+        f"data: {dataset.name}, {len(dataset.train):,} training, {held} and {len(dataset.test):,} test "
+        f"images, {shape}, {len(dataset.class_names)} classes"
     )
     experiment = Experiment(config, dataset)
     parameters = sum(
