@@ -55,6 +55,8 @@ class Checkpoint:
     optimizer_steps: int = 0
     generators: dict[str, Any] = field(default_factory=dict)
     """States of the dropout generators.  Shuffling needs none: it follows from seed and epoch."""
+    split: dict[str, str | list[str]] = field(default_factory=dict)
+    """Which images of a folder are in which part: a `data.record.SplitRecord`; empty if unknown."""
     model: Tensors = field(default_factory=dict)
     """The weights that predict: the averages, where weights are averaged."""
     training: Tensors = field(default_factory=dict)
@@ -63,6 +65,8 @@ class Checkpoint:
 
 
 _TENSORS = ("model", "training", "optimizer")
+_ADDED: dict[str, Any] = {"split": {}}
+"""What the first checkpoints did not hold, and what they meant by that."""
 
 
 def save(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -98,9 +102,10 @@ def load(path: str | Path) -> Checkpoint:
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path}: its metadata is not JSON: {error}") from None
     expected = {f.name for f in fields(Checkpoint)} - set(_TENSORS)
-    if not isinstance(state, dict) or set(state) != expected:
+    if not isinstance(state, dict) or set(state) | _ADDED.keys() != expected:
         keys = sorted(state) if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{path}: expected metadata {sorted(expected)}, got {keys}")
+    state = _ADDED | state
     try:
         check(Checkpoint, state, without=_TENSORS)
     except ValueError as error:

@@ -185,6 +185,7 @@ class Experiment:
             fingerprint=self.dataset.fingerprint, epoch=self.epoch, batch=self.batch,
             sums=dict(self.sums), history=list(self.history), best_accuracy=self.best_accuracy,
             optimizer_steps=self.optimizer.steps, generators=self.model.generator_state(),
+            split=self.dataset.record.as_json() if self.dataset.record else {},
             model=state, training=training, optimizer=self.optimizer.state_dict(self.model),
         )  # fmt: skip
 

@@ -76,15 +76,20 @@ class Config:
     )  # fmt: skip
     validation: float = setting(
         WHAT, added=True, type=number(0, 1), default=0.1, metavar="SHARE",
-        help="share of the training images to hold out: their accuracy chooses the best epoch; 0: none, "
-        "and the last epoch's weights are the ones kept",
+        help="share of the training images to hold out, where folder:DIR has no val/: their accuracy "
+        "chooses the best epoch; 0: none, and the last epoch's weights are the ones kept",
+    )  # fmt: skip
+    group_by: str | None = setting(
+        WHAT, added=True, metavar="PATTERN",
+        help="keep images of one clip, patient or day in one part: a regular expression whose first group, "
+        "or else all that it matches, names the group in a path below folder:DIR (default: no groups)",
     )  # fmt: skip
     limit_train: int | None = setting(
         WHAT, type=whole_number(1), metavar="N",
         help="use only N training images, those held out included (default: all)",
     )  # fmt: skip
     limit_test: int | None = setting(
-        WHAT, type=whole_number(1), metavar="N", help="use only N test images (default: all)"
+        WHAT, type=whole_number(1), metavar="N", help="use only N test images, and N of val/ (default: all)"
     )
     augment: str | None = setting(
         WHAT,

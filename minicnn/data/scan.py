@@ -18,23 +18,23 @@ _SUFFIXES = frozenset(
 )
 
 
-def class_folders(root: Path) -> list[str]:
-    """The names of the class folders of ``root``, in order.  Raises DataError if there are fewer than 2."""
+def class_folders(root: Path, least: int = 2) -> list[str]:
+    """The names of the class folders of ``root``, in order.  Raises DataError if there are too few."""
     names = sorted(
         entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
     )
-    if len(names) < 2:
-        raise DataError(f"{root}: expected at least 2 class folders, got {len(names)}")
+    if len(names) < least:
+        raise DataError(f"{root}: expected at least {least} class folders, got {len(names)}")
     return names
 
 
-def list_images(root: Path, class_names: list[str]) -> Listed:
-    """The images of each class, sorted.  Raises DataError naming a class that has none."""
+def list_images(root: Path, class_names: list[str], *, may_be_empty: bool = False) -> Listed:
+    """The images of each class, sorted.  Raises DataError naming a class that has none and must not."""
     listed = []
     for label, name in enumerate(class_names):
         paths = (Path(folder, file) for folder, _, files in os.walk(root / name) for file in files)
         images = sorted(path for path in paths if _is_image(path.relative_to(root)))
-        if not images:
+        if not images and not may_be_empty:
             raise DataError(f"{root / name}: expected images of the class {name!r}, got none")
         listed += [(image, label) for image in images]
     return listed

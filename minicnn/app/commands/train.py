@@ -96,7 +96,8 @@ def _saved_settings(folder: RunFolder, args: argparse.Namespace, console: Consol
 def _experiment(config: Config, console: Console) -> Experiment:
     dataset = data.load(
         config.dataset, data_dir=config.data_dir, image_size=config.image_size, seed=config.seed,
-        validation=config.validation, limit_train=config.limit_train, limit_test=config.limit_test,
+        validation=config.validation, group_by=config.group_by, limit_train=config.limit_train,
+        limit_test=config.limit_test,
     )  # fmt: skip
     shape = "×".join(map(str, dataset.train.x.shape[1:]))
     held = f"{len(dataset.validation):,} validation" if dataset.validation else "no validation"
@@ -104,6 +105,8 @@ def _experiment(config: Config, console: Console) -> Experiment:
         f"data: {dataset.name}, {len(dataset.train):,} training, {held} and {len(dataset.test):,} test "
         f"images, {shape}, {len(dataset.class_names)} classes"
     )
+    for note in dataset.notes:
+        console.print(note)
     experiment = Experiment(config, dataset)
     parameters = sum(
         a.numel() if hasattr(a, "numel") else a.size for a in experiment.model.named_parameters().values()
