@@ -313,7 +313,7 @@ def test_evaluate_refuses_other_classes(
                 Image.new("L", (28, 28), 10 * i).save(tmp_path / part / name / f"{i}.png")
     arguments = ["--checkpoint", trained[0] / "best.safetensors", "--dataset", f"folder:{tmp_path}"]
     message = fails(capsys, evaluate.main, *arguments)
-    assert "best.safetensors: expected the classes T-shirt/top, " in message
+    assert "test: expected classes that were learnt, T-shirt/top, Trouser, " in message
     assert message.endswith("cat, dog")
 
 
