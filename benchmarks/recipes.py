@@ -3,8 +3,9 @@
     python benchmarks/recipes.py NAME [--seeds 0,1,2] [--sides minicnn,torch] [--threads 2]
     python benchmarks/recipes.py NAME --time [--epochs 3] [--sides minicnn,torch] [--threads 2]
 
-The first measures accuracy: that of the test images after the last epoch, never the best one's; seeds that
-were measured before are kept as long as the recipe is the same.  The second measures time: both sides as
+The first measures accuracy: that of the test images after the last epoch, never the best one's, since a
+recipe learns from all training images and holds none out to choose by; seeds that were measured before
+are kept as long as the recipe is the same.  The second measures time: both sides as
 whole processes in turn, starting Python and loading the data included.  With --epochs N, runs of one epoch
 and of N epochs are timed, and the rest is reckoned from them, since every epoch takes the same
 time.  PyTorch runs channels-last, for these nets the faster of its layouts.
@@ -47,8 +48,8 @@ def run(side: str, flags: list[str]) -> tuple[float, float]:
         command = [sys.executable, "-m", "minicnn.train", *flags, "--backend", "cpp"]
         subprocess.run([*command, "--out", f"{folder}/run"], check=True, stdout=subprocess.PIPE)
         seconds = time.perf_counter() - start
-        lines = (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()
-    return json.loads(lines[-1])["test_accuracy"], seconds
+        report = json.loads((Path(folder) / "run" / "report.json").read_text())
+    return report["accuracy"], seconds
 
 
 def with_accuracies(entry: dict[str, Any], side: str, found: dict[str, float]) -> dict[str, Any]:

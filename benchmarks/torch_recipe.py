@@ -4,7 +4,7 @@
 
 The same net with the same first weights, the same augmented batches, schedule, optimizer, averages and
 flips; everything that is computed from a batch is torch.nn, autograd and torch.optim.  Prints one JSON
-line: accuracy on the test images after the last epoch.
+line: accuracy on the test images after the last epoch.  Recipes hold no validation images out.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TorchRun:
     """
 
     def __init__(self, config: Config, dataset: data.Dataset, *, channels_last: bool = False) -> None:
-        for flag in ("early_stop", "init_from", "freeze"):
+        for flag in ("early_stop", "init_from", "freeze", "validation"):
             if value := getattr(config, flag):
                 name = flag.replace("_", "-")
                 raise ValueError(f"--{name}: expected none, as this script does without, got {value}")
@@ -122,7 +122,7 @@ def main() -> None:
     for number in range(1, config.epochs + 1):
         run.train_epoch(number - 1)
         print(f"epoch {number} of {config.epochs}", file=sys.stderr, flush=True)
-        if number % config.test_every == 0 or number == config.epochs:
+        if number == config.epochs or (config.test_every and number % config.test_every == 0):
             accuracy = run.accuracy()
     assert np.isfinite([float(p.detach().sum()) for p in run.module.parameters()]).all()
     print(json.dumps({"accuracy": accuracy}))

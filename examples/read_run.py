@@ -22,19 +22,19 @@ def main() -> None:
     print(f"{config['model']} on {config['dataset']}, seed {config['seed']}")
 
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    tested = [
-        epoch for epoch in epochs if "test_accuracy" in epoch
-    ]  # with --test-every, some epochs have no test
-    best = max(tested, key=lambda epoch: epoch["test_accuracy"])
-    for epoch in tested:
-        mark = "  <- best" if epoch is best else ""
-        losses = f"train loss {epoch['train_loss']:.3f}, test loss {epoch['test_loss']:.3f}"
-        print(f"epoch {epoch['epoch']}: {losses}, test accuracy {epoch['test_accuracy']:.1%}{mark}")
+    judged = [epoch for epoch in epochs if "validation_accuracy" in epoch]  # none with --validation 0
+    best = max(judged, key=lambda e: (e["validation_accuracy"], -e["validation_loss"]), default=epochs[-1])
+    for epoch in epochs:
+        losses = f"train loss {epoch['train_loss']:.3f}"
+        if "validation_loss" in epoch:
+            losses += f", validation loss {epoch['validation_loss']:.3f}"
+            losses += f", validation accuracy {epoch['validation_accuracy']:.1%}"
+        print(f"epoch {epoch['epoch']}: {losses}{'  <- best' if epoch is best else ''}")
 
     report = json.loads((folder / "report.json").read_text())
     names = report["class_names"]
     weakest = min(report["per_class"], key=lambda row: row["f1"])
-    print(f"last epoch, {report['images']} test images: accuracy {report['accuracy']:.1%}")
+    print(f"best epoch, {report['images']} test images: accuracy {report['accuracy']:.1%}")
     print(f"weakest class: {weakest['class']}, F1 {weakest['f1']:.2f}")
 
     confusion = np.array(report["confusion_matrix"])  # [true, predicted]

@@ -56,10 +56,12 @@ class Checkpoint:
     history: list[dict[str, Any]] = field(default_factory=list)
     """One entry for each epoch done: the lines of metrics.jsonl."""
     best_accuracy: float = -1.0
-    """Of the test set, or the validation images if there are any, after any epoch; -1 before the first."""
+    """Of the validation images after the best epoch; -1 before the first, and where there are none."""
     optimizer_steps: int = 0
     generators: dict[str, Any] = field(default_factory=dict)
     """States of the dropout generators.  Shuffling needs none: it follows from seed and epoch."""
+    split: dict[str, str | list[str]] = field(default_factory=dict)
+    """Which images of a folder are in which part: a `data.record.SplitRecord`; empty if unknown."""
     model: Tensors = field(default_factory=dict)
     """The weights that predict: the averages, where weights are averaged."""
     training: Tensors = field(default_factory=dict)
@@ -69,7 +71,7 @@ class Checkpoint:
     @property
     def temperature(self) -> float | None:
         """What logits are to be divided by, if one was fitted; it is of the last whole epoch's weights."""
-        return temperature_of(self.history)
+        return self.history[-1].get("temperature") if self.history else None
 
 
 _DTYPES = {
@@ -80,6 +82,8 @@ _DTYPES = {
 """The types of safetensors that NumPy has."""
 
 _TENSORS = ("model", "training", "optimizer")
+_ADDED: dict[str, Any] = {"split": {}}
+"""What the first checkpoints did not hold, and what they meant by that."""
 
 
 def save(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -118,9 +122,10 @@ def load(path: str | Path) -> Checkpoint:
     except (ValueError, RecursionError) as error:  # an integer may be too long, and a list too deep
         raise CheckpointError(f"{path}: its metadata is not JSON: {error}") from None
     expected = {f.name for f in fields(Checkpoint)} - set(_TENSORS)
-    if not isinstance(state, dict) or set(state) != expected:
+    if not isinstance(state, dict) or set(state) | _ADDED.keys() != expected:
         keys = sorted(state) if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{path}: expected metadata {sorted(expected)}, got {short(keys)}")
+    state = _ADDED | state
     try:
         check(Checkpoint, state, without=_TENSORS)
     except ValueError as error:
@@ -133,11 +138,6 @@ def load(path: str | Path) -> Checkpoint:
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
     return saved
-
-
-def temperature_of(history: list[dict[str, Any]]) -> float | None:
-    """The temperature that was fitted after the last epoch of a history, if one was."""
-    return history[-1].get("temperature") if history else None
 
 
 def check_tensors(path: str | Path, got: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> None:

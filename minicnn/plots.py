@@ -23,23 +23,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TRAIN, TEST = "#4477aa", "#cc6633"
+COLOURS = {"train": "#4477aa", "validation": "#228833", "test": "#cc6633"}
 LONGEST_NAME = 18
 
 
 def curves(path: Path, history: list[dict[str, Any]], title: str) -> None:
-    """Loss and accuracy, training and test, against the epoch."""
+    """Loss and accuracy of each part that the history's entries have, against the epoch."""
     figure = _figure(10, 4.2)
     for axes, key, label, scale in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), ("Loss (cross-entropy)", "Accuracy (%)"), (1, 100),
         strict=True,
     ):  # fmt: skip
-        for part, colour in (("train", TRAIN), ("test", TEST)):
+        for part, colour in COLOURS.items():
             points = [
                 (entry["epoch"], scale * entry[f"{part}_{key}"])
                 for entry in history
                 if f"{part}_{key}" in entry
             ]
+            if not points:
+                continue
             name = f"{part} (while learning)" if part == "train" else part
             axes.plot(*zip(*points, strict=True), marker="o", markersize=4, color=colour, label=name)
         axes.set(xlabel="Epoch", ylabel=label)

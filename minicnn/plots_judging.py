@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minicnn.label_errors import Disagreement
-from minicnn.plots import TEST, TRAIN, _figure, _open_frame, _save, _show, shorten
+from minicnn.plots import COLOURS, _figure, _open_frame, _save, _show, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,10 +65,10 @@ def _draw_accuracy(axes: Axes, bins: list[dict[str, Any]]) -> None:
         [50 * (one["low"] + one["high"]) for one in filled],
         [100 * one["accuracy"] for one in filled],
         width=[90 * (one["high"] - one["low"]) for one in filled],
-        color=TRAIN, alpha=0.8, label="accuracy",
+        color=COLOURS["train"], alpha=0.8, label="accuracy",
     )  # fmt: skip
     means = [100 * one["confidence"] for one in filled]
-    axes.plot(means, means, "o", markersize=5, color=TEST, label="mean confidence")
+    axes.plot(means, means, "o", markersize=5, color=COLOURS["test"], label="mean confidence")
     axes.plot([0, 100], [0, 100], "--", linewidth=1, color="gray", label="perfectly calibrated")
     axes.set(ylabel="Right answers (%)", xlim=(0, 100), ylim=(0, 101))
     axes.grid(alpha=0.3)

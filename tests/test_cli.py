@@ -73,27 +73,25 @@ def test_train_writes_all_files_and_says_so(trained: tuple[Path, str]) -> None:
     out, printed = trained
     assert {p.name for p in out.iterdir() if not p.name.startswith(".")} == FILES
     for said in (
-        "backend: numpy", "lenet5, 61,706 parameters", "256 training and 64 test", "epoch 2/2",
-        "precision", "recall", "F1", "Ankle boot", "accuracy", str(out / "mistakes.png"),
+        "backend: numpy", "lenet5, 61,706 parameters", "230 training, 26 validation and 64 test images",
+        "epoch 2/2", "precision", "recall", "F1", "Ankle boot", "accuracy", str(out / "mistakes.png"),
     ):  # fmt: skip
         assert said in printed
     report = json.loads((out / "report.json").read_text())
     history = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [entry["epoch"] for entry in history] == [1, 2]
     assert set(history[0]) == {
-        "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "seconds",
+        "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "lr", "seconds",
         "images_per_second",
     }  # fmt: skip
-    assert report["accuracy"] == history[-1]["test_accuracy"]
-    assert report["loss"] == history[-1]["test_loss"]
     assert np.trace(report["confusion_matrix"]) / 64 == report["accuracy"]
     assert sum(row["support"] for row in report["per_class"]) == 64
     assert json.loads((out / "config.json").read_text())["model"] == "lenet5"
 
 
-def test_best_is_the_epoch_of_the_highest_accuracy(trained: tuple[Path, str]) -> None:
+def test_best_is_the_epoch_of_the_highest_validation_accuracy(trained: tuple[Path, str]) -> None:
     best, last = (checkpoint.load(trained[0] / f"{name}.safetensors") for name in ("best", "checkpoint"))
-    accuracies = [entry["test_accuracy"] for entry in last.history]
+    accuracies = [entry["validation_accuracy"] for entry in last.history]
     assert best.best_accuracy == last.best_accuracy == max(accuracies)
     assert best.epoch == accuracies.index(max(accuracies)) + 1
     assert not best.optimizer
@@ -101,7 +99,7 @@ def test_best_is_the_epoch_of_the_highest_accuracy(trained: tuple[Path, str]) ->
 
 
 def test_evaluate_gives_the_same_report(trained: tuple[Path, str], tmp_path: Path) -> None:
-    file = trained[0] / "checkpoint.safetensors"
+    file = trained[0] / "best.safetensors"
     done = command("evaluate", "--checkpoint", file, "--out", tmp_path / "e", "--batch-size", 64)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Ankle boot" in done.stdout
@@ -163,7 +161,7 @@ def test_a_folder_of_colour_images_that_are_not_square(
     out = tmp_path / "r"
     arguments = ["--model", "lenet5", "--batch-size", "4", "--epochs", "5", "--backend", "numpy"]
     train.main([*arguments, "--dataset", f"folder:{tmp_path / 'd'}", "--out", str(out)])
-    assert "12 training and 6 test images, 3×16×24, 2 classes" in capsys.readouterr().out
+    assert "10 training, 2 validation and 6 test images, 3×16×24, 2 classes" in capsys.readouterr().out
     assert json.loads((out / "report.json").read_text())["class_names"] == ["dark", "light"]
     image = tmp_path / "d" / "test" / "light" / "0.png"
     predict.main(["--checkpoint", str(out / "best.safetensors"), str(image), "--json"])
@@ -319,7 +317,7 @@ def test_evaluate_refuses_other_classes(
                 Image.new("L", (28, 28), 10 * i).save(tmp_path / part / name / f"{i}.png")
     arguments = ["--checkpoint", trained[0] / "best.safetensors", "--dataset", f"folder:{tmp_path}"]
     message = fails(capsys, evaluate.main, *arguments)
-    assert "best.safetensors: expected the classes T-shirt/top, " in message
+    assert "test: expected classes that were learnt, T-shirt/top, Trouser, " in message
     assert message.endswith("cat, dog")
 
 

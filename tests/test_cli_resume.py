@@ -71,7 +71,7 @@ def test_a_run_that_ended_otherwise_is_told(reference: Path, tmp_path: Path) -> 
     (other / ".best.safetensors.tmp").touch()
     saved = checkpoint.load(other / "checkpoint.safetensors")
     saved.model["fc3.bias"] = np.nextafter(saved.model["fc3.bias"], 1, dtype=np.float32)
-    saved.history[0]["test_loss"] += 1e-9
+    saved.history[0]["validation_loss"] += 1e-9
     checkpoint.save(other / "checkpoint.safetensors", saved)
     assert kill_resume.differences(other, reference) == [
         ".best.safetensors.tmp is in one of them only",
@@ -108,7 +108,7 @@ class Killed(BaseException):
 def go(tmp_path: Path) -> Callable[[str], Path]:
     """Takes the run in the folder of this name, of 2 batches an epoch, to its end; returns the folder."""
     flags = vars(train.parse([*SMALL, "--batch-size", "64", "--epochs", "2"]))
-    dataset = data.load("fashion-mnist-sample", limit_train=128, limit_test=32)
+    dataset = data.load("fashion-mnist-sample", limit_train=128, limit_test=32, validation=0.1)
 
     def run(name: str) -> Path:
         folder, experiment = RunFolder(tmp_path / name), Experiment(Config.resolve(flags), dataset)

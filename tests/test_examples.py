@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from minicnn import train
+from minicnn import checkpoint, train
 from minicnn.backends import build
 from scripts.site import record
 
@@ -82,9 +82,12 @@ def test_help(name: str) -> None:
     assert f"python examples/{name}" in done.stdout
 
 
-def test_read_run_passes_over_untested_epochs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", ["0", "0.2"])
+def test_read_run_marks_the_best_epoch(share: str, tmp_path: Path) -> None:
     flags = ["--model", "lenet5", "--backend", "numpy", "--limit-train", "64", "--limit-test", "20",
-             "--epochs", "3", "--test-every", "2", "--out", f"{tmp_path}/run"]  # fmt: skip
+             "--epochs", "3", "--validation", share, "--out", f"{tmp_path}/run"]  # fmt: skip
     train.main(flags)
     lines = record.run(f"python examples/read_run.py {tmp_path}/run", tmp_path).splitlines()
-    assert [line.split(":")[0] for line in lines if line.startswith("epoch")] == ["epoch 2", "epoch 3"]
+    marked = [line.endswith("  <- best") for line in lines if line.startswith("epoch")]
+    best = checkpoint.load(tmp_path / "run" / "best.safetensors").epoch
+    assert marked == [number == best for number in (1, 2, 3)]

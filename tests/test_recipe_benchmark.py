@@ -18,7 +18,7 @@ from minicnn.recipes import results
 
 TINY = [
     "--model", "lenet5", "--backend", "numpy", "--limit-train", "64", "--limit-test", "60", "--epochs", "2",
-    "--batch-size", "16",
+    "--batch-size", "16", "--validation", "0",
 ]  # fmt: skip
 SGD = ["--optimizer", "sgd", "--lr", "0.05", "--nesterov", "--weight-decay", "0.001", "--clip-norm", "1"]
 
@@ -30,7 +30,8 @@ SGD = ["--optimizer", "sgd", "--lr", "0.05", "--nesterov", "--weight-decay", "0.
 )
 def test_both_sides_take_the_same_steps(optimizer: list[str]) -> None:
     flags = [*TINY, *optimizer, "--augment", "flip,crop=2,mixup=0.5", "--label-smoothing", "0.1",
-             "--ema", "0.8", "--tta", "flip-shift", "--class-weight", "balanced"]  # fmt: skip
+             "--ema", "0.8", "--tta", "flip-shift", "--class-weight", "balanced",
+             "--test-every", "1"]  # fmt: skip
     config = Config.resolve(vars(train.parse(flags)))
     dataset = data.load(config.dataset, limit_train=64, limit_test=60)
     ours, theirs = Experiment(config, dataset), TorchRun(config, dataset)
@@ -51,10 +52,12 @@ def test_both_sides_take_the_same_steps(optimizer: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "value"), [("--early-stop", "1"), ("--init-from", "net.pt"), ("--freeze", "0")]
+    ("flag", "value"),
+    [("--early-stop", "1"), ("--init-from", "net.pt"), ("--freeze", "0"), ("--validation", "0.2")],
 )
 def test_the_peer_refuses_what_it_does_not_do(flag: str, value: str) -> None:
-    config = Config.resolve(vars(train.parse([*TINY, flag, value])))
+    flags = [*TINY, *(["--validation", "0.1"] if flag == "--early-stop" else []), flag, value]
+    config = Config.resolve(vars(train.parse(flags)))
     with pytest.raises(ValueError, match=f"{flag}: expected none"):
         TorchRun(config, data.load(config.dataset, limit_train=64, limit_test=20))
 
@@ -88,7 +91,7 @@ def measure(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 def test_the_script_saves_what_both_sides_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tmp_path / "mine.toml"
-    text = '# Mine.\n\nmodel = "lenet5"\nepochs = 1\nlimit-train = 64\nlimit-test = 20\n'
+    text = '# Mine.\n\nmodel = "lenet5"\nepochs = 1\nlimit-train = 64\nlimit-test = 20\nvalidation = 0\n'
     recipe.write_text(text)
     file = tmp_path / "results.json"
     file.write_text('{"other": 1}')

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from minicnn import Trainer, checkpoint, data, evaluate, models, optim
+from minicnn import Trainer, checkpoint, data, evaluate, metrics, models, optim
 from minicnn.app import report
 from minicnn.app.commands import train
 from minicnn.app.experiment import Experiment
@@ -34,7 +34,8 @@ AIDS = [
 
 def experiment(*flags: str) -> Experiment:
     config = Config.resolve(vars(train.parse([*SMALL, *flags])))
-    return Experiment(config, data.load(config.dataset, limit_train=60, limit_test=20))
+    images = data.load(config.dataset, limit_train=60, limit_test=20, validation=config.validation)
+    return Experiment(config, images)
 
 
 def go(run: Experiment, steps: int) -> Experiment:
@@ -147,25 +148,7 @@ def test_averages_are_what_is_tested_and_saved(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "c.safetensors", saved)
     _, model = load_model(tmp_path / "c.safetensors", "numpy")
     logits = predict_images(model, run.dataset.test.x, saved.mean, saved.std)
-    np.testing.assert_array_equal(logits, run.test_logits())
-
-
-def test_kept_logits_are_those_of_the_weights(tmp_path: Path) -> None:
-    """Kept from the test that ends an epoch to the report, and computed anew once the weights change."""
-
-    def now(run: Experiment) -> np.ndarray:
-        return predict_images(run.model, run.dataset.test.x, run.dataset.mean, run.dataset.std)
-
-    run = go(experiment(), 4)
-    checkpoint.save(tmp_path / "c.safetensors", run.checkpoint())
-    tested = run.test_logits()
-    assert run.test_logits() is tested
-    np.testing.assert_array_equal(tested, now(run))
-    go(run, 1)
-    assert not np.array_equal(run.test_logits(), tested)
-    np.testing.assert_array_equal(run.test_logits(), now(run))
-    run.restore(tmp_path / "c.safetensors", checkpoint.load(tmp_path / "c.safetensors"))
-    np.testing.assert_array_equal(run.test_logits(), tested)
+    np.testing.assert_array_equal(logits, run.logits(run.dataset.test))
 
 
 def test_without_averages_nothing_is_saved_twice() -> None:
@@ -247,47 +230,12 @@ def test_evaluate_flips_as_training_did_unless_told(tmp_path: Path) -> None:
         out = tmp_path / name
         evaluate.main(["--checkpoint", str(file), "--backend", "numpy", "--out", str(out), *flags])
         losses[name] = json.loads((out / "report.json").read_text())["loss"]
-    run.finish_epoch()
+    expected = metrics.cross_entropy(run.logits(run.dataset.test), run.dataset.test.y)
     assert losses["as trained"] == losses["flip"] != losses["none"]
-    assert losses["flip"] == pytest.approx(run.history[-1]["test_loss"], rel=1e-6)
-
-
-# ---- testing less often ------------------------------------------------------------------------------
-
-
-def test_every_second_epoch_and_the_last_are_tested(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flags = [*SMALL, "--epochs", "5", "--test-every", "2", "--out", str(tmp_path / "run")]
-    train.main(flags)
-    history = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    tested = [entry["epoch"] for entry in history if "test_accuracy" in entry]
-    assert tested == [2, 4, 5]
-    best = max((entry for entry in history if "test_accuracy" in entry), key=lambda e: e["test_accuracy"])
-    assert f"% of the test images after epoch {best['epoch']}," in capsys.readouterr().out
-    assert (tmp_path / "run" / "curves.png").stat().st_size > 0
-
-
-def test_testing_less_often_changes_no_weight() -> None:
-    always, seldom = (go(experiment("--test-every", n), 7) for n in ("1", "3"))
-    for name, array in always.state_dict().items():
-        np.testing.assert_array_equal(seldom.state_dict()[name], array)
+    assert losses["flip"] == pytest.approx(expected, rel=1e-6)
 
 
 # ---- early stopping ----------------------------------------------------------------------------------
-
-
-def test_validation_images_are_a_tenth_and_not_learnt_from() -> None:
-    run = experiment("--early-stop", "2")
-    assert run.validation is not None
-    assert np.bincount(run.validation.y).tolist() == [1] * 10
-    learnt, held, all_ = (
-        {image.tobytes() for image in images.x}
-        for images in (run.batches.images, run.validation, run.dataset.train)
-    )
-    assert not learnt & held
-    assert learnt | held == all_
-    assert len(run.batches.images) == 50
 
 
 @pytest.mark.parametrize(
@@ -311,27 +259,10 @@ def test_a_run_that_does_not_learn_ends_early(
     history = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(history) == 3
     assert "stopped early: the validation loss has not fallen for 2 epochs" in printed
-    assert "% of the validation images after epoch 1" in printed
+    assert "the weights after epoch 1, with " in printed
     monkeypatch.setattr(report, "finish", lambda *_: None)
     train.main(["--resume", "--out", str(tmp_path / "run")])
     assert "all 3 epochs" in capsys.readouterr().out
-
-
-def test_the_last_epoch_is_tested_where_a_run_stops_early() -> None:
-    run = experiment("--early-stop", "1", "--test-every", "50", "--lr", "1e-30", "--epochs", "90")
-    while not run.done:
-        go(run, 4).finish_epoch()
-    tested = ["test_accuracy" in entry for entry in run.history]
-    assert len(tested) < 50
-    assert tested == [False] * (len(tested) - 1) + [True]
-
-
-def test_the_best_epoch_is_the_validation_images_where_there_are_any() -> None:
-    run = experiment("--early-stop", "3")
-    best = [bool(go(run, 4).finish_epoch()) for _ in range(2)]
-    accuracies = [entry["validation_accuracy"] for entry in run.history]
-    assert best == [True, accuracies[1] > accuracies[0]]
-    assert run.best_accuracy == max(accuracies)
 
 
 # ---- class weights -----------------------------------------------------------------------------------

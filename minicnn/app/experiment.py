@@ -18,13 +18,10 @@ from minicnn.app.position import check_position
 from minicnn.app.prediction import NotFinite, predict_images
 from minicnn.app.settings import Config
 from minicnn.calibration import fit_temperature
-from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors, temperature_of
-from minicnn.data.split import balanced_class_weight, stratified_split
+from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors, load
+from minicnn.data.split import balanced_class_weight
 from minicnn.ema import WeightAverage
 from minicnn.trainer import Trainer
-
-VALIDATION_SHARE = 0.1
-"""The share of the training images that early stopping holds out to judge by."""
 
 
 class Diverged(ValueError):
@@ -35,8 +32,8 @@ class Experiment:
     """Model, optimizer and position of a run over a dataset.
 
     ``epoch`` whole epochs are done and ``batch`` batches of the next; ``sums`` add up that next one's
-    loss, right answers, images and seconds; ``history`` has an entry for each epoch done.  ``judge``,
-    "test" or "validation", says which images' accuracy decides whether an epoch is the best.
+    loss, right answers, images and seconds; ``history`` has an entry for each epoch done.  The
+    ``validation`` images decide which epoch is the best; where they are None, the last one is.
     """
 
     def __init__(self, config: Config, dataset: data.Dataset) -> None:
@@ -51,15 +48,12 @@ class Experiment:
             self.model.freeze(*config.freeze.split(","))
             if not self.model.is_trainable():
                 raise ValueError(f"--freeze {config.freeze} leaves nothing to train")
-        train, self.validation = _held_out(dataset.train, config)
-        if config.temperature and self.validation is None:
-            raise ValueError(
-                "--temperature: expected validation images to fit it to, got none; "
-                "--early-stop holds some out"
-            )
-        self.judge = "test" if self.validation is None else "validation"
+        self.validation = dataset.validation if config.validation else None
+        for flag, wanted in (("--early-stop", config.early_stop), ("--temperature", config.temperature)):
+            if wanted and self.validation is None:
+                raise ValueError(f"{flag}: expected validation images to judge by, got none")
         self.batches = data.Batches(
-            train, config.batch_size, mean=dataset.mean, std=dataset.std, seed=config.seed,
+            dataset.train, config.batch_size, mean=dataset.mean, std=dataset.std, seed=config.seed,
             augment=config.augment_options(), num_classes=len(dataset.class_names),
         )  # fmt: skip
         self.optimizer = optim.create(config.optimizer, config.lr, **config.optimizer_options())
@@ -70,21 +64,18 @@ class Experiment:
         self.trainer = Trainer(
             self.model, self.optimizer, schedule=self.schedule, clip_norm=config.clip_norm,
             label_smoothing=config.label_smoothing, fuse=not config.no_fuse,
-            class_weight=_class_weight(train.y, len(dataset.class_names), config),
+            class_weight=_class_weight(dataset.train.y, len(dataset.class_names), config),
         )  # fmt: skip
         self.average = WeightAverage(self.model, config.ema) if config.ema else None
         self.epoch, self.batch = 0, 0
         self.sums = _no_sums()
         self.history: list[dict[str, Any]] = []
-        self.best_accuracy = -1.0
-        self._tested: np.ndarray | None = None
 
     def steps(self) -> Iterator[None]:
         """Train to the end of the epoch under way, yielding after each step.
 
         Raises: Diverged on a loss that is NaN or infinite
         """
-        self._tested = None
         batches = self.batches.epoch(self.epoch, start=self.batch)
         while True:
             start = time.perf_counter()
@@ -106,7 +97,7 @@ class Experiment:
             yield
 
     def finish_epoch(self, check: Callable[[], None] = lambda: None) -> bool:
-        """Test, if it is time to, and record the epoch; returns whether it is the best so far.
+        """Judge by the validation images and record the epoch; returns whether it is the best so far.
 
         ``check`` is called now and then, and may raise: the epoch is not finished then.
         """
@@ -117,12 +108,12 @@ class Experiment:
             "train_accuracy": sums["correct"] / sums["images"],
         }
         if self.validation is not None:
-            logits = self._logits(self.validation, check)
+            logits = self.logits(self.validation, check)
             entry |= _scores("validation", logits, self.validation.y)
             if self.config.temperature:
                 entry["temperature"] = fit_temperature(logits, self.validation.y)
-        if self._tests_after(entry):
-            entry |= _scores("test", self.test_logits(check), self.dataset.test.y)
+        if self.config.test_every and entry["epoch"] % self.config.test_every == 0:
+            entry |= _scores("test", self.logits(self.dataset.test, check), self.dataset.test.y)
         entry |= {
             "lr": self.schedule(self.optimizer.steps - 1),
             "seconds": round(sums["seconds"], 3),
@@ -130,68 +121,69 @@ class Experiment:
         }
         self.history.append(entry)
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, _no_sums()
-        accuracy = entry.get(f"{self.judge}_accuracy", -1.0)
-        best = accuracy > self.best_accuracy
-        self.best_accuracy = max(accuracy, self.best_accuracy)
-        return best
+        return self.best is entry
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The history's entry of the best epoch so far: None before the first has ended.
+
+        It has the highest accuracy of the validation images, and of equal ones the lowest loss; without
+        validation images it is the last.
+        """
+        if self.validation is None or not self.history:
+            return self.history[-1] if self.history else None
+        return max(self.history, key=lambda e: (e["validation_accuracy"], -e["validation_loss"]))
+
+    @property
+    def best_accuracy(self) -> float:
+        """Of the validation images after the best epoch; -1 before the first, and where there are none."""
+        return self.best.get("validation_accuracy", -1.0) if self.best else -1.0
 
     @property
     def stopped_early(self) -> bool:
         """Whether the validation loss has not fallen below its lowest for --early-stop epochs."""
-        return self._stops_after(self.history)
-
-    def _stops_after(self, history: list[dict[str, Any]]) -> bool:
-        if not self.config.early_stop or not history:
+        if not self.config.early_stop or not self.history:
             return False
-        losses = [entry["validation_loss"] for entry in history]
+        losses = [entry["validation_loss"] for entry in self.history]
         return len(losses) - 1 - losses.index(min(losses)) >= self.config.early_stop
 
     @property
     def temperature(self) -> float | None:
-        """What the last whole epoch's logits are to be divided by, with --temperature."""
-        return temperature_of(self.history)
+        """What the best epoch's logits are to be divided by, with --temperature."""
+        return self.best.get("temperature") if self.best else None
 
     @property
     def done(self) -> bool:
         """Whether no epoch is left to train."""
         return self.epoch >= self.config.epochs or self.stopped_early
 
-    def test_logits(self, check: Callable[[], None] = lambda: None) -> np.ndarray:
-        """Logits (N,K) of the test images; ``check`` is called now and then, and may raise.
+    def logits(self, images: data.Images, check: Callable[[], None] = lambda: None) -> np.ndarray:
+        """Logits (N,K) of the weights that predict; ``check`` is called now and then, and may raise."""
+        with self._averaged():
+            return self._predicted(images, check)
 
-        They are kept until the next step: the report needs those of the last epoch's test again.
+    def best_logits(self, path: Path, images: data.Images) -> np.ndarray:
+        """Logits (N,K) of the weights in a checkpoint of this run.  Training cannot go on after this.
+
+        Raises: CheckpointError naming the file if it does not fit
         """
-        if self._tested is None:
-            self._tested = self._logits(self.dataset.test, check)
-        return self._tested
+        load_weights(path, self.model, load(path).model)
+        return self._predicted(images)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The weights that predict: the average, where there is one."""
         with self._averaged():
             return self.model.state_dict()
 
-    def _tests_after(self, entry: dict[str, Any]) -> bool:
-        """Whether the epoch of this entry ends with a test: each Nth does, and the last."""
-        number, every = entry["epoch"], self.config.test_every
-        last = number == self.config.epochs or self._stops_after([*self.history, entry])
-        return last or number % every == 0
-
     def _averaged(self) -> AbstractContextManager[None]:
         return self.average.applied() if self.average else nullcontext()
 
-    def _logits(self, images: data.Images, check: Callable[[], None]) -> np.ndarray:
-        mean, std = self.dataset.mean, self.dataset.std
+    def _predicted(self, images: data.Images, check: Callable[[], None] = lambda: None) -> np.ndarray:
+        mean, std, config = self.dataset.mean, self.dataset.std, self.config
         try:
-            with self._averaged():
-                return predict_images(
-                    self.model,
-                    images.x,
-                    mean,
-                    std,
-                    check,
-                    tta=self.config.tta,
-                    fuse=not self.config.no_fuse,
-                )
+            return predict_images(
+                self.model, images.x, mean, std, check, tta=config.tta, fuse=not config.no_fuse
+            )
         except NotFinite as error:
             raise self._diverged(str(error)) from None
 
@@ -207,6 +199,7 @@ class Experiment:
             fingerprint=self.dataset.fingerprint, epoch=self.epoch, batch=self.batch,
             sums=dict(self.sums), history=list(self.history), best_accuracy=self.best_accuracy,
             optimizer_steps=self.optimizer.steps, generators=self.model.generator_state(),
+            split=self.dataset.record.as_json() if self.dataset.record else {},
             model=state, training=training, optimizer=self.optimizer.state_dict(self.model),
         )  # fmt: skip
 
@@ -216,11 +209,11 @@ class Experiment:
         Raises: CheckpointError naming the file if it is of other data, another model or no such run
         """
         self._check_data(path, saved)
-        self._tested = None
         try:
             check_position(
-                saved, self.batches, self.judge, self.config.test_every, averages=bool(self.average)
-            )
+                saved, self.batches, validates=self.validation is not None,
+                test_every=self.config.test_every, averages=self.average is not None,
+            )  # fmt: skip
             load_weights(path, self.model, saved.model)
             if self.average:
                 self.average.load(saved.model, saved.optimizer_steps)
@@ -232,7 +225,7 @@ class Experiment:
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
         self.epoch, self.batch, self.sums = saved.epoch, saved.batch, dict(saved.sums)
-        self.history, self.best_accuracy = list(saved.history), saved.best_accuracy
+        self.history = list(saved.history)
 
     def _check_data(self, path: Path, saved: Checkpoint) -> None:
         """Raise CheckpointError unless the checkpoint is of a run over this dataset."""
@@ -284,16 +277,6 @@ def _class_weight(y: NDArray[np.int64], num_classes: int, config: Config) -> NDA
             f"smallest, got {weight.max() / weight.min():.1f} times; smooth less"
         )
     return weight
-
-
-def _held_out(train: data.Images, config: Config) -> tuple[data.Images, data.Images | None]:
-    """The images to learn from and, for early stopping, a stratified part that is held out."""
-    if not config.early_stop:
-        return train, None
-    learnt, held = stratified_split(train.y, VALIDATION_SHARE, config.seed)
-    if not len(held):
-        raise ValueError("--early-stop: expected a class of 2 training images at least, to hold one out")
-    return train.subset(learnt), train.subset(held)
 
 
 def _no_sums() -> dict[str, float]:

@@ -7,11 +7,11 @@ from minicnn.data import Batches
 
 
 def check_position(
-    saved: Checkpoint, batches: Batches, judge: str, test_every: int, averages: bool
+    saved: Checkpoint, batches: Batches, *, validates: bool, test_every: int | None, averages: bool
 ) -> None:
     """Refuse a checkpoint that a run with these batches and settings cannot have written.
 
-    ``judge`` is "test" or "validation", and ``averages`` says whether weights are averaged.
+    ``validates`` says whether there are validation images, and ``averages`` whether weights are averaged.
 
     Raises: ValueError naming the field, what was expected and what came
     """
@@ -32,13 +32,13 @@ def check_position(
     if averages != bool(saved.training):
         expected = "the weights that --ema averages" if averages else "none, since --ema is off"
         raise ValueError(f"training: expected {expected}, got {len(saved.training)} tensors")
-    _check_judged(saved, judge, test_every)
+    _check_judged(saved, "validation", 1 if validates else None)
+    _check_judged(saved, "test", test_every)
 
 
-def _check_judged(saved: Checkpoint, judge: str, test_every: int) -> None:
-    """Each epoch that was to be judged has its loss and its accuracy."""
-    every = 1 if judge == "validation" else test_every
-    for entry in saved.history:
-        for key in (f"{judge}_loss", f"{judge}_accuracy"):
+def _check_judged(saved: Checkpoint, part: str, every: int | None) -> None:
+    """Each epoch that this part's images were to judge has their loss and accuracy."""
+    for entry in saved.history if every else []:
+        for key in (f"{part}_loss", f"{part}_accuracy"):
             if entry["epoch"] % every == 0 and key not in entry:
                 raise ValueError(f"history: epoch {entry['epoch']}: expected {key}, which is not there")

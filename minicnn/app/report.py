@@ -97,22 +97,22 @@ def show(console: Console, report: dict[str, Any]) -> None:
 
 
 def finish(folder: RunFolder, experiment: Experiment, console: Console) -> None:
-    """Report on the final weights of a run: print what came of it, then write report.json and the plots."""
+    """Test the best weights of a run once: print what came of it, then write report.json and the plots."""
     config, dataset = experiment.config, experiment.dataset
-    logits = experiment.test_logits()
+    logits = experiment.best_logits(folder.best, dataset.test)
     result = make(experiment.model, logits, dataset.test.y, dataset.class_names, experiment.temperature)
     show(console, result)
     if experiment.stopped_early:
         patience = f"for {config.early_stop} epochs"
         console.print(f"stopped early: the validation loss has not fallen {patience}")
-    console.print(f"best: {_best_epoch(experiment)}, in {folder.best}")
+    console.print(f"tested: {folder.best}, {_why_best(experiment)}")
     curves = (
         plots.curves,
         folder.path / "curves.png",
         experiment.history,
         f"{config.model} on {config.dataset}",
     )
-    name, weight = _first_filters(experiment.state_dict())
+    name, weight = _first_filters(experiment.model.state_dict())  # the best weights, since it was tested
     filters = [] if weight is None else [(plots.filters, folder.path / "filters.png", weight, name)]
     paths = [*write(folder.path, result, dataset.test.x, dataset.test.y, logits), *drawn(curves, *filters)]
     if paths:
@@ -147,11 +147,14 @@ def _show_coverage(console: Console, report: dict[str, Any]) -> None:
     console.print(table)
 
 
-def _best_epoch(experiment: Experiment) -> str:
-    part = experiment.judge
-    judged = [entry for entry in experiment.history if f"{part}_accuracy" in entry]
-    best = max(judged, key=lambda entry: entry[f"{part}_accuracy"])
-    return f"{percent(best[f'{part}_accuracy'], 2)} of the {part} images after epoch {best['epoch']}"
+def _why_best(experiment: Experiment) -> str:
+    """Which epoch's weights were kept, and why."""
+    best = experiment.best
+    assert best is not None  # a run that ended has a history
+    if experiment.validation is None:
+        return f"the weights after the last epoch, {best['epoch']}, as no validation images chose one"
+    accuracy = f"{percent(experiment.best_accuracy, 2)} of {len(experiment.validation):,} validation images"
+    return f"the weights after epoch {best['epoch']}, with {accuracy} right"
 
 
 def _first_filters(state: dict[str, Any]) -> tuple[str, Any]:

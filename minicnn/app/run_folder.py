@@ -15,6 +15,7 @@ from pathlib import Path
 from minicnn import checkpoint
 from minicnn.app.experiment import Experiment
 from minicnn.app.settings import Config
+from minicnn.checkpoint import CheckpointError
 from minicnn.files import delete_leftovers, write_json, write_json_lines
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
@@ -44,8 +45,17 @@ class RunFolder:
             )
 
     def saved_config(self) -> Config:
-        """The settings of the run that is here.  Raises CheckpointError if its checkpoint is not sound."""
-        return Config.of_checkpoint(self.checkpoint, checkpoint.load(self.checkpoint))
+        """The settings of the run that is here.
+
+        Raises: CheckpointError if its checkpoint is not sound, or of a run that test images judged
+        """
+        saved = checkpoint.load(self.checkpoint)
+        if "validation" not in saved.config:
+            raise CheckpointError(
+                f"{self.checkpoint}: this run began when test images chose the best epoch, and cannot go "
+                "on: start it anew in another --out; predict and evaluate still take its checkpoints"
+            )
+        return Config.of_checkpoint(self.checkpoint, saved)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

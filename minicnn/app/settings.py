@@ -83,11 +83,22 @@ class Config:
         WHAT, added=True, metavar="NAME[,...]",
         help="layers to leave as they are, with all below them, as in conv1,layer?,*.bn1 (default: none)",
     )  # fmt: skip
+    validation: float = setting(
+        WHAT, added=True, type=number(0, 1), default=0.1, metavar="SHARE",
+        help="share of the training images to hold out, where folder:DIR has no val/: their accuracy "
+        "chooses the best epoch; 0: none, and the last epoch's weights are the ones kept",
+    )  # fmt: skip
+    group_by: str | None = setting(
+        WHAT, added=True, metavar="PATTERN",
+        help="keep images of one clip, patient or day in one part: a regular expression whose first group, "
+        "or else all that it matches, names the group in a path below folder:DIR (default: no groups)",
+    )  # fmt: skip
     limit_train: int | None = setting(
-        WHAT, type=whole_number(1), metavar="N", help="use only N training images (default: all)"
-    )
+        WHAT, type=whole_number(1), metavar="N",
+        help="use only N training images, those held out included (default: all)",
+    )  # fmt: skip
     limit_test: int | None = setting(
-        WHAT, type=whole_number(1), metavar="N", help="use only N test images (default: all)"
+        WHAT, type=whole_number(1), metavar="N", help="use only N test images, and N of val/ (default: all)"
     )
     augment: str | None = setting(
         WHAT,
@@ -170,14 +181,14 @@ class Config:
         help="test-time augmentation: flip averages the logits of each image and its mirror image, "
         "flip-shift also of both moved by a pixel along the diagonal",
     )  # fmt: skip
-    test_every: int = setting(
-        LEARNING, added=True, type=whole_number(1), default=1, metavar="N",
-        help="test after each Nth epoch and after the last; a best epoch is one that was tested",
+    test_every: int | None = setting(
+        LEARNING, added=True, type=whole_number(1), metavar="N",
+        help="test after each Nth epoch too, for the curves; it chooses nothing (default: test once, at "
+        "the end)",
     )  # fmt: skip
     early_stop: int | None = setting(
         LEARNING, added=True, type=whole_number(1), metavar="N",
-        help="hold a tenth of the training images out, and stop when the loss on them has not fallen for N "
-        "epochs; then best.safetensors is chosen by their accuracy, not by the test's (default: off)",
+        help="stop when the loss of the validation images has not fallen for N epochs (default: off)",
     )  # fmt: skip
     temperature: bool = setting(
         LEARNING, added=True, action="store_true", default=False,
@@ -194,7 +205,7 @@ class Config:
     def resolve(cls, flags: dict[str, Any]) -> Self:
         """The settings of a complete set of flags, with the defaults that depend on the optimizer.
 
-        Raises: ValueError naming a flag that the chosen optimizer does not have
+        Raises: ValueError naming a flag that does not fit the others
         """
         flags = {f.name: flags[f.name] for f in fields(cls)}
         optimizer = flags["optimizer"]
@@ -202,6 +213,8 @@ class Config:
             raise ValueError(f"--momentum is for sgd and rmsprop, not for --optimizer {optimizer}")
         if flags["nesterov"] and optimizer != "sgd":
             raise ValueError(f"--nesterov is for sgd, not for --optimizer {optimizer}")
+        if flags["early_stop"] and not flags["validation"]:
+            raise ValueError("--early-stop judges by validation images, and --validation 0 leaves none")
         if flags["lr"] is None:
             flags["lr"] = RATES[optimizer]
         if flags["momentum"] is None and optimizer == "sgd":

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minicnn import data
 from minicnn.app.run_folder import SKIPPED
+from minicnn.app.settings import Config
+from minicnn.data.judged import Judged
 from minicnn.data.summary import ONE_SHADE, Summary, common_sizes, is_one_shade
 from minicnn.files import write_atomically
+from minicnn.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,46 +33,64 @@ MODES = {
 """What people call Pillow's modes."""
 
 
-def load(console: Console, name: str, **options: Any) -> data.Dataset:
-    """`data.load`; what was found in a folder of images is printed, also when its images cannot be used.
+def load(console: Console, config: Config) -> data.Dataset:
+    """The dataset of a run's settings.
+
+    What was found in a folder of images is printed, also when its images cannot be used.
 
     Raises: what `data.load` raises
     """
-    try:
-        dataset = data.load(name, **options)
-    except data.UnusableImages as error:
-        _print(console, _found(error.summary))
-        raise
+    with of_unusable(console):
+        dataset = data.load(
+            config.dataset, data_dir=config.data_dir, image_size=config.image_size, seed=config.seed,
+            validation=config.validation, group_by=config.group_by, limit_train=config.limit_train,
+            limit_test=config.limit_test, skip_bad=config.skip_bad,
+        )  # fmt: skip
     if dataset.summary:
         _print(console, [*_classes(dataset), *_found(dataset.summary), *_left_out(dataset.summary)])
-    _print(console, _warnings(dataset))
+    _print(console, [*dataset.notes, *_warnings(dataset)])
     return dataset
 
 
-def write_skipped(folder: Path, dataset: data.Dataset) -> None:
-    """Write skipped.txt, a line for each file that was left out, if any was."""
-    if dataset.summary and dataset.summary.bad:
-        lines = [f"{shown(path)}: {shown(why)}\n" for path, why in dataset.summary.bad.items()]
+@contextmanager
+def of_unusable(console: Console) -> Iterator[None]:
+    """Print what was found in a folder whose images cannot be used; the error goes on."""
+    try:
+        yield
+    except data.UnusableImages as error:
+        _print(console, _found(error.summary))
+        raise
+
+
+def show_judged(console: Console, judged: Judged) -> None:
+    """Print how many images a model is tested on, what they are, and what was left out."""
+    left_out = _left_out(judged.summary) if judged.summary else []
+    _print(console, [f"{len(judged.images):,} images: {judged.what}", *judged.notes, *left_out])
+
+
+def write_skipped(folder: Path, summary: Summary | None) -> None:
+    """Write skipped.txt, a line for each file of a folder of images that was left out, if any was."""
+    if summary and summary.bad:
+        lines = [f"{printable(str(path))}: {printable(why)}\n" for path, why in summary.bad.items()]
         write_atomically(folder / SKIPPED, "".join(lines).encode())
-
-
-def shown(name: Path | str) -> str:
-    """A file's name as text without control characters; bytes that are not UTF-8 are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
 
 
 def _print(console: Console, lines: list[str]) -> None:
     for line in lines:
-        console.print(shown(line))
+        console.print(printable(line))
 
 
 def _classes(dataset: data.Dataset) -> list[str]:
     """A line for each class, with its number of images in each part."""
     names, number = dataset.class_names, len(dataset.class_names)
-    parts = {"training": dataset.train, "test": dataset.test}
-    counts = {part: np.bincount(images.y, minlength=number) for part, images in parts.items()}
+    parts = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    counts = {
+        part: np.bincount(images.y, minlength=number)
+        for part, images in parts.items()
+        if images is not None
+    }
     lines = [
-        f"  {name}: {', '.join(f'{counts[part][label]:,} {part}' for part in parts)}"
+        f"  {name}: {', '.join(f'{count[label]:,} {part}' for part, count in counts.items())}"
         for label, name in enumerate(names[:MOST_CLASSES])
     ]
     if number > MOST_CLASSES:

@@ -1,4 +1,4 @@
-"""The one epoch loop: train, test, save, and stop cleanly when asked to."""
+"""The one epoch loop: train, judge, save, and stop cleanly when asked to."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _train_epoch(folder: RunFolder, experiment: Experiment, console: Console, st
     if best:
         folder.save_best(experiment)
     folder.save(experiment)
-    console.print(_epoch_line(title, experiment.history[-1], best))
+    console.print(_epoch_line(title, experiment.history[-1], best and experiment.validation is not None))
 
 
 def show_progress(progress: Progress, experiment: Experiment) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from minicnn.data.errors import DataError
 from minicnn.data.folder import read_folder
 from minicnn.data.idx import read_idx_pair
 from minicnn.data.images import Images, Size, resize_images
-from minicnn.data.split import balanced_subset
+from minicnn.data.record import SplitRecord
+from minicnn.data.split import balanced_subset, stratified_split
 from minicnn.data.summary import Summary
 from minicnn.data.torchvision_sets import FASHION_MNIST_CLASSES, SOURCES, Splits, read_torchvision_set
 
@@ -28,10 +30,13 @@ _IMAGES_AT_ONCE = 1024  # keeps the temporaries of the sums small
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Train and test images, decoded and in memory.
+    """Train, validation and test images, decoded and in memory.
 
+    validation:   to choose by, such as the best epoch; None if none are held out.  ``test`` chooses nothing
     mean, std:    float64 (C,) of the train pixels in [0, 1]; std is 1 for a channel that is constant
     fingerprint:  hexadecimal digest of all pixels, labels and class names; equal only for equal data
+    record:       of folder:DIR, which images are in which part; None of the others
+    notes:        lines that a user should see before training, such as images that two parts share
     summary:      what was found in a folder of images; None for datasets by name
     """
 
@@ -42,6 +47,9 @@ class Dataset:
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
     fingerprint: str
+    validation: Images | None = None
+    record: SplitRecord | None = None
+    notes: list[str] = field(default_factory=list)
     summary: Summary | None = None
 
 
@@ -55,6 +63,8 @@ def load(
     *,
     data_dir: str | Path | None = None,
     image_size: Size | None = None,
+    validation: float | None = None,
+    group_by: str | None = None,
     limit_train: int | None = None,
     limit_test: int | None = None,
     seed: int = 0,
@@ -67,30 +77,53 @@ def load(
              data_dir where torchvision's datasets are, and where they are downloaded to (default: ./data);
              they are found in torchvision's layout, or as files in data_dir itself
              image_size resizes every image to a square of this side, or to (H, W)
+             validation is the share of the training images, below 1, that is held out to choose by, unless
+             folder:DIR has val/; each class keeps at least one image to learn from.  None takes val/ or
+             nothing, 0 takes nothing
+             group_by is a regular expression for the paths of folder:DIR: images of one group, such as a
+             clip, stay in one part; `data.folder.find` says more
              limit_train, limit_test keep this many images, chosen by ``seed``, about the same number of
              each class
-             seed also splits folder:DIR and digits, if they have no test images of their own
+             seed also chooses the validation images, and splits folder:DIR and digits, if they have no test
+             images of their own
              download lets torchvision, if it is installed, download what is not in data_dir
              skip_bad leaves out those of a folder's files that are no intact images
     Raises:  DataError, one sentence that names the file, or says which files to put where; UnusableImages
              naming all files of a folder that cannot be used
     """
-    summary = None
     if name.startswith(FOLDER):
-        root = Path(name.removeprefix(FOLDER)).expanduser()
         summary = Summary()
-        train, test, class_names = read_folder(
-            root, image_size=image_size, limit_train=limit_train, limit_test=limit_test, seed=seed,
-            summary=summary, skip_bad=skip_bad,
+        found = read_folder(
+            folder_of(name), image_size=image_size, validation=validation, group_by=group_by,
+            limit_train=limit_train, limit_test=limit_test, seed=seed, summary=summary, skip_bad=skip_bad,
         )  # fmt: skip
-    else:
-        train, test, class_names = _read_named(name, data_dir, download, seed)
-        train = _prepared(train, limit_train, image_size, seed)
-        test = _prepared(test, limit_test, image_size, seed)
+        return _dataset(
+            name, found.train, found.test, found.validation, found.class_names, found.record, found.notes,
+            summary,
+        )  # fmt: skip
+    if group_by is not None:
+        raise DataError(f"group-by {group_by!r}: expected folder:DIR, whose files have names, got {name}")
+    train, test, class_names = _read_named(name, data_dir, download, seed)
+    train = _prepared(train, limit_train, image_size, seed)
+    test = _prepared(test, limit_test, image_size, seed)
+    train, held = _held_out(train, validation, seed)
+    return _dataset(name, train, test, held, class_names)
+
+
+def _dataset(
+    name: str, train: Images, test: Images, validation: Images | None, class_names: list[str],
+    record: SplitRecord | None = None, notes: Sequence[str] = (), summary: Summary | None = None,
+) -> Dataset:  # fmt: skip
     mean, std = _mean_and_std(train.x)
+    fingerprint = _fingerprint([train, test, *([validation] if validation else [])], class_names)
     return Dataset(
-        name, train, test, class_names, mean, std, _fingerprint(train, test, class_names), summary
+        name, train, test, class_names, mean, std, fingerprint, validation, record, list(notes), summary
     )
+
+
+def folder_of(name: str) -> Path:
+    """The folder that folder:DIR names."""
+    return Path(name.removeprefix(FOLDER)).expanduser()
 
 
 def _read_named(name: str, data_dir: str | Path | None, download: bool, seed: int) -> Splits:
@@ -120,6 +153,19 @@ def _prepared(images: Images, limit: int | None, size: Size | None, seed: int) -
     return images
 
 
+def _held_out(train: Images, share: float | None, seed: int) -> tuple[Images, Images | None]:
+    """The images to learn from, and the validation images."""
+    if not share:
+        return train, None
+    learnt, held = stratified_split(train.y, share, seed)
+    if not len(held):
+        raise DataError(
+            f"validation {share:g}: expected a class of at least 2 training images, to hold one out; "
+            "0 holds none out"
+        )
+    return train.subset(learnt), train.subset(held)
+
+
 def _mean_and_std(x: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation of each channel, from exact integer sums."""
     total = np.zeros(x.shape[1], np.uint64)
@@ -134,9 +180,9 @@ def _mean_and_std(x: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np
     return mean / 255, np.where(std > 0, std, 255.0) / 255
 
 
-def _fingerprint(train: Images, test: Images, class_names: list[str]) -> str:
+def _fingerprint(parts: Sequence[Images], class_names: list[str]) -> str:
     digest = hashlib.sha256(repr(class_names).encode())
-    for images in (train, test):
+    for images in parts:
         digest.update(repr(images.x.shape).encode())
         digest.update(np.ascontiguousarray(images.x).data)
         digest.update(images.y.astype("<i8").data)

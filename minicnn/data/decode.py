@@ -14,9 +14,10 @@ from minicnn.data.summary import Summary, UnusableImages, bad_files, common_size
 
 
 def decode(
-    listed: Listed, size: Size | None, *, summary: Summary | None = None, skip_bad: bool = False
-) -> NDArray[np.uint8]:
-    """The images, uint8 (N,C,H,W): one channel if all are grey, else RGB.
+    listed: Listed, size: Size | None, channels: int | None = None, *, summary: Summary | None = None,
+    skip_bad: bool = False,
+) -> NDArray[np.uint8]:  # fmt: skip
+    """The images, uint8 (N,C,H,W).  C is ``channels``; by default 1 if all are grey, else 3 for RGB.
 
     With ``skip_bad``, files that are no intact images are left out: `without_bad` leaves them out of
     ``listed`` too.  ``summary`` takes up what the files are like.
@@ -32,7 +33,7 @@ def decode(
             if different:  # the sizes of the rest are told too, but nothing more is decoded
                 found.sizes[image_size(path)] += 1
                 continue
-            image = describe_image(path, channels=None, size=size)
+            image = describe_image(path, channels=channels, size=size)
         except DataError as error:
             found.note_bad(path, error)
             continue
@@ -43,12 +44,14 @@ def decode(
     return _stacked(images)
 
 
-def without_bad(listed: Listed, summary: Summary) -> Listed:
+def without_bad(listed: Listed, summary: Summary, *, may_be_empty: bool = False) -> Listed:
     """What remains of a list when the files that cannot be used are left out.
 
-    Raises: DataError naming a folder if nothing of its class remains
+    Raises: DataError naming a folder if nothing of its class remains, and none ``may_be_empty``
     """
     good = [(path, label) for path, label in listed if path not in summary.bad]
+    if may_be_empty:
+        return good
     left = {label for _, label in good}
     for path, label in listed:
         if label not in left:

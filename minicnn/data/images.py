@@ -128,6 +128,16 @@ def resize_images(x: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     return out
 
 
+def convert_channels(x: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """Images (N,C,H,W) with 1 (grey) or 3 (RGB) channels, as `read_image` converts them."""
+    if x.shape[1] == channels:
+        return x
+    if x.shape[1] == 1:
+        return np.repeat(x, channels, axis=1)
+    grey = [np.asarray(Image.fromarray(image.transpose(1, 2, 0)).convert("L")) for image in x]
+    return np.stack(grey)[:, None]
+
+
 def _resize(image: Image.Image, size: Size) -> Image.Image:
     height, width = height_width(size)
     return image.resize((width, height), Image.Resampling.BILINEAR)

@@ -35,12 +35,13 @@ _Identity = tuple[int, int]
 """Device and number of a folder: the same, whichever links lead there."""
 
 
-def class_folders(root: Path, summary: Summary | None = None) -> list[str]:
+def class_folders(root: Path, summary: Summary | None = None, *, least: int = 2) -> list[str]:
     """The names of the class folders of ``root``, in order.
 
     What else is there is noted in ``summary``.
 
-    Raises: DataError if there are fewer than 2, if one's name is not UTF-8, or if ``root`` cannot be read
+    Raises: DataError if there are fewer than ``least``, if one's name is not UTF-8, or if ``root`` cannot
+            be read
     """
     found = Summary() if summary is None else summary
     names = []
@@ -50,27 +51,30 @@ def class_folders(root: Path, summary: Summary | None = None) -> list[str]:
             found.pass_over(reason, entry)
         else:
             names.append(_class_name(entry))
-    if len(names) < 2:
+    if len(names) < least:
         raise DataError(
-            f"{root}: expected at least 2 class folders, got {len(names)}{_besides(root, found)}"
+            f"{root}: expected at least {least} class folders, got {len(names)}{_besides(root, found)}"
         )
     return names
 
 
-def list_images(root: Path, class_names: list[str], summary: Summary | None = None) -> Listed:
+def list_images(
+    root: Path, class_names: list[str], summary: Summary | None = None, *, may_be_empty: bool = False
+) -> Listed:
     """The images of each class, at any depth, sorted.
 
     An image is a file whose name or content says so.  Links are followed, to each folder once.  What else
     is there is noted in ``summary``, and so is what cannot be looked into; without one, that is an error.
 
-    Raises: DataError naming a class that has no images, or that is a link to the folder of another
+    Raises: DataError naming a class that has no images, unless it ``may_be_empty``, or that is a link to
+            the folder of another
     """
     found = Summary() if summary is None else summary
     seen = _identities(root, class_names)
     listed = []
     for label, name in enumerate(class_names):
         images = sorted(_walk(root / name, seen, found))
-        if not images:
+        if not images and not may_be_empty:
             what = f"expected images of the class {name!r}, got none"
             raise DataError(f"{root / name}: {what}{_besides(root / name, found)}")
         listed += [(image, label) for image in images]

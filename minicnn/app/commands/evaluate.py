@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from minicnn import data
 from minicnn.app import report, summary
 from minicnn.app.command_line import Parser, choose_backend, make_console, whole_number
 from minicnn.app.prediction import predict_images
 from minicnn.app.run_folder import make_folder
 from minicnn.app.settings import Config, add_checkpoint_flags, add_flag
-from minicnn.checkpoint import CheckpointError
+from minicnn.checkpoint import Checkpoint, CheckpointError
+from minicnn.data.dataset import FOLDER, folder_of
+from minicnn.data.judged import Judged, Learnt, judge_folder, judge_named, judge_own_folder
+from minicnn.data.record import SplitRecord
 from minicnn.saved_model import load_model
 
 
@@ -20,38 +24,59 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
     console = make_console()
     saved, model = load_model(args.checkpoint, choose_backend(args, console))
     config = Config.of_checkpoint(args.checkpoint, saved)
-    same = args.dataset in (None, config.dataset)
-    dataset = summary.load(
-        console,
-        config.dataset if same else args.dataset,
-        data_dir=args.data_dir or (config.data_dir if same else None),
-        image_size=saved.image_shape[1:],
-        limit_train=config.limit_train if same else None,
-        limit_test=args.limit_test or (config.limit_test if same else None),
-        seed=config.seed,
-        skip_bad=args.skip_bad or (same and config.skip_bad),
-    )
-    if dataset.class_names != saved.class_names:
-        raise CheckpointError(
-            f"{args.checkpoint}: expected the classes {', '.join(saved.class_names)}, "
-            f"got those of {dataset.name}: {', '.join(dataset.class_names)}"
-        )
-    if dataset.test.x.shape[1] != saved.image_shape[0]:
-        raise CheckpointError(
-            f"{args.checkpoint}: expected images of {saved.image_shape[0]} channels, "
-            f"got {dataset.test.x.shape[1]} from {dataset.name}"
-        )
+    with summary.of_unusable(console):
+        judged = _judged(args, saved, config)
+    images = judged.images
+    console.print(f"{len(images):,} images: {judged.what}")
+    summary.show_judged(console, judged)
     logits = predict_images(
-        model, dataset.test.x, saved.mean, saved.std, batch_size=args.batch_size,
+        model, images.x, saved.mean, saved.std, batch_size=args.batch_size,
         tta=args.tta or config.tta, fuse=not config.no_fuse,
     )  # fmt: skip
-    result = report.make(model, logits, dataset.test.y, saved.class_names, saved.temperature)
+    result = report.make(model, logits, images.y, saved.class_names, saved.temperature)
     report.show(console, result)
     if args.out:
         make_folder(args.out)
-        summary.write_skipped(args.out, dataset)
-        paths = report.write(args.out, result, dataset.test.x, dataset.test.y, logits)
+        summary.write_skipped(args.out, judged.summary)
+        paths = report.write(args.out, result, images.x, images.y, logits)
         console.print(f"report{' and plots' if paths else ''}: {args.out}")
+
+
+def _judged(args: argparse.Namespace, saved: Checkpoint, config: Config) -> Judged:
+    """The images to test on.  Raises DataError, CheckpointError naming what does not fit."""
+    name = args.dataset or config.dataset
+    try:
+        record = SplitRecord.of_json(saved.split)
+    except ValueError as error:
+        raise CheckpointError(f"{args.checkpoint}: {error}") from None
+    learnt = Learnt(saved.class_names, saved.image_shape, record)
+    same = name == config.dataset
+    skip_bad = args.skip_bad or (same and config.skip_bad)
+    if name.startswith(FOLDER):
+        own = _is_own(name, config)
+        limit = args.limit_test or (config.limit_test if own else None)
+        judge = judge_own_folder if own else judge_folder
+        return judge(folder_of(name), learnt, limit=limit, seed=config.seed, skip_bad=skip_bad)
+    dataset = data.load(
+        name,
+        data_dir=args.data_dir or (config.data_dir if same else None),
+        image_size=saved.image_shape[1:],
+        validation=config.validation if same else None,
+        limit_train=config.limit_train if same else None,
+        limit_test=args.limit_test or (config.limit_test if same else None),
+        seed=config.seed,
+    )
+    judged = judge_named(name, dataset.test, dataset.class_names, learnt)
+    whole = same and "validation" in saved.config and not args.limit_test
+    if whole and dataset.fingerprint != saved.fingerprint:
+        judged.notes.append("these are not the data of the training: their fingerprint is another one")
+    return judged
+
+
+def _is_own(name: str, config: Config) -> bool:
+    """Whether a folder is the one that the model was trained on."""
+    own = config.dataset.startswith(FOLDER)
+    return own and folder_of(name).resolve() == folder_of(config.dataset).resolve()
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -62,8 +87,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add_checkpoint_flags(parser)
     parser.add_argument(
-        "--dataset", metavar="NAME", help="another dataset with the same classes (default: training's)"
-    )
+        "--dataset", metavar="NAME",
+        help="another dataset with classes of the model; of folder:DIR the whole, or its test/ if it has "
+        "parts (default: training's, of which the test part)",
+    )  # fmt: skip
     parser.add_argument(
         "--data-dir", metavar="DIR", help="where the dataset lies (default: as in training)"
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minicnn import data, label_errors, metrics, plots_judging
-from minicnn.app import settings
+from minicnn.app import settings, summary
 from minicnn.app.command_line import Parser, choose_backend, make_console, whole_number
 from minicnn.app.experiment import Experiment
 from minicnn.app.progress import Progress
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 FIXED = {
-    "limit_test": 1, "test_every": 1, "early_stop": None, "temperature": False, "save_every": 0.0,
+    "validation": 0.0, "limit_test": 1, "test_every": None, "early_stop": None, "temperature": False,
+    "save_every": 0.0,
 }  # fmt: skip
 """Settings of training that have no flag here: each fold is tested once, on the images that it left out."""
 
@@ -47,11 +48,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.mislabels
         raise ValueError(f"--recipe {LIST} is for train; here the flag takes the name of a recipe")
     console = make_console()
     args.backend = choose_backend(args, console)
-    config = replace(Config.resolve(vars(args)), test_every=args.epochs)
-    dataset = data.load(
-        config.dataset, data_dir=config.data_dir, image_size=config.image_size, seed=config.seed,
-        limit_train=config.limit_train, limit_test=config.limit_test,
-    )  # fmt: skip
+    config = Config.resolve(vars(args))
+    dataset = summary.load(console, config)
     _check_folds(dataset, args.folds)
     make_folder(args.out)
     console.print(f"data: {dataset.name}, {len(dataset.train):,} training images, {args.folds} folds")
@@ -105,7 +103,7 @@ def _trained_logits(config: Config, dataset: data.Dataset, title: str, console: 
             for _ in experiment.steps():
                 show_progress(progress, experiment)
         experiment.finish_epoch()
-    return experiment.test_logits()
+    return experiment.logits(dataset.test)
 
 
 def _result(

@@ -21,8 +21,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.preview")
     args = _parser(prog).parse_args(argv)
     augment = Augment.parse(args.augment)
     dataset = data.load(
-        args.dataset, data_dir=args.data_dir, image_size=args.image_size, limit_test=1, seed=args.seed,
-        skip_bad=args.skip_bad,
+        args.dataset, data_dir=args.data_dir, image_size=args.image_size, validation=args.validation,
+        group_by=args.group_by, limit_test=1, seed=args.seed, skip_bad=args.skip_bad,
     )  # fmt: skip
     augment.check_size(*dataset.train.x.shape[2:])
     numbers = balanced_subset(dataset.train.y, args.images, args.seed)
@@ -51,7 +51,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--augment LIST [options]",
         "Draw a grid of training images: each as it is, and as the first epochs show it.",
     )
-    for name in ("dataset", "data_dir", "image_size", "skip_bad"):
+    for name in ("dataset", "data_dir", "image_size", "validation", "group_by", "skip_bad"):
         add_flag(parser, name)
     parser.add_argument("--augment", required=True, metavar="LIST", help=help_text())
     for flag, count, what in (("images", 8, "images, the rows"), ("epochs", 9, "epochs, the columns")):

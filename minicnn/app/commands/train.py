@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> None:
         else:
             training.begin(folder, experiment, overwrite=args.overwrite)
         console.print(f"folder: {folder.path}")
-        summary.write_skipped(folder.path, experiment.dataset)
+        summary.write_skipped(folder.path, experiment.dataset.summary)
         training.train(folder, experiment, console)
         report.finish(folder, experiment, console)
 
@@ -92,14 +92,12 @@ def _saved_settings(folder: RunFolder, args: argparse.Namespace, console: Consol
 
 
 def _experiment(config: Config, console: Console) -> Experiment:
-    dataset = summary.load(
-        console, config.dataset, data_dir=config.data_dir, image_size=config.image_size, seed=config.seed,
-        limit_train=config.limit_train, limit_test=config.limit_test, skip_bad=config.skip_bad,
-    )  # fmt: skip
+    dataset = summary.load(console, config)
     shape = "×".join(map(str, dataset.train.x.shape[1:]))
+    held = f"{len(dataset.validation):,} validation" if dataset.validation else "no validation"
     console.print(
-        f"data: {dataset.name}, {len(dataset.train):,} training and {len(dataset.test):,} test images, "
-        f"{shape}, {len(dataset.class_names)} classes"
+        f"data: {dataset.name}, {len(dataset.train):,} training, {held} and {len(dataset.test):,} test "
+        f"images, {shape}, {len(dataset.class_names)} classes"
     )
     experiment = Experiment(config, dataset)
     parameters = sum(
