@@ -148,7 +148,7 @@ def test_reliability_plot(temperature: float | None, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("calibrated") / "run"
-    train.main([*FLAGS, "--early-stop", "9", "--temperature", "--out", str(out)])
+    train.main([*FLAGS, "--test-every", "1", "--temperature", "--out", str(out)])
     return out
 
 
@@ -162,11 +162,11 @@ def test_each_epoch_has_the_temperature_of_its_weights(run: Path) -> None:
 
 def test_report_is_of_the_scaled_logits(run: Path) -> None:
     report = json.loads((run / "report.json").read_text())
-    last = checkpoint.load(run / "checkpoint.safetensors").history[-1]
-    assert report["temperature"] == last["temperature"]
-    assert report["uncalibrated"]["negative_log_likelihood"] == last["test_loss"]
-    assert report["calibration"]["negative_log_likelihood"] == report["loss"] != last["test_loss"]
-    assert report["accuracy"] == last["test_accuracy"], "a temperature changes no answer"
+    best = checkpoint.load(run / "best.safetensors").history[-1]
+    assert report["temperature"] == best["temperature"]
+    assert report["uncalibrated"]["negative_log_likelihood"] == best["test_loss"]
+    assert report["calibration"]["negative_log_likelihood"] == report["loss"] != best["test_loss"]
+    assert report["accuracy"] == best["test_accuracy"], "a temperature changes no answer"
     assert [row["threshold"] for row in report["reject"]] == [0.5, 0.8, 0.9, 0.95, 0.99]
 
 
@@ -237,10 +237,8 @@ def error_of(command: Callable[[list[str]], None], arguments: list[str]) -> int 
 
 
 def test_a_temperature_needs_validation_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert error_of(train.main, [*FLAGS, "--temperature", "--out", str(tmp_path / "r")]) == 2
-    message = (
-        "--temperature: expected validation images to fit it to, got none; --early-stop holds some out"
-    )
+    assert error_of(train.main, [*FLAGS, "--validation=0", "--temperature", f"--out={tmp_path}/r"]) == 2
+    message = "--temperature: expected validation images, got none"
     assert capsys.readouterr().err == f"error: {message}\n"
     assert not (tmp_path / "r").exists()
 

@@ -9,6 +9,8 @@ from PIL import Image
 
 from minicnn import data
 from minicnn.app.command_line import make_console
+from minicnn.app.commands.train import parse
+from minicnn.app.settings import Config
 from minicnn.app.summary import load
 from minicnn.data import DataError, read_image
 
@@ -162,7 +164,7 @@ def test_deep_images_of_small_values_are_warned_of(tmp_path, capsys, highest, wa
         (tmp_path / name).mkdir()
         for i in range(3):
             (tmp_path / name / f"{i}.png").write_bytes(png([0, 1000 + i, highest]))
-    load(make_console(), f"folder:{tmp_path}")
+    load(make_console(), Config.resolve(vars(parse(["--dataset", f"folder:{tmp_path}"]))))
     words = (
         f"no value of the 16-bit images is above {highest} of 65535, so {(highest >> 8) + 1} of 256 shades"
     )

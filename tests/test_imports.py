@@ -30,6 +30,8 @@ IMPORTED_AT_ONCE = {
     "minicnn.app.console": {"rich"},
     "minicnn.app.progress": {"rich"},
     "minicnn.app.report": {"rich"},
+    "minicnn.data.depth": {"PIL"},
+    "minicnn.data.formats": {"PIL"},
     "minicnn.data.images": {"PIL"},
     "minicnn.torch_reference": {"torch"},
 }

@@ -151,7 +151,7 @@ def test_weights_from_elsewhere_send_no_escape_sequences(
     else:
         save_file(state, file)
     message = fails(
-        capsys, train, *SMALL, "--limit-train", 8, "--limit-test", 8, "--init-from", file, "--dry-run"
+        capsys, train, *SMALL, "--limit-train", 20, "--limit-test", 8, "--init-from", file, "--dry-run"
     )
     assert r"fc1\x1b[31mred\x1b[0m\x07, which the model has not" in message
     assert "\x1b" not in message

@@ -27,6 +27,7 @@ Change = Callable[[Checkpoint], Any]
 FLAGS = [
     "--model", "fast_cnn", "--dataset", "digits", "--limit-train", "16", "--limit-test", "10",
     "--batch-size", "4", "--epochs", "3", "--backend", "numpy", "--ema", "0.9",
+    "--validation", "0", "--test-every", "1",
 ]  # fmt: skip
 
 

@@ -156,7 +156,7 @@ def test_early_stopping_needs_validation_images() -> None:
     ):
         experiment("--early-stop", "2", "--validation", "0")
     config = Config.resolve(vars(train.parse([*SMALL, "--early-stop", "2"])))
-    with pytest.raises(ValueError, match="--early-stop: expected validation images to judge by, got none"):
+    with pytest.raises(ValueError, match="--early-stop: expected validation images, got none"):
         Experiment(config, data.load("fashion-mnist-sample", limit_train=60))
 
 

@@ -51,7 +51,7 @@ class Experiment:
         self.validation = dataset.validation if config.validation else None
         for flag, wanted in (("--early-stop", config.early_stop), ("--temperature", config.temperature)):
             if wanted and self.validation is None:
-                raise ValueError(f"{flag}: expected validation images to judge by, got none")
+                raise ValueError(f"{flag}: expected validation images, got none")
         self.batches = data.Batches(
             dataset.train, config.batch_size, mean=dataset.mean, std=dataset.std, seed=config.seed,
             augment=config.augment_options(), num_classes=len(dataset.class_names),

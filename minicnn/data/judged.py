@@ -12,10 +12,11 @@ from minicnn.data.duplicates import digests
 from minicnn.data.errors import DataError
 from minicnn.data.folder import TEST, find, limited
 from minicnn.data.images import Images, convert_channels
-from minicnn.data.parts import lacking, list_known, list_part, part_folders, same_name
+from minicnn.data.parts import lacking, list_known, list_part, part_folders
 from minicnn.data.record import SplitRecord
 from minicnn.data.scan import Listed, labels
 from minicnn.data.summary import Summary
+from minicnn.text import normalized
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ def judge_own_folder(root: Path, learnt: Learnt, *, limit: int | None, seed: int
             root, validation=0, group_by=None, limit_train=None, limit_test=limit, seed=seed,
             summary=summary,
         )  # fmt: skip
-        if found.class_names != [same_name(name) for name in learnt.class_names]:
+        if found.class_names != [normalized(name) for name in learnt.class_names]:
             raise DataError(
                 f"{root}: expected the classes {', '.join(learnt.class_names)}, "
                 f"got {', '.join(found.class_names)}"
@@ -107,13 +108,13 @@ def judge_named(name: str, test: Images, names: list[str], learnt: Learnt) -> Ju
 
     Raises: DataError naming a class that the model does not know
     """
-    numbers = {same_name(one): i for i, one in enumerate(learnt.class_names)}
-    if unknown := [one for one in names if same_name(one) not in numbers]:
+    numbers = {normalized(one): i for i, one in enumerate(learnt.class_names)}
+    if unknown := [one for one in names if normalized(one) not in numbers]:
         raise DataError(
             f"{name}: expected classes that were learnt, {', '.join(learnt.class_names)}, "
             f"got {', '.join(unknown)}"
         )
-    y = np.array([numbers[same_name(one)] for one in names], np.int64)[test.y]
+    y = np.array([numbers[normalized(one)] for one in names], np.int64)[test.y]
     images = Images(convert_channels(test.x, learnt.image_shape[0]), y)
     return Judged(images, f"the test images of {name}", lacking("test", y.tolist(), learnt.class_names))
 

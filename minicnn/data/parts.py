@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from pathlib import Path
 
 from minicnn.data.errors import DataError
 from minicnn.data.scan import Listed, class_folders, list_images
 from minicnn.data.summary import Summary
+from minicnn.text import normalized
 
 _USUAL = {
     "train": ("train", "training", "trn"),
@@ -23,14 +23,9 @@ _PATTERN = {
 }
 
 
-def same_name(name: str) -> str:
-    """The name in Unicode's form NFC: names that look the same on the screen are the same."""
-    return unicodedata.normalize("NFC", name)
-
-
 def part_of(name: str) -> str | None:
     """The part of a split that a folder of this name usually holds, if any."""
-    plain = same_name(name).casefold()
+    plain = normalized(name).casefold()
     return next((part for part, pattern in _PATTERN.items() if pattern.fullmatch(plain)), None)
 
 
@@ -76,7 +71,7 @@ def classes(root: Path, summary: Summary | None = None, *, least: int = 2) -> di
     """
     found: dict[str, str] = {}
     for folder in class_folders(root, summary, least=least):
-        name = same_name(folder)
+        name = normalized(folder)
         if name in found:
             raise DataError(f"{root}: two class folders have names that look the same: {name}")
         found[name] = folder
@@ -89,7 +84,7 @@ def list_part(root: Path, class_names: list[str], summary: Summary | None = None
     Raises: DataError naming a class folder that is none of ``class_names``, or if there is no image
     """
     here = classes(root, summary, least=1)
-    if unknown := sorted(here.keys() - set(map(same_name, class_names))):
+    if unknown := sorted(here.keys() - set(map(normalized, class_names))):
         raise DataError(
             f"{root}: expected classes that were learnt, {_few(class_names)}, got {_few(unknown)}"
         )
@@ -102,8 +97,8 @@ def list_part(root: Path, class_names: list[str], summary: Summary | None = None
 def list_known(root: Path, class_names: list[str], summary: Summary | None = None) -> Listed:
     """The images of those of the classes that ``root`` has, numbered as in ``class_names``."""
     here = classes(root, least=0)
-    numbers = [i for i, name in enumerate(class_names) if same_name(name) in here]
-    names = [here[same_name(class_names[i])] for i in numbers]
+    numbers = [i for i, name in enumerate(class_names) if normalized(name) in here]
+    names = [here[normalized(class_names[i])] for i in numbers]
     return [(path, numbers[label]) for path, label in list_images(root, names, summary, may_be_empty=True)]
 
 

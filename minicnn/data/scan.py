@@ -5,7 +5,6 @@ Nothing is dropped without a word: whatever is not listed is in a `Summary`, wit
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,8 +39,7 @@ def class_folders(root: Path, summary: Summary | None = None, *, least: int = 2)
 
     What else is there is noted in ``summary``.
 
-    Raises: DataError if there are fewer than ``least``, if one's name is not UTF-8, or if ``root`` cannot
-            be read
+    Raises: DataError if there are fewer than ``least``, or if ``root`` cannot be read
     """
     found = Summary() if summary is None else summary
     names = []
@@ -50,7 +48,7 @@ def class_folders(root: Path, summary: Summary | None = None, *, least: int = 2)
         if reason:
             found.pass_over(reason, entry)
         else:
-            names.append(_class_name(entry))
+            names.append(entry.name)
     if len(names) < least:
         raise DataError(
             f"{root}: expected at least {least} class folders, got {len(names)}{_besides(root, found)}"
@@ -143,15 +141,6 @@ def _entries(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
-
-
-def _class_name(folder: Path) -> str:
-    try:
-        folder.name.encode()
-    except UnicodeEncodeError:
-        got = os.fsencode(folder.name)
-        raise DataError(f"{folder.parent}: expected names of classes in UTF-8, got {got!r}") from None
-    return folder.name
 
 
 def _identities(root: Path, class_names: list[str]) -> set[_Identity]:
