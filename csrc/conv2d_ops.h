@@ -21,6 +21,8 @@
 
 namespace minicnn {
 
+// pad_h and pad_w are the padding above and to the left.  What lies below and to the right follows from OH
+// and OW, and need not be as much.
 struct ConvParams {
     std::int64_t N, C, H, W, F, KH, KW, OH, OW;
     std::int64_t stride_h, stride_w, pad_h, pad_w, dil_h, dil_w, groups;
@@ -56,7 +58,8 @@ template <typename T>
 void conv2d_pool_forward(const T* x, const T* weight, const T* bias, T* y, std::uint8_t* winner,
                          const ConvParams& p, const PoolParams& pool, bool relu);
 
-// The gradients of conv2d_pool_forward; dy is (N, pool.OH, pool.OW, F).  dx, dw and db are optional.
+// The gradients of conv2d_pool_forward; dy is (N, pool.OH, pool.OW, F).  dx, dw and db are optional.  A
+// winner may be any byte: one that is not the number of a cell in the convolution's map counts as relu_off.
 template <typename T>
 void conv2d_pool_backward(const T* dy, const std::uint8_t* winner, const T* x, const T* weight, T* dx,
                           T* dw, T* db, const ConvParams& p, const PoolParams& pool);

@@ -16,7 +16,8 @@ namespace minicnn {
 // ---- pooling: x (N,H,W,C), y (N,OH,OW,C) -------------------------------------------------------
 
 // argmax (optional, as large as y) is the number u*KW + v of the cell that won its window.  Index is a byte
-// where KH*KW <= 255, and int64 otherwise.
+// where KH*KW <= 255, and int64 otherwise.  In the backward pass it may be any number: one that is not that
+// of a cell in the image gives its gradient to no pixel.
 template <typename T, typename Index>
 void max_pool2d_forward(const T* x, T* y, Index* argmax, const ImageShape& shape, const PoolParams& pool);
 template <typename T, typename Index>
@@ -88,9 +89,10 @@ void relu_backward(const T* dy, const T* y, T* dx, std::int64_t size);
 template <typename T>
 void add_forward(const T* a, const T* b, T* y, std::int64_t size, bool relu);
 
-// y = keep ? factor * x : 0 * x.  The forward pass applies it to x, the backward pass to dy.
+// y = keep ? factor * x : 0 * x.  The forward pass applies it to x, the backward pass to dy.  Any byte but
+// 0 keeps the value: a bool may be only 0 or 1, which an array from outside need not be.
 template <typename T>
-void dropout(const T* x, const bool* keep, T factor, T* y, std::int64_t size);
+void dropout(const T* x, const std::uint8_t* keep, T factor, T* y, std::int64_t size);
 
 // ---- softmax and the loss: x, p, logits, probs (N,K) -------------------------------------------
 

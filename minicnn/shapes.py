@@ -56,11 +56,15 @@ def check_float(op: str, name: str, a: Any) -> None:
         fail(op, name, "dtype float32 or float64", a.dtype)
 
 
+def check_dtype(op: str, name: str, a: Any, dtype: Any) -> None:
+    if a.dtype != dtype:
+        fail(op, name, f"dtype {np.dtype(dtype)}", a.dtype)
+
+
 def check_like(op: str, name: str, a: Any, x: Any) -> None:
     """Raise ValueError unless a has the dtype of x, the operation's first array."""
     check_ndarray(op, name, a)
-    if a.dtype != x.dtype:
-        fail(op, name, f"dtype {x.dtype}", a.dtype)
+    check_dtype(op, name, a, x.dtype)
 
 
 def check_shape(op: str, name: str, a: Any, shape: Sequence[int]) -> None:
@@ -174,6 +178,18 @@ def _conv_output(
             fail(op, "x", f"{letter} of at least {least}", f"{letter}={size}")
         sizes.append(conv_output_size(size, kernel[axis], stride[axis], padding[axis], dilation[axis]))
     return sizes[0], sizes[1]
+
+
+def conv2d_map(op: str, x: Any, weight: Any, stride: Pair, padding: Pair, dilation: Pair) -> Shape:
+    """The shape (N,F,OH,OW) of a convolution's output, for arrays of any backend."""
+    for name, a in (("x", x), ("weight", weight)):
+        dimensions = len(getattr(a, "shape", ()))
+        if dimensions != 4:
+            fail(op, name, "an array of 4 dimensions", dimensions or type(a).__name__)
+    return (
+        *(x.shape[0], weight.shape[0]),
+        *_conv_output(op, x.shape, weight.shape[2:], stride, padding, dilation),
+    )
 
 
 def pool2d(

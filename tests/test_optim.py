@@ -124,6 +124,24 @@ def test_every_element_of_large_arrays_is_changed_once(
     assert backend.global_norm(ones) == math.sqrt(120_003)
 
 
+def test_a_parameter_of_no_dimension_is_stepped_as_one_of_one_element(backend: Backend) -> None:
+    """A learnable temperature, say."""
+
+    def stepped(shape: tuple[int, ...]) -> list[float]:
+        w, g, m, s = ([backend.asarray(np.full(shape, value))] for value in (2.0, 0.5, 0.0, 0.0))
+        backend.sgd_step(w, g, m, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True)
+        backend.adam_step(
+            w, g, m, s, lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.01, decoupled=False, step=3
+        )
+        backend.rmsprop_step(w, g, s, m, lr=0.1, alpha=0.9, eps=1e-8, weight_decay=0.01, momentum=0.9)
+        backend.ema_update(m, w, decay=0.9)
+        backend.scale(s, 2.0)
+        return [float(backend.to_numpy(a[0]).sum()) for a in (w, m, s)]
+
+    assert stepped(()) == stepped((1,))
+    assert stepped(())[0] < 2.0
+
+
 def test_norm_of_nothing_is_zero(backend: Backend) -> None:
     assert backend.global_norm([]) == 0.0
 

@@ -287,7 +287,7 @@ void batch_norm2d_pool_forward(const T* x, const T* weight, const T* bias, T* ru
         return (load<L>(x + offset + c) - load<L>(mean + c)) * load<L>(scale + c) + load<L>(shift + c);
     };
     const auto rectify = [](const auto& maxima) { return relu(maxima); };
-    max_pool(normalised, rectify, y, argmax, s, pool);
+    max_pool<Denormals::zero>(normalised, rectify, y, argmax, s, pool);
 }
 
 template <typename T, typename Index>

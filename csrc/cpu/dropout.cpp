@@ -7,11 +7,11 @@ namespace minicnn {
 
 // The value is multiplied instead of replaced by 0: a dropped infinity or NaN becomes NaN, as in torch.
 template <typename T>
-void dropout(const T* x, const bool* keep, T factor, T* y, std::int64_t size) {
+void dropout(const T* x, const std::uint8_t* keep, T factor, T* y, std::int64_t size) {
     elementwise(size, [=](std::int64_t i) { y[i] = x[i] * (keep[i] ? factor : T(0)); });
 }
 
-template void dropout(const float*, const bool*, float, float*, std::int64_t);
-template void dropout(const double*, const bool*, double, double*, std::int64_t);
+template void dropout(const float*, const std::uint8_t*, float, float*, std::int64_t);
+template void dropout(const double*, const std::uint8_t*, double, double*, std::int64_t);
 
 }  // namespace minicnn

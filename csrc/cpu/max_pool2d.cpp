@@ -8,13 +8,14 @@ namespace minicnn {
 template <typename T, typename Index>
 void max_pool2d_forward(const T* x, T* y, Index* argmax, const ImageShape& s, const PoolParams& p) {
     const auto read = [x](auto L, std::int64_t offset, std::int64_t c) { return load<L>(x + offset + c); };
-    max_pool(read, [](const auto& maxima) { return maxima; }, y, argmax, s, p);
+    max_pool<Denormals::kept>(read, [](const auto& maxima) { return maxima; }, y, argmax, s, p);
 }
 
 template <typename T, typename Index>
 void max_pool2d_backward(const T* dy, const Index* argmax, T* dx, const ImageShape& s,
                          const PoolParams& p) {
-    parallel_for(0, s.N * s.H, items_per_piece(s.W * s.C), [&](std::int64_t first, std::int64_t last) {
+    const std::int64_t grain = items_per_piece(s.W * s.C);
+    parallel_for<Denormals::kept>(0, s.N * s.H, grain, [&](std::int64_t first, std::int64_t last) {
         for (std::int64_t row = first; row < last; ++row) {
             max_pool_dx_row([dy](std::int64_t i) { return dy[i]; }, argmax, dx + row * s.W * s.C, row / s.H,
                             row % s.H, s, p);

@@ -67,12 +67,13 @@ void max_of_window(const Value& value, const Finish& finish, T* y, Index* argmax
 }
 
 // Max-pooling of an image that exists only as the function `value`: batch norm's output, for example,
-// which is computed while it is pooled.  Arguments as in max_of_lanes.
-template <typename T, typename Index, typename Value, typename Finish>
+// which is computed while it is pooled.  Denormal values are kept where none is computed.  Arguments as in
+// max_of_lanes.
+template <Denormals denormals, typename T, typename Index, typename Value, typename Finish>
 void max_pool(const Value& value, const Finish& finish, T* y, Index* argmax, const ImageShape& s,
               const PoolParams& p) {
     const std::int64_t grain = items_per_piece(p.OW * s.C * std::min(p.KH * p.KW, s.H * s.W));
-    parallel_for(0, s.N * p.OH, grain, [&](std::int64_t first, std::int64_t last) {
+    parallel_for<denormals>(0, s.N * p.OH, grain, [&](std::int64_t first, std::int64_t last) {
         for (std::int64_t item = first; item < last; ++item) {
             const std::int64_t image = item / p.OH * s.H * s.W;
             const Cells rows = cells_inside(item % p.OH, p.stride_h, p.pad_h, p.dil_h, p.KH, s.H);

@@ -1,4 +1,4 @@
-// ReLU.  Its gradient is dy where y > 0, and where y is NaN.
+// ReLU.  Its gradient is dy where y > 0, and where y is NaN.  Both only select values, denormal ones too.
 
 #include "../ops.h"
 #include "core/elementwise.h"
@@ -7,12 +7,12 @@ namespace minicnn {
 
 template <typename T>
 void relu_forward(const T* x, T* y, std::int64_t size) {
-    elementwise(size, [=](std::int64_t i) { y[i] = x[i] < 0 ? T(0) : x[i]; });
+    elementwise<Denormals::kept>(size, [=](std::int64_t i) { y[i] = x[i] < 0 ? T(0) : x[i]; });
 }
 
 template <typename T>
 void relu_backward(const T* dy, const T* y, T* dx, std::int64_t size) {
-    elementwise(size, [=](std::int64_t i) { dx[i] = relu_gradient(y[i], dy[i]); });
+    elementwise<Denormals::kept>(size, [=](std::int64_t i) { dx[i] = relu_gradient(y[i], dy[i]); });
 }
 
 template void relu_forward(const float*, float*, std::int64_t);

@@ -10,7 +10,7 @@ namespace {
 template <typename T>
 struct Dropout {
     const T* x;
-    const bool* keep;
+    const std::uint8_t* keep;
     T factor;
     T* y;
     template <int V>
@@ -26,11 +26,11 @@ struct Dropout {
 }  // namespace
 
 template <typename T>
-void dropout(const T* x, const bool* keep, T factor, T* y, std::int64_t size) {
+void dropout(const T* x, const std::uint8_t* keep, T factor, T* y, std::int64_t size) {
     cuda::elementwise<T>(Dropout<T>{x, keep, factor, y}, size, x, keep, y);
 }
 
-template void dropout(const float*, const bool*, float, float*, std::int64_t);
-template void dropout(const double*, const bool*, double, double*, std::int64_t);
+template void dropout(const float*, const std::uint8_t*, float, float*, std::int64_t);
+template void dropout(const double*, const std::uint8_t*, double, double*, std::int64_t);
 
 }  // namespace minicnn

@@ -1,9 +1,9 @@
 // Arguments as Python passes them.
 //
 // pybind11 turns an argument into one of the types below by its "caster" at the end of this file.  The
-// casters of Array, Ints, Int and Number accept anything.  A wrong argument then reaches the contract's own
-// check, in the contract's order and with its words; pybind11 would otherwise refuse it with a TypeError of
-// its own.
+// casters of Array, Ints, Int, Number and Saved accept anything.  A wrong argument then reaches the
+// contract's own check, in the contract's order and with its words; pybind11 would otherwise refuse it with
+// a TypeError of its own.
 #pragma once
 
 #include <cstdint>
@@ -80,21 +80,28 @@ struct Name {
                                 ", got " + got);
 }
 
-// What a fused operation's forward pass kept for its backward pass, where that is more than one array.
+// What a fused operation's forward pass kept for its backward pass, where that is more than one array: a
+// tuple, if it is what it should be.
 struct Saved {
-    PyObject* items = nullptr;  // a tuple
-    std::int64_t size() const { return PyTuple_GET_SIZE(items); }
-    PyObject* item(std::int64_t i) const { return PyTuple_GET_ITEM(items, i); }
+    PyObject* object = nullptr;
+    bool has_size(std::int64_t count) const {
+        return PyTuple_Check(object) && PyTuple_GET_SIZE(object) == count;
+    }
+    PyObject* item(std::int64_t i) const { return PyTuple_GET_ITEM(object, i); }
     Array operator[](std::int64_t i) const { return {item(i)}; }
     // Whether it has this many items, and the first one is this word.
     bool is(const char* kind, std::int64_t count) const {
-        return size() == count && PyUnicode_Check(item(0)) &&
+        return has_size(count) && PyUnicode_Check(item(0)) &&
                PyUnicode_CompareWithASCIIString(item(0), kind) == 0;
     }
     void check_size(const char* op, std::int64_t count) const {
-        if (size() != count) {
-            fail(op, "saved", std::to_string(count) + " arrays", std::to_string(size()));
-        }
+        if (!has_size(count)) refuse(op);
+    }
+    [[noreturn]] void refuse(const char* op) const {
+        const std::string got = PyTuple_Check(object) ? "another tuple"
+                                : object == Py_None   ? "None"
+                                                      : Py_TYPE(object)->tp_name;
+        fail(op, "saved", "what the forward pass saved", got);
     }
 };
 
@@ -197,10 +204,10 @@ struct type_caster<minicnn::Ints> {
 
 template <>
 struct type_caster<minicnn::Saved> {
-    PYBIND11_TYPE_CASTER(minicnn::Saved, const_name("tuple"));
+    PYBIND11_TYPE_CASTER(minicnn::Saved, const_name("saved"));
     bool load(handle source, bool) {
-        value.items = source.ptr();
-        return PyTuple_Check(source.ptr());
+        value.object = source.ptr();
+        return true;
     }
 };
 

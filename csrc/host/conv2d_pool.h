@@ -3,10 +3,13 @@
 // The device decides in one function, conv2d_pool_fuses, whether one kernel does all of it.  If not, the
 // operations run one after the other, as base.py composes them.  What the forward pass saves says which of
 // the two it was, so that the backward pass decides nothing:
-//   ("fused", winner)                      winner: a byte for each pooled value (relu_off in conv2d_ops.h)
-//   ("composed", argmax, shape, relu_y)    shape: of the convolution's output; relu_y: y, or None without
-//   ReLU
+//   ("fused", winner)              winner: a byte for each pooled value (relu_off in conv2d_ops.h)
+//   ("composed", argmax, relu_y)   relu_y: y, or None without ReLU
+// The tuple may also come from another call.  What it holds is checked against this one, and a winner that
+// is no cell of the convolution's map passes no gradient on.
 #pragma once
+
+#include <array>
 
 #include "conv2d.h"
 #include "pool.h"
@@ -35,8 +38,7 @@ inline FusedMany composed_forward(const ConvForward& a, const PoolParams& pool, 
     const auto [pooled, argmax] = max_pool("max_pool2d", full, pool, need_saved);
     const Tensor y = relu ? relu_of(pooled) : pooled;
     if (!need_saved) return {y, py::none()};
-    const py::tuple shape = py::make_tuple(full.size(0), full.size(1), full.size(2), full.size(3));
-    return {y, py::make_tuple(composed_kind, argmax, shape, relu ? y : Tensor())};
+    return {y, py::make_tuple(composed_kind, argmax, relu ? y : Tensor())};
 }
 
 inline FusedMany conv2d_pool_forward(const ConvForward& a, const Pool& attributes, bool relu,
@@ -45,6 +47,27 @@ inline FusedMany conv2d_pool_forward(const ConvForward& a, const Pool& attribute
     const PoolParams pool = pool_params("max_pool2d", full, attributes);
     return conv2d_pool_fuses(a.p, pool, need_saved) ? fused_forward(a, pool, relu, need_saved)
                                                     : composed_forward(a, pool, relu, need_saved);
+}
+
+// The shape of the convolution's output, and the pool over it.
+struct PooledMap {
+    std::array<std::int64_t, 4> shape;
+    PoolParams pool;
+
+    PooledMap(const Tensor& x, const Tensor& weight, Size output, const Pool& attributes)
+        : shape{x.size(0), weight.size(0), output.h, output.w},
+          pool(pool_params("max_pool2d_backward", shape, attributes)) {}
+};
+
+inline Gradients composed_backward(Array dy_, Array x_, Array weight_, Array argmax, Array relu_y,
+                                   const Conv& conv, const Pool& attributes, bool relu, Need need) {
+    const char *op = "conv2d_backward", *pool_op = "max_pool2d_backward";
+    const Tensor dy = relu ? relu_backward(dy_, relu_y) : tensor(op, "dy", dy_);
+    check_image(pool_op, "dy", dy);
+    const Tensor &x = tensor(op, "x", x_), &weight = tensor(op, "weight", weight_);
+    const PooledMap map(x, weight, conv_output(op, x, weight, {}, conv), attributes);
+    const Tensor dfull = max_pool_dx(dy, tensor(pool_op, "argmax", argmax), map.shape, map.pool);
+    return conv2d_gradients(dfull, {}, x_, weight_, conv, need);
 }
 
 inline Gradients fused_backward(Array dy_, Array x_, Array weight_, Array winner_, const Conv& conv,
@@ -58,37 +81,30 @@ inline Gradients fused_backward(Array dy_, Array x_, Array weight_, Array winner
     check_image(pool_op, "dy", given_dy);
     const Tensor &x = tensor(op, "x", x_), &weight = tensor(op, "weight", weight_);
     const Size output = conv_output(op, x, weight, {}, conv);
-    const std::int64_t full[] = {x.size(0), weight.size(0), output.h, output.w};
-    const PoolParams pool = pool_params(pool_op, full, attributes);
-    check_shape(pool_op, "dy", given_dy, {full[0], full[1], pool.OH, pool.OW});
-    check_shape(pool_op, "argmax", given_winner, given_dy.sizes());
-    check_dtype(pool_op, "argmax", given_winner, at::kByte);
+    const PooledMap map(x, weight, output, attributes);
+    check_shape(pool_op, "dy", given_dy, {map.shape[0], map.shape[1], map.pool.OH, map.pool.OW});
+    check_argmax(pool_op, given_winner, given_dy, map.pool);
     check_like(op, "dy", given_dy, x);
     const ConvBackward a(x, weight, conv, output, need);
+    if (!conv2d_pool_fuses(a.p, map.pool, /*need_saved=*/true)) {  // the winners of a pool that is fused
+        return composed_backward(dy_, x_, weight_, winner_, {Py_None}, conv, attributes, false, need);
+    }
     const Tensor dy = arranged(given_dy), winner = arranged(given_winner);
     run(dy, [&](auto zero) {
         using T = decltype(zero);
         minicnn::conv2d_pool_backward<T>(in<T>(dy), in<std::uint8_t>(winner), in<T>(a.x), in<T>(a.weight),
-                                         out<T>(a.dx), out<T>(a.dw), out<T>(a.db), a.p, pool);
+                                         out<T>(a.dx), out<T>(a.dw), out<T>(a.db), a.p, map.pool);
     });
     return {a.dx, a.dw, a.db};
-}
-
-inline Gradients composed_backward(Array dy, Array x, Array weight, const Saved& saved, const Conv& conv,
-                                   const Pool& pool, bool relu, Need need) {
-    const char* op = "max_pool2d_backward";
-    const Tensor dpooled = relu ? relu_backward(dy, saved[3]) : tensor(op, "dy", dy);
-    Ints shape;
-    read(saved.item(2), shape);
-    const Tensor dfull = max_pool_dx(dpooled, tensor(op, "argmax", saved[1]), shape, pool);
-    return conv2d_gradients(dfull, {}, x, weight, conv, need);
 }
 
 inline Gradients conv2d_pool_backward(const char* op, Array dy, Array x, Array weight, const Saved& saved,
                                       const Conv& conv, const Pool& pool, bool relu, Need need) {
     if (saved.is(fused_kind, 2)) return fused_backward(dy, x, weight, saved[1], conv, pool, relu, need);
-    if (saved.is(composed_kind, 4)) return composed_backward(dy, x, weight, saved, conv, pool, relu, need);
-    fail(op, "saved", "what the forward pass saved", "another tuple");
+    if (saved.is(composed_kind, 3)) {
+        return composed_backward(dy, x, weight, saved[1], saved[2], conv, pool, relu, need);
+    }
+    saved.refuse(op);
 }
 
 // ---- the contract's names --------------------------------------------------------------------------

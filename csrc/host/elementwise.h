@@ -79,7 +79,7 @@ inline Tensor dropout(const char* op, const char* name, Array x_, Array keep_mas
     const double factor = p == 1 ? 0 : 1 / (1 - p);
     run(x, [&](auto zero) {
         using T = decltype(zero);
-        minicnn::dropout<T>(in<T>(x), in<bool>(mask), T(factor), out<T>(y), x.numel());
+        minicnn::dropout<T>(in<T>(x), in<std::uint8_t>(mask), T(factor), out<T>(y), x.numel());
     });
     return y;
 }

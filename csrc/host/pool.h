@@ -58,25 +58,31 @@ inline std::pair<Tensor, Tensor> max_pool2d_forward(Array x_, const Ints& kernel
     return max_pool(op, arranged(x), pool, need_argmax);
 }
 
-inline Tensor max_pool_dx(const Tensor& given_dy, const Tensor& given_argmax, const Ints& input_shape,
-                          const Pool& attributes) {
+// The gradient to an image of this shape, whose pool is checked already.
+inline Tensor max_pool_dx(const Tensor& given_dy, const Tensor& given_argmax, c10::IntArrayRef shape,
+                          const PoolParams& pool) {
     const char* op = "max_pool2d_backward";
-    check_image(op, "dy", given_dy);
-    check_image_shape(op, "input_shape", input_shape);
-    const PoolParams pool = pool_params(op, input_shape.values, attributes);
-    check_shape(op, "dy", given_dy, {input_shape[0], input_shape[1], pool.OH, pool.OW});
+    check_shape(op, "dy", given_dy, {shape[0], shape[1], pool.OH, pool.OW});
     check_argmax(op, given_argmax, given_dy, pool);
     const Tensor dy = arranged(given_dy), argmax = arranged(given_argmax);
-    const Tensor dx = empty(op, "dx", input_shape.values, dy.scalar_type());
+    const Tensor dx = empty(op, "dx", shape, dy.scalar_type());
     run(dy, [&](auto zero) {
         using T = decltype(zero);
         with_index(argmax.scalar_type(), [&](auto index) {
             using Index = decltype(index);
             minicnn::max_pool2d_backward<T, Index>(in<T>(dy), in<Index>(argmax), out<T>(dx),
-                                                   image_shape(dx.sizes()), pool);
+                                                   image_shape(shape), pool);
         });
     });
     return dx;
+}
+
+inline Tensor max_pool_dx(const Tensor& dy, const Tensor& argmax, const Ints& input_shape,
+                          const Pool& attributes) {
+    const char* op = "max_pool2d_backward";
+    check_image(op, "dy", dy);
+    check_image_shape(op, "input_shape", input_shape);
+    return max_pool_dx(dy, argmax, input_shape.values, pool_params(op, input_shape.values, attributes));
 }
 
 inline Tensor max_pool2d_backward(Array dy, Array argmax, const Ints& input_shape, const Ints& kernel_size,

@@ -6,6 +6,16 @@ on such a backend, as ``Backend.conv2d_relu_forward(backend, ...)``; tests compa
 
 A fused forward returns ``y, saved``.  Only the matching backward may look into ``saved``.  It is None
 if ``need_saved`` is false, in evaluation.
+
+``saved`` should be what this call's forward pass saved.  What another call saved is refused with a
+ValueError where its kind, shapes or dtypes are wrong.  Where they are right, the gradients mean nothing,
+but nothing outside the arrays is read or written, and all backends give the same: a max-pool's winner that
+is not a cell of its window, or lies outside the image, passes no gradient on.  The same holds for
+``argmax`` of max_pool2d and ``keep_mask`` of dropout.
+
+A fused ReLU or max-pool selects among the values that the composition would store.  So where the sums of a
+convolution, a dense layer, a batch norm or an addition are denormal, and cpp counts them as zero (see
+`minicnn.backends.primitives`), its fused operations select among zeros, too.
 """
 
 from __future__ import annotations
@@ -13,6 +23,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple, Self
 
+from minicnn import shapes
 from minicnn.backends.primitives import Array, Pair, Primitives
 
 
@@ -40,6 +51,17 @@ class Pool(NamedTuple):
 
 
 Gradients = tuple[Array | None, Array | None, Array | None]
+
+
+def parts_of(saved: Any, count: int, op: str) -> tuple[Any, ...]:
+    """``saved``, if it is a tuple of this many, as the forward pass saved it; else ValueError."""
+    if not isinstance(saved, tuple):
+        shapes.fail(
+            op, "saved", "what the forward pass saved", "None" if saved is None else type(saved).__name__
+        )
+    if len(saved) != count:
+        shapes.fail(op, "saved", "what the forward pass saved", "another tuple")
+    return saved
 
 
 class Backend(Primitives):
@@ -90,14 +112,15 @@ class Backend(Primitives):
         """max_pool2d(conv2d(x))."""
         full = self.conv2d_forward(x, weight, bias, **conv._asdict())
         y, argmax = self.max_pool2d_forward(full, **pool._asdict(), need_argmax=need_saved)
-        return y, (argmax, tuple(full.shape)) if need_saved else None
+        return y, (argmax,) if need_saved else None
 
     def conv2d_max_pool2d_backward(
         self, dy: Array, x: Array, weight: Array, saved: Any, *, conv: Conv, pool: Pool,
         need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
     ) -> Gradients:  # fmt: skip
         """Gradients (dx, dw, db) of conv2d_max_pool2d."""
-        argmax, shape = saved
+        (argmax,) = parts_of(saved, 1, "conv2d_max_pool2d_backward")
+        shape = shapes.conv2d_map("conv2d_backward", x, weight, *conv[:3])
         dfull = self.max_pool2d_backward(dy, argmax, input_shape=shape, **pool._asdict())
         return self.conv2d_backward(
             dfull, x, weight, **conv._asdict(), need_dx=need_dx, need_dw=need_dw, need_db=need_db
@@ -124,7 +147,7 @@ class Backend(Primitives):
         need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
     ) -> Gradients:  # fmt: skip
         """Gradients (dx, dw, db) of conv2d_relu_max_pool2d."""
-        y, winners = saved
+        y, winners = parts_of(saved, 2, "conv2d_relu_max_pool2d_backward")
         return self.conv2d_max_pool2d_backward(
             self.relu_backward(dy, y), x, weight, winners, conv=conv, pool=pool,
             need_dx=need_dx, need_dw=need_dw, need_db=need_db,
@@ -179,7 +202,7 @@ class Backend(Primitives):
         need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
     ) -> Gradients:  # fmt: skip
         """Gradients (dx, dw, db) of batch_norm2d_relu."""
-        y, mean, invstd = saved
+        y, mean, invstd = parts_of(saved, 3, "batch_norm2d_relu_backward")
         return self.batch_norm2d_backward(
             self.relu_backward(dy, y), x, weight, mean, invstd, training=training,
             need_dx=need_dx, need_dw=need_dw, need_db=need_db,
@@ -202,7 +225,7 @@ class Backend(Primitives):
         need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
     ) -> tuple[Array | None, Array, Array | None, Array | None]:  # fmt: skip
         """Gradients (dx, dresidual, dw, db) of batch_norm2d_add_relu."""
-        y, mean, invstd = saved
+        y, mean, invstd = parts_of(saved, 3, "batch_norm2d_add_relu_backward")
         dz, dresidual = self.add_backward(self.relu_backward(dy, y))
         dx, dw, db = self.batch_norm2d_backward(
             dz, x, weight, mean, invstd, training=training,
@@ -228,7 +251,7 @@ class Backend(Primitives):
         need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
     ) -> Gradients:  # fmt: skip
         """Gradients (dx, dw, db) of batch_norm2d_relu_max_pool2d."""
-        y, argmax, mean, invstd = saved
+        y, argmax, mean, invstd = parts_of(saved, 4, "batch_norm2d_relu_max_pool2d_backward")
         dz = self.max_pool2d_backward(
             self.relu_backward(dy, y), argmax, input_shape=tuple(x.shape), **pool._asdict()
         )

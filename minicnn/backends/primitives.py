@@ -13,6 +13,10 @@ on every backend (`minicnn.shapes` has them).  Empty batches are allowed.
 Ties and values that are not finite: the gradient of ReLU at 0 is 0.  If several cells of a max-pool's
 window are equal, the first one wins, row by row.  Padding never wins.  If several are NaN, the last one
 wins.  The output of a forward pass has NaN and infinities where that of torch has them.
+
+Denormal numbers, below 1.2e-38 in float32: operations that only select or move values keep them and compare
+them exactly, as torch does.  These are relu, max_pool2d, their gradients, concat and flatten.  All others
+compute, and there cpp counts denormal numbers as zero, because processors are slow with them.
 """
 
 from __future__ import annotations

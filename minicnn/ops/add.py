@@ -14,7 +14,8 @@ def add_forward(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """y in the shape of a and b, which may be any."""
     shapes.check_float("add", "a", a)
     shapes.check_array("add", "b", b, a.shape, a)
-    y: np.ndarray = a + b
+    # without `out` NumPy gives a scalar, and no array, for arrays of no dimension
+    y: np.ndarray = np.add(a, b, out=np.empty_like(a))
     return y
 
 

@@ -30,5 +30,6 @@ def dropout_backward(dy: np.ndarray, keep_mask: np.ndarray, *, p: float) -> np.n
 
 def _apply(x: np.ndarray, keep_mask: np.ndarray, p: float) -> np.ndarray:
     factor = x.dtype.type(0 if p == 1 else 1 / (1 - p))
-    y: np.ndarray = x * (keep_mask * factor)
+    # without `out` NumPy gives a scalar, and no array, for an array of no dimension
+    y: np.ndarray = np.multiply(x, keep_mask * factor, out=np.empty_like(x))
     return y

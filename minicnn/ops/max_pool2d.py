@@ -47,7 +47,10 @@ def max_pool2d_backward(
     dy: np.ndarray, argmax: np.ndarray, *, input_shape: tuple[int, ...], kernel_size: Pair,
     stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool,
 ) -> np.ndarray:  # fmt: skip
-    """dx (N,C,H,W) for dy (N,C,OH,OW) and the forward's argmax."""
+    """dx (N,C,H,W) for dy (N,C,OH,OW) and the forward's argmax.
+
+    A number that is not that of a cell in the image gives its dy to no pixel.
+    """
     op = "max_pool2d_backward"
     shapes.check_image(op, "dy", dy)
     shapes.check_image_shape(op, "input_shape", input_shape)
@@ -55,6 +58,7 @@ def max_pool2d_backward(
     shapes.check_shape(op, "dy", dy, (*input_shape[:2], *output))
     shapes.check_ndarray(op, "argmax", argmax)
     shapes.check_shape(op, "argmax", argmax, dy.shape)
+    shapes.check_dtype(op, "argmax", argmax, _argmax_dtype(kernel_size))
     window = Window(kernel_size, stride, padding, dilation, output)
     n, c, h, w = input_shape
     dx = np.zeros((n, window.padded(h, 0), window.padded(w, 1), c), dy.dtype)
@@ -79,8 +83,10 @@ def _first_cells(window: Window, shape: tuple[int, ...]) -> np.ndarray:
     for axis in range(2):
         start = np.arange(window.output[axis]) * window.stride[axis] - window.padding[axis]
         first.append(np.maximum(0, -(start // window.dilation[axis])))
-    kh, kw = window.kernel
-    dtype = np.uint8 if kh * kw <= 255 else np.int64
-    argmax = np.empty(shape, dtype)
-    argmax[:] = (first[0][:, None] * kw + first[1])[:, :, None]
+    argmax = np.empty(shape, _argmax_dtype(window.kernel))
+    argmax[:] = (first[0][:, None] * window.kernel[1] + first[1])[:, :, None]
     return argmax
+
+
+def _argmax_dtype(kernel: Pair) -> type[np.integer]:
+    return np.uint8 if kernel[0] * kernel[1] <= 255 else np.int64

@@ -60,7 +60,7 @@ def adam_step(
         m += (g - m) * (1 - beta1)
         s *= beta2
         s += (1 - beta2) * g * g
-        denominator = np.sqrt(s)
+        denominator = np.sqrt(s, out=np.empty_like(s))  # an array even if s has no dimension
         denominator /= bias_correction2_sqrt
         denominator += eps
         np.divide(m, denominator, out=denominator)

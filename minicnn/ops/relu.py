@@ -17,7 +17,8 @@ from minicnn import shapes
 def relu_forward(x: np.ndarray) -> np.ndarray:
     """y in x's shape, which may be any."""
     shapes.check_float("relu", "x", x)
-    y: np.ndarray = np.maximum(x, x.dtype.type(0))
+    # without `out` NumPy gives a scalar, and no array, for an array of no dimension
+    y: np.ndarray = np.maximum(x, x.dtype.type(0), out=np.empty_like(x))
     return y
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from minicnn.backends.base import Backend
 from minicnn.testing.cases import HALVES
 from minicnn.testing.checks import FIRST_OF_EACH_OP, Check, drawn
+from minicnn.testing.foreign_saved import foreign_saved_checks
 from minicnn.testing.operations import OPERATIONS
 from minicnn.testing.tolerance import require
 
@@ -284,10 +285,14 @@ FUSED = {
 
 
 def refusal_checks() -> Iterator[Check]:
-    """Every wrong call, of the operation and of the fused operations that begin with it."""
+    """Every wrong call, of the operation and of the fused operations that begin with it.
+
+    Then every backward pass with what another call saved.
+    """
     for wrong in REFUSALS:
         for op in (wrong.op, *FUSED.get(wrong.op, ())):
             yield Check(op, "float32", "refusal", wrong.message, partial(_refused, wrong, op))
+    yield from foreign_saved_checks()
 
 
 def _refused(wrong: Wrong, op: str, backend: Backend) -> None:

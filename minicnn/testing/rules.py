@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minicnn.backends.base import Backend
+from minicnn.backends.base import Backend, Conv, Pool
 from minicnn.testing.cases import CASES, Case
 from minicnn.testing.checks import DTYPES, Check, drawn
 from minicnn.testing.oracle import Problem, draw, run_backend, run_torch
@@ -60,6 +60,79 @@ def relu_keeps_nan_and_passes_its_gradient(backend: Backend, dtype: np.dtype) ->
     assert_equal(backend.to_numpy(y), [np.nan, np.inf, 0], "y")
     dx = backend.relu_backward(backend.asarray(np.full(3, 2, dtype)), y)
     assert_equal(backend.to_numpy(dx), [2, 2, 0], "dx")
+
+
+def arrays_of_no_dimension_stay_arrays(op: str, backend: Backend, dtype: np.dtype) -> None:
+    x = backend.asarray(np.array(2, dtype))
+    keep = backend.asarray(np.array(True))
+    results: dict[str, Callable[[], tuple[Any, ...]]] = {
+        "relu": lambda: (backend.relu_forward(x), backend.relu_backward(x, x)),
+        "add": lambda: (backend.add_forward(x, x), *backend.add_backward(x)),
+        "add_relu": lambda: (backend.add_relu_forward(x, x)[0], *backend.add_relu_backward(x, x)),
+        "dropout": lambda: (
+            backend.dropout_forward(x, keep, p=0.5), backend.dropout_backward(x, keep, p=0.5)
+        ),
+    }  # fmt: skip
+    for result in results[op]():
+        require(type(result) is type(x), f"expected a {type(x).__name__}, got a {type(result).__name__}")
+        require(tuple(result.shape) == (), f"expected shape (), got {tuple(result.shape)}")
+
+
+# ---- denormal numbers --------------------------------------------------------------------------------
+
+
+def relu_keeps_denormals_and_compares_them(backend: Backend, dtype: np.dtype) -> None:
+    tiny = np.finfo(dtype).smallest_subnormal
+    x = np.tile(np.array([-tiny, tiny, -3 * tiny, 5 * tiny, 0, 1], dtype), 7)
+    y = backend.relu_forward(backend.asarray(x))
+    _assert_same_numbers(backend.to_numpy(y), np.maximum(x, 0), "y")
+    dx = backend.relu_backward(backend.asarray(x[::-1].copy()), backend.asarray(x))
+    _assert_same_numbers(backend.to_numpy(dx), np.where(x <= 0, 0, x[::-1]), "dx")
+
+
+def max_pool_keeps_denormals_and_compares_them(backend: Backend, dtype: np.dtype) -> None:
+    tiny = np.finfo(dtype).smallest_subnormal
+    x = tiny * np.random.default_rng(0).permutation(6 * 8 * 18).reshape(1, 18, 6, 8).astype(dtype)
+    attrs = {**POOL, **PAIRS}
+    y, argmax = backend.max_pool2d_forward(backend.asarray(x), **attrs)
+    windows = x.reshape(1, 18, 3, 2, 4, 2).swapaxes(3, 4).reshape(1, 18, 3, 4, 4)
+    _assert_same_numbers(backend.to_numpy(y), windows.max(-1), "y")
+    dx = backend.max_pool2d_backward(y, argmax, input_shape=x.shape, **attrs)
+    wins = windows == windows.max(-1, keepdims=True)
+    expected = (windows * wins).reshape(1, 18, 3, 4, 2, 2).swapaxes(3, 4).reshape(x.shape)
+    _assert_same_numbers(backend.to_numpy(dx), expected, "dx")
+
+
+def fused_selection_of_denormals_is_the_composition(op: str, backend: Backend, dtype: np.dtype) -> None:
+    """A convolution whose inputs and weights are normal numbers, and whose results are denormal."""
+    exponent = int(np.log2(np.finfo(dtype).smallest_subnormal))
+    numbers = np.random.default_rng(0).integers(-9, 10, (2, 3, 6, 8)).astype(dtype)
+    x = backend.asarray(np.ldexp(numbers, exponent // 2))
+    weight = backend.asarray(np.ldexp(np.eye(3, dtype=dtype), exponent - exponent // 2).reshape(3, 3, 1, 1))
+    attrs: dict[str, Any] = {"conv": Conv((1, 1), (0, 0), (1, 1), 1)}
+    if op.endswith("max_pool2d"):
+        attrs["pool"] = Pool((2, 2), (2, 2), (0, 0), (1, 1), False)
+    results = []
+    for owner in (type(backend), Backend):  # its own kernel, and the contract's composition
+        forward, backward = getattr(owner, f"{op}_forward"), getattr(owner, f"{op}_backward")
+        y, saved = _call(forward, backend)(x, weight, None, **attrs)
+        dy = backend.asarray(np.ones(tuple(y.shape), dtype))
+        gradients = _call(backward, backend)(dy, x, weight, saved, **attrs)
+        results.append([backend.to_numpy(a) for a in (y, *gradients)])
+    for own, composed, name in zip(*results, ("y", "dx", "dw", "db"), strict=True):
+        _assert_same_numbers(own, composed, name)
+    y = results[0][0]
+    require("relu" not in op or not (y < 0).any(), "y: a negative number went through a ReLU")
+
+
+def _call(function: Any, backend: Backend) -> Any:
+    """The function of a class, bound to the backend."""
+    return function.__get__(backend, type(backend))
+
+
+def _assert_same_numbers(actual: np.ndarray, expected: Any, name: str) -> None:
+    """Equal element by element; `assert_equal` would also take a denormal number for 0."""
+    require(np.array_equal(actual, expected), f"{name}: expected {expected}, got {actual}")
 
 
 # ---- max-pool --------------------------------------------------------------------------------------
@@ -210,6 +283,8 @@ RULES: tuple[Rule, ...] = (
         ("relu", relu_has_no_slope_at_zero),
         ("relu", relu_of_negative_zero_is_zero),
         ("relu", relu_keeps_nan_and_passes_its_gradient),
+        ("relu", relu_keeps_denormals_and_compares_them),
+        ("max_pool2d", max_pool_keeps_denormals_and_compares_them),
         ("max_pool2d", tie_goes_to_the_first_cell_in_row_major_order),
         ("max_pool2d", negative_and_positive_zero_tie),
         ("max_pool2d", padding_never_wins),
@@ -221,6 +296,11 @@ RULES: tuple[Rule, ...] = (
         ("batch_norm2d", training_on_no_image_equals_torch),
         ("batch_norm2d", evaluation_leaves_the_running_statistics),
     )),
+    *(Rule(op, "arrays of no dimension stay arrays", partial(arrays_of_no_dimension_stay_arrays, op))
+      for op in ("relu", "add", "add_relu", "dropout")),
+    *(Rule(op, "fused selection of denormals is the composition",
+           partial(fused_selection_of_denormals_is_the_composition, op))
+      for op in ("conv2d_relu", "conv2d_max_pool2d", "conv2d_relu_max_pool2d")),
     *(Rule("max_pool2d", f"{case.id} with NaN and infinities, draw {seed}",
            partial(pool_of_nan_and_infinities_equals_torch, case, seed))
       for case in CASES if case.op == "max_pool2d" and case.exact for seed in range(3)),

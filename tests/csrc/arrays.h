@@ -46,6 +46,17 @@ class Arrays {
         return data;
     }
 
+    // Random bytes: what a caller may pass off as saved by the forward pass.
+    template <typename U = T>
+    const U* junk(int64_t size) {
+        auto* data = static_cast<unsigned char*>(allocate(std::size_t(size) * sizeof(U)));
+        for (int64_t i = 0; i < size * int64_t(sizeof(U)); ++i) {
+            const unsigned random = next();
+            data[i] = static_cast<unsigned char>(random % 4 ? random >> 4 : random >> 4 & 7);  // many small
+        }
+        return reinterpret_cast<const U*>(data);
+    }
+
     template <typename U>
     U* out_of(int64_t size) {
         void* data = allocate(std::size_t(size) * sizeof(U));

@@ -92,6 +92,10 @@ void convolutions() {
                 conv2d_backward(a.in(ys), relu ? a.in(ys) : nullptr, a.in(xs), a.in(ws), a.out(xs),
                                 a.out(ws), a.out(s.F), p);
             });
+            check<T>(name + " backward of junk", [&](Arrays<T>& a) {
+                conv2d_backward(a.in(ys), a.junk(ys), a.in(xs), a.in(ws), a.out(xs), a.out(ws), a.out(s.F),
+                                p);
+            });
             const PoolParams pools[] = {pool_over(p.OH, p.OW, 2, 2, 0), pool_over(p.OH, p.OW, 3, 2, 1)};
             for (const PoolParams& pool : pools) {
                 if (pool.OH < 1 || pool.OW < 1 || !conv2d_pool_fuses(p, pool, true)) continue;
@@ -102,6 +106,13 @@ void convolutions() {
                     conv2d_pool_forward(x, w, a.in(s.F), a.out(pooled), winner, p, pool, relu);
                     conv2d_pool_backward(a.in(pooled), winner, x, w, a.out(xs), a.out(ws), a.out(s.F), p,
                                          pool);
+                });
+                check<T>(name + " pool backward of junk", [&](Arrays<T>& a) {
+                    const auto* winner = a.template junk<std::uint8_t>(pooled);
+                    conv2d_pool_backward(a.in(pooled), winner, a.in(xs), a.in(ws), a.out(xs), a.out(ws),
+                                         a.out(s.F), p, pool);
+                    conv2d_pool_backward<T>(a.in(pooled), winner, a.in(xs), a.in(ws), nullptr, nullptr,
+                                            a.out(s.F), p, pool);
                 });
             }
         }
@@ -186,8 +197,10 @@ void dense_layers() {
             const T *x = a.in(N * in), *w = a.in(in * out);
             T* y = a.out(N * out);
             dense_forward(x, w, a.in(out), y, N, in, out, true);
-            dense_backward(a.in(N * out), static_cast<const T*>(y), x, w, a.out(N * in), a.out(in * out),
-                           a.out(out), N, in, out);
+            for (const T* saved : {static_cast<const T*>(y), a.junk(N * out)}) {
+                dense_backward(a.in(N * out), saved, x, w, a.out(N * in), a.out(in * out), a.out(out), N,
+                               in, out);
+            }
         });
     }
 }
@@ -201,6 +214,7 @@ void max_pools(const ImageShape& s, const PoolParams& pool) {
         max_pool2d_forward(x, a.out(ys), argmax, s, pool);
         max_pool2d_forward(x, a.out(ys), static_cast<Index*>(nullptr), s, pool);
         max_pool2d_backward(a.in(ys), static_cast<const Index*>(argmax), a.out(xs), s, pool);
+        max_pool2d_backward(a.in(ys), a.template junk<Index>(ys), a.out(xs), s, pool);
     });
     check<T>("batch_norm2d_pool", [&](Arrays<T>& a) {
         Index* argmax = a.template out_of<Index>(ys);
@@ -211,6 +225,8 @@ void max_pools(const ImageShape& s, const PoolParams& pool) {
         batch_norm2d_pool_backward(a.in(ys), static_cast<const T*>(y), static_cast<const Index*>(argmax), x,
                                    weight, static_cast<const T*>(mean), static_cast<const T*>(invstd),
                                    a.out(xs), a.out(s.C), a.out(s.C), s, true, pool);
+        batch_norm2d_pool_backward(a.in(ys), a.junk(ys), a.template junk<Index>(ys), x, weight, a.junk(s.C),
+                                   a.junk(s.C), a.out(xs), a.out(s.C), a.out(s.C), s, true, pool);
     });
 }
 
@@ -244,6 +260,8 @@ void images() {
                 batch_norm2d_backward(a.in(xs), static_cast<const T*>(y), x, weight,
                                       static_cast<const T*>(mean), static_cast<const T*>(invstd), a.out(xs),
                                       a.out(xs), a.out(s.C), a.out(s.C), s, training);
+                batch_norm2d_backward(a.in(xs), a.junk(xs), x, weight, a.junk(s.C), a.junk(s.C), a.out(xs),
+                                      a.out(xs), a.out(s.C), a.out(s.C), s, training);
             });
         }
         check<T>("fold_batch_norm2d", [&](Arrays<T>& a) {
@@ -270,6 +288,7 @@ void rows() {
             T* p = a.out(N * K);
             softmax_forward(a.in(N * K), p, N, K);
             softmax_backward(a.in(N * K), static_cast<const T*>(p), a.out(N * K), N, K);
+            softmax_backward(a.in(N * K), a.junk(N * K), a.out(N * K), N, K);
             std::vector<int64_t> labels(static_cast<std::size_t>(N));
             for (int64_t n = 0; n < N; ++n) labels[std::size_t(n)] = n % K;
             const Targets<T> targets[] = {{labels.data(), nullptr, a.positive(K), 0.1},
@@ -290,11 +309,10 @@ void elementwise_and_optimizers() {
             T* y = a.out(size);
             relu_forward(a.in(size), y, size);
             relu_backward(a.in(size), static_cast<const T*>(y), a.out(size), size);
+            relu_backward(a.in(size), a.junk(size), a.out(size), size);
             for (const bool relu : {false, true})
                 add_forward(a.in(size), a.in(size), a.out(size), size, relu);
-            bool* keep = a.template out_of<bool>(size);
-            for (int64_t i = 0; i < size; ++i) keep[i] = i % 3 != 0;
-            dropout(a.in(size), static_cast<const bool*>(keep), T(2), a.out(size), size);
+            dropout(a.in(size), a.template junk<std::uint8_t>(size), T(2), a.out(size), size);
         });
         check<T>("optimizers", [&](Arrays<T>& a) {
             std::vector<Parameter<T>> list;

@@ -14,6 +14,7 @@
 #include "direct_weight.h"
 #include "pool_sparse.h"
 #include "route.h"
+#include "winners.h"
 #include "winograd_passes.h"
 
 namespace minicnn {
@@ -135,8 +136,10 @@ void conv2d_pool_forward(const T* x, const T* weight, const T* bias, T* y, uint8
 }
 
 template <typename T>
-void conv2d_pool_backward(const T* dy, const uint8_t* winner, const T* x, const T* weight, T* dx, T* dw,
-                          T* db, const ConvParams& p, const PoolParams& pool) {
+void conv2d_pool_backward(const T* dy, const uint8_t* saved_winner, const T* x, const T* weight, T* dx,
+                          T* dw, T* db, const ConvParams& p, const PoolParams& pool) {
+    Scratch scratch;
+    const uint8_t* winner = usable_winners(saved_winner, p, pool, scratch);
     if (dx) pooled_data(dy, winner, weight, dx, p, pool);
     if (!dw || pooled_weight_without_bias(dy, winner, x, dw, p, pool)) {
         if (db) sparse_weight<T>(dy, winner, x, nullptr, db, p, pool);

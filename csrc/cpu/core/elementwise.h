@@ -24,9 +24,9 @@ inline std::int64_t items_per_piece(std::int64_t elements_per_item) {
 
 // Calls f(i) for every i in [0, size).  The calls must not depend on each other, so that the compiler can
 // make vectors of them.
-template <typename F>
+template <Denormals denormals = Denormals::zero, typename F>
 void elementwise(std::int64_t size, const F& f) {
-    parallel_for(0, size, elements_per_piece, [f](std::int64_t first, std::int64_t last) {
+    parallel_for<denormals>(0, size, elements_per_piece, [f](std::int64_t first, std::int64_t last) {
 #pragma GCC ivdep
         for (std::int64_t i = first; i < last; ++i) f(i);
     });

@@ -1,11 +1,13 @@
 // How every CPU kernel shares its work between threads.  Kernels call parallel_for; whoever provides the
 // threads (torch's pool in the module, std::thread in the sanitizer harness) defines run_on_threads.
-// While a kernel works, denormal numbers count as zero; afterwards the thread has its own setting again.
+// While a kernel computes, denormal numbers count as zero; afterwards the thread has its own setting again.
+// A kernel that only selects or moves values keeps them, so that it compares what it was given.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <type_traits>
 
 namespace minicnn {
 
@@ -48,6 +50,14 @@ class FlushDenormals {
     Control saved_;
 };
 
+// What denormal numbers are to a kernel.  Sums and products are faster where they count as zero.
+enum class Denormals { zero, kept };
+
+// The thread's own setting, for kernels that keep them.
+struct OwnSetting {
+    OwnSetting() {}
+};
+
 // How many tasks of so many multiplications and additions each make a piece of work that is worth waking a
 // thread for.
 inline std::int64_t grain_for(double flops_per_task) {
@@ -62,7 +72,7 @@ inline std::int64_t grain_for(double flops_per_task) {
 // Each thread has a share of consecutive pieces, and helps with the shares of others when its own is
 // done.  So a thread mostly reads what it wrote in the operation before: another core's cache can be far
 // away.
-template <typename F>
+template <Denormals denormals = Denormals::zero, typename F>
 void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain, const F& f) {
     const std::int64_t pieces = (end - begin + grain - 1) / grain;
     if (pieces <= 0) return;
@@ -85,7 +95,7 @@ void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain, cons
     }
     auto run = [](void* context, int self) {
         Work& w = *static_cast<Work*>(context);
-        FlushDenormals guard;
+        const std::conditional_t<denormals == Denormals::zero, FlushDenormals, OwnSetting> setting;
         for (int i = 0; i < w.threads; ++i) {
             Share& share = w.shares[(self + i) % w.threads];
             for (std::int64_t piece;

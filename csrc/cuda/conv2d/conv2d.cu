@@ -59,7 +59,7 @@ void conv2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, 
         if (dx) cuda::conv2d_input_gradient<T, false>(dy, f, weight, dx, p);
         if (dw) cuda::conv2d_weight_gradient<T, false>(dy, f, x, dw, p);
     }
-    if (db) cuda::conv2d_bias_gradient(dy, f, db, p.N * p.OH * p.OW, p.F);
+    if (db) cuda::conv2d_bias_gradient(dy, f, db, p);
 }
 
 #define INSTANTIATE(T)                                                                       \

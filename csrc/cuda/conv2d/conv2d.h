@@ -58,7 +58,8 @@ inline void check_sizes(const ConvParams& p) {
 
 // Whether the window has one cell and visits every pixel.  Then the convolution is a plain matrix product.
 inline bool is_pointwise(const ConvParams& p) {
-    return p.KH == 1 && p.KW == 1 && p.stride_h == 1 && p.stride_w == 1 && p.pad_h == 0 && p.pad_w == 0;
+    return p.KH == 1 && p.KW == 1 && p.stride_h == 1 && p.stride_w == 1 && p.pad_h == 0 && p.pad_w == 0 &&
+           p.OH == p.H && p.OW == p.W;
 }
 
 // y = sum + bias, and then ReLU if `relu`.
@@ -106,8 +107,8 @@ bool pooled_weight_supported(const ConvParams& p, const PoolParams& pool);
 template <typename T>
 void pooled_weight_gradient(const T* dy, const std::uint8_t* winner, const T* x, T* dw, const ConvParams& p,
                             const PoolParams& pool);
-// The gradient to the bias.  dy has one row for each pixel, of the map or of the pooled map.
+// The gradient to the bias.
 template <typename T>
-void conv2d_bias_gradient(const T* dy, const Fused& f, T* db, std::int64_t rows, std::int64_t F);
+void conv2d_bias_gradient(const T* dy, const Fused& f, T* db, const ConvParams& p);
 
 }  // namespace minicnn::cuda

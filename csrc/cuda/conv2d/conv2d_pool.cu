@@ -124,7 +124,7 @@ void conv2d_pool_backward(const T* dy, const std::uint8_t* winner, const T* x, c
     } else if (dw) {
         cuda::conv2d_weight_gradient<T, true>(dy, f, x, dw, p);
     }
-    if (db) cuda::conv2d_bias_gradient(dy, f, db, p.N * pool.OH * pool.OW, p.F);
+    if (db) cuda::conv2d_bias_gradient(dy, f, db, p);
 }
 
 #define INSTANTIATE(T)                                                                                    \

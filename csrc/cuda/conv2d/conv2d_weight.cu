@@ -24,12 +24,13 @@ struct BiasSums {
     using Accumulator = WeightSum<T>;
     const T *dy, *relu_y;
     const std::uint8_t* winner;
+    CountingWinners counting;
     std::int64_t F;
     __device__ int column(int f) const { return f; }
     __device__ void add(Accumulator& sum, std::int64_t row, int f) const {
         const std::int64_t i = row * F + f;
         if (winner) {
-            if (winner[i] != relu_off) sum.value += dy[i];
+            if (counting.has(winner[i], row)) sum.value += dy[i];
         } else {
             sum.value += relu_y ? relu_gradient(relu_y[i], dy[i]) : dy[i];
         }
@@ -66,8 +67,11 @@ void conv2d_weight_gradient(const T* dy, const Fused& f, const T* x, T* dw, cons
 }
 
 template <typename T>
-void conv2d_bias_gradient(const T* dy, const Fused& f, T* db, std::int64_t rows, std::int64_t F) {
-    reduce_rows(BiasSums<T>{dy, static_cast<const T*>(f.relu_y), f.winner, F}, KeepBias<T>{db}, rows, F);
+void conv2d_bias_gradient(const T* dy, const Fused& f, T* db, const ConvParams& p) {
+    const CountingWinners counting = f.winner ? CountingWinners(p, f.pool) : CountingWinners();
+    const std::int64_t rows = p.N * (f.winner ? f.pool.OH * f.pool.OW : p.OH * p.OW);
+    reduce_rows(BiasSums<T>{dy, static_cast<const T*>(f.relu_y), f.winner, counting, p.F}, KeepBias<T>{db},
+                rows, p.F);
 }
 
 #define INSTANTIATE(T)                                                                   \
@@ -75,7 +79,7 @@ void conv2d_bias_gradient(const T* dy, const Fused& f, T* db, std::int64_t rows,
                                                    const ConvParams&);                   \
     template void conv2d_weight_gradient<T, true>(const T*, const Fused&, const T*, T*,  \
                                                   const ConvParams&);                    \
-    template void conv2d_bias_gradient(const T*, const Fused&, T*, std::int64_t, std::int64_t)
+    template void conv2d_bias_gradient(const T*, const Fused&, T*, const ConvParams&)
 INSTANTIATE(float);
 INSTANTIATE(double);
 

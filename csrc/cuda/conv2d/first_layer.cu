@@ -163,6 +163,7 @@ struct FirstLayerWeight {
     Pixels rows;  // of dy
     const T *dy, *relu_y;
     const std::uint8_t* winner;
+    CountingWinners counting;
     int K, F, pool_stride_h, pool_stride_w, pool_KW;
 
     struct Column {
@@ -183,7 +184,7 @@ struct FirstLayerWeight {
         Pixel at = rows.at(row);
         if (winner) {
             const int won = winner[i];
-            if (won == relu_off) return;
+            if (!counting.has(won, row)) return;
             at.h = at.h * pool_stride_h + won / pool_KW;
             at.w = at.w * pool_stride_w + won % pool_KW;
         } else if (relu_y) {
@@ -237,6 +238,7 @@ void first_layer_weight_gradient(const T* dy, const Fused& f, const T* x, T* dw,
                                    dy,
                                    static_cast<const T*>(f.relu_y),
                                    f.winner,
+                                   f.winner ? CountingWinners(p, f.pool) : CountingWinners(),
                                    K,
                                    F,
                                    int(f.pool.stride_h),

@@ -10,11 +10,12 @@
 
 #include "conv2d.h"
 #include "inputs.h"
+#include "window_order.h"
 
 namespace minicnn::cuda {
 namespace {
 
-constexpr int most_cells = 4;  // that a window may have
+constexpr int window_cells = 4;
 constexpr int block_warps = block_threads / warp_lanes;
 
 // How many taps and filters a warp computes.  WX taps are loaded at once.
@@ -30,14 +31,14 @@ template <typename T>
 struct WindowInputs : Inputs<T> {
     int windows_down, windows_across;
     Pixels windows;
-    Step cells[most_cells];
+    Step cells[window_cells];
 
     WindowInputs(const T* x, const ConvParams& p, const PoolParams& pool)
         : Inputs<T>(x, p, p.stride_h * pool.stride_h, p.stride_w * pool.stride_w),
           windows_down(int(pool.OH)),
           windows_across(int(pool.OW)),
           windows(pool.OH, pool.OW) {
-        for (int i = 0; i < most_cells; ++i)
+        for (int i = 0; i < window_cells; ++i)
             cells[i] = this->step(int(i / pool.KW * p.stride_h), int(i % pool.KW * p.stride_w), 0);
     }
     __device__ void to_next(Pixel& window) const {
@@ -93,10 +94,10 @@ __global__ void __launch_bounds__(block_threads, 1)
     const std::int64_t first = split * s.split_depth, last = smaller(first + s.split_depth, s.K);
     Pixel at = inputs.windows.at(first);
     for (std::int64_t window = first; window < last; ++window, inputs.to_next(at)) {
-        Vector<T, WX> input[most_cells][Of::vectors];
+        Vector<T, WX> input[window_cells][Of::vectors];
         const Step corner = inputs.corner(at);
 #pragma unroll
-        for (int i = 0; i < most_cells; ++i) {  // cells that a smaller window does not have win nothing
+        for (int i = 0; i < window_cells; ++i) {
             const int h = corner.h + inputs.cells[i].h, w = corner.w + inputs.cells[i].w;
             const std::int64_t offset = corner.elements + inputs.cells[i].elements;
 #pragma unroll
@@ -169,9 +170,11 @@ void from_winners(const T* dy, const std::uint8_t* winner, const T* x, T* dw, co
 
 }  // namespace
 
+// Every window must have four cells in the map: a winner is then one of them or none, whatever byte it is.
 // With TF32, tensor cores compute the dense product much faster than this.
 bool pooled_weight_supported(const ConvParams& p, const PoolParams& pool) {
-    return pool.KH * pool.KW <= most_cells && !is_depthwise(p) && !allow_tf32;
+    return pool.KH * pool.KW == window_cells && windows_lie_in_map(p, pool) && !is_depthwise(p) &&
+           !allow_tf32;
 }
 
 template <typename T>

@@ -11,6 +11,7 @@ namespace minicnn::cuda {
 // Numbers the pixels of the map window by window, so that the cells of a window have consecutive numbers.
 class WindowOrder {
   public:
+    WindowOrder() = default;
     WindowOrder(const PoolParams& pool)
         : by_cells_(pool.KH * pool.KW),
           by_width_(pool.KW),
@@ -34,7 +35,37 @@ class WindowOrder {
   private:
     Divisor by_cells_, by_width_;
     Pixels windows_;
-    int cells_, width_, stride_h_, stride_w_;
+    int cells_ = 0, width_ = 0, stride_h_ = 0, stride_w_ = 0;
+};
+
+// Whether all windows of the pool, which has no padding, lie in the convolution's map.
+inline bool windows_lie_in_map(const ConvParams& p, const PoolParams& pool) {
+    return (pool.OH - 1) * pool.stride_h + pool.KH <= p.OH &&
+           (pool.OW - 1) * pool.stride_w + pool.KW <= p.OW;
+}
+
+// Which winners count in a backward pass: the numbers of cells in the map.  A winner may be any byte, as it
+// may have been saved for another pool.
+class CountingWinners {
+  public:
+    CountingWinners() = default;
+    CountingWinners(const ConvParams& p, const PoolParams& pool)
+        : order_(pool),
+          OH_(narrow(p.OH, "OH")),
+          OW_(narrow(p.OW, "OW")),
+          whole_(windows_lie_in_map(p, pool)) {}
+
+    __device__ bool has(int won, std::int64_t window) const {
+        if (won >= order_.cells()) return false;
+        if (whole_) return true;
+        const Pixel cell = order_.cell(order_.window(window), won);
+        return cell.h < OH_ && cell.w < OW_;
+    }
+
+  private:
+    WindowOrder order_;
+    int OH_ = 0, OW_ = 0;
+    bool whole_ = false;
 };
 
 // The maximum of a window and the cell that won: the first of equal cells, and the last of several NaN.
