@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn import data, metrics, models, optim, schedules
+from minicnn.app.command_line import Diverged
 from minicnn.app.prediction import predict_images
 from minicnn.app.settings import Config
 from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors
@@ -23,10 +24,6 @@ from minicnn.trainer import Trainer
 
 VALIDATION_SHARE = 0.1
 """The share of the training images that early stopping holds out to judge by."""
-
-
-class Diverged(ValueError):
-    """Loss or weights are no longer finite; the message suggests what to change."""
 
 
 class Experiment:

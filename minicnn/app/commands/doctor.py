@@ -5,15 +5,19 @@ Works without torch, a compiler or a GPU, and builds nothing.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
 import shutil
 import sys
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from minicnn import __version__
+from minicnn.app import provenance
 from minicnn.app.command_line import Parser
 from minicnn.backends import (
     available_backends,
@@ -44,6 +48,7 @@ def findings() -> list[Finding]:
 def _python() -> list[Finding]:
     blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     return [
+        Finding("minicnn", f"{__version__} at {Path(__file__).parent.parent.parent}"),
         Finding("Python", f"{platform.python_version()} at {sys.executable}"),
         Finding("NumPy", f"{np.__version__}, BLAS {blas.get('name', 'unknown')}"),
     ]
@@ -51,11 +56,10 @@ def _python() -> list[Finding]:
 
 def _cpu() -> list[Finding]:
     features = [name for name in compiler.cpu_features() if name.startswith(("avx", "fma", "asimd", "sve"))]
+    machine = f"{platform.machine()}, {_cores()} cores, {' '.join(features) or 'features unknown'}"
     threads = os.environ.get("OMP_NUM_THREADS", f"{_cores()} (one a core; change with --threads)")
     return [
-        Finding(
-            "CPU", f"{platform.machine()}, {_cores()} cores, {' '.join(features) or 'features unknown'}"
-        ),
+        Finding("CPU", f"{provenance.processor()}, {machine}"),
         Finding("threads", threads),
     ]
 
@@ -134,13 +138,26 @@ def _backends() -> list[Finding]:
     return [*lines, Finding("backend auto", f"takes {name}: {why}")]
 
 
+def as_json() -> dict[str, Any]:
+    """All that the table says; and each backend's reason why not, and the backend that auto takes."""
+    return {
+        "findings": [finding._asdict() for finding in findings()],
+        "backends": available_backends(),
+        "auto": choice()[0],
+    }
+
+
 def main(argv: list[str] | None = None, prog: str = "python -m minicnn.doctor") -> None:
-    """Print a table of the findings."""
-    Parser(
+    """Print a table of the findings, or JSON."""
+    parser = Parser(
         prog,
-        "",
+        "[--json]",
         "Show what each backend has and lacks on this machine, and the command that puts it right.",
-    ).parse_args(argv)
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+    if parser.parse_args(argv).json:
+        print(json.dumps(as_json(), indent=2))
+        return
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
