@@ -70,7 +70,7 @@ def _cores() -> int:
 
 def _compiling() -> list[Finding]:
     command, ninja, torch = compiler.command(), compiler.ninja(), torch_package.version()
-    called = command and f"{compiler.version()} at {shlex.join(command)}"
+    called = command and f"{compiler.version() or 'no version'} at {shlex.join(command)}"
     return [
         Finding("torch", torch or "none", torch_package.missing() or ""),
         Finding("C++ compiler", called or "none", compiler.missing() or ""),
