@@ -8,6 +8,8 @@ CXX ?= g++
 CUDA_PROOFS := $(addprefix tests/test_cuda_,emulation.py sanitizers.py module.py)
 CUDA_ORDERS := tests/test_ops.py tests/test_rules.py tests/test_fuse.py
 CUDA_ARCHITECTURES ?= 80 90
+# pytest-benchmark warns of xdist, and a warning is an error.
+PARALLEL_PYTEST := $(BIN)/pytest -n 2 -p no:benchmark
 EMULATED := MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda
 
 # Where setup.py finds a CUDA toolkit it builds the CUDA module, which takes minutes.  Here it does not, so that
@@ -40,7 +42,7 @@ $(VENV)/installed-numpy: pyproject.toml | $(BIN)/python
 $(VENV)/installed-torch: pyproject.toml $(SOURCES) | $(BIN)/python
 	@command -v $(firstword $(CXX)) >/dev/null || \
 	    { echo "No C++ compiler; install one, on Debian with: apt-get install g++ (or use BACKEND=numpy)" >&2; exit 1; }
-	$(BIN)/python -c 'import torch, ninja, setuptools' 2>/dev/null || $(BIN)/pip install --quiet "setuptools>=77" ninja torch
+	$(BIN)/python -c 'import torch, ninja, setuptools' 2>/dev/null || $(BIN)/pip install --quiet "setuptools>=77,<100" "ninja>=1.11,<2" "torch>=2.6,<3"
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch]"
 	@touch $@
 
@@ -58,16 +60,16 @@ train: $(INSTALLED)
 	$(BIN)/python -m minicnn.train --backend $(BACKEND) --epochs 6 --out runs/make-train --overwrite
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile $(CUDA_PROOFS:%=--ignore %)
+	$(PARALLEL_PYTEST) --dist loadfile $(CUDA_PROOFS:%=--ignore %)
 
 # The cuda backend on a machine without a GPU.  First the suite on the emulated module; then some of it again
 # with the threads of a block in two other orders; then the tests that the emulation and the sanitizers find the
 # mistakes that they should, and those of the module that nvcc builds.
 test-cuda: $(VENV)/installed-dev
-	$(EMULATED) $(BIN)/pytest -n 2 -k cuda tests $(CUDA_PROOFS:%=--ignore %)
-	$(EMULATED) MINICNN_CUDA_ORDER=reversed $(BIN)/pytest -n 2 -k cuda $(CUDA_ORDERS)
-	$(EMULATED) MINICNN_CUDA_ORDER=7 $(BIN)/pytest -n 2 -k cuda $(CUDA_ORDERS)
-	$(BIN)/pytest -n 2 --dist loadgroup $(CUDA_PROOFS)
+	$(EMULATED) $(PARALLEL_PYTEST) -k cuda tests $(CUDA_PROOFS:%=--ignore %)
+	$(EMULATED) MINICNN_CUDA_ORDER=reversed $(PARALLEL_PYTEST) -k cuda $(CUDA_ORDERS)
+	$(EMULATED) MINICNN_CUDA_ORDER=7 $(PARALLEL_PYTEST) -k cuda $(CUDA_ORDERS)
+	$(PARALLEL_PYTEST) --dist loadgroup $(CUDA_PROOFS)
 
 cuda-report: $(VENV)/installed-dev
 	$(BIN)/python scripts/cuda_report.py --check --arch $(CUDA_ARCHITECTURES)

@@ -105,7 +105,9 @@ def section(name: str, out: Path, seconds: float) -> dict[str, Any]:
 
 def tests_command() -> list[str]:
     """The suite on the card; every test of an operation runs in float32 and in float64."""
-    workers = ["-n", str(min(4, os.cpu_count() or 1))] if find_spec("xdist") else []
+    # pytest-benchmark warns of xdist, and a warning is an error.
+    jobs = str(min(4, os.cpu_count() or 1))
+    workers = ["-n", jobs, "-p", "no:benchmark"] if find_spec("xdist") else []
     ignored = [f"--ignore=tests/test_cuda_{name}.py" for name in ("emulation", "sanitizers", "module")]
     return [sys.executable, "-m", "pytest", "-q", "--maxfail=30", *workers, "tests", "-k", "cuda", *ignored]
 

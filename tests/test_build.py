@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import tiny_module
 
-from minicnn.app.commands import doctor
 from minicnn.backends import (
     BackendUnavailable,
     available_backends,
@@ -200,27 +199,3 @@ def test_asking_what_there_is_imports_and_builds_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "['numpy', 'cpp', 'cuda'] False\n"
     assert done.stderr == ""
-
-
-# ---- doctor --------------------------------------------------------------------------------------
-
-
-def test_doctor_reports_every_part() -> None:
-    found = {finding.part: finding for finding in doctor.findings()}
-    parts = {"Python", "NumPy", "CPU", "threads", "torch", "C++ compiler", "ninja", "build cache",
-             "cpp module", "CUDA toolkit", "backend numpy", "backend cpp", "backend auto"}  # fmt: skip
-    assert parts <= found.keys()
-    assert found["backend numpy"].remedy == ""
-    for finding in found.values():
-        assert finding.found, finding.part
-
-
-def test_doctor_works_without_torch() -> None:
-    program = "import sys; sys.modules['torch'] = None\nfrom minicnn.doctor import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True,
-        env={"PATH": "", "COLUMNS": "200"},
-    )  # fmt: skip
-    assert "pip install torch ninja setuptools" in done.stdout
-    assert "apt install g++" in done.stdout
-    assert "takes numpy" in done.stdout

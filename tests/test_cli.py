@@ -55,12 +55,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return out, done.stdout
 
 
-def fails(capsys: pytest.CaptureFixture[str], main: Callable[[list[str]], None], *arguments: object) -> str:
-    """The message of a command that must fail: one line on stderr, exit status 2."""
+def fails(
+    capsys: pytest.CaptureFixture[str], main: Callable[[list[str]], None], *arguments: object,
+    status: int = 2,
+) -> str:  # fmt: skip
+    """The message of a command that must fail: one line on stderr, and this exit status."""
     with pytest.raises(SystemExit) as stop:
         exit_with(lambda: main([str(a) for a in arguments]))
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("backend: ")]
-    assert stop.value.code == 2
+    assert stop.value.code == status
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     return lines[0].removeprefix("error: ")
@@ -275,7 +278,8 @@ def test_divergence_keeps_the_last_good_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "r"
-    message = fails(capsys, train.main, *SMALL, "--lr", "1e30", "--save-every", "0", "--out", out)
+    arguments = [*SMALL, "--lr", "1e30", "--save-every", "0", "--out", out]
+    message = fails(capsys, train.main, *arguments, status=3)
     assert message.startswith("training diverged in epoch 1, batch ")
     assert "Try a lower --lr (it was 1e+30), set --clip-norm 1, or check the data. " in message
     assert message.endswith(" The last good checkpoint is kept.")

@@ -129,6 +129,14 @@ def test_what_is_no_compiler_is_a_reason(
     assert "takes numpy" in capsys.readouterr().out
 
 
+def test_what_a_compiler_complains_of_is_told(bin_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = script(bin_folder / "odd++", "echo 'odd++: no licence' >&2\necho more >&2\nexit 1")
+    monkeypatch.setenv("CXX", "odd++ -O1")
+    assert compiler.missing() == (
+        f"{odd} -O1 is no C++ compiler that works (odd++: no licence); install one with: {compiler.INSTALL}"
+    )
+
+
 @pytest.mark.parametrize("text", [None, "sleep 60"], ids=["cannot be executed", "hangs"])
 def test_a_program_that_does_not_answer_is_no_compiler(
     text: str | None, bin_folder: Path, monkeypatch: pytest.MonkeyPatch

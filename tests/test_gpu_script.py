@@ -69,6 +69,19 @@ def test_a_section_that_fails_says_why(capsys: pytest.CaptureFixture[str]) -> No
     assert gpu.run(["unused"], 0)["status"] == "left out"
 
 
+def test_benchmarks_are_off_where_tests_run_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest-benchmark warns of xdist, and a warning ends the tests before the first one."""
+    for installed in (None, "xdist"):
+        monkeypatch.setattr(gpu, "find_spec", lambda _name, there=installed: there)
+        command = " ".join(gpu.tests_command())
+        assert (" -n " in command) == (" -p no:benchmark" in command) == (installed is not None)
+    lines = (gpu.ROOT / "Makefile").read_text().splitlines()
+    parallel = [line for line in lines if "pytest" in line and " -n " in line]
+    assert parallel
+    for line in parallel:
+        assert "-p no:benchmark" in line
+
+
 @pytest.mark.skipif(cuda_build.missing_gpu() is None, reason="this machine has a GPU")
 def test_without_a_gpu_the_reason_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINICNN_CUDA_EMULATION", "0")

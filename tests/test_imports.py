@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import minicnn
+from minicnn import train
 
 PACKAGE = Path(minicnn.__file__).parent
 
@@ -23,6 +24,7 @@ ENTRY_POINTS = {
 
 HEAVY = {
     "torch", "torchvision", "sklearn", "matplotlib", "scipy", "PIL", "rich", "safetensors", "threadpoolctl",
+    "filelock",
 }  # fmt: skip
 """Packages that take long to import, or that may be missing."""
 
@@ -140,3 +142,34 @@ def test_the_command_answers_without_heavy_packages(flag: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "heavy: []\n"
+
+
+@pytest.fixture(scope="module")
+def prediction(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The arguments of `predict` for the checkpoint of a short run."""
+    folder = tmp_path_factory.mktemp("run")
+    train.main([
+        "--backend", "numpy", "--model", "lenet5", "--limit-train", "32", "--limit-test", "32",
+        "--epochs", "1", "--out", str(folder),
+    ])  # fmt: skip
+    return ["predict", "--backend", "numpy", "--checkpoint", str(folder / "best.safetensors"),
+            str(folder / "mistakes.png")]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["predict", "doctor", "doctor --json"])
+def test_commands_leave_what_only_reports_need(command: str, prediction: list[str]) -> None:
+    arguments = prediction if command == "predict" else command.split()
+    code = (
+        "import sys\nfrom minicnn.app.main import run_command\n"
+        f"run_command({arguments!r}, 'minicnn')\n"
+        "reports = {'sklearn', 'matplotlib', 'scipy'}\n"
+        "print('heavy:', sorted(reports & sys.modules.keys()), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "heavy: []"
+
+
+def test_the_library_imports_numpy_alone() -> None:
+    code = f"import sys, minicnn\nprint(sorted({HEAVY!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -210,6 +210,19 @@ def test_what_is_written_follows_no_link(tmp_path: Path) -> None:
     assert not (tmp_path / "build.log").is_symlink()
 
 
+def test_a_link_that_comes_at_the_last_moment_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("keep this")
+    (tmp_path / ".build.log.new").symlink_to(precious)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    with pytest.raises(FileExistsError):
+        module_cache.write(tmp_path / "build.log", "it does not compile")
+    monkeypatch.undo()
+    assert precious.read_text() == "keep this"
+
+
 @pytest.mark.parametrize("name", ["lock", "_cpu.so"])
 def test_a_folder_in_place_of_a_file(name: str, kept: Path) -> None:
     (kept.parent / name).unlink()

@@ -7,11 +7,14 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import minicnn
 from minicnn.backends import build
@@ -122,6 +125,21 @@ def test_cpp_without_torch_says_what_to_install(plain_python: Path, tmp_path: Pa
     assert "torch" in done.stderr
     assert "pip install" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_dependency_has_a_lowest_and_a_highest_version() -> None:
+    """And the versions that the tests run with lie in between."""
+    described = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = described["project"]
+    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    for line in (*described["build-system"]["requires"], *project["dependencies"], *extras):
+        wanted = Requirement(line)
+        assert sorted(bound.operator for bound in wanted.specifier) == ["<", ">="], line
+        try:
+            installed = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError:
+            continue  # not all extras are installed
+        assert wanted.specifier.contains(installed), line
 
 
 def test_import_is_light() -> None:

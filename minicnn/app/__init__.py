@@ -10,6 +10,7 @@ plots.  It knows no flag, no folder of a run and no console.  The application ne
 - `experiment` makes model, batches and trainer out of the settings and holds the state of a run;
 - `training` is the one epoch loop;
 - `run_folder` knows the files of a run, and writes and reads them;
+- `provenance` tells what computed a run: versions, commit, processor, time;
 - `prediction` gives the logits of images, as the test, `evaluate` and `predict` need them;
 - `report` and `progress` show what came of a run, and how far it is;
 - `commands` has the body of each command, and `main` the command ``minicnn``, which calls them.

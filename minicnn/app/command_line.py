@@ -24,11 +24,20 @@ MOST = 1_000_000_000
 """The largest number that a flag takes, unless it says otherwise."""
 
 EXIT_ERROR = 2
+EXIT_DIVERGED = 3
 EXIT_INTERRUPTED = 130
+EXIT_STATUS = (
+    f"exit status: 0 if all went well, 1 if a check of verify failed, {EXIT_ERROR} for wrong use or input, "
+    f"{EXIT_DIVERGED} if training diverged, {EXIT_INTERRUPTED} when interrupted"
+)
 
 
 class Interrupted(Exception):
     """The user stopped the command; the message, if any, says how to go on."""
+
+
+class Diverged(ValueError):
+    """Loss or weights are no longer finite; the message suggests what to change."""
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -52,6 +61,7 @@ class Parser(argparse.ArgumentParser):
             prog=prog,
             usage=f"%(prog)s {arguments}",
             description=description,
+            epilog=EXIT_STATUS,
             formatter_class=_HelpFormatter,
             allow_abbrev=False,
         )
@@ -62,7 +72,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def exit_with(command: Callable[[], None]) -> NoReturn:
-    """Run a command and exit: 0, 2 with one line ``error: ...`` on stderr, 130 when interrupted.
+    """Run a command and exit, after an error with one line ``error: ...`` on stderr; see EXIT_STATUS.
 
     A command that ends with a status of its own exits with that.
     """
@@ -84,7 +94,7 @@ def exit_with(command: Callable[[], None]) -> NoReturn:
         sys.exit(EXIT_ERROR)
     except (ValueError, BackendUnavailable) as error:
         print_error(str(error))
-        sys.exit(EXIT_ERROR)
+        sys.exit(EXIT_DIVERGED if isinstance(error, Diverged) else EXIT_ERROR)
     except BaseException as error:
         if (limit := _limit_reached(error)) is None:
             raise

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn import data, metrics, models, optim, schedules
+from minicnn.app.command_line import Diverged
 from minicnn.app.position import check_position
 from minicnn.app.prediction import NotFinite, predict_images
 from minicnn.app.settings import Config
@@ -22,10 +23,6 @@ from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors, load
 from minicnn.data.split import balanced_class_weight
 from minicnn.ema import WeightAverage
 from minicnn.trainer import Trainer
-
-
-class Diverged(ValueError):
-    """Loss or weights are no longer finite; the message suggests what to change."""
 
 
 class Experiment:

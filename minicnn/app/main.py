@@ -8,7 +8,7 @@ import sys
 from typing import NoReturn
 
 from minicnn import __version__
-from minicnn.app.command_line import Parser, exit_with
+from minicnn.app.command_line import EXIT_STATUS, Parser, exit_with
 
 COMMANDS = {
     "train": "train an image classifier; metrics, checkpoints, report and plots go to a folder",
@@ -48,7 +48,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser = Parser(prog, "COMMAND [options]", "Train and use small image classifiers.")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "\n".join(
-        ["commands:", *lines, "", f"{prog} COMMAND --help lists a command's options."]
+        ["commands:", *lines, "", f"{prog} COMMAND --help lists a command's options.", EXIT_STATUS]
     )
     parser.add_argument("--version", action="version", version=f"minicnn {__version__}")
     return parser

@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from minicnn import checkpoint
+from minicnn.app import provenance
 from minicnn.app.experiment import Experiment
 from minicnn.app.settings import Config
 from minicnn.checkpoint import CheckpointError
@@ -99,8 +100,8 @@ class RunFolder:
         state = experiment.checkpoint()
         checkpoint.save(self.checkpoint, state)
         write_json_lines(self.path / METRICS, state.history)
-        computed_by = experiment.model.backend.label
-        write_json(self.path / CONFIG, {**asdict(experiment.config), "computed_by": computed_by})
+        computed = provenance.about(experiment.model.backend)
+        write_json(self.path / CONFIG, {**asdict(experiment.config), **computed})
 
     def save_best(self, experiment: Experiment) -> None:
         """Write the present weights as the best ones, without what only the training needs."""

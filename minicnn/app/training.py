@@ -7,8 +7,8 @@ import time
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
-from minicnn.app.command_line import Interrupted
-from minicnn.app.experiment import Diverged, Experiment
+from minicnn.app.command_line import Diverged, Interrupted
+from minicnn.app.experiment import Experiment
 from minicnn.app.progress import Progress, duration
 from minicnn.app.run_folder import RunFolder
 from minicnn.text import percent, shell_word

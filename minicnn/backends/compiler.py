@@ -15,11 +15,13 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from .programs import answer
+from .programs import answer, ask
 
 INSTALL = "apt install g++ (or name yours in CXX)"
 INSTALL_NINJA = "pip install ninja"
 
+PRINT_MACROS = ("-dM", "-E", "-x", "c++", os.devnull)
+"""With these arguments a compiler prints the macros that it predefines."""
 LINK_FLAGS = ["-fopenmp"]
 WERROR = ["-Werror"] if os.environ.get("MINICNN_WERROR") == "1" else []
 
@@ -66,13 +68,14 @@ def identity() -> str | None:
 
 def missing() -> str | None:
     """Why nothing can be compiled here, and how to fix it; None if there is a compiler that answers."""
-    if command() is None:
+    found = command()
+    if found is None:
         given = os.environ.get("CXX")
         got = f" (CXX is {given!r})" if given else ""
         return f"no C++ compiler{got}; install one with: {INSTALL}"
     if identity() is None:
-        called = shlex.join(command() or [])
-        return f"{called} is no C++ compiler that works; install one with: {INSTALL}"
+        said = _complaint(*found)
+        return f"{shlex.join(found)} is no C++ compiler that works{said}; install one with: {INSTALL}"
     return None
 
 
@@ -84,11 +87,18 @@ def _version(found: tuple[str, ...], _path: str) -> str | None:
 
 @cache
 def _identity(found: tuple[str, ...], path: str) -> str | None:
-    first, macros = _version(found, path), answer(*found, "-dM", "-E", "-x", "c++", os.devnull)
+    first, macros = _version(found, path), answer(*found, *PRINT_MACROS)
     if first is None or macros is None or "#define" not in macros:
         return None
     lines = "\n".join(sorted(macros.splitlines()))
     return f"{_OWN_NAME.sub('', first)}, macros {hashlib.sha256(lines.encode()).hexdigest()[:8]}"
+
+
+def _complaint(*found: str) -> str:
+    """The first line of what a compiler says that fails, in brackets; empty if it says nothing."""
+    done = ask(*found, *PRINT_MACROS)
+    said = done.stderr.strip().partition("\n")[0] if done else ""
+    return f" ({said})" if said else ""
 
 
 def one_word(folder: Path) -> str | None:

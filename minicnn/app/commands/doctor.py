@@ -10,10 +10,13 @@ import platform
 import shlex
 import shutil
 import sys
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from minicnn import __version__
+from minicnn.app import provenance
 from minicnn.app.command_line import Parser
 from minicnn.backends import (
     available_backends,
@@ -26,6 +29,7 @@ from minicnn.backends import (
 )
 from minicnn.backends.module_file import CPU, BuildError, ModuleSpec
 from minicnn.backends.programs import answer
+from minicnn.files import to_json
 
 
 class Finding(NamedTuple):
@@ -44,6 +48,7 @@ def findings() -> list[Finding]:
 def _python() -> list[Finding]:
     blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     return [
+        Finding("minicnn", f"{__version__} at {Path(__file__).parent.parent.parent}"),
         Finding("Python", f"{platform.python_version()} at {sys.executable}"),
         Finding("NumPy", f"{np.__version__}, BLAS {blas.get('name', 'unknown')}"),
     ]
@@ -51,11 +56,10 @@ def _python() -> list[Finding]:
 
 def _cpu() -> list[Finding]:
     features = [name for name in compiler.cpu_features() if name.startswith(("avx", "fma", "asimd", "sve"))]
+    machine = f"{platform.machine()}, {_cores()} cores, {' '.join(features) or 'features unknown'}"
     threads = os.environ.get("OMP_NUM_THREADS", f"{_cores()} (one a core; change with --threads)")
     return [
-        Finding(
-            "CPU", f"{platform.machine()}, {_cores()} cores, {' '.join(features) or 'features unknown'}"
-        ),
+        Finding("CPU", f"{provenance.processor()}, {machine}"),
         Finding("threads", threads),
     ]
 
@@ -66,7 +70,7 @@ def _cores() -> int:
 
 def _compiling() -> list[Finding]:
     command, ninja, torch = compiler.command(), compiler.ninja(), torch_package.version()
-    called = command and f"{compiler.version()} at {shlex.join(command)}"
+    called = command and f"{compiler.version() or 'no version'} at {shlex.join(command)}"
     return [
         Finding("torch", torch or "none", torch_package.missing() or ""),
         Finding("C++ compiler", called or "none", compiler.missing() or ""),
@@ -134,13 +138,26 @@ def _backends() -> list[Finding]:
     return [*lines, Finding("backend auto", f"takes {name}: {why}")]
 
 
+def as_json() -> dict[str, Any]:
+    """All that the table says; and each backend's reason why not, and the backend that auto takes."""
+    return {
+        "findings": [finding._asdict() for finding in findings()],
+        "backends": available_backends(),
+        "auto": choice()[0],
+    }
+
+
 def main(argv: list[str] | None = None, prog: str = "python -m minicnn.doctor") -> None:
-    """Print a table of the findings."""
-    Parser(
+    """Print a table of the findings, or JSON."""
+    parser = Parser(
         prog,
-        "",
+        "[--json]",
         "Show what each backend has and lacks on this machine, and the command that puts it right.",
-    ).parse_args(argv)
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+    if parser.parse_args(argv).json:
+        print(to_json(as_json(), indent=2))
+        return
     from rich.table import Table
 
     from minicnn.app.console import PlainConsole
