@@ -27,7 +27,7 @@ def reliability(path: Path, report: dict[str, Any]) -> None:
             (f"With temperature {report['temperature']:.3g}", report["calibration"]),
         ]
     figure = _figure(5 * len(drawn) + 0.6, 5.6)
-    grid = figure.subplots(2, len(drawn), height_ratios=(3, 1), sharex=True, squeeze=False)
+    grid = figure.subplots(2, len(drawn), height_ratios=(3, 1), sharex=True, sharey="row", squeeze=False)
     for (upper, lower), (title, found) in zip(grid.T, drawn, strict=True):
         _draw_accuracy(upper, found["bins"])
         _draw_shares(lower, found["bins"])
