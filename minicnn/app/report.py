@@ -74,26 +74,6 @@ def show(console: Console, report: dict[str, Any]) -> None:
     _show_coverage(console, report)
 
 
-def finish(folder: RunFolder, experiment: Experiment, console: Console) -> None:
-    """Report on the final weights of a run: write report.json, draw all plots, print what came of it."""
-    config, dataset = experiment.config, experiment.dataset
-    logits = experiment.test_logits()
-    result = make(experiment.model, logits, dataset.test.y, dataset.class_names, experiment.temperature)
-    write(folder.path, result, dataset.test.x, dataset.test.y, logits)
-    title = f"{config.model} on {config.dataset}"
-    plots.curves(folder.path / "curves.png", experiment.history, title)
-    name, weight = _first_filters(experiment.state_dict())
-    if weight is not None:
-        plots.filters(folder.path / "filters.png", weight, name)
-    show(console, result)
-    if experiment.stopped_early:
-        patience = f"for {config.early_stop} epochs"
-        console.print(f"stopped early: the validation loss has not fallen {patience}")
-    console.print(f"best: {_best_epoch(experiment)}, in {folder.best}")
-    drawn = [str(folder.path / name) for name in PLOTS if (folder.path / name).exists()]
-    console.print(f"plots: {', '.join(drawn)}")
-
-
 def _show_calibration(console: Console, report: dict[str, Any]) -> None:
     if report["uncalibrated"]:
         console.print(f"without temperature: {_calibration(report['uncalibrated'])}")
@@ -120,6 +100,26 @@ def _show_coverage(console: Console, report: dict[str, Any]) -> None:
         share = f"{100 * row['coverage']:.2f} %"
         table.add_row(f"{100 * row['threshold']:g} %", f"{row['images']:,}", share, accuracy)
     console.print(table)
+
+
+def finish(folder: RunFolder, experiment: Experiment, console: Console) -> None:
+    """Report on the final weights of a run: write report.json, draw all plots, print what came of it."""
+    config, dataset = experiment.config, experiment.dataset
+    logits = experiment.test_logits()
+    result = make(experiment.model, logits, dataset.test.y, dataset.class_names, experiment.temperature)
+    write(folder.path, result, dataset.test.x, dataset.test.y, logits)
+    title = f"{config.model} on {config.dataset}"
+    plots.curves(folder.path / "curves.png", experiment.history, title)
+    name, weight = _first_filters(experiment.state_dict())
+    if weight is not None:
+        plots.filters(folder.path / "filters.png", weight, name)
+    show(console, result)
+    if experiment.stopped_early:
+        patience = f"for {config.early_stop} epochs"
+        console.print(f"stopped early: the validation loss has not fallen {patience}")
+    console.print(f"best: {_best_epoch(experiment)}, in {folder.best}")
+    drawn = [str(folder.path / name) for name in PLOTS if (folder.path / name).exists()]
+    console.print(f"plots: {', '.join(drawn)}")
 
 
 def _best_epoch(experiment: Experiment) -> str:
