@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minicnn.label_errors import Disagreement
-from minicnn.plots import TEST, TRAIN, _figure, _open_frame, _save, _show, shorten
+from minicnn.plots import _figure, _open_frame, _save, _show, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+ACCURACY, CONFIDENCE = "#4477aa", "#cc6633"
 
 
 def reliability(path: Path, report: dict[str, Any]) -> None:
@@ -65,10 +67,10 @@ def _draw_accuracy(axes: Axes, bins: list[dict[str, Any]]) -> None:
         [50 * (one["low"] + one["high"]) for one in filled],
         [100 * one["accuracy"] for one in filled],
         width=[90 * (one["high"] - one["low"]) for one in filled],
-        color=TRAIN, alpha=0.8, label="accuracy",
+        color=ACCURACY, alpha=0.8, label="accuracy",
     )  # fmt: skip
     means = [100 * one["confidence"] for one in filled]
-    axes.plot(means, means, "o", markersize=5, color=TEST, label="mean confidence")
+    axes.plot(means, means, "o", markersize=5, color=CONFIDENCE, label="mean confidence")
     axes.plot([0, 100], [0, 100], "--", linewidth=1, color="gray", label="perfectly calibrated")
     axes.set(ylabel="Right answers (%)", xlim=(0, 100), ylim=(0, 101))
     axes.grid(alpha=0.3)
