@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import figures
+import judging
 import trials
 from nets import NETS
 from paired import load
@@ -39,7 +40,10 @@ from minicnn.recipes.results import load as load_recipes
 ROOT = Path(__file__).parent.parent
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "fused", "lockstep", "reliability")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("benchmarks", "fused", "lockstep", "reliability", "report")
+    ),
 )
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n)(.*?)(<!-- \2: end -->)", re.DOTALL)
 
@@ -283,6 +287,10 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "lockstep_choices": ("lockstep", trials.lockstep_choices),
     "kill_resume": ("kill_resume", trials.kill_resume),
     "fuzz": ("fuzz", trials.fuzz),
+    "report_classes": ("report_example", judging.report_classes),
+    "report_calibration": ("report_example", judging.report_calibration),
+    "report_coverage": ("report_example", judging.report_coverage),
+    "report_mislabels": ("report_example", judging.report_mislabels),
     **{
         section.__name__: (section.__name__, section)
         for section in (

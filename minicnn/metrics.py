@@ -58,8 +58,8 @@ def report(logits: np.ndarray, labels: np.ndarray, class_names: list[str]) -> di
         )
 
     def averaged(average: str) -> dict[str, float]:
-        names = ("precision", "recall", "f1")
-        return {key: float(value) for key, value in zip(names, scores(average), strict=False)}
+        pairs = zip(("precision", "recall", "f1"), scores(average), strict=False)
+        return {key: float(value) for key, value in pairs}
 
     return {
         "images": len(labels),

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minicnn.label_errors import Disagreement
-from minicnn.plots import COLOURS, _figure, _open_frame, _save, _show, shorten
+from minicnn.plots import _figure, _open_frame, _save, _show, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+ACCURACY, CONFIDENCE = "#4477aa", "#cc6633"
 
 
 def reliability(path: Path, report: dict[str, Any]) -> None:
@@ -27,7 +29,7 @@ def reliability(path: Path, report: dict[str, Any]) -> None:
             (f"With temperature {report['temperature']:.3g}", report["calibration"]),
         ]
     figure = _figure(5 * len(drawn) + 0.6, 5.6)
-    grid = figure.subplots(2, len(drawn), height_ratios=(3, 1), sharex=True, squeeze=False)
+    grid = figure.subplots(2, len(drawn), height_ratios=(3, 1), sharex=True, sharey="row", squeeze=False)
     for (upper, lower), (title, found) in zip(grid.T, drawn, strict=True):
         _draw_accuracy(upper, found["bins"])
         _draw_shares(lower, found["bins"])
@@ -65,10 +67,10 @@ def _draw_accuracy(axes: Axes, bins: list[dict[str, Any]]) -> None:
         [50 * (one["low"] + one["high"]) for one in filled],
         [100 * one["accuracy"] for one in filled],
         width=[90 * (one["high"] - one["low"]) for one in filled],
-        color=COLOURS["train"], alpha=0.8, label="accuracy",
+        color=ACCURACY, alpha=0.8, label="accuracy",
     )  # fmt: skip
     means = [100 * one["confidence"] for one in filled]
-    axes.plot(means, means, "o", markersize=5, color=COLOURS["test"], label="mean confidence")
+    axes.plot(means, means, "o", markersize=5, color=CONFIDENCE, label="mean confidence")
     axes.plot([0, 100], [0, 100], "--", linewidth=1, color="gray", label="perfectly calibrated")
     axes.set(ylabel="Right answers (%)", xlim=(0, 100), ylim=(0, 101))
     axes.grid(alpha=0.3)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from minicnn import data, label_errors, mislabels, plots_judging
 from minicnn.app.command_line import exit_with
+from scripts import report_example
 
 FLAGS = [
     "--model", "lenet5", "--backend", "numpy", "--threads", "1", "--epochs", "4", "--batch-size", "8",
@@ -60,6 +61,17 @@ def test_planted_labels_are_found_first(
     printed = capsys.readouterr().out
     assert printed.index(found[0]["file"]) < printed.index(found[1]["file"])
     assert f"{len(result['mislabels'])} of 47 labels are contradicted" in printed
+
+
+def test_the_example_plants_wrong_labels(tmp_path: Path) -> None:
+    sample = data.load(data.SAMPLE)
+    moved = report_example.plant(tmp_path, pictures=30, planted=4)
+    files = list((tmp_path / "train").rglob("*.png"))
+    assert len(files) == 30
+    names = [name.replace("/", "-") for name in sample.class_names]
+    wrong = {str(file) for file in files if names[sample.train.y[int(file.stem)]] != file.parent.name}
+    assert wrong == moved
+    assert len(moved) == 4
 
 
 def test_data_without_files_have_numbers(tmp_path: Path) -> None:
