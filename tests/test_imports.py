@@ -29,6 +29,7 @@ HEAVY = {
 IMPORTED_AT_ONCE = {
     "minicnn.app.progress": {"rich"},
     "minicnn.app.report": {"rich"},
+    "minicnn.data.depth": {"PIL"},
     "minicnn.data.images": {"PIL"},
     "minicnn.torch_reference": {"torch"},
 }
