@@ -9,7 +9,7 @@ from PIL import Image
 
 from minicnn import data
 from minicnn.data import DataError, Summary, UnusableImages
-from minicnn.data.decode import decode, without_bad
+from minicnn.data.decode import decode, read_images, without_bad
 from minicnn.data.leftovers import BEGINNINGS, FILES, FOLDERS
 from minicnn.data.scan import (
     AGAIN,
@@ -18,6 +18,7 @@ from minicnn.data.scan import (
     NO_CLASS,
     NO_FILE,
     NO_IMAGE,
+    NO_PART,
     class_folders,
     list_images,
 )
@@ -200,6 +201,19 @@ def test_a_class_without_images_says_what_is_there(root):
         data.load(f"folder:{root}")
 
 
+def test_what_lies_beside_the_parts_is_told(root):
+    for part in ("train", "test"):
+        for name in ("a/1.png", "b/1.png"):
+            save(root.parent / "parts" / part / name)
+    save(root.parent / "parts" / "more" / "1.png")
+    (root.parent / "parts" / "Thumbs.db").write_text("")
+    summary = data.load(f"folder:{root.parent}/parts").summary
+    assert {why: [path.name for path in paths] for why, paths in summary.passed_over.items()} == {
+        NO_PART: ["more"],
+        LEFTOVER: ["Thumbs.db"],
+    }
+
+
 # ---- bad files -------------------------------------------------------------------------------------
 
 
@@ -239,6 +253,16 @@ def test_images_keep_their_labels_when_others_are_left_out(tmp_path):
     assert len(dataset.train) + len(dataset.test) == 12
     for part in (dataset.train, dataset.test):
         assert (part.x[:, 0, 0, 0] // 100 == part.y).all()
+
+
+def test_all_images_of_a_prediction_that_cannot_be_read_are_told(root):
+    bad = [root / "a" / "gone.png", root / "notes.txt"]
+    bad[1].write_text("a note")
+    with pytest.raises(UnusableImages, match=r"^2 files cannot be used; .*gone\.png: .*notes\.txt: [^;]*$"):
+        read_images([root / "a" / "0.png", *bad], channels=1, size=8)
+    with pytest.raises(UnusableImages, match=r"notes\.txt: expected an image, [^;]*$"):
+        read_images(bad[1:], channels=1, size=8)
+    assert read_images([root / "a" / "0.png"] * 2, channels=3, size=8).shape == (2, 3, 8, 8)
 
 
 def test_a_class_of_which_nothing_is_left_is_refused(root):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,22 @@ def decode(
         different = _different(path, images)
     _refuse(found, different, skip_bad and bool(images))
     return _stacked(images)
+
+
+def read_images(paths: Iterable[Path], *, channels: int, size: Size) -> NDArray[np.uint8]:
+    """`read_image` of each file, uint8 (N,C,H,W).
+
+    Raises: UnusableImages naming all files that are no intact images
+    """
+    found, images = Summary(), []
+    for path in paths:
+        try:
+            images.append(describe_image(path, channels=channels, size=size).pixels)
+        except DataError as error:
+            found.note_bad(path, error)
+    if found.bad:
+        raise UnusableImages([bad_files(found, remedy="")], found)
+    return np.stack(images)
 
 
 def without_bad(listed: Listed, summary: Summary) -> Listed:

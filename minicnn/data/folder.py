@@ -9,7 +9,7 @@ import numpy as np
 from minicnn.data.decode import decode, without_bad
 from minicnn.data.errors import DataError
 from minicnn.data.images import Images, Size
-from minicnn.data.scan import Listed, class_folders, labels, list_images
+from minicnn.data.scan import Listed, class_folders, labels, list_images, note_others
 from minicnn.data.split import balanced_subset, stratified_split
 from minicnn.data.summary import Summary
 
@@ -44,6 +44,7 @@ def read_folder(
         raise DataError(f"{root}: expected a folder with one folder of images a class, got no such folder")
     parts = [root / "train", root / "test"]
     if all(part.is_dir() for part in parts):
+        note_others(root, parts, summary)
         class_names = class_folders(parts[0], summary)
         if class_folders(parts[1], summary) != class_names:
             raise DataError(

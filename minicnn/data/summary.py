@@ -69,14 +69,14 @@ class UnusableImages(DataError):
         self.summary = summary
 
 
-def bad_files(summary: Summary) -> str:
+def bad_files(summary: Summary, remedy: str = "; --skip-bad leaves {} out") -> str:
     """One sentence on all bad files: the first MOST_NAMED with what is wrong, the number of the others."""
     named = [f"{path}: {why}" for path, why in list(summary.bad.items())[:MOST_NAMED]]
     if len(summary.bad) == 1:
-        return f"{named[0]}; --skip-bad leaves it out"
+        return named[0] + remedy.format("it")
     more = len(summary.bad) - len(named)
     rest = f"; and {more} more" if more else ""
-    return f"{len(summary.bad)} files cannot be used; {'; '.join(named)}{rest}; --skip-bad leaves them out"
+    return f"{len(summary.bad)} files cannot be used; {'; '.join(named)}{rest}{remedy.format('them')}"
 
 
 def common_sizes(summary: Summary, most: int = 3) -> str:

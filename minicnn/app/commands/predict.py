@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from minicnn import data, metrics
+from minicnn import metrics
 from minicnn.app.command_line import Parser, choose_backend, make_console, whole_number
 from minicnn.app.prediction import predict_images
 from minicnn.app.settings import Config, add_checkpoint_flags
+from minicnn.data.decode import read_images
 from minicnn.saved_model import load_model
 
 
@@ -23,10 +24,10 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.predict")
     saved, model = load_model(args.checkpoint, backend)
     # All images are read before anything is printed: an unreadable one fails the whole command.
     channels, height, width = saved.image_shape
-    images = [data.read_image(path, channels=channels, size=(height, width)) for path in args.images]
+    images = read_images(args.images, channels=channels, size=(height, width))
     config = Config.of_checkpoint(args.checkpoint, saved)
     logits = predict_images(
-        model, np.stack(images), saved.mean, saved.std, tta=args.tta or config.tta, fuse=not config.no_fuse
+        model, images, saved.mean, saved.std, tta=args.tta or config.tta, fuse=not config.no_fuse
     )
     probabilities = metrics.softmax(logits)
     answers = [_best(row, saved.class_names, args.top) for row in probabilities]
