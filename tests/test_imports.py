@@ -33,7 +33,6 @@ IMPORTED_AT_ONCE = {
     "minicnn.app.progress": {"rich"},
     "minicnn.app.report": {"rich"},
     "minicnn.data.depth": {"PIL"},
-    "minicnn.data.formats": {"PIL"},
     "minicnn.data.images": {"PIL"},
     "minicnn.torch_reference": {"torch"},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from minicnn.data.errors import DataError
 from minicnn.data.images import Size, describe_image, image_size
 from minicnn.data.scan import Listed
 from minicnn.data.summary import Summary, UnusableImages, bad_files, common_sizes
+from minicnn.memory import check_memory
 
 
 def decode(
@@ -23,11 +25,11 @@ def decode(
     ``listed`` too.  ``summary`` takes up what the files are like.
 
     Raises: UnusableImages naming all files that are no intact images, or telling the sizes if there are
-            several and no ``size``
+            several and no ``size``; NotEnoughMemory if all together are too large
     """
     found = Summary() if summary is None else summary
     images: list[NDArray[np.uint8]] = []
-    different = ""
+    different, largest = "", 0
     for path, _ in listed:
         try:
             if different:  # the sizes of the rest are told too, but nothing more is decoded
@@ -39,6 +41,9 @@ def decode(
             continue
         found.take_up(path, image)
         images.append(image.pixels)
+        if image.pixels.size > largest:
+            largest = image.pixels.size
+            _check_memory(len(listed), image.pixels.shape, size)
         different = _different(path, images)
     _refuse(found, different, skip_bad and bool(images))
     return _stacked(images)
@@ -58,6 +63,13 @@ def without_bad(listed: Listed, summary: Summary, *, may_be_empty: bool = False)
             why = f"{path}: {summary.bad[path]}"
             raise DataError(f"{path.parent}: expected an image that can be used, got none; {why}")
     return good
+
+
+def _check_memory(count: int, shape: tuple[int, ...], size: Size | None) -> None:
+    """As soon as one image is decoded, it is known what all of them will take."""
+    remedy = "--image-size N scales all to N by N pixels" if size is None else "--image-size can be smaller"
+    what = f"decoding {count:,} images of {'x'.join(map(str, shape))}"
+    check_memory(count * math.prod(shape), what, f"{remedy}, --limit-train N takes fewer")
 
 
 def _different(path: Path, images: list[NDArray[np.uint8]]) -> str:

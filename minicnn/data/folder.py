@@ -15,7 +15,7 @@ from minicnn.data.groups import group_names, group_split
 from minicnn.data.images import Images, Size
 from minicnn.data.parts import classes, lacking, list_part, part_folders, part_of
 from minicnn.data.record import SplitRecord
-from minicnn.data.scan import Listed, class_folders, labels, list_images
+from minicnn.data.scan import Listed, class_folders, labels, list_images, note_others
 from minicnn.data.split import balanced_subset, stratified_split
 from minicnn.data.summary import Summary
 
@@ -114,8 +114,8 @@ def find(
     if validation == 0 and VALIDATION in folders:
         unused = folders.pop(VALIDATION)
         folders.setdefault(TEST, unused)
-    if folders:
-        class_folders(root, summary, least=0)  # for the summary: what is beside the parts
+    if folders and summary is not None:
+        note_others(root, list(folders.values()), summary)
     own = folders.get(TRAIN, root)
     names = classes(own, summary)
     class_names, notes = list(names), []

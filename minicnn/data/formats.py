@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from PIL import Image, features
-
 from minicnn.data.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "HEIC")
@@ -122,6 +120,8 @@ def pillows_format(path: Path, content: bytes) -> str:
     if name is None:
         raise DataError(f"{path}: expected an image, got a file that is none of {', '.join(FORMATS)}")
     if name == "AVIF":
+        from PIL import Image, features
+
         Image.init()
         if "AVIF" not in Image.OPEN or not features.check_module("avif"):
             raise DataError(

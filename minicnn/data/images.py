@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from minicnn.data.errors import DataError
 from minicnn.data.formats import pillows_format
 from minicnn.data.jpeg_scans import check_scans
 from minicnn.data.png_texts import without_texts
+from minicnn.memory import check_memory
 from minicnn.regular_file import read_regular
 
 Size = int | tuple[int, int]
@@ -118,11 +120,17 @@ def describe_image(path: Path, *, channels: int | None, size: Size | None) -> De
 
 
 def resize_images(x: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """Images (N,C,H,W) stretched to ``size``, exactly as `read_image` does it."""
+    """Images (N,C,H,W) stretched to ``size``, exactly as `read_image` does it.
+
+    Raises: NotEnoughMemory if all together are too large
+    """
     height, width = height_width(size)
     if x.shape[2:] == (height, width):
         return x
-    out = np.empty((*x.shape[:2], height, width), np.uint8)
+    shape = (*x.shape[:2], height, width)
+    what = f"scaling {len(x):,} images to {height}x{width} pixels"
+    check_memory(math.prod(shape), what, "--image-size can be smaller, --limit-train N takes fewer")
+    out = np.empty(shape, np.uint8)
     for n, c in np.ndindex(*x.shape[:2]):
         out[n, c] = _resize(Image.fromarray(x[n, c]), size)
     return out

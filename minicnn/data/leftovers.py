@@ -6,7 +6,7 @@ FOLDERS = frozenset(
     {
         "__macosx", ".fseventsd", ".spotlight-v100", ".trashes", ".documentrevisions-v100",
         ".temporaryitems", ".appledouble", "network trash folder", "temporary items",  # macOS
-        "$recycle.bin", "recycler", "system volume information",  # Windows
+        "$recycle.bin", "system volume information",  # Windows
         "lost+found", ".trash", ".trash-1000", ".thumbnails", ".xvpics", ".cache",  # Linux
         "@eadir", "#recycle", "#snapshot", "@tmp", ".@__thumb", ".snapshot",  # network storage
         ".git", ".svn", ".hg", ".idea", ".vscode",  # version control, editors

@@ -26,6 +26,7 @@ IMAGE, FOLDER, BAD = "image", "folder", "bad"
 LEFTOVER = "left by a system or a tool"
 HIDDEN = "hidden"
 NO_CLASS = "beside the class folders"
+NO_PART = "beside the folders of the parts"
 NO_IMAGE = "no image"
 NO_FILE = "a pipe, a socket or a device"
 AGAIN = "a link to a folder that is read elsewhere"
@@ -54,6 +55,13 @@ def class_folders(root: Path, summary: Summary | None = None, *, least: int = 2)
             f"{root}: expected at least {least} class folders, got {len(names)}{_besides(root, found)}"
         )
     return names
+
+
+def note_others(root: Path, parts: list[Path], summary: Summary) -> None:
+    """Note what ``root`` has besides the folders that are its parts, such as ``train`` and ``test``."""
+    for entry in _entries(root):
+        if entry not in parts:
+            summary.pass_over(_reason_of_name(entry.name) or NO_PART, entry)
 
 
 def list_images(

@@ -69,14 +69,17 @@ class UnusableImages(DataError):
         self.summary = summary
 
 
-def bad_files(summary: Summary) -> str:
-    """One sentence on all bad files: the first MOST_NAMED with what is wrong, the number of the others."""
-    named = [f"{path}: {why}" for path, why in list(summary.bad.items())[:MOST_NAMED]]
+def bad_files(summary: Summary, remedy: str = "; --skip-bad leaves {} out") -> str:
+    """One sentence on all bad files: the first MOST_NAMED by what is wrong, the number of the rest."""
+    reasons: dict[str, list[str]] = {}
+    for path, why in sorted(summary.bad.items())[:MOST_NAMED]:
+        reasons.setdefault(why, []).append(str(path))
+    named = "; ".join(f"{', '.join(paths)}: {why}" for why, paths in reasons.items())
     if len(summary.bad) == 1:
-        return f"{named[0]}; --skip-bad leaves it out"
-    more = len(summary.bad) - len(named)
-    rest = f"; and {more} more" if more else ""
-    return f"{len(summary.bad)} files cannot be used; {'; '.join(named)}{rest}; --skip-bad leaves them out"
+        return named + remedy.format("it")
+    more = len(summary.bad) - MOST_NAMED
+    rest = f"; and {more:,} more" if more > 0 else ""
+    return f"{len(summary.bad):,} files cannot be used; {named}{rest}{remedy.format('them')}"
 
 
 def common_sizes(summary: Summary, most: int = 3) -> str:

@@ -16,6 +16,7 @@ from minicnn import recipes
 from minicnn.app import report, settings, summary, training
 from minicnn.app.command_line import Parser, choose_backend, make_console
 from minicnn.app.experiment import Experiment
+from minicnn.app.needs import check_training_memory
 from minicnn.app.progress import duration
 from minicnn.app.run_folder import RunFolder
 from minicnn.app.settings import LIST, Config
@@ -99,6 +100,7 @@ def _experiment(config: Config, console: Console) -> Experiment:
         f"data: {dataset.name}, {len(dataset.train):,} training, {held} and {len(dataset.test):,} test "
         f"images, {shape}, {len(dataset.class_names)} classes"
     )
+    check_training_memory(config, dataset)
     experiment = Experiment(config, dataset)
     parameters = sum(
         a.numel() if hasattr(a, "numel") else a.size for a in experiment.model.named_parameters().values()

@@ -1,0 +1,134 @@
+"""Runs that cannot fit into memory are refused in one line, before anything is allocated."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minicnn import data, memory, models
+from minicnn.app.commands import train
+from minicnn.data.images import resize_images
+from minicnn.memory import NotEnoughMemory, available_memory, check_memory, training_memory
+
+
+def machine(tmp_path, monkeypatch, meminfo="", cgroup="", **groups):
+    """A machine with these files in place of its own."""
+    monkeypatch.setattr(memory, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "cgroups")
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    if meminfo:
+        (tmp_path / "proc" / "meminfo").write_text(meminfo)
+    (tmp_path / "proc" / "self" / "cgroup").write_text(cgroup)
+    for name, files in groups.items():
+        folder = tmp_path / "cgroups" / name.replace("_", "/").strip("/")
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, content in files.items():
+            (folder / file).write_text(content)
+
+
+MEMINFO = "MemTotal: 9000 kB\nMemFree: 10 kB\nMemAvailable:    5000 kB\nSwapFree: 500 kB\n"
+
+
+def test_available_memory_of_a_machine(tmp_path, monkeypatch):
+    machine(tmp_path, monkeypatch, MEMINFO)
+    assert available_memory() == 5500 * 1024
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "groups", "left"),
+    [
+        ("0::/a/b\n", {"a_b": {"memory.max": "max", "memory.stat": "anon 7\n"}}, 5500 * 1024),
+        ("0::/a/b\n", {"a_b": {"memory.max": "1000\n", "memory.stat": "anon 700\nfile 900\n"}}, 300),
+        ("0::/a/b\n", {"a": {"memory.max": "1000\n", "memory.stat": "anon 900\n"}}, 100),
+        ("0::/\n", {"": {"memory.max": "1000\n", "memory.stat": "anon 2000\n"}}, 0),
+        (
+            "3:cpu:/x\n4:memory:/a\n",
+            {"memory_a": {"memory.limit_in_bytes": "1000\n", "memory.stat": "total_rss 1\n"}},
+            999,
+        ),
+    ],
+    ids=["no limit", "limit", "limit above", "container", "version 1"],
+)
+def test_a_cgroup_may_allow_less(tmp_path, monkeypatch, cgroup, groups, left):
+    machine(tmp_path, monkeypatch, MEMINFO, cgroup, **groups)
+    assert available_memory() == left
+
+
+def test_without_proc_the_machine_s_memory_counts(tmp_path, monkeypatch):
+    machine(tmp_path, monkeypatch)
+    monkeypatch.setattr(memory.os, "sysconf", {"SC_PHYS_PAGES": 10, "SC_PAGE_SIZE": 4096}.get)
+    assert available_memory() == 40_960
+
+    def unknown(_):
+        raise ValueError("unrecognized configuration name")
+
+    monkeypatch.setattr(memory.os, "sysconf", unknown)
+    assert available_memory() is None
+    check_memory(1 << 70, "anything", "")
+
+
+def test_the_message_says_how_much(monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 2_340_000_000)
+    check_memory(2_340_000_000, "all", "")
+    with pytest.raises(
+        NotEnoughMemory, match=r"^all needs 12\.3 GB of memory, and 2\.3 GB are available; less$"
+    ):
+        check_memory(12_345_000_000, "all", "less")
+
+
+def test_training_memory_counts_weights_gradients_and_kept_maps():
+    model = models.build("simple_cnn", in_channels=3, num_classes=10, image_size=32)
+    weights = sum(array.size for array in model.state_shapes().values())
+    # Each layer with weights keeps its input; the maps before ReLU and pooling are not kept.
+    kept = 3 * 32 * 32 + 32 * 16 * 16 + 64 * 8 * 8 + 128
+    assert training_memory(model, (3, 32, 32), 5) == 4 * (2 * weights + 5 * kept)
+    model = models.create("simple_cnn", in_channels=3, num_classes=10, image_size=32, backend="numpy")
+    model.freeze("conv1")
+    first = 32 * 3 * 3 * 3 + 32
+    assert training_memory(model, (3, 32, 32), 5) == 4 * (2 * weights - first + 5 * (kept - 3 * 32 * 32))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two classes of four images of 3x100x80."""
+    for name in "ab":
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (80, 100), (i, 2, 3)).save(tmp_path / "pictures" / name / f"{i}.png")
+    return tmp_path / "pictures"
+
+
+def test_large_images_are_refused_once_one_is_decoded(root, monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 8 * 3 * 100 * 80 - 1)
+    words = (
+        r"decoding 8 images of 3x100x80 needs 0\.2 MB of .*; --image-size N scales all to N by N pixels, "
+    )
+    with pytest.raises(NotEnoughMemory, match=words):
+        data.load(f"folder:{root}")
+    monkeypatch.setattr(memory, "available_memory", lambda: 8 * 3 * 100 * 80)
+    assert len(data.load(f"folder:{root}").train) == 6
+    with pytest.raises(NotEnoughMemory, match=r"8 images of 3x200x200 .*; --image-size can be smaller"):
+        data.load(f"folder:{root}", image_size=200)
+
+
+def test_the_first_coloured_image_is_counted(root, monkeypatch):
+    Image.new("L", (80, 100)).save(root / "a" / "0.png")
+    (root / "a" / "1.png").rename(root / "a" / "01.png")
+    monkeypatch.setattr(memory, "available_memory", lambda: 8 * 3 * 100 * 80 - 1)
+    with pytest.raises(NotEnoughMemory, match=r"8 images of 3x100x80"):
+        data.load(f"folder:{root}")
+
+
+def test_scaling_up_is_refused(monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
+    with pytest.raises(NotEnoughMemory, match=r"scaling 2 images to 30x30 pixels needs"):
+        resize_images(np.zeros((2, 1, 8, 8), np.uint8), 30)
+
+
+def test_a_step_that_does_not_fit_is_refused_before_the_model_is_made(root, monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 3_000_000)
+    monkeypatch.setattr(models, "create", lambda *_, **__: pytest.fail("the model was made"))
+    words = (
+        r"training simple_cnn on 6 images of 3x100x80 at a time needs .*; --image-size N scales the images"
+    )
+    with pytest.raises(NotEnoughMemory, match=words):
+        train.main(["--dataset", f"folder:{root}", "--backend", "numpy", "--dry-run"])
