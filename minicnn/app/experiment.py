@@ -204,9 +204,8 @@ class Experiment:
         self._check_data(path, saved)
         self._tested = None
         try:
-            check_position(
-                saved, self.batches, self.judge, self.config.test_every, averages=bool(self.average)
-            )
+            every = self.config.test_every if self.judge == "test" else 1
+            check_position(saved, self.batches, judged={self.judge: every}, averages=bool(self.average))
             load_weights(path, self.model, saved.model)
             if self.average:
                 self.average.load(saved.model, saved.optimizer_steps)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from minicnn.checkpoint import Checkpoint
 from minicnn.data import Batches
 
 
 def check_position(
-    saved: Checkpoint, batches: Batches, judge: str, test_every: int, averages: bool
+    saved: Checkpoint, batches: Batches, *, judged: Mapping[str, int], averages: bool
 ) -> None:
     """Refuse a checkpoint that a run with these batches and settings cannot have written.
 
-    ``judge`` is "test" or "validation", and ``averages`` says whether weights are averaged.
+    ``judged`` has the images that epochs are judged by, "test" or "validation", and after each how many
+    epochs they are; ``averages`` says whether weights are averaged.
 
     Raises: ValueError naming the field, what was expected and what came
     """
@@ -32,13 +35,8 @@ def check_position(
     if averages != bool(saved.training):
         expected = "the weights that --ema averages" if averages else "none, since --ema is off"
         raise ValueError(f"training: expected {expected}, got {len(saved.training)} tensors")
-    _check_judged(saved, judge, test_every)
-
-
-def _check_judged(saved: Checkpoint, judge: str, test_every: int) -> None:
-    """Each epoch that was to be judged has its loss and its accuracy."""
-    every = 1 if judge == "validation" else test_every
     for entry in saved.history:
-        for key in (f"{judge}_loss", f"{judge}_accuracy"):
-            if entry["epoch"] % every == 0 and key not in entry:
+        parts = [part for part, every in judged.items() if entry["epoch"] % every == 0]
+        for key in (f"{part}_{score}" for part in parts for score in ("loss", "accuracy")):
+            if key not in entry:
                 raise ValueError(f"history: epoch {entry['epoch']}: expected {key}, which is not there")

@@ -16,11 +16,13 @@ from pathlib import Path
 
 from minicnn import checkpoint
 from minicnn.app.experiment import Experiment
+from minicnn.app.known_paths import CONFIG, without_folders
 from minicnn.app.settings import Config
 from minicnn.files import delete_leftovers, write_json, write_json_lines
+from minicnn.saved_model import check_model
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
-METRICS, CONFIG, REPORT = "metrics.jsonl", "config.json", "report.json"
+METRICS, REPORT = "metrics.jsonl", "report.json"
 PLOTS = ("curves.png", "confusion_matrix.png", "mistakes.png", "filters.png")
 _FILES = (BEST, METRICS, CONFIG, REPORT, *PLOTS, CHECKPOINT)
 _LOCK = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -47,7 +49,9 @@ class RunFolder:
 
     def saved_config(self) -> Config:
         """The settings of the run that is here.  Raises CheckpointError if its checkpoint is not sound."""
-        return Config.of_checkpoint(self.checkpoint, checkpoint.load(self.checkpoint))
+        saved = checkpoint.load(self.checkpoint)
+        check_model(self.checkpoint, saved)
+        return Config.of_checkpoint(self.checkpoint, saved)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -93,8 +97,13 @@ class RunFolder:
         write_json(self.path / CONFIG, {**asdict(experiment.config), "computed_by": computed_by})
 
     def save_best(self, experiment: Experiment) -> None:
-        """Write the present weights as the best ones, without what only the training needs."""
-        checkpoint.save(self.best, replace(experiment.checkpoint(), optimizer={}, training={}))
+        """Write the present weights as the best ones, without what only the training needs.
+
+        It may be passed on, so of paths it has the last part alone.
+        """
+        state = experiment.checkpoint()
+        config = without_folders(state.config)
+        checkpoint.save(self.best, replace(state, config=config, optimizer={}, training={}))
 
 
 def make_folder(path: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from minicnn.data.errors import DataError
 from minicnn.data.jpeg_scans import check_scans
+from minicnn.memory import require_memory
 from minicnn.regular_file import read_regular
 
 Size = int | tuple[int, int]
@@ -88,6 +89,7 @@ def resize_images(x: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     height, width = height_width(size)
     if x.shape[2:] == (height, width):
         return x
+    require_memory(x.shape[0] * x.shape[1] * height * width, f"{len(x)} images of {height}x{width} pixels")
     out = np.empty((*x.shape[:2], height, width), np.uint8)
     for n, c in np.ndindex(*x.shape[:2]):
         out[n, c] = _resize(Image.fromarray(x[n, c]), size)

@@ -8,11 +8,12 @@ from pathlib import Path
 from minicnn import data
 from minicnn.app import report
 from minicnn.app.command_line import Parser, choose_backend, make_console, whole_number
+from minicnn.app.known_paths import with_known_paths
 from minicnn.app.prediction import predict_images
 from minicnn.app.run_folder import make_folder
 from minicnn.app.settings import Config, add_checkpoint_flags
 from minicnn.checkpoint import CheckpointError
-from minicnn.saved_model import load_model
+from minicnn.saved_model import images_at_once, load_model
 
 
 def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate") -> None:
@@ -21,6 +22,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
     console = make_console()
     saved, model = load_model(args.checkpoint, choose_backend(args, console))
     config = Config.of_checkpoint(args.checkpoint, saved)
+    config = with_known_paths(args.checkpoint, config, args.dataset)
     same = args.dataset in (None, config.dataset)
     dataset = data.load(
         config.dataset if same else args.dataset,
@@ -29,6 +31,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
         limit_train=config.limit_train if same else None,
         limit_test=args.limit_test or (config.limit_test if same else None),
         seed=config.seed,
+        download=args.dataset is not None,  # a file does not decide on it
     )
     if dataset.class_names != saved.class_names:
         raise CheckpointError(
@@ -41,7 +44,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
             f"got {dataset.test.x.shape[1]} from {dataset.name}"
         )
     logits = predict_images(
-        model, dataset.test.x, saved.mean, saved.std, batch_size=args.batch_size,
+        model, dataset.test.x, saved.mean, saved.std,
+        batch_size=images_at_once(model, saved.image_shape, args.batch_size),
         tta=args.tta or config.tta, fuse=not config.no_fuse,
     )  # fmt: skip
     result = report.make(model, logits, dataset.test.y, saved.class_names)
@@ -60,7 +64,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add_checkpoint_flags(parser)
     parser.add_argument(
-        "--dataset", metavar="NAME", help="another dataset with the same classes (default: training's)"
+        "--dataset",
+        metavar="NAME",
+        help="another dataset with the same classes, downloaded if it is not there (default: training's)",
     )
     parser.add_argument(
         "--data-dir", metavar="DIR", help="where the dataset lies (default: as in training)"

@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> None:
     """Train as the arguments say.  Raises what `exit_with` turns into one line."""
     argv = sys.argv[1:] if argv is None else argv
     args = parse(argv, prog)
+    given = _parser(prog, defaults=False).parse_args(argv)
     console = make_console()
     if args.recipe == LIST:
         console.print("\n\n".join(_about(name) for name in recipes.names()))
@@ -36,13 +37,14 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> None:
     folder = RunFolder(args.out or Path("runs") / _folder_name(args))
     saved = _saved_settings(folder, args, console)
     if saved:
-        given = _parser(prog, defaults=False).parse_args(argv)
         args = argparse.Namespace(**vars(args) | saved | vars(given))
     args.backend = choose_backend(args, console)
     config = Config.resolve(vars(args))
     if saved:
         config.check_resumes(saved)
-    experiment = _experiment(config, console)
+    # A run folder may be a stranger's: nothing is downloaded to a folder that only its checkpoint names.
+    named = "data_dir" in given or ("dataset" in given and config.data_dir is None)
+    experiment = _experiment(config, console, download=named or not saved)
     if config.init_from and not saved:
         _init_from(config.init_from, experiment, console)
     if args.dry_run:
@@ -93,10 +95,10 @@ def _saved_settings(folder: RunFolder, args: argparse.Namespace, console: Consol
     return None
 
 
-def _experiment(config: Config, console: Console) -> Experiment:
+def _experiment(config: Config, console: Console, *, download: bool) -> Experiment:
     dataset = data.load(
         config.dataset, data_dir=config.data_dir, image_size=config.image_size, seed=config.seed,
-        limit_train=config.limit_train, limit_test=config.limit_test,
+        limit_train=config.limit_train, limit_test=config.limit_test, download=download,
     )  # fmt: skip
     shape = "×".join(map(str, dataset.train.x.shape[1:]))
     console.print(
