@@ -207,10 +207,8 @@ class Experiment:
         """
         self._check_data(path, saved)
         try:
-            check_position(
-                saved, self.batches, validates=self.validation is not None,
-                test_every=self.config.test_every, averages=self.average is not None,
-            )  # fmt: skip
+            judged = {"test": self.config.test_every or 0, "validation": int(self.validation is not None)}
+            check_position(saved, self.batches, judged=judged, averages=self.average is not None)
             load_weights(path, self.model, saved.model)
             if self.average:
                 self.average.load(saved.model, saved.optimizer_steps)

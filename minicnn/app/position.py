@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from minicnn.checkpoint import Checkpoint
 from minicnn.data import Batches
 
 
 def check_position(
-    saved: Checkpoint, batches: Batches, *, validates: bool, test_every: int | None, averages: bool
+    saved: Checkpoint, batches: Batches, *, judged: Mapping[str, int], averages: bool
 ) -> None:
     """Refuse a checkpoint that a run with these batches and settings cannot have written.
 
-    ``validates`` says whether there are validation images, and ``averages`` whether weights are averaged.
+    ``judged`` has the images that epochs are judged by, "test" or "validation", and after each how many
+    epochs they are, 0 for never; ``averages`` says whether weights are averaged.
 
     Raises: ValueError naming the field, what was expected and what came
     """
@@ -32,13 +35,8 @@ def check_position(
     if averages != bool(saved.training):
         expected = "the weights that --ema averages" if averages else "none, since --ema is off"
         raise ValueError(f"training: expected {expected}, got {len(saved.training)} tensors")
-    _check_judged(saved, "validation", 1 if validates else None)
-    _check_judged(saved, "test", test_every)
-
-
-def _check_judged(saved: Checkpoint, part: str, every: int | None) -> None:
-    """Each epoch that this part's images were to judge has their loss and accuracy."""
-    for entry in saved.history if every else []:
-        for key in (f"{part}_loss", f"{part}_accuracy"):
-            if entry["epoch"] % every == 0 and key not in entry:
+    for entry in saved.history:
+        parts = [part for part, every in judged.items() if every and entry["epoch"] % every == 0]
+        for key in (f"{part}_{score}" for part in parts for score in ("loss", "accuracy")):
+            if key not in entry:
                 raise ValueError(f"history: epoch {entry['epoch']}: expected {key}, which is not there")

@@ -15,12 +15,14 @@ from pathlib import Path
 from minicnn import checkpoint
 from minicnn.app import provenance
 from minicnn.app.experiment import Experiment
+from minicnn.app.known_paths import CONFIG, without_folders
 from minicnn.app.settings import Config
 from minicnn.checkpoint import CheckpointError
 from minicnn.files import delete_leftovers, write_json, write_json_lines
+from minicnn.saved_model import check_model
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
-METRICS, CONFIG, REPORT = "metrics.jsonl", "config.json", "report.json"
+METRICS, REPORT = "metrics.jsonl", "report.json"
 SKIPPED = "skipped.txt"
 PLOTS = ("curves.png", "confusion_matrix.png", "mistakes.png", "reliability.png", "filters.png")
 _FILES = (BEST, METRICS, CONFIG, REPORT, *PLOTS, SKIPPED, CHECKPOINT)
@@ -56,6 +58,7 @@ class RunFolder:
                 f"{self.checkpoint}: this run began when test images chose the best epoch, and cannot go "
                 "on: start it anew in another --out; predict and evaluate still take its checkpoints"
             )
+        check_model(self.checkpoint, saved)
         return Config.of_checkpoint(self.checkpoint, saved)
 
     @contextlib.contextmanager
@@ -104,8 +107,13 @@ class RunFolder:
         write_json(self.path / CONFIG, {**asdict(experiment.config), **computed})
 
     def save_best(self, experiment: Experiment) -> None:
-        """Write the present weights as the best ones, without what only the training needs."""
-        checkpoint.save(self.best, replace(experiment.checkpoint(), optimizer={}, training={}))
+        """Write the present weights as the best ones, without what only the training needs.
+
+        It may be passed on, so of paths it has the last part alone.
+        """
+        state = experiment.checkpoint()
+        config = without_folders(state.config)
+        checkpoint.save(self.best, replace(state, config=config, optimizer={}, training={}))
 
 
 def make_folder(path: Path) -> None:

@@ -33,7 +33,7 @@ MODES = {
 """What people call Pillow's modes."""
 
 
-def load(console: Console, config: Config) -> data.Dataset:
+def load(console: Console, config: Config, *, download: bool = True) -> data.Dataset:
     """The dataset of a run's settings.
 
     What was found in a folder of images is printed, also when its images cannot be used.
@@ -44,7 +44,7 @@ def load(console: Console, config: Config) -> data.Dataset:
         dataset = data.load(
             config.dataset, data_dir=config.data_dir, image_size=config.image_size, seed=config.seed,
             validation=config.validation, group_by=config.group_by, limit_train=config.limit_train,
-            limit_test=config.limit_test, skip_bad=config.skip_bad,
+            limit_test=config.limit_test, skip_bad=config.skip_bad, download=download,
         )  # fmt: skip
     if dataset.summary:
         _print(console, [*_classes(dataset), *_found(dataset.summary), *_left_out(dataset.summary)])

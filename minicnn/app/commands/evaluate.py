@@ -8,6 +8,7 @@ from pathlib import Path
 from minicnn import data
 from minicnn.app import report, summary
 from minicnn.app.command_line import Parser, choose_backend, make_console, whole_number
+from minicnn.app.known_paths import with_known_paths
 from minicnn.app.prediction import predict_images
 from minicnn.app.run_folder import make_folder
 from minicnn.app.settings import Config, add_checkpoint_flags, add_flag
@@ -15,7 +16,7 @@ from minicnn.checkpoint import Checkpoint, CheckpointError
 from minicnn.data.dataset import FOLDER, folder_of
 from minicnn.data.judged import Judged, Learnt, judge_folder, judge_named, judge_own_folder
 from minicnn.data.record import SplitRecord
-from minicnn.saved_model import load_model
+from minicnn.saved_model import images_at_once, load_model
 
 
 def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate") -> None:
@@ -24,13 +25,14 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
     console = make_console()
     saved, model = load_model(args.checkpoint, choose_backend(args, console))
     config = Config.of_checkpoint(args.checkpoint, saved)
+    config = with_known_paths(args.checkpoint, config, args.dataset)
     with summary.of_unusable(console):
         judged = _judged(args, saved, config)
     images = judged.images
-    console.print(f"{len(images):,} images: {judged.what}")
     summary.show_judged(console, judged)
     logits = predict_images(
-        model, images.x, saved.mean, saved.std, batch_size=args.batch_size,
+        model, images.x, saved.mean, saved.std,
+        batch_size=images_at_once(model, saved.image_shape, args.batch_size),
         tta=args.tta or config.tta, fuse=not config.no_fuse,
     )  # fmt: skip
     result = report.make(model, logits, images.y, saved.class_names, saved.temperature)
@@ -65,6 +67,7 @@ def _judged(args: argparse.Namespace, saved: Checkpoint, config: Config) -> Judg
         limit_train=config.limit_train if same else None,
         limit_test=args.limit_test or (config.limit_test if same else None),
         seed=config.seed,
+        download=args.dataset is not None,  # a file does not decide on it
     )
     judged = judge_named(name, dataset.test, dataset.class_names, learnt)
     whole = same and "validation" in saved.config and not args.limit_test
@@ -88,8 +91,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add_checkpoint_flags(parser)
     parser.add_argument(
         "--dataset", metavar="NAME",
-        help="another dataset with classes of the model; of folder:DIR the whole, or its test/ if it has "
-        "parts (default: training's, of which the test part)",
+        help="another dataset with classes of the model, downloaded if it is not there; of folder:DIR the "
+        "whole, or its test/ if it has parts (default: training's, of which the test part)",
     )  # fmt: skip
     parser.add_argument(
         "--data-dir", metavar="DIR", help="where the dataset lies (default: as in training)"

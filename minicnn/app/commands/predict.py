@@ -13,7 +13,7 @@ from minicnn.app.command_line import Parser, choose_backend, make_console, numbe
 from minicnn.app.prediction import predict_images
 from minicnn.app.settings import Config, add_checkpoint_flags
 from minicnn.files import to_json
-from minicnn.saved_model import load_model
+from minicnn.saved_model import images_at_once, load_model
 from minicnn.text import certainty, printable
 
 
@@ -29,7 +29,13 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.predict")
     images = [data.read_image(path, channels=channels, size=(height, width)) for path in args.images]
     config = Config.of_checkpoint(args.checkpoint, saved)
     logits = predict_images(
-        model, np.stack(images), saved.mean, saved.std, tta=args.tta or config.tta, fuse=not config.no_fuse
+        model,
+        np.stack(images),
+        saved.mean,
+        saved.std,
+        batch_size=images_at_once(model, saved.image_shape),
+        tta=args.tta or config.tta,
+        fuse=not config.no_fuse,
     )
     if saved.temperature is not None:
         console.print(f"temperature: {saved.temperature:.3f}, fitted in training to validation images")

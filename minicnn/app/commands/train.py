@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> None:
     """Train as the arguments say.  Raises what `exit_with` turns into one line."""
     argv = sys.argv[1:] if argv is None else argv
     args = parse(argv, prog)
+    given = _parser(prog, defaults=False).parse_args(argv)
     console = make_console()
     if args.recipe == LIST:
         console.print("\n\n".join(_about(name) for name in recipes.names()))
@@ -42,13 +43,14 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> None:
     folder = RunFolder(args.out or Path("runs") / _folder_name(args))
     saved = _saved_settings(folder, args, console)
     if saved:
-        given = _parser(prog, defaults=False).parse_args(argv)
         args = argparse.Namespace(**vars(args) | saved | vars(given))
     args.backend = choose_backend(args, console)
     config = Config.resolve(vars(args))
     if saved:
         config.check_resumes(saved)
-    experiment = _experiment(config, console)
+    # A run folder may be a stranger's: nothing is downloaded to a folder that only its checkpoint names.
+    named = "data_dir" in given or ("dataset" in given and config.data_dir is None)
+    experiment = _experiment(config, console, download=named or not saved)
     if config.init_from and not saved:
         _init_from(config.init_from, experiment, console)
     if args.dry_run:
@@ -92,8 +94,8 @@ def _saved_settings(folder: RunFolder, args: argparse.Namespace, console: Consol
     return None
 
 
-def _experiment(config: Config, console: Console) -> Experiment:
-    dataset = summary.load(console, config)
+def _experiment(config: Config, console: Console, *, download: bool) -> Experiment:
+    dataset = summary.load(console, config, download=download)
     shape = "×".join(map(str, dataset.train.x.shape[1:]))
     held = f"{len(dataset.validation):,} validation" if dataset.validation else "no validation"
     console.print(
