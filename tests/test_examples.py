@@ -70,7 +70,7 @@ def test_add_op(tmp_path: Path) -> None:
     assert agreed == [f"{b}, {dtype}" for dtype in ("float64", "float32") for b in backends]
 
 
-@pytest.mark.parametrize("name", ["make_folder.py", "train_on_folder.py", "read_run.py"])
+@pytest.mark.parametrize("name", ["make_folder.py", "make_photos.py", "train_on_folder.py", "read_run.py"])
 def test_help(name: str) -> None:
     """The other examples, which the tutorial runs, say how to call them."""
     done = subprocess.run(
