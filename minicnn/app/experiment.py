@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +17,7 @@ from minicnn import data, metrics, models, optim, schedules
 from minicnn.app.prediction import predict_images
 from minicnn.app.settings import Config
 from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors
+from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.split import balanced_class_weight, stratified_split
 from minicnn.ema import WeightAverage
 from minicnn.trainer import Trainer
@@ -98,10 +99,10 @@ class Experiment:
             self.sums["seconds"] += time.perf_counter() - start
             yield
 
-    def finish_epoch(self, check: Callable[[], None] = lambda: None) -> bool:
+    def finish_epoch(self, progress: OnProgress = ignore) -> bool:
         """Test, if it is time to, and record the epoch; returns whether it is the best so far.
 
-        ``check`` is called now and then, and may raise: the epoch is not finished then.
+        ``progress`` is called now and then, and may raise: the epoch is not finished then.
         """
         sums = self.sums
         entry = {
@@ -110,9 +111,9 @@ class Experiment:
             "train_accuracy": sums["correct"] / sums["images"],
         }
         if self.validation is not None:
-            entry |= _scores("validation", self._logits(self.validation, check), self.validation.y)
+            entry |= _scores("validation", self._logits(self.validation, progress), self.validation.y)
         if self._tests_after(entry):
-            entry |= _scores("test", self.test_logits(check), self.dataset.test.y)
+            entry |= _scores("test", self.test_logits(progress), self.dataset.test.y)
         entry |= {
             "lr": self.schedule(self.optimizer.steps - 1),
             "seconds": round(sums["seconds"], 3),
@@ -141,13 +142,13 @@ class Experiment:
         """Whether no epoch is left to train."""
         return self.epoch >= self.config.epochs or self.stopped_early
 
-    def test_logits(self, check: Callable[[], None] = lambda: None) -> np.ndarray:
-        """Logits (N,K) of the test images; ``check`` is called now and then, and may raise.
+    def test_logits(self, progress: OnProgress = ignore) -> np.ndarray:
+        """Logits (N,K) of the test images; ``progress`` is called now and then, and may raise.
 
         They are kept until the next step: the report needs those of the last epoch's test again.
         """
         if self._tested is None:
-            self._tested = self._logits(self.dataset.test, check)
+            self._tested = self._logits(self.dataset.test, progress)
         return self._tested
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -164,11 +165,11 @@ class Experiment:
     def _averaged(self) -> AbstractContextManager[None]:
         return self.average.applied() if self.average else nullcontext()
 
-    def _logits(self, images: data.Images, check: Callable[[], None]) -> np.ndarray:
+    def _logits(self, images: data.Images, progress: OnProgress) -> np.ndarray:
         mean, std = self.dataset.mean, self.dataset.std
         with self._averaged():
             return predict_images(
-                self.model, images.x, mean, std, check, tta=self.config.tta, fuse=not self.config.no_fuse
+                self.model, images.x, mean, std, progress, tta=self.config.tta, fuse=not self.config.no_fuse
             )
 
     def checkpoint(self) -> Checkpoint:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from minicnn import data
+from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.views import views
 from minicnn.graph import run
 
@@ -16,19 +16,19 @@ IMAGES_AT_ONCE = 1000
 
 
 def predict_images(
-    model: Any, x: np.ndarray, mean: Any, std: Any, check: Callable[[], None] = lambda: None,
+    model: Any, x: np.ndarray, mean: Any, std: Any, progress: OnProgress = ignore,
     batch_size: int = 256, tta: str = "none", fuse: bool = True,
 ) -> np.ndarray:  # fmt: skip
     """Logits (N,K) of uint8 images (N,C,H,W), normalised a part at a time.
 
-    With ``tta`` they are the means over the image's `views`.  ``check`` is called before each part, and
+    With ``tta`` they are the means over the image's `views`.  ``progress`` is called before each part, and
     may raise.
     """
     graph = model.graph(training=False, fuse=fuse, input_shape=x.shape)
     options = {"batch_size": batch_size, "dtype": model.dtype}
     parts, step = [], max(IMAGES_AT_ONCE, batch_size)
     for start in range(0, len(x), step):
-        check()
+        progress(start, len(x))
         logits = [
             share * run.predict(graph, model.backend, data.normalize(view, mean, std), **options)
             for share, view in views(x[start : start + step], tta)

@@ -14,6 +14,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import os
 import platform
 import re
@@ -36,6 +37,7 @@ INSTALL_TORCH = "pip install torch ninja setuptools"
 INSTALL_COMPILER = "apt install g++ (or name yours in CXX)"
 INSTALL_NINJA = "pip install ninja"
 
+_log = logging.getLogger("minicnn.backends.build")  # also where setup.py loads this file on its own
 _MARK = b"\nminicnn-build:"
 _CPU_FEATURE = re.compile(
     r"(sse|ssse|avx|amx|fma|f16c|bmi|abm|popcnt|movbe|adx|gfni|vaes|vpclmul|pclmul|aes|sha_ni|rdseed|xop|sve|asimd)"
@@ -397,4 +399,4 @@ def _lock(path: Path, timeout: float = 600.0) -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    print(f"minicnn: {text}", file=sys.stderr, flush=True)
+    _log.info("%s", text)

@@ -14,6 +14,7 @@ from minicnn.data.errors import DataError
 from minicnn.data.folder import read_folder
 from minicnn.data.idx import read_idx_pair
 from minicnn.data.images import Images, Size, resize_images
+from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.split import balanced_subset
 from minicnn.data.torchvision_sets import FASHION_MNIST_CLASSES, SOURCES, Splits, read_torchvision_set
 
@@ -56,6 +57,7 @@ def load(
     limit_test: int | None = None,
     seed: int = 0,
     download: bool = True,
+    progress: OnProgress = ignore,
 ) -> Dataset:
     """Read a whole dataset into memory.
 
@@ -67,17 +69,19 @@ def load(
              each class
              seed also splits folder:DIR and digits, if they have no test images of their own
              download lets torchvision, if it is installed, download what is not in data_dir
+             progress is called with (done, total) as images are decoded or resized; it may raise
     Raises:  DataError, one sentence that names the file, or says which files to put where
     """
     if name.startswith(FOLDER):
         root = Path(name.removeprefix(FOLDER)).expanduser()
         train, test, class_names = read_folder(
-            root, image_size=image_size, limit_train=limit_train, limit_test=limit_test, seed=seed
-        )
+            root, image_size=image_size, limit_train=limit_train, limit_test=limit_test, seed=seed,
+            progress=progress,
+        )  # fmt: skip
     else:
         train, test, class_names = _read_named(name, data_dir, download, seed)
-        train = _prepared(train, limit_train, image_size, seed)
-        test = _prepared(test, limit_test, image_size, seed)
+        train = _prepared(train, limit_train, image_size, seed, progress)
+        test = _prepared(test, limit_test, image_size, seed, progress)
     mean, std = _mean_and_std(train.x)
     return Dataset(name, train, test, class_names, mean, std, _fingerprint(train, test, class_names))
 
@@ -101,11 +105,13 @@ def sample_files(split: str) -> tuple[Path, Path]:
     return _SAMPLE_DIR / f"{split}-images-idx3-ubyte.gz", _SAMPLE_DIR / f"{split}-labels-idx1-ubyte.gz"
 
 
-def _prepared(images: Images, limit: int | None, size: Size | None, seed: int) -> Images:
+def _prepared(
+    images: Images, limit: int | None, size: Size | None, seed: int, progress: OnProgress
+) -> Images:
     if limit is not None:
         images = images.subset(balanced_subset(images.y, limit, seed))
     if size is not None:
-        images = Images(resize_images(images.x, size), images.y)
+        images = Images(resize_images(images.x, size, progress), images.y)
     return images
 
 

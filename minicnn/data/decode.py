@@ -7,16 +7,20 @@ from numpy.typing import NDArray
 
 from minicnn.data.errors import DataError
 from minicnn.data.images import Size, read_image
+from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.scan import Listed
 
 
-def decode(listed: Listed, size: Size | None) -> NDArray[np.uint8]:
+def decode(listed: Listed, size: Size | None, progress: OnProgress = ignore) -> NDArray[np.uint8]:
     """The images, uint8 (N,C,H,W): one channel if all are grey, else RGB.
+
+    ``progress`` is called before each is decoded.
 
     Raises: DataError naming a file that is no intact image, or whose size is not the first one's
     """
     images: list[NDArray[np.uint8]] = []
-    for path, _ in listed:
+    for number, (path, _) in enumerate(listed):
+        progress(number, len(listed))
         image = read_image(path, channels=None, size=size)
         if images and image.shape[1:] != images[0].shape[1:]:
             (first, _), (height, width) = listed[0], image.shape[1:]

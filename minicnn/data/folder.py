@@ -9,6 +9,7 @@ import numpy as np
 from minicnn.data.decode import decode
 from minicnn.data.errors import DataError
 from minicnn.data.images import Images, Size
+from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.scan import Listed, class_folders, labels, list_images
 from minicnn.data.split import balanced_subset, stratified_split
 
@@ -22,6 +23,7 @@ def read_folder(
     limit_train: int | None,
     limit_test: int | None,
     seed: int,
+    progress: OnProgress = ignore,
 ) -> tuple[Images, Images, list[str]]:
     """Train images, test images and class names of a folder of images.
 
@@ -31,7 +33,7 @@ def read_folder(
     folder; names that begin with a dot are passed over.
 
     The limits choose images before any is decoded.  If all that are chosen are grey, x is (N,1,H,W), else
-    all become RGB, (N,3,H,W).
+    all become RGB, (N,3,H,W).  ``progress`` is called before each is decoded.
 
     Raises:  DataError naming the file or folder
     """
@@ -49,7 +51,7 @@ def read_folder(
         class_names = class_folders(root)
         train, test = _split(root, list_images(root, class_names), class_names, seed)
     train, test = _limited(train, limit_train, seed), _limited(test, limit_test, seed)
-    x, y, n = decode(train + test, image_size), labels(train + test), len(train)
+    x, y, n = decode(train + test, image_size, progress), labels(train + test), len(train)
     return Images(x[:n], y[:n]), Images(x[n:], y[n:]), class_names
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from minicnn.data.errors import DataError
+from minicnn.data.progress import OnProgress, ignore
 
 Size = int | tuple[int, int]
 """A square's side, or (H, W)."""
@@ -78,14 +79,16 @@ def read_image(path: str | Path, *, channels: int | None, size: Size | None) -> 
     return pixels[None].copy() if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def resize_images(x: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+def resize_images(x: NDArray[np.uint8], size: Size, progress: OnProgress = ignore) -> NDArray[np.uint8]:
     """Images (N,C,H,W) stretched to ``size``, exactly as `read_image` does it."""
     height, width = height_width(size)
     if x.shape[2:] == (height, width):
         return x
     out = np.empty((*x.shape[:2], height, width), np.uint8)
-    for n, c in np.ndindex(*x.shape[:2]):
-        out[n, c] = _resize(Image.fromarray(x[n, c]), size)
+    for n in range(len(x)):
+        progress(n, len(x))
+        for c in range(x.shape[1]):
+            out[n, c] = _resize(Image.fromarray(x[n, c]), size)
     return out
 
 

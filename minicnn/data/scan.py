@@ -28,12 +28,17 @@ def class_folders(root: Path) -> list[str]:
     return names
 
 
+def find_images(folder: Path) -> list[Path]:
+    """The images at any depth below a folder, sorted; names that begin with a dot are passed over."""
+    paths = (Path(below, file) for below, _, files in os.walk(folder) for file in files)
+    return sorted(path for path in paths if _is_image(path.relative_to(folder)))
+
+
 def list_images(root: Path, class_names: list[str]) -> Listed:
     """The images of each class, sorted.  Raises DataError naming a class that has none."""
     listed = []
     for label, name in enumerate(class_names):
-        paths = (Path(folder, file) for folder, _, files in os.walk(root / name) for file in files)
-        images = sorted(path for path in paths if _is_image(path.relative_to(root)))
+        images = find_images(root / name)
         if not images:
             raise DataError(f"{root / name}: expected images of the class {name!r}, got none")
         listed += [(image, label) for image in images]

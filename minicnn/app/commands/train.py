@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from minicnn import data, recipes
 from minicnn.app import report, settings, training
-from minicnn.app.command_line import Parser, choose_backend, make_console
+from minicnn.app.command_line import Parser, add_quiet_flag, choose_backend, make_console, make_notes
 from minicnn.app.experiment import Experiment
-from minicnn.app.progress import duration
+from minicnn.app.progress import duration, shown
 from minicnn.app.run_folder import RunFolder
 from minicnn.app.settings import LIST, Config
 from minicnn.pretrained import init_from
@@ -34,9 +34,9 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> None:
     """Train as the arguments say.  Raises what `exit_with` turns into one line."""
     argv = sys.argv[1:] if argv is None else argv
     args = parse(argv, prog)
-    console = make_console()
+    console = make_notes(args)
     if args.recipe == LIST:
-        console.print("\n\n".join(_about(name) for name in recipes.names()))
+        make_console().print("\n\n".join(_about(name) for name in recipes.names()))
         return
     folder = RunFolder(args.out or Path("runs") / _folder_name(args))
     saved = _saved_settings(folder, args, console)
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> None:
     if config.init_from and not saved:
         _init_from(config.init_from, experiment, console)
     if args.dry_run:
-        _dry_run(experiment, console)
+        _dry_run(experiment, make_console())
         return
     with folder.locked():
         if saved:
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> None:
             training.begin(folder, experiment, overwrite=args.overwrite)
         console.print(f"folder: {folder.path}")
         training.train(folder, experiment, console)
-        report.finish(folder, experiment, console)
+        report.finish(folder, experiment, make_console())
 
 
 def parse(argv: list[str], prog: str = PROG) -> argparse.Namespace:
@@ -99,10 +99,11 @@ def _saved_settings(folder: RunFolder, args: argparse.Namespace, console: Consol
 
 
 def _experiment(config: Config, console: Console) -> Experiment:
-    dataset = data.load(
-        config.dataset, data_dir=config.data_dir, image_size=config.image_size, seed=config.seed,
-        limit_train=config.limit_train, limit_test=config.limit_test,
-    )  # fmt: skip
+    with shown(console, "reading images") as progress:
+        dataset = data.load(
+            config.dataset, data_dir=config.data_dir, image_size=config.image_size, seed=config.seed,
+            limit_train=config.limit_train, limit_test=config.limit_test, progress=progress,
+        )  # fmt: skip
     shape = "×".join(map(str, dataset.train.x.shape[1:]))
     console.print(
         f"data: {dataset.name}, {len(dataset.train):,} training and {len(dataset.test):,} test images, "
@@ -172,6 +173,7 @@ def _parser(prog: str, *, defaults: bool = True) -> argparse.ArgumentParser:
     groups[settings.HOW].add_argument(
         "--dry-run", action="store_true", help="load, print the model, time two steps, write nothing"
     )
+    add_quiet_flag(groups[settings.WHERE])
     if not defaults:
         for action in parser._actions:
             action.default = argparse.SUPPRESS
