@@ -55,7 +55,7 @@ def test_the_report_is_printed_before_anything_is_drawn(
     assert "Ankle boot" in printed[0]
     assert "best: " in printed[0]
     drawn = capsys.readouterr().out
-    assert drawn.startswith(f"plots: {tmp_path / 'confusion_matrix.png'}, ")
+    assert drawn.startswith(f"plots: {tmp_path / 'curves.png'}, {tmp_path / 'confusion_matrix.png'}, ")
 
 
 def test_long_names_are_folded_and_nothing_looks_certain(

@@ -1,7 +1,9 @@
-"""The logits of images: normalised, predicted batch by batch, and averaged over the views of --tta."""
+"""The logits of images, normalised, predicted batch by batch, and averaged over the views of --tta; and
+whether images are as bright as those of the training."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from minicnn.graph import run
 
 IMAGES_AT_ONCE = 1000
 """Images that are normalised and predicted together."""
+FAR = 0.8
+"""How far an image's mean may be from that of the training's pixels, in their standard deviations."""
 
 
 def predict_images(
@@ -35,3 +39,31 @@ def predict_images(
         ]
         parts.append(np.sum(logits, axis=0))
     return np.concatenate(parts)
+
+
+class Brightness:
+    """Counts images that are far brighter or darker than the training images; ``str`` tells of them.
+
+    An image is ``far`` where its mean differs from the mean of the training's pixels by more than `FAR`
+    of their standard deviations, both averaged over the channels.  Of the test images of Fashion-MNIST's
+    sample that holds for 1 %, and for 85 % of them inverted.
+    """
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        self.mean, self.std = np.array(mean), np.array(std)
+        self.images = self.far = 0
+        self._first = ""
+
+    def note(self, path: Path, image: np.ndarray) -> None:
+        """Count an image (C,H,W) uint8."""
+        self.images += 1
+        mean = image.mean(axis=(1, 2)) / 255
+        if np.abs(mean - self.mean).mean() > FAR * self.std.mean():
+            self.far += 1
+            self._first = self._first or f"{path} has mean {mean.mean():.2f}"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.far} of {self.images} images are far brighter or darker than the training images, "
+            f"whose mean is {self.mean.mean():.2f} ({self._first})"
+        )

@@ -37,7 +37,7 @@ class Progress:
         self._console, self._title = console, title
         self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
         self._bar: Bar | None = None
-        if console.is_terminal:
+        if console.is_terminal and not console.quiet:
             self._bar = Bar(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
@@ -45,6 +45,8 @@ class Progress:
                 TextColumn("{task.fields[text]}", markup=False),
                 console=console,
                 transient=True,
+                redirect_stdout=not console.stderr,  # else what is printed would go to the bar's stream
+                redirect_stderr=console.stderr,
             )
             self._task = self._bar.add_task(printable(title), total=total, completed=done, text="")
 

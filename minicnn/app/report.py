@@ -96,7 +96,8 @@ def finish(folder: RunFolder, experiment: Experiment, console: Console) -> None:
     )
     name, weight = _first_filters(experiment.state_dict())
     filters = [] if weight is None else [(plots.filters, folder.path / "filters.png", weight, name)]
-    paths = [*write(folder.path, result, dataset.test.x, dataset.test.y, logits), *drawn(curves, *filters)]
+    written = write(folder.path, result, dataset.test.x, dataset.test.y, logits)
+    paths = [*drawn(curves), *written, *drawn(*filters)]
     if paths:
         console.print(f"plots: {', '.join(map(str, paths))}")
 
