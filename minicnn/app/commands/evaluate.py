@@ -59,8 +59,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
     report.show(console, result)
     if args.out:
         make_folder(args.out)
-        paths = report.write(args.out, result, dataset.test.x, dataset.test.y, logits)
-        notes.print(f"report{' and plots' if paths else ''}: {args.out}")
+        report.write(args.out, result, dataset.test.x, dataset.test.y, logits)
+        notes.print(f"report and plots: {args.out}")
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
