@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minicnn.label_errors import Disagreement
-from minicnn.plots import _figure, _open_frame, _save, _show, shorten
+from minicnn.plots import _figure, _open_frame, _save, _show, class_labels
+from minicnn.text import certainty
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,13 +49,14 @@ def mislabels(path: Path, images: np.ndarray, found: list[Disagreement], class_n
     rows = max(1, math.ceil(len(found) / columns))
     figure = _figure(max(1.85 * columns, 5), 2.25 * rows + 0.5)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    labels = class_labels(class_names)
     for axes in grid:
         axes.set_axis_off()
     for axes, one in zip(grid, found, strict=False):
         _show(axes, images[one["index"]])
-        label, predicted = (shorten(class_names[number]) for number in (one["label"], one["predicted"]))
+        label, predicted = (labels[number] for number in (one["label"], one["predicted"]))
         axes.set_title(
-            f"label: {label}\nmodel: {predicted}\n{100 * one['probability']:.1f} % sure", fontsize=8
+            f"label: {label}\nmodel: {predicted}\n{certainty(one['probability'])} sure", fontsize=8
         )
     figure.suptitle("The most confidently contradicted labels" if found else "No label is contradicted")
     _save(figure, path)

@@ -325,17 +325,6 @@ def test_evaluate_refuses_other_classes(
     assert message.endswith("cat, dog")
 
 
-def test_predict_names_the_unreadable_image(
-    trained: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Image.new("L", (28, 28)).save(tmp_path / "good.png")
-    (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:40])
-    file = trained[0] / "best.safetensors"
-    for bad in ("bad.png", "gone.png"):
-        message = fails(capsys, predict.main, "--checkpoint", file, tmp_path / "good.png", tmp_path / bad)
-        assert bad in message
-
-
 def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     message = fails(capsys, train.main, *SMALL, "--out", tmp_path / "file" / "r")

@@ -124,6 +124,8 @@ def test_the_library_knows_no_application(name: str) -> None:
     assert "argparse" not in {module for module, _ in imports(MODULES[name], functions=True)}
     assert "rich" not in {module.partition(".")[0] for module, _ in imports(MODULES[name], functions=False)}
     assert [other for other in imported_modules(MODULES[name]) if is_application(other)] == []
+    names = {node.id for node in ast.walk(MODULES[name]) if isinstance(node, ast.Name)}
+    assert "print" not in names, "a library logs, and prints nothing"
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

@@ -24,9 +24,9 @@ def saved_with(config: dict[str, object]) -> Checkpoint:
     return Checkpoint(config, ["a"], (1, 1, 1), [0.0], [1.0], "")
 
 
-def test_the_command_has_a_flag_for_each_setting_and_four_of_its_own() -> None:
+def test_the_command_has_a_flag_for_each_setting_and_five_of_its_own() -> None:
     flags = vars(train.parse([])).keys()
-    assert flags - DEFAULTS.keys() == {"out", "resume", "overwrite", "dry_run"}
+    assert flags - DEFAULTS.keys() == {"out", "resume", "overwrite", "dry_run", "quiet"}
     assert DEFAULTS.keys() <= flags
 
 

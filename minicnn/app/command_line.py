@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import codecs
 import io
+import logging
 import math
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from minicnn.backends import BackendUnavailable, fastest, get_backend
 from minicnn.text import escape, one_line, printable_lines
@@ -78,10 +80,11 @@ def exit_with(command: Callable[[], None]) -> NoReturn:
     """
     _prepare_streams()
     try:
-        try:
-            command()
-        finally:
-            sys.stdout.flush()
+        with _log_on_stderr():
+            try:
+                command()
+            finally:
+                sys.stdout.flush()
     except (Interrupted, KeyboardInterrupt) as stop:
         print(printable_lines(str(stop)) or "interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
@@ -132,11 +135,24 @@ def warn(message: str) -> None:
     print(f"warning: {one_line(message)}", file=sys.stderr)
 
 
-def make_console(*, stderr: bool = False) -> Console:
-    """Where results and progress go: stdout, or stderr, with colours only in a terminal."""
+def make_console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """Where results and progress go: stdout, or stderr, or nowhere; with colours only in a terminal."""
     from minicnn.app.console import PlainConsole
 
-    return PlainConsole(soft_wrap=True, stderr=stderr)
+    return PlainConsole(soft_wrap=True, stderr=stderr, quiet=quiet)
+
+
+def add_quiet_flag(parser: argparse._ActionsContainer) -> None:
+    """Add --quiet, for commands that print more than results and errors."""
+    parser.add_argument("--quiet", action="store_true", help="print nothing but results and errors")
+
+
+def make_notes(args: argparse.Namespace, *, stderr: bool = False) -> Console:
+    """The console for what is neither result nor error; --quiet silences it, and the library's log."""
+    for handler in logging.getLogger("minicnn").handlers:
+        if args.quiet and isinstance(handler, _LogHandler):
+            handler.setLevel(logging.WARNING)
+    return make_console(stderr=stderr, quiet=args.quiet)
 
 
 def choose_backend(args: argparse.Namespace, console: Console) -> str:
@@ -187,6 +203,26 @@ def number(least: float, below: float = math.inf, *, above: bool = False) -> Cal
         return value
 
     return parse
+
+
+class _LogHandler(logging.StreamHandler[TextIO]):
+    """Shows what the library logs, in lines that begin with ``minicnn:``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"minicnn: {printable_lines(record.getMessage())}"
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    log, handler = logging.getLogger("minicnn"), _LogHandler(sys.stderr)
+    before = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
 
 
 _STAND_INS = {"×": "x", "…": "..."}

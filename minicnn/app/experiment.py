@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +20,7 @@ from minicnn.app.prediction import NotFinite, predict_images
 from minicnn.app.settings import Config
 from minicnn.calibration import fit_temperature
 from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors, load
+from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.split import balanced_class_weight
 from minicnn.ema import WeightAverage
 from minicnn.trainer import Trainer
@@ -93,10 +94,10 @@ class Experiment:
             self.sums["seconds"] += time.perf_counter() - start
             yield
 
-    def finish_epoch(self, check: Callable[[], None] = lambda: None) -> bool:
+    def finish_epoch(self, progress: OnProgress = ignore) -> bool:
         """Judge by the validation images and record the epoch; returns whether it is the best so far.
 
-        ``check`` is called now and then, and may raise: the epoch is not finished then.
+        ``progress`` is called now and then, and may raise: the epoch is not finished then.
         """
         sums = self.sums
         entry = {
@@ -105,12 +106,12 @@ class Experiment:
             "train_accuracy": sums["correct"] / sums["images"],
         }
         if self.validation is not None:
-            logits = self.logits(self.validation, check)
+            logits = self.logits(self.validation, progress)
             entry |= _scores("validation", logits, self.validation.y)
             if self.config.temperature:
                 entry["temperature"] = fit_temperature(logits, self.validation.y)
         if self.config.test_every and entry["epoch"] % self.config.test_every == 0:
-            entry |= _scores("test", self.logits(self.dataset.test, check), self.dataset.test.y)
+            entry |= _scores("test", self.logits(self.dataset.test, progress), self.dataset.test.y)
         entry |= {
             "lr": self.schedule(self.optimizer.steps - 1),
             "seconds": round(sums["seconds"], 3),
@@ -154,18 +155,18 @@ class Experiment:
         """Whether no epoch is left to train."""
         return self.epoch >= self.config.epochs or self.stopped_early
 
-    def logits(self, images: data.Images, check: Callable[[], None] = lambda: None) -> np.ndarray:
-        """Logits (N,K) of the weights that predict; ``check`` is called now and then, and may raise."""
+    def logits(self, images: data.Images, progress: OnProgress = ignore) -> np.ndarray:
+        """Logits (N,K) of the weights that predict; ``progress`` is called now and then, and may raise."""
         with self._averaged():
-            return self._predicted(images, check)
+            return self._predicted(images, progress)
 
-    def best_logits(self, path: Path, images: data.Images) -> np.ndarray:
+    def best_logits(self, path: Path, images: data.Images, progress: OnProgress = ignore) -> np.ndarray:
         """Logits (N,K) of the weights in a checkpoint of this run.  Training cannot go on after this.
 
         Raises: CheckpointError naming the file if it does not fit
         """
         load_weights(path, self.model, load(path).model)
-        return self._predicted(images)
+        return self._predicted(images, progress)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The weights that predict: the average, where there is one."""
@@ -175,11 +176,11 @@ class Experiment:
     def _averaged(self) -> AbstractContextManager[None]:
         return self.average.applied() if self.average else nullcontext()
 
-    def _predicted(self, images: data.Images, check: Callable[[], None] = lambda: None) -> np.ndarray:
+    def _predicted(self, images: data.Images, progress: OnProgress) -> np.ndarray:
         mean, std, config = self.dataset.mean, self.dataset.std, self.config
         try:
             return predict_images(
-                self.model, images.x, mean, std, check, tta=config.tta, fuse=not config.no_fuse
+                self.model, images.x, mean, std, progress, tta=config.tta, fuse=not config.no_fuse
             )
         except NotFinite as error:
             raise self._diverged(str(error)) from None

@@ -1,18 +1,22 @@
-"""The logits of images: normalised, predicted batch by batch, and averaged over the views of --tta."""
+"""The logits of images, normalised, predicted batch by batch, and averaged over the views of --tta; and
+whether images are as bright as those of the training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minicnn import data
+from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.views import views
 from minicnn.graph import run
 
 IMAGES_AT_ONCE = 1000
 """Images that are normalised and predicted together."""
+FAR = 0.8
+"""How far an image's mean may be from that of the training's pixels, in their standard deviations."""
 
 
 class NotFinite(ValueError):
@@ -20,12 +24,12 @@ class NotFinite(ValueError):
 
 
 def predict_images(
-    model: Any, x: np.ndarray, mean: Any, std: Any, check: Callable[[], None] = lambda: None,
+    model: Any, x: np.ndarray, mean: Any, std: Any, progress: OnProgress = ignore,
     batch_size: int = 256, tta: str = "none", fuse: bool = True,
 ) -> np.ndarray:  # fmt: skip
     """Logits (N,K) of uint8 images (N,C,H,W), normalised a part at a time.
 
-    With ``tta`` they are the means over the image's `views`.  ``check`` is called before each part, and
+    With ``tta`` they are the means over the image's `views`.  ``progress`` is called before each part, and
     may raise.
 
     Raises: NotFinite if a logit is infinite or NaN
@@ -34,7 +38,7 @@ def predict_images(
     options = {"batch_size": batch_size, "dtype": model.dtype}
     parts, step = [], max(IMAGES_AT_ONCE, batch_size)
     for start in range(0, len(x), step):
-        check()
+        progress(start, len(x))
         with np.errstate(over="ignore", invalid="ignore"):  # the result shows it
             logits = [
                 share * run.predict(graph, model.backend, data.normalize(view, mean, std), **options)
@@ -48,3 +52,31 @@ def predict_images(
             f"the model gives {len(found) - finite} of {len(found)} images numbers that are not finite"
         )
     return found
+
+
+class Brightness:
+    """Counts images that are far brighter or darker than the training images; ``str`` tells of them.
+
+    An image is ``far`` where its mean differs from the mean of the training's pixels by more than `FAR`
+    of their standard deviations, both averaged over the channels.  Of the test images of Fashion-MNIST's
+    sample that holds for 1 %, and for 85 % of them inverted.
+    """
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        self.mean, self.std = np.array(mean), np.array(std)
+        self.images = self.far = 0
+        self._first = ""
+
+    def note(self, path: Path, image: np.ndarray) -> None:
+        """Count an image (C,H,W) uint8."""
+        self.images += 1
+        mean = image.mean(axis=(1, 2)) / 255
+        if np.abs(mean - self.mean).mean() > FAR * self.std.mean():
+            self.far += 1
+            self._first = self._first or f"{path} has mean {mean.mean():.2f}"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.far} of {self.images} images are far brighter or darker than the training images, "
+            f"whose mean is {self.mean.mean():.2f} ({self._first})"
+        )

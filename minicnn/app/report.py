@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from rich.table import Table
 from minicnn import calibration, metrics, plots, plots_judging
 from minicnn.app.command_line import warn
 from minicnn.app.experiment import Experiment
-from minicnn.app.run_folder import REPORT, RunFolder
+from minicnn.app.run_folder import PLOTS, REPORT, RunFolder
 from minicnn.files import write_json
 from minicnn.layers import Sequential
 from minicnn.text import percent, printable
@@ -44,36 +46,31 @@ def make(
 
 def write(
     folder: Path, report: dict[str, Any], images: np.ndarray, labels: np.ndarray, logits: np.ndarray
-) -> list[Path]:
+) -> None:
     """Write report.json and the plots of the answers into a folder that is there.
 
-    Args:    report of `make`; images (N,C,H,W) uint8, labels (N,) int64, logits (N,K)
-    Returns: the plots that could be drawn, as `drawn` has it
+    Args: report of `make`; images (N,C,H,W) uint8, labels (N,) int64, logits (N,K)
     """
     write_json(folder / REPORT, report)
+    draw(plots.confusion, folder / "confusion_matrix.png", report)
+    draw(plots_judging.reliability, folder / "reliability.png", report)
     answers = calibration.scaled(logits, report["temperature"])
     worst = metrics.worst_mistakes(answers, labels, MISTAKES_SHOWN)
-    return drawn(
-        (plots.confusion, folder / "confusion_matrix.png", report),
-        (plots_judging.reliability, folder / "reliability.png", report),
-        (plots.mistakes, folder / "mistakes.png", images, labels, worst, report["class_names"]),
-    )
+    draw(plots.mistakes, folder / "mistakes.png", images, labels, worst, report["class_names"])
 
 
-def drawn(*wanted: tuple[Any, ...]) -> list[Path]:
-    """Draw plots, each given as a function of `plots`, a path and more arguments; returns those there are.
+def draw(plot: Callable[..., None], path: Path, *arguments: Any) -> None:
+    """Draw one of `plots` into a file.
 
-    One that cannot be drawn costs a line on stderr: what the run has come to does not depend on it.
+    If it cannot be drawn, that costs a line on stderr: what a run has come to does not depend on it.  An
+    older file of that name goes, since it is of something else.
     """
-    paths = []
-    for draw, path, *arguments in wanted:
-        try:
-            draw(path, *arguments)
-        except Exception as error:  # of any type: it comes from matplotlib, or from the disk
-            warn(f"{path} is not drawn: {error}")
-        else:
-            paths.append(path)
-    return paths
+    try:
+        plot(path, *arguments)
+    except Exception as error:  # of any type: it comes from matplotlib, or from the disk
+        warn(f"{path} is not drawn: {error}")
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def show(console: Console, report: dict[str, Any]) -> None:
@@ -106,17 +103,14 @@ def finish(folder: RunFolder, experiment: Experiment, console: Console) -> None:
         patience = f"for {config.early_stop} epochs"
         console.print(f"stopped early: the validation loss has not fallen {patience}")
     console.print(f"tested: {folder.best}, {_why_best(experiment)}")
-    curves = (
-        plots.curves,
-        folder.path / "curves.png",
-        experiment.history,
-        f"{config.model} on {config.dataset}",
-    )
+    write(folder.path, result, dataset.test.x, dataset.test.y, logits)
+    title = f"{config.model} on {config.dataset}"
+    draw(plots.curves, folder.path / "curves.png", experiment.history, title)
     name, weight = _first_filters(experiment.model.state_dict())  # the best weights, since it was tested
-    filters = [] if weight is None else [(plots.filters, folder.path / "filters.png", weight, name)]
-    paths = [*write(folder.path, result, dataset.test.x, dataset.test.y, logits), *drawn(curves, *filters)]
-    if paths:
-        console.print(f"plots: {', '.join(map(str, paths))}")
+    if weight is not None:
+        draw(plots.filters, folder.path / "filters.png", weight, name)
+    drawn = [str(folder.path / name) for name in PLOTS if (folder.path / name).exists()]
+    console.print(f"plots: {', '.join(drawn) or 'none'}")
 
 
 def _show_calibration(console: Console, report: dict[str, Any]) -> None:
@@ -141,8 +135,8 @@ def _show_coverage(console: Console, report: dict[str, Any]) -> None:
     for column in ("confidence from", "images kept", "of all", "accuracy on them"):
         table.add_column(column, justify="right")
     for row in report["reject"]:
-        accuracy = "none" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %"
-        share = f"{100 * row['coverage']:.2f} %"
+        accuracy = "none" if row["accuracy"] is None else percent(row["accuracy"], 2)
+        share = percent(row["coverage"], 2)
         table.add_row(f"{100 * row['threshold']:g} %", f"{row['images']:,}", share, accuracy)
     console.print(table)
 

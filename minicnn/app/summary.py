@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minicnn import data
+from minicnn.app import progress
 from minicnn.app.run_folder import SKIPPED
 from minicnn.app.settings import Config
 from minicnn.data.judged import Judged
@@ -40,11 +41,12 @@ def load(console: Console, config: Config, *, download: bool = True) -> data.Dat
 
     Raises: what `data.load` raises
     """
-    with of_unusable(console):
+    with of_unusable(console), progress.shown(console, "reading images") as on_progress:
         dataset = data.load(
             config.dataset, data_dir=config.data_dir, image_size=config.image_size, seed=config.seed,
             validation=config.validation, group_by=config.group_by, limit_train=config.limit_train,
             limit_test=config.limit_test, skip_bad=config.skip_bad, download=download,
+            progress=on_progress,
         )  # fmt: skip
     if dataset.summary:
         _print(console, [*_classes(dataset), *_found(dataset.summary), *_left_out(dataset.summary)])

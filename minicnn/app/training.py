@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from minicnn.app.command_line import Diverged, Interrupted
 from minicnn.app.experiment import Experiment
-from minicnn.app.progress import Progress, duration
+from minicnn.app.progress import Progress, duration, shown
 from minicnn.app.run_folder import RunFolder
 from minicnn.text import percent, shell_word
 
@@ -69,7 +69,13 @@ def _train_epoch(folder: RunFolder, experiment: Experiment, console: Console, st
             if time.monotonic() - saved_at >= config.save_every:
                 folder.save(experiment)
                 saved_at = time.monotonic()
-    best = experiment.finish_epoch(stop.check)
+    with shown(console, f"{title}, testing") as show:
+
+        def test_progress(done: int, total: int) -> None:
+            stop.check()
+            show(done, total)
+
+        best = experiment.finish_epoch(test_progress)
     if best:
         folder.save_best(experiment)
     folder.save(experiment)
@@ -80,13 +86,11 @@ def show_progress(progress: Progress, experiment: Experiment) -> None:
     """Show where the epoch under way stands."""
     sums, batches = experiment.sums, len(experiment.batches)
     done = experiment.epoch * batches + experiment.batch
-    progress.update(
-        experiment.batch,
-        loss=sums["loss"] / sums["images"],
-        accuracy=sums["correct"] / sums["images"],
-        images_per_second=sums["images"] / sums["seconds"],
-        seconds_left=(experiment.config.epochs * batches - done) * sums["seconds"] / experiment.batch,
-    )
+    left = (experiment.config.epochs * batches - done) * sums["seconds"] / experiment.batch
+    loss, accuracy = sums["loss"] / sums["images"], sums["correct"] / sums["images"]
+    speed = f"{sums['images'] / sums['seconds']:,.0f} images/s"
+    text = f"loss {loss:.4f}  accuracy {percent(accuracy, 2)}  {speed}  {duration(left)} left"
+    progress.update(experiment.batch, batches, text)
 
 
 def _epoch_line(title: str, entry: dict[str, Any], best: bool) -> str:

@@ -9,14 +9,16 @@ its name.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .module_file import BuildError
+
+_log = logging.getLogger("minicnn.backends.build")  # also where setup.py loads this file on its own
 
 REMEDY = "set MINICNN_CACHE to the absolute path of a folder of your own"
 
@@ -193,5 +195,5 @@ def locked(folder: Path, timeout: float = 600.0) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Tell the user on stderr what takes long."""
-    print(f"minicnn: {text}", file=sys.stderr, flush=True)
+    """Log what takes long; the commands show the log on stderr."""
+    _log.info("%s", text)

@@ -15,6 +15,7 @@ from minicnn.data.errors import DataError
 from minicnn.data.folder import read_folder
 from minicnn.data.idx import read_idx_pair
 from minicnn.data.images import Images, Size, resize_images
+from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.record import SplitRecord
 from minicnn.data.split import balanced_subset, stratified_split
 from minicnn.data.summary import Summary
@@ -70,6 +71,7 @@ def load(
     seed: int = 0,
     download: bool = True,
     skip_bad: bool = False,
+    progress: OnProgress = ignore,
 ) -> Dataset:
     """Read a whole dataset into memory.
 
@@ -87,6 +89,7 @@ def load(
              seed also chooses the validation images, and splits folder:DIR and digits, if they have no test
              images of their own
              download lets torchvision, if it is installed, download what is not in data_dir
+             progress is called with (done, total) as images are decoded or resized; it may raise
              skip_bad leaves out those of a folder's files that are no intact images
     Raises:  DataError, one sentence that names the file, or says which files to put where; UnusableImages
              naming all files of a folder that cannot be used
@@ -96,6 +99,7 @@ def load(
         found = read_folder(
             folder_of(name), image_size=image_size, validation=validation, group_by=group_by,
             limit_train=limit_train, limit_test=limit_test, seed=seed, summary=summary, skip_bad=skip_bad,
+            progress=progress,
         )  # fmt: skip
         return _dataset(
             name, found.train, found.test, found.validation, found.class_names, found.record, found.notes,
@@ -104,8 +108,8 @@ def load(
     if group_by is not None:
         raise DataError(f"group-by {group_by!r}: expected folder:DIR, whose files have names, got {name}")
     train, test, class_names = _read_named(name, data_dir, download, seed)
-    train = _prepared(train, limit_train, image_size, seed)
-    test = _prepared(test, limit_test, image_size, seed)
+    train = _prepared(train, limit_train, image_size, seed, progress)
+    test = _prepared(test, limit_test, image_size, seed, progress)
     train, held = _held_out(train, validation, seed)
     return _dataset(name, train, test, held, class_names)
 
@@ -145,11 +149,13 @@ def sample_files(split: str) -> tuple[Path, Path]:
     return _SAMPLE_DIR / f"{split}-images-idx3-ubyte.gz", _SAMPLE_DIR / f"{split}-labels-idx1-ubyte.gz"
 
 
-def _prepared(images: Images, limit: int | None, size: Size | None, seed: int) -> Images:
+def _prepared(
+    images: Images, limit: int | None, size: Size | None, seed: int, progress: OnProgress
+) -> Images:
     if limit is not None:
         images = images.subset(balanced_subset(images.y, limit, seed))
     if size is not None:
-        images = Images(resize_images(images.x, size), images.y)
+        images = Images(resize_images(images.x, size, progress), images.y)
     return images
 
 

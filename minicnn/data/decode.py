@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from minicnn.data.errors import DataError
 from minicnn.data.images import Size, describe_image, image_size
+from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.scan import Listed
 from minicnn.data.summary import Summary, UnusableImages, bad_files, common_sizes
 from minicnn.memory import check_memory
@@ -17,12 +18,13 @@ from minicnn.memory import check_memory
 
 def decode(
     listed: Listed, size: Size | None, channels: int | None = None, *, summary: Summary | None = None,
-    skip_bad: bool = False,
+    skip_bad: bool = False, progress: OnProgress = ignore,
 ) -> NDArray[np.uint8]:  # fmt: skip
     """The images, uint8 (N,C,H,W).  C is ``channels``; by default 1 if all are grey, else 3 for RGB.
 
     With ``skip_bad``, files that are no intact images are left out: `without_bad` leaves them out of
-    ``listed`` too.  ``summary`` takes up what the files are like.
+    ``listed`` too.  ``summary`` takes up what the files are like.  ``progress`` is
+    called before each is decoded.
 
     Raises: UnusableImages naming all files that are no intact images, or telling the sizes if there are
             several and no ``size``; NotEnoughMemory if all together are too large
@@ -30,7 +32,8 @@ def decode(
     found = Summary() if summary is None else summary
     images: list[NDArray[np.uint8]] = []
     different, largest = "", 0
-    for path, _ in listed:
+    for number, (path, _) in enumerate(listed):
+        progress(number, len(listed))
         try:
             if different:  # the sizes of the rest are told too, but nothing more is decoded
                 found.sizes[image_size(path)] += 1

@@ -14,6 +14,7 @@ from minicnn.data.errors import DataError
 from minicnn.data.groups import group_names, group_split
 from minicnn.data.images import Images, Size
 from minicnn.data.parts import classes, lacking, list_part, part_folders, part_of
+from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.record import SplitRecord
 from minicnn.data.scan import Listed, class_folders, labels, list_images, note_others
 from minicnn.data.split import balanced_subset, stratified_split
@@ -56,13 +57,14 @@ def read_folder(
     seed: int,
     summary: Summary | None = None,
     skip_bad: bool = False,
+    progress: OnProgress = ignore,
 ) -> FolderImages:
     """The parts of a folder of images, as `find` finds them.
 
     ``summary`` takes up what is found.  With ``skip_bad``, files that are no intact images are left out.
 
     The limits choose images before any is decoded.  If all that are chosen are grey, x is (N,1,H,W), else
-    all become RGB, (N,3,H,W).
+    all become RGB, (N,3,H,W).  ``progress`` is called before each is decoded.
 
     Raises:  DataError naming the file or folder
     """
@@ -72,7 +74,7 @@ def read_folder(
         seed=seed, summary=summary,
     )  # fmt: skip
     everything = [image for part in found.parts.values() for image in part]
-    x = decode(everything, image_size, summary=summary, skip_bad=skip_bad)
+    x = decode(everything, image_size, summary=summary, skip_bad=skip_bad, progress=progress)
     images: dict[str, Images] = {}
     notes, start = list(found.notes), 0
     for name, part in found.parts.items():

@@ -20,6 +20,7 @@ from minicnn.data.errors import DataError
 from minicnn.data.formats import pillows_format
 from minicnn.data.jpeg_scans import check_scans
 from minicnn.data.png_texts import without_texts
+from minicnn.data.progress import OnProgress, ignore
 from minicnn.memory import check_memory
 from minicnn.regular_file import read_regular
 
@@ -119,7 +120,7 @@ def describe_image(path: Path, *, channels: int | None, size: Size | None) -> De
     return Described(pixels, upright, mode)
 
 
-def resize_images(x: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+def resize_images(x: NDArray[np.uint8], size: Size, progress: OnProgress = ignore) -> NDArray[np.uint8]:
     """Images (N,C,H,W) stretched to ``size``, exactly as `read_image` does it.
 
     Raises: NotEnoughMemory if all together are too large
@@ -131,8 +132,10 @@ def resize_images(x: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     what = f"scaling {len(x):,} images to {height}x{width} pixels"
     check_memory(math.prod(shape), what, "--image-size can be smaller, --limit-train N takes fewer")
     out = np.empty(shape, np.uint8)
-    for n, c in np.ndindex(*x.shape[:2]):
-        out[n, c] = _resize(Image.fromarray(x[n, c]), size)
+    for n in range(len(x)):
+        progress(n, len(x))
+        for c in range(x.shape[1]):
+            out[n, c] = _resize(Image.fromarray(x[n, c]), size)
     return out
 
 

@@ -13,6 +13,7 @@ from minicnn.data.errors import DataError
 from minicnn.data.folder import TEST, find, limited
 from minicnn.data.images import Images, convert_channels
 from minicnn.data.parts import lacking, list_known, list_part, part_folders
+from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.record import SplitRecord
 from minicnn.data.scan import Listed, labels
 from minicnn.data.summary import Summary
@@ -41,7 +42,10 @@ class Learnt:
     record: SplitRecord | None
 
 
-def judge_folder(root: Path, learnt: Learnt, *, limit: int | None, seed: int, skip_bad: bool) -> Judged:
+def judge_folder(
+    root: Path, learnt: Learnt, *, limit: int | None, seed: int, skip_bad: bool,
+    progress: OnProgress = ignore,
+) -> Judged:  # fmt: skip
     """The images of a folder that was kept apart: its test part if it has parts, else the whole of it.
 
     Images that the model learnt from are left out.  No class need be there, but none may be new.
@@ -57,10 +61,13 @@ def judge_folder(root: Path, learnt: Learnt, *, limit: int | None, seed: int, sk
     at = folders.get(TEST, root)
     summary = Summary()
     listed = limited(list_part(at, learnt.class_names, summary), limit, seed)
-    return _judged(listed, learnt, f"the whole of {at}", summary, skip_bad)
+    return _judged(listed, learnt, f"the whole of {at}", summary, skip_bad, progress)
 
 
-def judge_own_folder(root: Path, learnt: Learnt, *, limit: int | None, seed: int, skip_bad: bool) -> Judged:
+def judge_own_folder(
+    root: Path, learnt: Learnt, *, limit: int | None, seed: int, skip_bad: bool,
+    progress: OnProgress = ignore,
+) -> Judged:  # fmt: skip
     """The test part of the folder that the model was trained on, as its record has it.
 
     The files that the record names are read, and no others.  Without a record, the folder is split anew as
@@ -80,7 +87,7 @@ def judge_own_folder(root: Path, learnt: Learnt, *, limit: int | None, seed: int
                 f"got {', '.join(found.class_names)}"
             )
         what = f"a fifth of {root}, split anew as training did it"
-        judged = _judged(found.parts[TEST], learnt, what, summary, skip_bad)
+        judged = _judged(found.parts[TEST], learnt, what, summary, skip_bad, progress)
         note = (
             "the checkpoint does not say what it learnt from: if the folder has changed since, it may have "
             "learnt from some of these"
@@ -97,7 +104,7 @@ def judge_own_folder(root: Path, learnt: Learnt, *, limit: int | None, seed: int
     gone = len(names) - len(listed)
     notes = [f"{gone:,} of its {len(names):,} images are no longer there"] if gone else []
     what = f"the test part of training, in {root}"
-    judged = _judged(limited(listed, limit, seed), learnt, what, summary, skip_bad)
+    judged = _judged(limited(listed, limit, seed), learnt, what, summary, skip_bad, progress)
     changed = int((~np.isin(digests(judged.images.x), learnt.record.test)).sum())
     notes += [f"{changed:,} of them have changed since"] if changed else []
     return replace(judged, notes=[*notes, *judged.notes])
@@ -119,9 +126,11 @@ def judge_named(name: str, test: Images, names: list[str], learnt: Learnt) -> Ju
     return Judged(images, f"the test images of {name}", lacking("test", y.tolist(), learnt.class_names))
 
 
-def _judged(listed: Listed, learnt: Learnt, what: str, summary: Summary, skip_bad: bool) -> Judged:
+def _judged(
+    listed: Listed, learnt: Learnt, what: str, summary: Summary, skip_bad: bool, progress: OnProgress
+) -> Judged:
     channels, height, width = learnt.image_shape
-    x = decode(listed, (height, width), channels, summary=summary, skip_bad=skip_bad)
+    x = decode(listed, (height, width), channels, summary=summary, skip_bad=skip_bad, progress=progress)
     y = labels(without_bad(listed, summary, may_be_empty=True))
     notes = []
     if learnt.record is not None:

@@ -64,6 +64,15 @@ def note_others(root: Path, parts: list[Path], summary: Summary) -> None:
             summary.pass_over(_reason_of_name(entry.name) or NO_PART, entry)
 
 
+def find_images(folder: Path) -> list[Path]:
+    """The images at any depth below a folder, sorted, as `list_images` knows them.
+
+    What cannot be looked into is among them, so that whoever reads it is told why.
+    """
+    found = Summary()
+    return sorted([*_walk(folder, _identities(folder, []), found), *found.bad])
+
+
 def list_images(
     root: Path, class_names: list[str], summary: Summary | None = None, *, may_be_empty: bool = False
 ) -> Listed:

@@ -7,14 +7,23 @@ from pathlib import Path
 
 from minicnn import data
 from minicnn.app import report, summary
-from minicnn.app.command_line import Parser, choose_backend, make_console, whole_number
+from minicnn.app.command_line import (
+    Parser,
+    add_quiet_flag,
+    choose_backend,
+    make_console,
+    make_notes,
+    whole_number,
+)
 from minicnn.app.known_paths import with_known_paths
 from minicnn.app.prediction import predict_images
+from minicnn.app.progress import shown
 from minicnn.app.run_folder import make_folder
 from minicnn.app.settings import Config, add_checkpoint_flags, add_flag
 from minicnn.checkpoint import Checkpoint, CheckpointError
 from minicnn.data.dataset import FOLDER, folder_of
 from minicnn.data.judged import Judged, Learnt, judge_folder, judge_named, judge_own_folder
+from minicnn.data.progress import OnProgress
 from minicnn.data.record import SplitRecord
 from minicnn.saved_model import images_at_once, load_model
 
@@ -22,29 +31,30 @@ from minicnn.saved_model import images_at_once, load_model
 def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate") -> None:
     """Evaluate the checkpoint that the arguments name.  Raises what `exit_with` turns into one line."""
     args = _parser(prog).parse_args(argv)
-    console = make_console()
-    saved, model = load_model(args.checkpoint, choose_backend(args, console))
+    console, notes = make_console(), make_notes(args)
+    saved, model = load_model(args.checkpoint, choose_backend(args, notes))
     config = Config.of_checkpoint(args.checkpoint, saved)
     config = with_known_paths(args.checkpoint, config, args.dataset)
-    with summary.of_unusable(console):
-        judged = _judged(args, saved, config)
+    with summary.of_unusable(notes), shown(notes, "reading images") as progress:
+        judged = _judged(args, saved, config, progress)
     images = judged.images
     summary.show_judged(console, judged)
-    logits = predict_images(
-        model, images.x, saved.mean, saved.std,
-        batch_size=images_at_once(model, saved.image_shape, args.batch_size),
-        tta=args.tta or config.tta, fuse=not config.no_fuse,
-    )  # fmt: skip
+    with shown(notes, "testing") as progress:
+        logits = predict_images(
+            model, images.x, saved.mean, saved.std, progress,
+            batch_size=images_at_once(model, saved.image_shape, args.batch_size),
+            tta=args.tta or config.tta, fuse=not config.no_fuse,
+        )  # fmt: skip
     result = report.make(model, logits, images.y, saved.class_names, saved.temperature)
     report.show(console, result)
     if args.out:
         make_folder(args.out)
         summary.write_skipped(args.out, judged.summary)
-        paths = report.write(args.out, result, images.x, images.y, logits)
-        console.print(f"report{' and plots' if paths else ''}: {args.out}")
+        report.write(args.out, result, images.x, images.y, logits)
+        notes.print(f"report and plots: {args.out}")
 
 
-def _judged(args: argparse.Namespace, saved: Checkpoint, config: Config) -> Judged:
+def _judged(args: argparse.Namespace, saved: Checkpoint, config: Config, progress: OnProgress) -> Judged:
     """The images to test on.  Raises DataError, CheckpointError naming what does not fit."""
     name = args.dataset or config.dataset
     try:
@@ -58,7 +68,9 @@ def _judged(args: argparse.Namespace, saved: Checkpoint, config: Config) -> Judg
         own = _is_own(name, config)
         limit = args.limit_test or (config.limit_test if own else None)
         judge = judge_own_folder if own else judge_folder
-        return judge(folder_of(name), learnt, limit=limit, seed=config.seed, skip_bad=skip_bad)
+        return judge(
+            folder_of(name), learnt, limit=limit, seed=config.seed, skip_bad=skip_bad, progress=progress
+        )
     dataset = data.load(
         name,
         data_dir=args.data_dir or (config.data_dir if same else None),
@@ -68,6 +80,7 @@ def _judged(args: argparse.Namespace, saved: Checkpoint, config: Config) -> Judg
         limit_test=args.limit_test or (config.limit_test if same else None),
         seed=config.seed,
         download=args.dataset is not None,  # a file does not decide on it
+        progress=progress,
     )
     judged = judge_named(name, dataset.test, dataset.class_names, learnt)
     whole = same and "validation" in saved.config and not args.limit_test
@@ -107,6 +120,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch-size", type=whole_number(1), default=256, metavar="N", help="images at a time"
     )
+    add_quiet_flag(parser)
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write report.json and the plots here (default: print only)"
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from minicnn import data, plots
 from minicnn.app.command_line import Parser, make_console, whole_number
+from minicnn.app.progress import shown
 from minicnn.app.settings import MOST_SEED, add_flag
 from minicnn.data.augment import Augment, EpochAugment, help_text
 from minicnn.data.split import balanced_subset
@@ -20,17 +21,19 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.preview")
     """Draw the grid that the arguments ask for.  Raises what `exit_with` turns into one line."""
     args = _parser(prog).parse_args(argv)
     augment = Augment.parse(args.augment)
-    dataset = data.load(
-        args.dataset, data_dir=args.data_dir, image_size=args.image_size, validation=args.validation,
-        group_by=args.group_by, limit_test=1, seed=args.seed, skip_bad=args.skip_bad,
-    )  # fmt: skip
+    console = make_console()
+    with shown(console, "reading images") as progress:
+        dataset = data.load(
+            args.dataset, data_dir=args.data_dir, image_size=args.image_size, validation=args.validation,
+            group_by=args.group_by, limit_test=1, seed=args.seed, skip_bad=args.skip_bad, progress=progress,
+        )  # fmt: skip
     augment.check_size(*dataset.train.x.shape[2:])
     numbers = balanced_subset(dataset.train.y, args.images, args.seed)
     epochs = (augmented(dataset, numbers, augment, args.seed, epoch) for epoch in range(args.epochs))
     columns = [dataset.train.x[numbers], *epochs]
     titles = ["original", *(f"epoch {e}" for e in range(1, args.epochs + 1))]
     plots.grid(args.out, np.stack(columns, axis=1), titles, f"{dataset.name}, {augment}")
-    make_console().print(f"{len(numbers)} images, {args.epochs} epochs: {args.out}")
+    console.print(f"{len(numbers)} images, {args.epochs} epochs: {args.out}")
 
 
 def augmented(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from minicnn import recipes
 from minicnn.app import report, settings, summary, training
-from minicnn.app.command_line import Parser, choose_backend, make_console
+from minicnn.app.command_line import Parser, add_quiet_flag, choose_backend, make_console, make_notes
 from minicnn.app.experiment import Experiment
 from minicnn.app.needs import check_training_memory
 from minicnn.app.progress import duration
@@ -36,9 +36,9 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> None:
     argv = sys.argv[1:] if argv is None else argv
     args = parse(argv, prog)
     given = _parser(prog, defaults=False).parse_args(argv)
-    console = make_console()
+    console = make_notes(args)
     if args.recipe == LIST:
-        console.print("\n\n".join(_about(name) for name in recipes.names()))
+        make_console().print("\n\n".join(_about(name) for name in recipes.names()))
         return
     folder = RunFolder(args.out or Path("runs") / _folder_name(args))
     saved = _saved_settings(folder, args, console)
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> None:
     if config.init_from and not saved:
         _init_from(config.init_from, experiment, console)
     if args.dry_run:
-        _dry_run(experiment, console)
+        _dry_run(experiment, make_console())
         return
     with folder.locked():
         if saved:
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> None:
         console.print(f"folder: {folder.path}")
         summary.write_skipped(folder.path, experiment.dataset.summary)
         training.train(folder, experiment, console)
-        report.finish(folder, experiment, console)
+        report.finish(folder, experiment, make_console())
 
 
 def parse(argv: list[str], prog: str = PROG) -> argparse.Namespace:
@@ -169,6 +169,7 @@ def _parser(prog: str, *, defaults: bool = True) -> argparse.ArgumentParser:
     groups[settings.HOW].add_argument(
         "--dry-run", action="store_true", help="load, print the model, time two steps, write nothing"
     )
+    add_quiet_flag(groups[settings.WHERE])
     if not defaults:
         for action in parser._actions:
             action.default = argparse.SUPPRESS

@@ -1,0 +1,198 @@
+"""``predict``: unreadable files, folders, unusual images, and how the answers are told."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minicnn import checkpoint, data, models
+from minicnn.app.command_line import exit_with
+from minicnn.app.commands import predict, train
+from minicnn.app.prediction import Brightness
+from minicnn.app.settings import Config
+
+CLASSES = ["dark", "grey", "bright"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a network that has learnt nothing; its training images were dark."""
+    net = models.create("lenet5", in_channels=1, num_classes=3, image_size=12, backend="numpy", seed=0)
+    saved = checkpoint.Checkpoint(
+        config=vars(Config.resolve(vars(train.parse(["--model", "lenet5"])))), class_names=CLASSES,
+        image_shape=(1, 12, 12), mean=[0.1], std=[0.25], fingerprint="", model=net.state_dict(),
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("model") / "best.safetensors"
+    checkpoint.save(path, saved)
+    return path
+
+
+def images(folder: Path, *levels: int) -> list[Path]:
+    """An image of one level of grey for each number, named after it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{level:03}.png" for level in levels]
+    for path, level in zip(paths, levels, strict=True):
+        Image.new("L", (12, 12), level).save(path)
+    return paths
+
+
+def run(model: Path, *arguments: object) -> int | str | None:
+    """The exit status of the command."""
+    given = ["--checkpoint", str(model), "--backend", "numpy", *map(str, arguments)]
+    with pytest.raises(SystemExit) as stop:
+        exit_with(lambda: predict.main(given))
+    return stop.value.code
+
+
+def test_unreadable_files_are_named_and_the_others_answered(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "IMAGES_AT_ONCE", 2)
+    first, second, third = images(tmp_path, 10, 20, 30)
+    torn, gone, empty = tmp_path / "torn.png", tmp_path / "gone.png", tmp_path / "empty"
+    torn.write_bytes(first.read_bytes()[:40])
+    empty.mkdir()
+    given = [first, torn, gone, second, empty, third]
+    assert run(model, *given) == predict.EXIT_UNREADABLE == 3
+    said = capsys.readouterr()
+    assert [line.split(": ")[0] for line in said.out.splitlines()] == [str(first), str(second), str(third)]
+    errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert [line.split(": ")[1] for line in errors] == [str(torn), str(gone), str(empty)]
+    assert run(model, *given, "--json") == 3
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert [entry["image"] for entry in told] == [str(path) for path in given]
+    assert [set(entry) for entry in told] == [
+        {"image", kind} for kind in ("predictions", "error", "error", "predictions", "error", "predictions")
+    ]
+    assert [f"error: {entry['error']}" for entry in told if "error" in entry] == errors
+    assert run(model, gone) == 3
+    assert capsys.readouterr().out == ""
+    assert run(model, first, second) == 0
+
+
+def test_images_of_a_chunk_are_answered_as_alone(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = images(tmp_path, *range(0, 250, 50))
+
+    def told() -> list[dict[str, Any]]:
+        assert run(model, *paths, "--json", "--quiet") == 0
+        return list(json.loads(capsys.readouterr().out))
+
+    whole = told()
+    sizes: list[int] = []
+    predict_images = predict.predict_images
+
+    def count(net: Any, x: np.ndarray, *arguments: Any, **options: Any) -> np.ndarray:
+        sizes.append(len(x))
+        return predict_images(net, x, *arguments, **options)
+
+    monkeypatch.setattr(predict, "IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr(predict, "predict_images", count)
+    for one, other in zip(told(), whole, strict=True):
+        assert one["image"] == other["image"]
+        for a, b in zip(one["predictions"], other["predictions"], strict=True):
+            assert a["class"] == b["class"]
+            assert a["probability"] == pytest.approx(b["probability"], rel=1e-5)
+    assert sizes == [2, 2, 1]
+
+
+def test_a_folder_stands_for_the_images_below_it(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = images(tmp_path / "z", 2, 1)
+    (three,) = images(tmp_path / "a" / "deep", 3)
+    images(tmp_path / ".hidden", 4)
+    (tmp_path / "notes.txt").write_text("")
+    (alone,) = images(tmp_path / "z" / "y", 5)
+    assert run(model, alone, tmp_path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [str(p) for p in (alone, three, two, one, alone)]
+
+
+def test_inverted_images_are_noticed(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dark, bright = images(tmp_path, 20, 235)
+    assert run(model, dark, bright, bright) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert warnings == [
+        "warning: 2 of 3 images are far brighter or darker than the training images, whose mean is 0.10 "
+        f"({bright} has mean 0.92); --invert turns black on white into white on black"
+    ]
+    assert run(model, dark, "--json") == 0
+    said = capsys.readouterr()
+    assert "warning" not in said.err
+    straight = json.loads(said.out)[0]["predictions"]
+    assert run(model, bright, "--json", "--invert") == 0
+    said = capsys.readouterr()
+    assert "warning" not in said.err
+    assert json.loads(said.out)[0]["predictions"] == straight
+    assert run(model, bright, "--quiet") == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "as_they_are", "inverted"), [("fashion-mnist-sample", 0.02, 0.8), ("digits", 0, 0.95)]
+)
+def test_the_rule_tells_images_from_inverted_ones(name: str, as_they_are: float, inverted: float) -> None:
+    dataset = data.load(name, limit_test=300)
+    for sign, images in ((False, dataset.test.x), (True, 255 - dataset.test.x)):
+        brightness = Brightness(list(dataset.mean), list(dataset.std))
+        for image in images:
+            brightness.note(Path("x"), image)
+        share = brightness.far / brightness.images
+        assert share >= inverted if sign else share <= as_they_are
+
+
+def test_no_answer_looks_certain(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = images(tmp_path, 20)
+    monkeypatch.setattr(predict, "predict_images", lambda *_, **__: np.array([[400.0, 0.0, 8.5]]))
+    assert run(model, *paths) == 0
+    assert capsys.readouterr().out == f"{paths[0]}: dark >99.9 %, bright <0.1 %, grey <0.1 %\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"], ["--quiet"]])
+def test_the_bar_is_on_stderr_and_the_answers_on_stdout(
+    flags: list[str], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    paths = images(tmp_path, 20, 30)
+    (tmp_path / "torn.png").write_bytes(b"")
+    out, err = io.StringIO(), Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    assert run(model, *paths, tmp_path / "torn.png", *flags) == 3
+    assert ("classifying" in err.getvalue()) == (flags != ["--quiet"])
+    assert f"error: {tmp_path / 'torn.png'}: " in err.getvalue()
+    assert "classifying" not in out.getvalue()
+    assert "\x1b" not in out.getvalue()
+    assert all(str(path) in out.getvalue() for path in paths)
+
+
+def test_no_bar_among_answers_in_a_terminal(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    out = Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", out)
+    (path,) = images(tmp_path, 20)
+    assert run(model, path) == 0
+    assert "classifying" not in out.getvalue()
+    assert f"\n{path}: " in out.getvalue()
