@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minicnn import shapes
 from minicnn.backends import Array, Backend
 from minicnn.layers.layer import Layer
 
@@ -24,11 +25,12 @@ class Optimizer:
     """Names of the state arrays that every parameter has, each starting at zero."""
 
     def __init__(self, lr: float) -> None:
-        if lr < 0:
-            raise ValueError(f"[{type(self).__name__}] lr: expected a number of at least 0, got {lr}")
-        self.lr = lr
+        self.lr = self._at_least_0("lr", lr)
         self.steps = 0
         self.states: States = {}
+
+    def _at_least_0(self, name: str, value: float) -> float:
+        return shapes.at_least_0(type(self).__name__, name, value)
 
     def step(self, model: Layer) -> None:
         """Change the model's parameters in place, by its gradients; those of frozen layers stay.
@@ -92,7 +94,7 @@ class SGD(Optimizer):
     """Stochastic gradient descent, with Nesterov's momentum if ``nesterov``.
 
     Torch:  optim.SGD with dampening 0
-    Raises: ValueError if lr is below 0, or for nesterov without a momentum
+    Raises: ValueError for a number below 0, or for nesterov without a momentum
     """
 
     slots = ("momentum_buffer",)
@@ -101,9 +103,11 @@ class SGD(Optimizer):
         self, lr: float = 1e-2, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False
     ) -> None:
         super().__init__(lr)
+        self.momentum = self._at_least_0("momentum", momentum)
+        self.weight_decay = self._at_least_0("weight_decay", weight_decay)
+        self.nesterov = shapes.flag(type(self).__name__, "nesterov", nesterov)
         if nesterov and momentum <= 0:
             raise ValueError(f"[SGD] momentum: expected more than 0 with nesterov, got {momentum}")
-        self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
 
     def _update(
         self, backend: Backend, params: list[Array], grads: list[Array], *slots: list[Array]
@@ -125,7 +129,12 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(lr)
-        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            shapes.fail(type(self).__name__, "betas", "two numbers", shapes.shown(betas))
+        beta1, beta2 = (shapes.below_1(type(self).__name__, "betas", beta) for beta in betas)
+        self.betas = beta1, beta2
+        self.eps = self._at_least_0("eps", eps)
+        self.weight_decay = self._at_least_0("weight_decay", weight_decay)
 
     def _update(
         self, backend: Backend, params: list[Array], grads: list[Array], *slots: list[Array]
@@ -158,7 +167,10 @@ class RMSprop(Optimizer):
         momentum: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(lr)
-        self.alpha, self.eps, self.weight_decay, self.momentum = alpha, eps, weight_decay, momentum
+        self.alpha = self._at_least_0("alpha", alpha)
+        self.eps = self._at_least_0("eps", eps)
+        self.weight_decay = self._at_least_0("weight_decay", weight_decay)
+        self.momentum = self._at_least_0("momentum", momentum)
 
     def _update(
         self, backend: Backend, params: list[Array], grads: list[Array], *slots: list[Array]

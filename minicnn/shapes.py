@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-import numbers
+import contextlib
 import operator
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -132,15 +132,56 @@ def check_image_shape(op: str, name: str, shape: Any) -> None:
         fail(op, name, "(N, C, H, W)", tuple(shape))
 
 
-def check_number(op: str, name: str, value: Any) -> None:
-    if not isinstance(value, numbers.Real):
-        fail(op, name, "a number", repr(value))
+def shown(value: Any) -> str:
+    """A value in an error's one line: an array by the name of its type, all else as Python prints it."""
+    kind = type(value)
+    return kind.__name__ if hasattr(kind, "__array__") and hasattr(kind, "__len__") else repr(value)
 
 
-def check_fraction(op: str, name: str, value: Any) -> None:
-    check_number(op, name, value)
-    if not 0.0 <= value <= 1.0:
-        fail(op, name, "a number from 0 to 1", repr(value))
+def number(op: str, name: str, value: Any) -> float:
+    """A number, or an array of one, as Python's own.  Raises ValueError for all else; for a bool too."""
+    if not isinstance(value, bool | np.bool_ | str | bytes | bytearray):
+        with contextlib.suppress(Exception):  # whatever an object's own conversion raises
+            return float(value)
+    fail(op, name, "a number", shown(value))
+
+
+def at_least_0(op: str, name: str, value: Any) -> float:
+    """A number of at least 0."""
+    with contextlib.suppress(ValueError):
+        if (found := number(op, name, value)) >= 0:
+            return found
+    fail(op, name, "a number of at least 0", shown(value))
+
+
+def fraction(op: str, name: str, value: Any) -> float:
+    """A number from 0 to 1."""
+    found = number(op, name, value)
+    if not 0.0 <= found <= 1.0:
+        fail(op, name, "a number from 0 to 1", shown(value))
+    return found
+
+
+def below_1(op: str, name: str, value: Any) -> float:
+    """A number from 0 to below 1."""
+    found = number(op, name, value)
+    if not 0.0 <= found < 1.0:
+        fail(op, name, "a number from 0 to below 1", shown(value))
+    return found
+
+
+def at_least_1(op: str, name: str, value: Any) -> int:
+    """An integer of at least 1."""
+    if not is_integer(value) or operator.index(value) < 1:
+        fail(op, name, "an integer of at least 1", shown(value))
+    return operator.index(value)
+
+
+def flag(op: str, name: str, value: Any) -> bool:
+    """True or False, of Python's or NumPy's."""
+    if not isinstance(value, bool | np.bool_):
+        fail(op, name, "True or False", shown(value))
+    return bool(value)
 
 
 # ---- one function per operation ------------------------------------------------------------------
@@ -255,7 +296,7 @@ def softmax_cross_entropy(
         check_shape(op, "labels", labels, (n, k))
     else:
         fail(op, "labels", f"dtype int64 or {logits.dtype}", labels.dtype)
-    check_fraction(op, "label_smoothing", label_smoothing)
+    fraction(op, "label_smoothing", label_smoothing)
     if class_weight is not None:
         check_array(op, "class_weight", class_weight, (k,), logits)
 
@@ -267,7 +308,7 @@ def fold_batch_norm2d(op: str, weight: Any, eps: float, **vectors: Any) -> None:
     for name, a in vectors.items():
         if a is not None or name.startswith("running"):
             check_array(op, name, a, (weight.shape[0],), weight)
-    check_number(op, "eps", eps)
+    number(op, "eps", eps)
 
 
 def dropout(op: str, name: str, x: Any, keep_mask: Any, p: float) -> None:
@@ -276,7 +317,7 @@ def dropout(op: str, name: str, x: Any, keep_mask: Any, p: float) -> None:
     if keep_mask.dtype != np.bool_:
         fail(op, "keep_mask", "dtype bool", keep_mask.dtype)
     check_shape(op, "keep_mask", keep_mask, x.shape)
-    check_fraction(op, "p", p)
+    fraction(op, "p", p)
 
 
 def concat(op: str, xs: Sequence[Any]) -> None:

@@ -1,7 +1,7 @@
 // Arguments as Python passes them.
 //
 // pybind11 turns an argument into one of the types below by its "caster" at the end of this file.  The
-// casters of Array, Ints, Int, Number and Saved accept anything.  A wrong argument then reaches the
+// casters of Array, Ints, Int, Number, Flag and Saved accept anything.  A wrong argument then reaches the
 // contract's own check, in the contract's order and with its words; pybind11 would otherwise refuse it with
 // a TypeError of its own.
 #pragma once
@@ -49,6 +49,13 @@ struct Int {
 struct Number {
     PyObject* source = nullptr;
     double value = 0;
+    bool valid = false;
+};
+
+// Something that should be True or False.
+struct Flag {
+    PyObject* source = nullptr;
+    bool value = false;
     bool valid = false;
 };
 
@@ -123,15 +130,44 @@ inline std::string repr(const Ints& ints) {
 
 inline std::string repr(PyObject* source) { return py::repr(source); }
 
+// A value in an error's one line: an array by the name of its type, all else as Python prints it.
+inline std::string shown(PyObject* source) {
+    PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(source));
+    if (PyObject_HasAttrString(type, "__array__") && PyObject_HasAttrString(type, "__len__")) {
+        return py::str(py::handle(type).attr("__name__"));
+    }
+    return repr(source);
+}
+
 inline double number(const char* op, Name name, const Number& given) {
-    if (!given.valid) fail(op, name, "a number", repr(given.source));
+    if (!given.valid) fail(op, name, "a number", shown(given.source));
     return given.value;
 }
 
 inline double fraction(const char* op, Name name, const Number& given) {
     const double value = number(op, name, given);
-    if (!(value >= 0.0 && value <= 1.0)) fail(op, name, "a number from 0 to 1", repr(given.source));
+    if (!(value >= 0.0 && value <= 1.0)) fail(op, name, "a number from 0 to 1", shown(given.source));
     return value;
+}
+
+inline double below_1(const char* op, Name name, const Number& given) {
+    const double value = number(op, name, given);
+    if (!(value >= 0.0 && value < 1.0)) {
+        fail(op, name, "a number from 0 to below 1", shown(given.source));
+    }
+    return value;
+}
+
+inline std::int64_t at_least_1(const char* op, Name name, const Int& given) {
+    if (!given.valid || given.value < 1) {
+        fail(op, name, "an integer of at least 1", shown(given.source));
+    }
+    return given.value;
+}
+
+inline bool flag(const char* op, Name name, const Flag& given) {
+    if (!given.valid) fail(op, name, "True or False", shown(given.source));
+    return given.value;
 }
 
 // PyNumber_Index refuses floats and accepts NumPy's integers.
@@ -143,7 +179,14 @@ inline bool read_int(PyObject* source, std::int64_t& value) {
     return valid;
 }
 
+// True or False of Python's or NumPy's.
+inline bool is_bool(PyObject* source) {
+    const std::string type = Py_TYPE(source)->tp_name;
+    return PyBool_Check(source) || type == "numpy.bool" || type == "numpy.bool_";
+}
+
 inline bool read_number(PyObject* source, double& value) {
+    if (is_bool(source)) return false;
     value = PyFloat_AsDouble(source);
     const bool valid = value != -1 || !PyErr_Occurred();
     PyErr_Clear();
@@ -158,6 +201,12 @@ inline void read(PyObject* source, Int& integer) {
 inline void read(PyObject* source, Number& number) {
     number.source = source;
     number.valid = read_number(source, number.value);
+}
+
+inline void read(PyObject* source, Flag& flag) {
+    flag.source = source;
+    flag.valid = is_bool(source);
+    flag.value = flag.valid && PyObject_IsTrue(source) == 1;
 }
 
 inline void read(PyObject* source, Ints& ints) {
@@ -223,6 +272,15 @@ struct type_caster<minicnn::Int> {
 template <>
 struct type_caster<minicnn::Number> {
     PYBIND11_TYPE_CASTER(minicnn::Number, const_name("number"));
+    bool load(handle source, bool) {
+        minicnn::read(source.ptr(), value);
+        return true;
+    }
+};
+
+template <>
+struct type_caster<minicnn::Flag> {
+    PYBIND11_TYPE_CASTER(minicnn::Flag, const_name("bool"));
     bool load(handle source, bool) {
         minicnn::read(source.ptr(), value);
         return true;

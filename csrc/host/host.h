@@ -41,9 +41,51 @@ auto or_out_of_memory(F f) {
 
 // ---- arrays in -----------------------------------------------------------------------------------
 
+// More than any memory holds, and so few that kernels can multiply them by the size of a window.
+constexpr int most_elements_log2 = 48;
+
+inline void check_count(const char* op, Name name, c10::IntArrayRef sizes) {
+    Wide count = 1;
+    for (const std::int64_t size : sizes) {
+        count *= std::max<std::int64_t>(size, 1);
+        if (count >= Wide{1} << most_elements_log2) {
+            fail(op, name, "fewer than 2**" + std::to_string(most_elements_log2) + " elements",
+                 "shape " + repr(sizes));
+        }
+    }
+}
+
+// Whether this is a tensor by its type.  THPVariable_Check asks __class__, which a mock can forge.
+inline bool is_tensor(PyObject* object) {
+    return PyObject_TypeCheck(object, reinterpret_cast<PyTypeObject*>(THPVariableClass));
+}
+
+// Raises the contract's error unless all values of a tensor lie in its own storage.  Those of a fake
+// tensor, of one under a functorch transform, or of a subclass with a dispatch of its own lie elsewhere, if
+// anywhere; a storage can be shrunk under a tensor.
+inline void check_memory(const char* op, Name name, const Tensor& t, const char* type) {
+    const c10::DispatchKeySet plain(
+        {c10::DispatchKey::CPU, c10::DispatchKey::CUDA, c10::DispatchKey::AutogradCPU,
+         c10::DispatchKey::AutogradCUDA, c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA,
+         c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::Negative, c10::DispatchKey::Conjugate});
+    if (!plain.isSupersetOf(t.key_set())) {
+        fail(op, name, "a tensor with its values in memory",
+             std::string(type) + " (" + c10::toString((t.key_set() - plain).highestPriorityTypeId()) + ")");
+    }
+    check_count(op, name, t.sizes());
+    if (t.numel() == 0) return;
+    Wide last = t.storage_offset();
+    for (std::int64_t i = 0; i < t.dim(); ++i) last += Wide{t.size(i) - 1} * t.stride(i);
+    const Wide needed = (last + 1) * Wide(t.itemsize());
+    if (needed > Wide(t.storage().nbytes())) {
+        fail(op, name, "a storage of at least " + std::to_string(std::int64_t(needed)) + " bytes",
+             std::to_string(t.storage().nbytes()));
+    }
+}
+
 // The tensor of an argument: one of this module's device whose values lie in memory.
 inline const Tensor& tensor(const char* op, Name name, Array array) {
-    if (!THPVariable_Check(array.object)) {
+    if (!is_tensor(array.object)) {
         fail(op, name, "a torch.Tensor", array.given() ? Py_TYPE(array.object)->tp_name : "None");
     }
     const Tensor& t = THPVariable_Unpack(array.object);
@@ -53,6 +95,7 @@ inline const Tensor& tensor(const char* op, Name name, Array array) {
     if (const auto device = Device::elsewhere(t))
         fail(op, name, "device " + device->str(), t.device().str());
     if (t.layout() != at::kStrided || !t.has_storage()) fail(op, name, "a dense tensor", t.toString());
+    check_memory(op, name, t, Py_TYPE(array.object)->tp_name);
     return t;
 }
 
@@ -71,15 +114,19 @@ inline Tensor arranged(const Tensor& t) {
 }
 
 // A tensor that a kernel changes in place.  If its memory order is not the kernels', the kernel changes a
-// copy, and finish() copies the result back.
+// copy, and finish() copies the result back.  Either way torch learns of the change, so that its autograd
+// refuses to use a tensor that it saved before.
 class InPlace {
   public:
     explicit InPlace(const Tensor& target) : target_(target), work_(arranged(target)) {}
     const Tensor& get() const { return work_; }
     void finish() const {
-        if (work_.is_same(target_)) return;
-        const at::NoGradGuard no_grad;
-        target_.copy_(work_);
+        if (!work_.is_same(target_)) {
+            const at::NoGradGuard no_grad;
+            target_.copy_(work_);
+        } else if (target_.defined() && !target_.is_inference()) {  // an inference tensor has no version
+            target_.unsafeGetTensorImpl()->bump_version();
+        }
     }
 
   private:
@@ -89,12 +136,7 @@ class InPlace {
 // ---- arrays out ----------------------------------------------------------------------------------
 
 inline Tensor empty(const char* op, Name name, c10::IntArrayRef sizes, at::ScalarType dtype) {
-    Wide count = 1;
-    for (const std::int64_t size : sizes) {
-        count *= size;
-        if (count > std::int64_t{1} << 59)
-            fail(op, name, "fewer than 2**59 elements", "shape " + repr(sizes));
-    }
+    check_count(op, name, sizes);
     return or_out_of_memory([&] { return Device::allocate(sizes, dtype, memory_format(sizes.size())); });
 }
 

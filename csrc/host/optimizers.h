@@ -68,47 +68,60 @@ class Lists {
     std::vector<InPlace> arrays_;  // of the first parameter from each list, then of the second, and so on
 };
 
-inline void sgd_step(const Arrays& params, const Arrays& grads, const Arrays& buffers, double lr,
-                     double momentum, double weight_decay, bool nesterov) {
-    const Lists lists("sgd_step",
-                      {{"params", params, true}, {"grads", grads, false}, {"buffers", buffers, true}});
-    lists.run_on_parameters([&](auto* parameters, std::int64_t count) {
-        minicnn::sgd_step(parameters, count, {lr, momentum, weight_decay, nesterov});
-    });
+inline void sgd_step(const Arrays& params, const Arrays& grads, const Arrays& buffers, const Number& lr,
+                     const Number& momentum, const Number& weight_decay, const Flag& nesterov) {
+    const char* op = "sgd_step";
+    const Lists lists(op, {{"params", params, true}, {"grads", grads, false}, {"buffers", buffers, true}});
+    const SgdParams p{number(op, "lr", lr), number(op, "momentum", momentum),
+                      number(op, "weight_decay", weight_decay), flag(op, "nesterov", nesterov)};
+    lists.run_on_parameters(
+        [&](auto* parameters, std::int64_t count) { minicnn::sgd_step(parameters, count, p); });
 }
 
 inline void adam_step(const Arrays& params, const Arrays& grads, const Arrays& exp_avgs,
-                      const Arrays& exp_avg_sqs, double lr, double beta1, double beta2, double eps,
-                      double weight_decay, bool decoupled, std::int64_t step) {
-    const Lists lists("adam_step", {{"params", params, true},
-                                    {"grads", grads, false},
-                                    {"exp_avgs", exp_avgs, true},
-                                    {"exp_avg_sqs", exp_avg_sqs, true}});
-    lists.run_on_parameters([&](auto* parameters, std::int64_t count) {
-        minicnn::adam_step(parameters, count, {lr, beta1, beta2, eps, weight_decay, decoupled, step});
-    });
+                      const Arrays& exp_avg_sqs, const Number& lr, const Number& beta1, const Number& beta2,
+                      const Number& eps, const Number& weight_decay, const Flag& decoupled,
+                      const Int& step) {
+    const char* op = "adam_step";
+    const Lists lists(op, {{"params", params, true},
+                           {"grads", grads, false},
+                           {"exp_avgs", exp_avgs, true},
+                           {"exp_avg_sqs", exp_avg_sqs, true}});
+    const AdamParams p{number(op, "lr", lr),
+                       below_1(op, "beta1", beta1),
+                       below_1(op, "beta2", beta2),
+                       number(op, "eps", eps),
+                       number(op, "weight_decay", weight_decay),
+                       flag(op, "decoupled", decoupled),
+                       at_least_1(op, "step", step)};
+    lists.run_on_parameters(
+        [&](auto* parameters, std::int64_t count) { minicnn::adam_step(parameters, count, p); });
 }
 
 inline void rmsprop_step(const Arrays& params, const Arrays& grads, const Arrays& square_avgs,
-                         const Arrays& buffers, double lr, double alpha, double eps, double weight_decay,
-                         double momentum) {
-    const Lists lists("rmsprop_step", {{"params", params, true},
-                                       {"grads", grads, false},
-                                       {"square_avgs", square_avgs, true},
-                                       {"buffers", buffers, true}});
-    lists.run_on_parameters([&](auto* parameters, std::int64_t count) {
-        minicnn::rmsprop_step(parameters, count, {lr, alpha, eps, weight_decay, momentum});
-    });
+                         const Arrays& buffers, const Number& lr, const Number& alpha, const Number& eps,
+                         const Number& weight_decay, const Number& momentum) {
+    const char* op = "rmsprop_step";
+    const Lists lists(op, {{"params", params, true},
+                           {"grads", grads, false},
+                           {"square_avgs", square_avgs, true},
+                           {"buffers", buffers, true}});
+    const RmspropParams p{number(op, "lr", lr), number(op, "alpha", alpha), number(op, "eps", eps),
+                          number(op, "weight_decay", weight_decay), number(op, "momentum", momentum)};
+    lists.run_on_parameters(
+        [&](auto* parameters, std::int64_t count) { minicnn::rmsprop_step(parameters, count, p); });
 }
 
-inline void ema_update(const Arrays& averages, const Arrays& params, double decay) {
+inline void ema_update(const Arrays& averages, const Arrays& params, const Number& decay_) {
     const Lists lists("ema_update", {{"averages", averages, true}, {"params", params, false}});
+    const double decay = number("ema_update", "decay", decay_);
     lists.run_on_parameters(
         [&](auto* parameters, std::int64_t count) { minicnn::ema_update(parameters, count, decay); });
 }
 
-inline void scale(const Arrays& arrays, double factor) {
+inline void scale(const Arrays& arrays, const Number& factor_) {
     const Lists lists("scale", {{"arrays", arrays, true}});
+    const double factor = number("scale", "factor", factor_);
     lists.run_on_parameters(
         [&](auto* parameters, std::int64_t count) { minicnn::scale(parameters, count, factor); });
 }

@@ -30,6 +30,12 @@ inline Tensor softmax_backward(Array dy_, Array p_) {
     return dx;
 }
 
+// A copy of labels: another thread may change the given ones after they were checked.
+inline Tensor copied(const Tensor& labels) {
+    const at::NoGradGuard no_grad;
+    return or_out_of_memory([&] { return labels.clone(at::MemoryFormat::Contiguous).resolve_neg(); });
+}
+
 // The checked arguments that both directions of the loss share.
 struct LossArguments {
     Tensor x, labels, class_weight;
@@ -40,7 +46,7 @@ struct LossArguments {
         const Tensor &given = tensor(op, name, x_), &given_labels = tensor(op, "labels", labels_);
         shapes::softmax_cross_entropy(op, name, given, given_labels);
         const Tensor weight = optional_tensor(op, "class_weight", weight_);
-        labels = arranged(given_labels);
+        labels = copied(given_labels);
         if (labels.scalar_type() == at::kLong) {
             if (const auto wrong = Device::wrong_label(labels, given.size(1))) {
                 fail(op, "labels", "values from 0 to " + std::to_string(given.size(1) - 1),

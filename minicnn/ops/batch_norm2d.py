@@ -40,8 +40,8 @@ def batch_norm2d_forward(
           which needs both running statistics · momentum, the batch's share · eps, added to the variance
     """
     shapes.batch_norm2d("batch_norm2d", x, weight, bias, running_mean, running_var, training)
-    shapes.check_number("batch_norm2d", "momentum", momentum)
-    shapes.check_number("batch_norm2d", "eps", eps)
+    momentum = shapes.number("batch_norm2d", "momentum", momentum)
+    eps = shapes.number("batch_norm2d", "eps", eps)
     images = x.transpose(0, 2, 3, 1)
     if training:
         mean, var = _moments(images)

@@ -10,7 +10,8 @@ weight_decay * w is added to it first.  v, m and s are state that starts at zero
     RMSprop  s = a*s + (1-a)*g^2;  v = momentum*v + g/(sqrt(s) + eps);  w -= lr * v
 
 Every function takes lists with one array for each parameter, of that parameter's shape and dtype.  It
-changes parameters, state and averages in place, and leaves the gradients as they are.
+changes parameters, state and averages in place, and leaves the gradients as they are.  A scalar that is not
+a number (for a flag, not True or False) is a ValueError.
 
 Sources: Sutskever et al. 2013 (momentum); Kingma and Ba 2014, arXiv:1412.6980 (Adam); Loshchilov and Hutter
 2017, arXiv:1711.05101 (AdamW); Hinton's Coursera lecture 6e, 2012 (RMSprop)
@@ -33,7 +34,11 @@ def sgd_step(
     lr: float, momentum: float, weight_decay: float, nesterov: bool,
 ) -> None:  # fmt: skip
     """One step of torch.optim.SGD with dampening 0; ``buffers`` are v."""
-    shapes.optimizer("sgd_step", params, grads=grads, buffers=buffers)
+    op = "sgd_step"
+    shapes.optimizer(op, params, grads=grads, buffers=buffers)
+    lr, momentum = shapes.number(op, "lr", lr), shapes.number(op, "momentum", momentum)
+    weight_decay = shapes.number(op, "weight_decay", weight_decay)
+    nesterov = shapes.flag(op, "nesterov", nesterov)
     for w, g, v in zip(params, grads, buffers, strict=True):
         g = _decayed(g, w, weight_decay)
         if momentum:
@@ -47,8 +52,17 @@ def adam_step(
     params: Arrays, grads: Arrays, exp_avgs: Arrays, exp_avg_sqs: Arrays, *,
     lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, decoupled: bool, step: int,
 ) -> None:  # fmt: skip
-    """One step of torch.optim.Adam, or AdamW if ``decoupled``; ``exp_avgs`` are m, ``exp_avg_sqs`` s."""
-    shapes.optimizer("adam_step", params, grads=grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
+    """One step of torch.optim.Adam, or AdamW if ``decoupled``; ``exp_avgs`` are m, ``exp_avg_sqs`` s.
+
+    ``step`` is the number of the step, 1 for the first; beta1 and beta2 are below 1.
+    """
+    op = "adam_step"
+    shapes.optimizer(op, params, grads=grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
+    lr = shapes.number(op, "lr", lr)
+    beta1, beta2 = shapes.below_1(op, "beta1", beta1), shapes.below_1(op, "beta2", beta2)
+    eps, weight_decay = shapes.number(op, "eps", eps), shapes.number(op, "weight_decay", weight_decay)
+    decoupled = shapes.flag(op, "decoupled", decoupled)
+    step = shapes.at_least_1(op, "step", step)
     bias_correction1 = 1 - beta1**step
     bias_correction2_sqrt = math.sqrt(1 - beta2**step)
     step_size = lr / bias_correction1
@@ -73,7 +87,11 @@ def rmsprop_step(
     lr: float, alpha: float, eps: float, weight_decay: float, momentum: float,
 ) -> None:  # fmt: skip
     """One step of torch.optim.RMSprop, not centred; ``square_avgs`` are s, ``buffers`` v."""
-    shapes.optimizer("rmsprop_step", params, grads=grads, square_avgs=square_avgs, buffers=buffers)
+    op = "rmsprop_step"
+    shapes.optimizer(op, params, grads=grads, square_avgs=square_avgs, buffers=buffers)
+    lr, alpha = shapes.number(op, "lr", lr), shapes.number(op, "alpha", alpha)
+    eps, weight_decay = shapes.number(op, "eps", eps), shapes.number(op, "weight_decay", weight_decay)
+    momentum = shapes.number(op, "momentum", momentum)
     for w, g, s, v in zip(params, grads, square_avgs, buffers, strict=True):
         g = _decayed(g, w, weight_decay)
         s *= alpha
@@ -92,6 +110,7 @@ def ema_update(averages: Arrays, params: Arrays, *, decay: float) -> None:
     Torch: torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
     """
     shapes.optimizer("ema_update", params, averages=averages)
+    decay = shapes.number("ema_update", "decay", decay)
     for a, w in zip(averages, params, strict=True):
         a *= decay
         a += (1 - decay) * w
@@ -104,6 +123,7 @@ def global_norm(arrays: Arrays) -> float:
 
 def scale(arrays: Arrays, factor: float) -> None:
     """Multiply every array by ``factor``, in place."""
+    factor = shapes.number("scale", "factor", factor)
     for a in arrays:
         a *= factor
 

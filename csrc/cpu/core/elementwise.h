@@ -17,9 +17,11 @@ inline T relu_gradient(T y, T dy) {
     return y <= 0 ? T(0) : dy;
 }
 
-// How many items of so many elements make such a piece.
+// How many items of so many elements make such a piece.  The number of elements may have overflowed if
+// there is no item at all.
 inline std::int64_t items_per_piece(std::int64_t elements_per_item) {
-    return elements_per_item >= elements_per_piece ? 1 : elements_per_piece / (elements_per_item + 1);
+    if (elements_per_item < 0 || elements_per_item >= elements_per_piece) return 1;
+    return elements_per_piece / (elements_per_item + 1);
 }
 
 // Calls f(i) for every i in [0, size).  The calls must not depend on each other, so that the compiler can
