@@ -9,6 +9,7 @@ max-pool fused.
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import subprocess
@@ -37,7 +38,7 @@ PASSES = (
     "evaluation",
 )
 
-Router = Callable[[list[dict[str, int]]], list[dict[str, str]]]
+Router = Callable[..., list[dict[str, str]]]
 
 
 def shape(**values: int) -> dict[str, int]:
@@ -60,9 +61,12 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Router:
     sources = [ROOT / "tests" / "csrc" / "routes.cpp", CPU / "conv2d" / "route.cpp"]
     subprocess.run([*command, "-std=c++17", "-mavx2", "-mfma", "-o", program, *sources], check=True)
 
-    def ways(shapes: list[dict[str, int]]) -> list[dict[str, str]]:
+    def ways(shapes: list[dict[str, int]], winograd: str = "1") -> list[dict[str, str]]:
         lines = "\n".join(" ".join(map(str, s.values())) for s in shapes)
-        done = subprocess.run([program], input=lines, check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            [program], input=lines, check=True, capture_output=True, text=True,
+            env={**os.environ, "MINICNN_WINOGRAD": winograd},
+        )  # fmt: skip
         rows = [line.split() for line in done.stdout.splitlines()]
         assert len(rows) == len(shapes)
         return [dict(zip(PASSES, row, strict=True)) for row in rows]
@@ -187,6 +191,15 @@ def test_borders(router: Router) -> None:
         if answer[name] != expected
     ]
     assert wrong == []
+
+
+def test_winograd_is_chosen_for_nothing_where_it_is_turned_off(router: Router) -> None:
+    shapes = [s for _, s, _ in layers()]
+    without = router(shapes, winograd="0")
+    assert "winograd" not in {way for ways in without for way in ways.values()}
+    for with_it, ways in zip(router(shapes), without, strict=True):
+        for name, way in with_it.items():
+            assert way in (ways[name], "winograd")
 
 
 # ---- the rooms of csrc/cpu -----------------------------------------------------------------------------

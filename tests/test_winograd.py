@@ -5,7 +5,11 @@ results for small integers, NaN and infinity where torch has them.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,6 +90,40 @@ def test_error_against_float64(cpp: Backend, rng: np.random.Generator, shape: tu
         assert mean < 4 * unit
         assert worst < 70 * unit
         assert mean < 24 * errors(direct, expected)[0]
+
+
+ERRORS_OF_LARGE_SUMS = """
+from test_winograd import errors, exact, passes, problem
+import numpy as np
+from minicnn.backends import get_backend
+
+rng = np.random.default_rng(0)
+arrays = problem(lambda size: 64 * rng.standard_normal(size), (2, 64, 64, 32, 32))
+print([errors(a, e)[0] for a, e in zip(passes(get_backend("cpp"), arrays), exact(arrays), strict=True)])
+"""
+
+
+def errors_of_large_sums(winograd: str) -> list[float]:
+    """The root mean square errors of y, dx and dw, in a process with this MINICNN_WINOGRAD."""
+    done = subprocess.run(
+        [sys.executable, "-c", ERRORS_OF_LARGE_SUMS], check=True, capture_output=True, text=True,
+        env={**os.environ, "MINICNN_WINOGRAD": winograd}, cwd=Path(__file__).parent,
+    )  # fmt: skip
+    return list(map(float, done.stdout.strip().strip("[]").split(",")))
+
+
+def test_turning_winograd_off_gives_the_error_of_direct_sums() -> None:
+    for on, off in zip(errors_of_large_sums("1"), errors_of_large_sums("0"), strict=True):
+        assert on > 2.5 * off
+        assert off < 1e-6
+
+
+def test_the_switch_takes_0_or_1_alone() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        errors_of_large_sums("off")
+    assert caught.value.stderr.rstrip().endswith(
+        "ValueError: [conv2d] MINICNN_WINOGRAD: expected 0 or 1, got off"
+    )
 
 
 def fused(b: Backend, arrays: Arrays) -> dict[str, bytes]:

@@ -1,6 +1,10 @@
 // The predicates and thresholds that decide which way a convolution goes; route.h says what the ways are.
 #include "route.h"
 
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
 #include "../core/simd.h"
 
 namespace minicnn {
@@ -61,11 +65,25 @@ bool winograd_pays(const Estimate& c, double share) {
     return least_gain * (tiles * each_tile + filters) < share * pixel_products * pixels * depth * out;
 }
 
+// Whether the user lets Winograd's way be chosen: MINICNN_WINOGRAD=0 excludes it.  Read once, so that no
+// result depends on when it is set.
+bool winograd_is_wanted() {
+    static const bool wanted = [] {
+        const char* given = std::getenv("MINICNN_WINOGRAD");
+        const std::string value = given ? given : "1";
+        if (value != "0" && value != "1") {
+            throw std::invalid_argument("[conv2d] MINICNN_WINOGRAD: expected 0 or 1, got " + value);
+        }
+        return value == "1";
+    }();
+    return wanted;
+}
+
 // Winograd's F(4x4, 3x3) computes 3x3 filters of stride and dilation 1 in one group, in float.
 bool suits_winograd(const ConvParams& p, std::int64_t bytes_per_value, Winograd winograd) {
     return winograd == Winograd::allowed && bytes_per_value == sizeof(float) && p.KH == 3 && p.KW == 3 &&
            p.stride_h == 1 && p.stride_w == 1 && p.dil_h == 1 && p.dil_w == 1 && p.groups == 1 &&
-           p.C >= winograd_least_channels && p.F >= winograd_least_channels;
+           p.C >= winograd_least_channels && p.F >= winograd_least_channels && winograd_is_wanted();
 }
 
 // The results of the forward pass; the gradient to the filters reads the same tiles of x.

@@ -1,7 +1,8 @@
 // The router: which way each pass of a convolution goes on the CPU.  Every predicate and every threshold of
 // this choice stands in route.cpp; conv2d.cpp asks once a pass and does as it is told.
 //
-// A way depends on the shape and on the size of a value alone, never on values or on the number of threads.
+// A way depends on the shape and on the size of a value alone, never on values or on the number of threads,
+// and on the environment variable MINICNN_WINOGRAD, which is 0 to exclude Winograd's way.
 // What happens when Winograd's way gives a result that is not finite belongs to running, not to choosing:
 // conv2d.cpp then asks again with Winograd::excluded.
 #pragma once
