@@ -39,7 +39,7 @@ SETTINGS = [
     "--model", "lenet5", "--limit-train", "64", "--limit-test", "32", "--batch-size", "8",
     "--epochs", str(EPOCHS), "--backend", "numpy", "--threads", "1", "--save-every", "0",
 ]  # fmt: skip
-TIMES = ("seconds", "images_per_second")
+TIMES = ("seconds", "images_per_second", "time")
 SAVED_FROM = 100
 MOST_KILLS = 3
 FORKS = multiprocessing.get_context("forkserver")
@@ -137,6 +137,8 @@ def _content(path: Path) -> dict[str, Any]:
         return state
     if path.suffix == ".jsonl":
         return dict(enumerate(_timeless(json.loads(line)) for line in path.read_text().splitlines()))
+    if path.name == "config.json":
+        return _timeless(json.loads(path.read_text()))
     return {"content": path.read_bytes()}
 
 

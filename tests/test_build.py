@@ -59,6 +59,15 @@ def test_remains_of_a_killed_build_do_not_matter() -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["_cpu.so", "lock"]
 
 
+def test_sources_that_cannot_be_read_are_a_reason(tiny: Path) -> None:
+    (tiny.parent / "folder.h").mkdir()
+    reason = available_backends()["cpp"]
+    assert reason is not None
+    assert reason.startswith("cannot read the C++ sources (")
+    assert reason.endswith("; reinstall minicnn")
+    assert get_backend("auto").name == "numpy"
+
+
 def test_compile_error_is_shown_and_leaves_no_module(tiny: Path) -> None:
     tiny.write_text("this is no C++;")
     with pytest.raises(build.BuildError, match="does not compile") as caught:

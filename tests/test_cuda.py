@@ -103,6 +103,48 @@ def test_toolkit_behind_a_wrapper_of_nvcc(tmp_path: Path, monkeypatch: pytest.Mo
         cuda_build.toolkit_version.cache_clear()
 
 
+@pytest.mark.parametrize("value", ["", ".", "toolkit"])
+def test_no_toolkit_of_the_working_directory_is_run(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.setenv(name, value)
+    nvcc = tmp_path / value / "bin" / "nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text("#!/bin/sh\ntouch run\n")
+    nvcc.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    cuda_build.cuda_home.cache_clear()
+    cuda_build.toolkit_version.cache_clear()
+    try:
+        home = cuda_build.cuda_home()
+        assert home is None or home.is_absolute()
+        cuda_build.toolkit_version()
+    finally:
+        cuda_build.cuda_home.cache_clear()
+        cuda_build.toolkit_version.cache_clear()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", ["no program", None])
+def test_an_nvcc_that_cannot_be_run_is_no_toolkit(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    if content is not None:
+        nvcc.write_text(content)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    cuda_build.cuda_home.cache_clear()
+    cuda_build.toolkit_version.cache_clear()
+    try:
+        assert cuda_build.toolkit_version() is None
+        assert "no CUDA toolkit" in str(cuda_build.missing_for_build()) or not torch_package.cuda_version()
+    finally:
+        cuda_build.cuda_home.cache_clear()
+        cuda_build.toolkit_version.cache_clear()
+
+
 def test_architectures_need_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
     assert cuda_build.architectures() == "8.0;9.0+PTX"

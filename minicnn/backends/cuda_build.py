@@ -50,8 +50,8 @@ def cuda_home() -> Path | None:
     for name in ("CUDA_HOME", "CUDA_PATH"):
         if Path(os.environ.get(name, "")).is_absolute():
             return Path(os.environ[name])
-    nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
-    if not Path(nvcc).exists():
+    nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+    if nvcc is None:
         return None
     done = ask(nvcc, "--dryrun", "-E", "-x", "cu", os.devnull)
     top = re.search(r"^#\$ TOP=(.*)$", done.stderr, re.MULTILINE) if done else None

@@ -69,13 +69,16 @@ CPU = ModuleSpec(
 
 
 def source_hash(spec: ModuleSpec = CPU) -> str:
-    """A hash of all files that the module is made of: their names and contents."""
+    """A hash of all files that the module is made of: their names and contents.  Raises BuildError."""
     folder = source_folder()
     digest = hashlib.sha256()
     shared = [*folder.glob("*.h"), *(folder / "host").glob("*.h")]
     own = [file for name in spec.folders for file in (folder / name).rglob("*.*") if file.suffix != ".md"]
-    for path in sorted([*shared, *own]):
-        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
+    try:
+        for path in sorted([*shared, *own]):
+            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
+    except OSError as error:
+        raise BuildError(f"cannot read the C++ sources ({error}); reinstall minicnn") from error
     return digest.hexdigest()[:16]
 
 
