@@ -5,7 +5,7 @@ python examples/make_photos.py photos kept
 writes photos/train/KIND/000.jpg ... and photos/val/KIND/000.jpg ..., and
 kept/KIND/000.jpg ..., a few more of each kind that are in neither.
 Each picture is a disc, ring, square or cross of random size and place on a noisy ground.  The kinds differ
-in colour too, but not always.
+in colour too, but not always.  As in other collections, some files are broken or are no pictures.
 """
 
 from __future__ import annotations
@@ -40,6 +40,17 @@ def photo(kind: str, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.clip(pixels + rng.normal(0, 25, pixels.shape), 0, 255).astype(np.uint8))
 
 
+def spoil(folder: Path) -> None:
+    """Break a file of each kind, as cards and downloads do, and leave what is no picture."""
+    cut, empty, page, flipped = (folder / kind / f"{i:03}.jpg" for i, kind in enumerate(COLOURS, 7))
+    cut.write_bytes(cut.read_bytes()[:400])
+    empty.write_bytes(b"")
+    page.write_text("<html>The picture is no longer here.</html>")
+    flipped.write_bytes(flipped.read_bytes()[::-1])
+    (folder / "disc" / "notes.txt").write_text("taken in May")
+    (folder / "disc" / "Thumbs.db").write_bytes(bytes(100))
+
+
 def main() -> None:
     """Write the JPEG files and print how many they are."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -53,6 +64,7 @@ def main() -> None:
             for i in range(count):
                 photo(kind, rng).save(folder / kind / f"{i:03}.jpg", quality=90)
         print(f"{folder}: {len(COLOURS)} kinds, {count} pictures each")
+    spoil(args.folder / "train")
 
 
 if __name__ == "__main__":
