@@ -11,6 +11,9 @@ from PIL import Image
 
 from minicnn import data, label_errors, mislabels, plots_judging
 from minicnn.app.command_line import exit_with
+from minicnn.app.commands import train
+from minicnn.app.commands.mislabels import _folds
+from minicnn.app.settings import Config
 from scripts import report_example
 
 FLAGS = [
@@ -157,3 +160,15 @@ def test_divergence_ends_it_in_a_line(
     error = capsys.readouterr().err
     assert error.startswith("error: training diverged in epoch ")
     assert "checkpoint" not in error, "there is none"
+
+
+def test_groups_are_in_one_fold(folder: Path) -> None:
+    flags = ["--dataset", f"folder:{folder}", "--group-by", r"(\d)\.png"]
+    config = Config.resolve(vars(train.parse(flags)))
+    images = data.load(f"folder:{folder}").train
+    assert images.paths is not None
+    digits = np.array([path.stem[-1] for path in images.paths])
+    folds = list(_folds(config, images, 3))
+    assert sorted(np.concatenate([held for _, held in folds])) == list(range(len(images)))
+    for learnt, held in folds:
+        assert not set(digits[learnt]) & set(digits[held])

@@ -19,6 +19,8 @@ from minicnn.app.progress import Progress
 from minicnn.app.run_folder import make_folder
 from minicnn.app.settings import LIST, Config
 from minicnn.app.training import show_progress
+from minicnn.data.dataset import folder_of
+from minicnn.data.groups import group_names
 from minicnn.files import write_json
 from minicnn.pretrained import init_from
 
@@ -77,12 +79,9 @@ def _held_out_probabilities(
     config: Config, dataset: data.Dataset, folds: int, console: Console
 ) -> np.ndarray:
     """The probabilities (N,K) of each training image, from the model that was trained without its fold."""
-    from sklearn.model_selection import StratifiedKFold
-
     train = dataset.train
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=config.seed)
     probabilities = np.empty((len(train), len(dataset.class_names)))
-    for number, (learnt, held) in enumerate(splitter.split(np.zeros(len(train)), train.y), 1):
+    for number, (learnt, held) in enumerate(_folds(config, train, folds), 1):
         title = f"fold {number}/{folds}"
         fold = replace(dataset, train=train.subset(learnt), test=train.subset(held))
         logits = _trained_logits(config, fold, title, console)
@@ -90,6 +89,22 @@ def _held_out_probabilities(
         agreed = 100 * metrics.accuracy(logits, train.y[held])
         console.print(f"{title}: {agreed:.2f} % of {len(held):,} images that it left out keep their label")
     return probabilities
+
+
+def _folds(config: Config, train: data.Images, folds: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Indices of the images that are learnt from, and of the fold; groups of --group-by stay whole."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    if config.group_by is None:
+        splitter, groups = StratifiedKFold, None
+    else:
+        listed = [(path, 0) for path in train.paths or ()]
+        splitter, groups = (
+            StratifiedGroupKFold,
+            group_names(folder_of(config.dataset), listed, config.group_by),
+        )
+    folded = splitter(folds, shuffle=True, random_state=config.seed)
+    yield from folded.split(np.zeros(len(train)), train.y, groups)
 
 
 def _trained_logits(config: Config, dataset: data.Dataset, title: str, console: Console) -> np.ndarray:
