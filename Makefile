@@ -42,7 +42,7 @@ $(VENV)/installed-numpy: pyproject.toml | $(BIN)/python
 $(VENV)/installed-torch: pyproject.toml $(SOURCES) | $(BIN)/python
 	@command -v $(firstword $(CXX)) >/dev/null || \
 	    { echo "No C++ compiler; install one, on Debian with: apt-get install g++ (or use BACKEND=numpy)" >&2; exit 1; }
-	$(BIN)/python -c 'import torch, ninja, setuptools' 2>/dev/null || $(BIN)/pip install --quiet "setuptools>=77,<100" "ninja>=1.11,<2" "torch>=2.6,<3"
+	$(BIN)/python -c 'import torch, ninja, setuptools' 2>/dev/null || $(BIN)/pip install --quiet "setuptools>=77,<100" "ninja>=1.11,<2" "torch>=2.10,<3"
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch]"
 	@touch $@
 

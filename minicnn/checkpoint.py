@@ -119,7 +119,7 @@ def load(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path} is damaged: its checksum does not match its content")
     try:
         state = json.loads(metadata["minicnn"])
-    except (ValueError, RecursionError) as error:  # an integer may be too long, and a list too deep
+    except (ValueError, RecursionError, MemoryError) as error:  # an integer too long, a list too deep
         raise CheckpointError(f"{path}: its metadata is not JSON: {error}") from None
     expected = {f.name for f in fields(Checkpoint)} - set(_TENSORS)
     if not isinstance(state, dict) or set(state) | _ADDED.keys() != expected:
@@ -179,6 +179,8 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
     except KeyError as error:  # 8-bit floats, which NumPy lacks
         raise CheckpointError(f"{path}: expected tensors of a type that NumPy has: {error}") from None
+    except MemoryError:
+        raise CheckpointError(f"{path}: its tensors do not fit in memory") from None
     except ValueError as error:
         raise CheckpointError(f"{path} is torn, or not a safetensors file: {error}") from None
     return tensors, metadata

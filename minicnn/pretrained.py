@@ -7,12 +7,10 @@ Training normalises images by its own dataset's mean and deviation, whatever the
 
 from __future__ import annotations
 
-import io
-import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minicnn import weights
+from minicnn import torch_file, weights
 from minicnn.checkpoint import CheckpointError, Tensors, load, read_tensors, refuse_not_finite
 from minicnn.layers import Sequential
 
@@ -69,25 +67,7 @@ def _read(path: Path) -> Any:
         return load(path).model if "minicnn" in metadata else tensors
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
-    return _read_torch(path)
-
-
-def _read_torch(path: Path) -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise CheckpointError(
-            f"{path}: only torch reads this format: pip install torch, or give a .safetensors file"
-        ) from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about unusual pickles; one that cannot be read raises
-            # From memory: reading from a file allocates all that a false length in it claims.
-            file = io.BytesIO(path.read_bytes())
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many types, since the file may be anything
-        why = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path} is torn, or not a state dict of torch's: {why}") from None
+    return torch_file.read(path)
 
 
 def _head(model: Sequential) -> list[str]:

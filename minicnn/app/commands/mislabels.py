@@ -98,11 +98,8 @@ def _folds(config: Config, train: data.Images, folds: int) -> Iterator[tuple[np.
     if config.group_by is None:
         splitter, groups = StratifiedKFold, None
     else:
-        listed = [(path, 0) for path in train.paths or ()]
-        splitter, groups = (
-            StratifiedGroupKFold,
-            group_names(folder_of(config.dataset), listed, config.group_by),
-        )
+        root, listed = folder_of(config.dataset), [(path, 0) for path in train.paths or ()]
+        splitter, groups = StratifiedGroupKFold, group_names(root, listed, config.group_by)
     folded = splitter(folds, shuffle=True, random_state=config.seed)
     yield from folded.split(np.zeros(len(train)), train.y, groups)
 
