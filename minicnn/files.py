@@ -10,7 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+def open_flags(*names: str) -> int:
+    """Flags of os.open by name, such as "O_NOFOLLOW"; one that this system lacks counts for nothing."""
+    return sum(getattr(os, name, 0) for name in names)
+
+
+_NEW_FILE = open_flags("O_WRONLY", "O_CREAT", "O_EXCL", "O_NOFOLLOW", "O_CLOEXEC", "O_BINARY")
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:

@@ -12,10 +12,14 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from minicnn.files import open_flags
+
 _KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
 }  # fmt: skip
+
+_READ = open_flags("O_RDONLY", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY")
 
 
 def open_regular(path: str | Path) -> BinaryIO:
@@ -24,7 +28,7 @@ def open_regular(path: str | Path) -> BinaryIO:
     Raises: OSError naming the file and the reason: it is missing, of another kind or not readable
     """
     _refuse_other_kinds(path, Path(path).stat())  # opening a device may already do something to it
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    descriptor = os.open(path, _READ)
     try:
         _refuse_other_kinds(path, os.fstat(descriptor))  # it may be another one by now
         return os.fdopen(descriptor, "rb")

@@ -60,4 +60,5 @@ def _after_fork_in_child() -> None:
         sys.modules["torch"].set_num_threads(1)
 
 
-os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from minicnn.checkpoint import CheckpointError
+from minicnn.checkpoint import MOST_BYTES, CheckpointError
+from minicnn.regular_file import read_regular
 
 OLDEST_TORCH = (2, 10)
 """Older ones can be made to write outside their memory by a file, even with ``weights_only=True``."""
@@ -37,7 +38,10 @@ def read(path: Path) -> Any:
             f"{path}: only torch reads this format: pip install torch, or give a .safetensors file"
         ) from None
     _check_version(path, torch.__version__)
-    data = path.read_bytes()
+    try:
+        data = read_regular(path, MOST_BYTES)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
     _check_zip(path, data)
     try:
         with warnings.catch_warnings():
