@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from minicnn import layers
-from minicnn.backends import Backend
+from minicnn.backends import Backend, Pair
 from minicnn.graph.graph import INPUT, Builder, expands
 from minicnn.graph.operations import LayerOperation, operation_name
+from minicnn.layers.conv2d import same_padding
 from minicnn.layers.layer import Layer
 
 
@@ -153,7 +154,7 @@ def _new_module(layer: Layer, known: dict[int, nn.Module]) -> nn.Module:
                 layer.in_channels,
                 layer.out_channels,
                 layer.kernel_size,
-                **layer.conv._asdict(),
+                **{**layer.conv._asdict(), "padding": _torch_padding(layer)},
                 bias=layer.bias,
             )
         case layers.MaxPool2d():
@@ -237,16 +238,25 @@ def _new_layer(module: nn.Module, known: dict[int, Layer]) -> Layer:
     raise ValueError(f"[from_torch] module: expected one that minicnn has, got {type(module).__name__}")
 
 
+def _torch_padding(layer: layers.Conv2d) -> Pair | str:
+    """nn.Conv2d pads both sides of an axis alike, except with "same"."""
+    padding = layer.conv.padding
+    if len(padding) == 2:
+        return padding
+    if layer.conv.stride == (1, 1) and padding == same_padding(layer.kernel_size, layer.conv.dilation):
+        return "same"
+    raise ValueError(
+        "[to_torch] padding: expected the same before and after the image, or padding='same', as in "
+        f"nn.Conv2d, got {padding}"
+    )
+
+
 def _conv2d_layer(module: nn.Conv2d) -> layers.Conv2d:
     _refuse(module, f"padding_mode={module.padding_mode!r}", module.padding_mode != "zeros")
-    padding = module.padding
-    if isinstance(padding, str):
-        spans = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-        _refuse(module, "padding='same' of an even span", padding == "same" and any(s % 2 for s in spans))
-        padding = (spans[0] // 2, spans[1] // 2) if padding == "same" else (0, 0)
+    padding = module.padding if isinstance(module.padding, str) else _ints(module.padding)
     return layers.Conv2d(
         module.in_channels, module.out_channels, _ints(module.kernel_size), _ints(module.stride),
-        _ints(padding), _ints(module.dilation), module.groups, module.bias is not None,
+        padding, _ints(module.dilation), module.groups, module.bias is not None,
     )  # fmt: skip
 
 

@@ -106,6 +106,23 @@ inline void check_pair(const char* op, Name name, const Ints& pair, std::int64_t
     }
 }
 
+// A convolution's padding: (h, w) on both sides each, or (top, left, bottom, right).
+inline void check_padding(const char* op, Name name, const Ints& padding) {
+    const auto& values = padding.values;
+    const bool counted = values.size() == 2 || values.size() == 4;
+    if (!padding.valid || !counted || *std::min_element(values.begin(), values.end()) < 0) {
+        fail(op, name, "two or four integers of at least 0", repr(padding));
+    }
+    if (*std::max_element(values.begin(), values.end()) >= std::int64_t{1} << 31) {
+        fail(op, name, "two or four integers below 2**31", repr(padding));
+    }
+}
+
+// Before and after the image together, along axis 0, down, or 1, across.
+inline Wide padding_of_axis(const Ints& padding, int axis) {
+    return Wide{padding[axis]} + padding[padding.values.size() == 4 ? axis + 2 : axis];
+}
+
 inline void check_image_shape(const char* op, Name name, const Ints& shape) {
     if (!shape.valid || shape.values.size() != 4 || shape[0] < 0 ||
         std::min({shape[1], shape[2], shape[3]}) < 1) {
@@ -132,7 +149,7 @@ inline Size conv2d(const char* op, const Tensor& x, const Tensor& weight, const 
     check_filters(op, "weight", weight);
     const auto w = weight.sizes();
     check_pair(op, "stride", stride, 1);
-    check_pair(op, "padding", padding, 0);
+    check_padding(op, "padding", padding);
     check_pair(op, "dilation", dilation, 1);
     const std::int64_t channels = x.size(1), filters = w[0];
     if (!groups.valid || groups.value < 1 || channels % groups.value || filters % groups.value) {
@@ -148,7 +165,7 @@ inline Size conv2d(const char* op, const Tensor& x, const Tensor& weight, const 
     std::int64_t out[2];
     for (int axis = 0; axis < 2; ++axis) {
         const Wide size = x.size(2 + axis);
-        const Wide least = Wide{dilation[axis]} * (w[2 + axis] - 1) + 1 - 2 * Wide{padding[axis]};
+        const Wide least = Wide{dilation[axis]} * (w[2 + axis] - 1) + 1 - padding_of_axis(padding, axis);
         if (size < least) {
             const char letter = "HW"[axis];
             fail(op, "x", std::string(1, letter) + " of at least " + std::to_string(std::int64_t(least)),
@@ -218,8 +235,9 @@ inline void batch_norm2d(const char* op, const Tensor& x, const Tensor& weight, 
 }
 
 // `name` is the name of the (N,K) array: logits in the forward pass, probs in the backward pass.  The
-// caller checks that labels are in range, as only the module can read them on their device.
-inline void softmax_cross_entropy(const char* op, Name name, const Tensor& logits, const Tensor& labels) {
+// caller checks that labels are in range, as only the module can read them on their device.  Returns K.
+inline std::int64_t softmax_cross_entropy(const char* op, Name name, const Tensor& logits,
+                                          const Tensor& labels) {
     check_matrix(op, name, logits, "N, K");
     if (logits.size(1) < 1) fail(op, name, "K of at least 1", "shape " + repr(logits.sizes()));
     if (labels.scalar_type() == at::kLong) {
@@ -230,6 +248,7 @@ inline void softmax_cross_entropy(const char* op, Name name, const Tensor& logit
         fail(op, "labels", "dtype int64 or " + dtype_name(logits.scalar_type()),
              dtype_name(labels.scalar_type()));
     }
+    return logits.size(1);
 }
 
 inline void dropout(const char* op, Name name, const Tensor& x, const Tensor& keep_mask) {

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from minicnn import shapes
 from minicnn.backends.primitives import Array, Pair, Primitives
+from minicnn.shapes import Padding
 
 
 class BackendUnavailable(RuntimeError):
@@ -34,7 +35,7 @@ class Conv(NamedTuple):
     """The attributes of a convolution inside a fused operation."""
 
     stride: Pair
-    padding: Pair
+    padding: Padding
     dilation: Pair
     groups: int
 
