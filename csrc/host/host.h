@@ -91,12 +91,7 @@ class InPlace {
 // ---- arrays out ----------------------------------------------------------------------------------
 
 inline Tensor empty(const char* op, Name name, c10::IntArrayRef sizes, at::ScalarType dtype) {
-    Wide count = 1;
-    for (const std::int64_t size : sizes) {
-        count *= size;
-        if (count > std::int64_t{1} << 59)
-            fail(op, name, "fewer than 2**59 elements", "shape " + repr(sizes));
-    }
+    check_count(op, name, sizes);
     return or_out_of_memory([&] { return Device::allocate(sizes, dtype, memory_format(sizes.size())); });
 }
 
