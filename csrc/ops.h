@@ -101,16 +101,24 @@ void softmax_forward(const T* x, T* p, std::int64_t N, std::int64_t K);
 template <typename T>
 void softmax_backward(const T* dy, const T* p, T* dx, std::int64_t N, std::int64_t K);
 
+// What becomes of the losses of the rows.
+enum class Reduction { mean, sum, none };
+
 // The targets are either `classes` (N) or `probabilities` (N,K); the other one is nullptr.  class_weight
-// (K) is optional.
+// (K) is optional.  A row whose class is ignore_index has the loss and the gradient 0, and no part in the
+// mean.
 template <typename T>
 struct Targets {
     const std::int64_t* classes;
     const T* probabilities;
     const T* class_weight;
     double label_smoothing;
+    std::int64_t ignore_index;
+    Reduction reduction;
 };
 
+// The loss is (N) without a reduction, and otherwise one number.  Then row n of dlogits is the gradient of
+// loss n, and otherwise of that number.
 template <typename T>
 void softmax_cross_entropy_forward(const T* logits, const Targets<T>& targets, T* loss, T* probs,
                                    std::int64_t N, std::int64_t K);

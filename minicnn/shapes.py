@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 Pair = tuple[int, int]
+Padding = Pair | tuple[int, int, int, int]
+"""A convolution's padding: (h, w) on both sides each, or (top, left, bottom, right)."""
 Shape = tuple[int, ...]
 
 
@@ -22,9 +24,14 @@ def fail(op: str, argument: str, expected: object, got: object) -> NoReturn:
     raise ValueError(f"[{op}] {argument}: expected {expected}, got {got}")
 
 
-def conv_output_size(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Number of window positions along one axis of a convolution."""
-    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+def padding_of_axis(padding: Padding, axis: int) -> Pair:
+    """The padding before and after the image along axis 0, down, or 1, across."""
+    return padding[axis], padding[axis + 2] if len(padding) == 4 else padding[axis]
+
+
+def conv_output_size(size: int, kernel: int, stride: int, padding: Pair, dilation: int) -> int:
+    """Number of window positions along one axis of a convolution; ``padding`` is before and after it."""
+    return (size + sum(padding) - dilation * (kernel - 1) - 1) // stride + 1
 
 
 def pool_output_size(
@@ -124,6 +131,17 @@ def check_pair(op: str, name: str, pair: Pair, least: int) -> None:
         fail(op, name, "two integers below 2**31", tuple(pair))
 
 
+def check_padding(op: str, name: str, padding: Padding) -> None:
+    """Raise ValueError unless padding is that of a convolution."""
+    expected = "two or four integers of at least 0"
+    if not isinstance(padding, tuple | list):
+        fail(op, name, expected, type(padding).__name__)
+    if len(padding) not in (2, 4) or not all(map(is_integer, padding)) or min(padding) < 0:
+        fail(op, name, expected, tuple(padding))
+    if max(padding) >= 2**31:
+        fail(op, name, "two or four integers below 2**31", tuple(padding))
+
+
 def check_image_shape(op: str, name: str, shape: Any) -> None:
     """Raise ValueError unless shape is that of a batch of images, as in `check_image`."""
     if not isinstance(shape, tuple | list):
@@ -188,14 +206,14 @@ def flag(op: str, name: str, value: Any) -> bool:
 
 
 def conv2d(
-    op: str, x: Any, weight: Any, bias: Any, stride: Pair, padding: Pair, dilation: Pair, groups: int
+    op: str, x: Any, weight: Any, bias: Any, stride: Pair, padding: Padding, dilation: Pair, groups: int
 ) -> Pair:
     """Check conv2d's arguments; returns (OH, OW)."""
     check_image(op, "x", x)
     check_like(op, "weight", weight, x)
     check_filters(op, "weight", weight)
     check_pair(op, "stride", stride, 1)
-    check_pair(op, "padding", padding, 0)
+    check_padding(op, "padding", padding)
     check_pair(op, "dilation", dilation, 1)
     channels, filters = x.shape[1], weight.shape[0]
     if not is_integer(groups) or groups < 1 or channels % groups or filters % groups:
@@ -209,19 +227,20 @@ def conv2d(
 
 
 def _conv_output(
-    op: str, shape: Shape, kernel: Sequence[int], stride: Pair, padding: Pair, dilation: Pair
+    op: str, shape: Shape, kernel: Sequence[int], stride: Pair, padding: Padding, dilation: Pair
 ) -> Pair:
     sizes = []
     for axis, letter in enumerate("HW"):
         size = shape[2 + axis]
-        least = dilation[axis] * (kernel[axis] - 1) + 1 - 2 * padding[axis]
+        sides = padding_of_axis(padding, axis)
+        least = dilation[axis] * (kernel[axis] - 1) + 1 - sum(sides)
         if size < least:
             fail(op, "x", f"{letter} of at least {least}", f"{letter}={size}")
-        sizes.append(conv_output_size(size, kernel[axis], stride[axis], padding[axis], dilation[axis]))
+        sizes.append(conv_output_size(size, kernel[axis], stride[axis], sides, dilation[axis]))
     return sizes[0], sizes[1]
 
 
-def conv2d_map(op: str, x: Any, weight: Any, stride: Pair, padding: Pair, dilation: Pair) -> Shape:
+def conv2d_map(op: str, x: Any, weight: Any, stride: Pair, padding: Padding, dilation: Pair) -> Shape:
     """The shape (N,F,OH,OW) of a convolution's output, for arrays of any backend."""
     for name, a in (("x", x), ("weight", weight)):
         dimensions = len(getattr(a, "shape", ()))
@@ -279,8 +298,9 @@ def batch_norm2d(
 
 
 def softmax_cross_entropy(
-    op: str, name: str, logits: Any, labels: Any, label_smoothing: float, class_weight: Any
-) -> None:
+    op: str, name: str, logits: Any, labels: Any, label_smoothing: float, class_weight: Any,
+    ignore_index: int, reduction: str,
+) -> None:  # fmt: skip
     """``name`` is the name of the (N,K) array: logits in the forward pass, probs in the backward pass."""
     check_matrix(op, name, logits, "N, K")
     n, k = logits.shape
@@ -289,16 +309,23 @@ def softmax_cross_entropy(
     check_ndarray(op, "labels", labels)
     if labels.dtype == np.int64:
         check_shape(op, "labels", labels, (n,))
-        wrong = labels[(labels < 0) | (labels >= k)]
-        if wrong.size:
-            fail(op, "labels", f"values from 0 to {k - 1}", int(wrong[0]))
     elif labels.dtype == logits.dtype:
         check_shape(op, "labels", labels, (n, k))
     else:
         fail(op, "labels", f"dtype int64 or {logits.dtype}", labels.dtype)
+    if not is_integer(ignore_index):
+        fail(op, "ignore_index", "an integer", repr(ignore_index))
+    if labels.ndim == 1:
+        wrong = labels[((labels < 0) | (labels >= k)) & (labels != ignore_index)]
+        if wrong.size:
+            fail(op, "labels", f"values from 0 to {k - 1}", int(wrong[0]))
+    elif ignore_index >= 0:
+        fail(op, "ignore_index", "a negative integer, as labels are probabilities", ignore_index)
     fraction(op, "label_smoothing", label_smoothing)
     if class_weight is not None:
         check_array(op, "class_weight", class_weight, (k,), logits)
+    if reduction not in ("mean", "sum", "none"):
+        fail(op, "reduction", "'mean', 'sum' or 'none'", repr(reduction))
 
 
 def fold_batch_norm2d(op: str, weight: Any, eps: float, **vectors: Any) -> None:

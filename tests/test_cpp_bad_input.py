@@ -140,9 +140,31 @@ def test_what_is_no_array_is_named(cpp: Backend, x: Any, message: str) -> None:
 
 def test_sizes_that_overflow_are_refused(cpp: Backend) -> None:
     huge = torch.ones(1).expand(2**30, 2**20, 2**10, 1)
-    with pytest.raises(ValueError, match=r"\[conv2d\] padding: expected two integers below 2\*\*31"):
+    with pytest.raises(
+        ValueError, match=r"\[conv2d\] padding: expected two or four integers below 2\*\*31"
+    ):
         cpp.conv2d_forward(X, W, B, **{**CONV._asdict(), "padding": (2**31, 0)})
     with pytest.raises(ValueError, match=r"fewer than 2\*\*48 elements"):
         cpp.adaptive_avg_pool2d_forward(X, output_size=(2**30, 2**30))
     with pytest.raises((ValueError, MemoryError)):
         cpp.relu_forward(huge)
+
+
+def test_sizes_that_overflow_are_refused_in_empty_arrays_too(cpp: Backend) -> None:
+    """NumPy has no such arrays, and torch has."""
+    too_many = r"x: expected fewer than 2\*\*59 elements, got shape \(0, "
+    with pytest.raises(ValueError, match=too_many):
+        cpp.softmax_forward(torch.empty(0, 2**62))
+    with pytest.raises(ValueError, match=too_many):
+        cpp.relu_forward(torch.empty(0, 2**31, 2**30))
+    image = torch.empty(0, 2**20, 2**20, 2**20)
+    for call in (
+        lambda: cpp.max_pool2d_forward(image, **POOL._asdict(), need_argmax=True),
+        lambda: cpp.adaptive_avg_pool2d_forward(image, output_size=(1, 1)),
+        lambda: cpp.flatten_forward(image),
+        lambda: cpp.batch_norm2d_forward(image, None, None, None, None, **NORM),
+    ):
+        with pytest.raises(ValueError, match=too_many):
+            call()
+    with pytest.raises(ValueError, match=r"y: expected fewer than 2\*\*59 elements"):
+        cpp.adaptive_avg_pool2d_forward(torch.empty(0, 1, 1, 1), output_size=(2**30, 2**30))

@@ -11,7 +11,9 @@
 namespace minicnn {
 
 // An exponential takes as long as about ten elementwise operations.
-inline std::int64_t rows_per_piece(std::int64_t K) { return items_per_piece(10 * K); }
+inline std::int64_t rows_per_piece(std::int64_t K) {
+    return items_per_piece(10 * std::min(K, elements_per_piece));
+}
 
 // The row's maximum, and the sum of exp(x - maximum).
 template <typename T>

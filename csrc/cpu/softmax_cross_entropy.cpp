@@ -4,7 +4,8 @@
 //
 //     dlogits[n,j] = (p[n,j] * sum over k of a[n,k] - a[n,j]) / D
 //
-// a is the targets after smoothing, times the class weights; D is N, or the classes' summed weights.
+// a is the targets after smoothing, times the class weights, and 0 in rows that are ignored; D is the
+// number of rows that are not, or their classes' summed weights, or 1 where no mean is taken.
 
 #include <vector>
 
@@ -23,10 +24,18 @@ T weighted_target(const Targets<T>& t, std::int64_t n, std::int64_t k, std::int6
 }
 
 template <typename T>
+bool is_ignored(const Targets<T>& t, std::int64_t n) {
+    return t.classes && t.classes[n] == t.ignore_index;
+}
+
+template <typename T>
 double divisor(const Targets<T>& t, std::int64_t N) {
-    if (!t.classes || !t.class_weight) return double(N);
+    if (t.reduction != Reduction::mean) return 1;
+    if (!t.classes) return double(N);
     double sum = 0;
-    for (std::int64_t n = 0; n < N; ++n) sum += double(t.class_weight[t.classes[n]]);
+    for (std::int64_t n = 0; n < N; ++n) {
+        if (!is_ignored(t, n)) sum += t.class_weight ? double(t.class_weight[t.classes[n]]) : 1.0;
+    }
     return sum;
 }
 
@@ -34,6 +43,7 @@ double divisor(const Targets<T>& t, std::int64_t N) {
 // may be -inf.
 template <typename T>
 double row_loss(const T* logits, const Targets<T>& t, RowSum<T> row, std::int64_t n, std::int64_t K) {
+    if (is_ignored(t, n)) return 0;
     const T log_sum = std::log(row.sum);
     double loss = 0;
     for (std::int64_t k = 0; k < K; ++k) {
@@ -54,10 +64,13 @@ void softmax_cross_entropy_forward(const T* logits, const Targets<T>& t, T* loss
         double sum = 0;
         for (std::int64_t n = first; n < last; ++n) {
             const RowSum<T> row = softmax_row(logits + n * K, probs + n * K, K);
-            sum += row_loss(logits + n * K, t, row, n, K);
+            const double loss_of_row = row_loss(logits + n * K, t, row, n, K);
+            if (t.reduction == Reduction::none) loss[n] = T(loss_of_row);
+            sum += loss_of_row;
         }
         partial[std::size_t(first / grain)] = sum;
     });
+    if (t.reduction == Reduction::none) return;
     double total = 0;
     for (const double sum : partial) total += sum;
     *loss = T(total / divisor(t, N));
@@ -69,6 +82,10 @@ void softmax_cross_entropy_backward(const T* probs, const Targets<T>& t, T* dlog
     const T D = T(divisor(t, N));
     parallel_for(0, N, items_per_piece(K), [=](std::int64_t first, std::int64_t last) {
         for (std::int64_t n = first; n < last; ++n) {
+            if (is_ignored(t, n)) {
+                std::fill_n(dlogits + n * K, K, T(0));
+                continue;
+            }
             T sum = 0;
             for (std::int64_t k = 0; k < K; ++k) sum += weighted_target(t, n, k, K);
             for (std::int64_t k = 0; k < K; ++k) {

@@ -62,11 +62,12 @@ struct Device {
     }
 
     // Waits for the device, as labels are checked before anything is computed from them.
-    static std::optional<std::int64_t> wrong_label(const Tensor& labels, std::int64_t classes) {
+    static std::optional<std::int64_t> wrong_label(const Tensor& labels, std::int64_t classes,
+                                                   std::int64_t ignored) {
         const Tensor host = labels.to(at::kCPU);
         const auto* data = static_cast<const std::int64_t*>(host.const_data_ptr());
         for (std::int64_t i = 0; i < host.numel(); ++i) {
-            if (data[i] < 0 || data[i] >= classes) return data[i];
+            if ((data[i] < 0 || data[i] >= classes) && data[i] != ignored) return data[i];
         }
         return std::nullopt;
     }

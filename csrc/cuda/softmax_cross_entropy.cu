@@ -4,7 +4,8 @@
 //
 //     dlogits[n,j] = (p[n,j] * sum over k of a[n,k] - a[n,j]) / D
 //
-// a is the targets after smoothing, times the class weights; D is N, or the classes' summed weights.
+// a is the targets after smoothing, times the class weights, and 0 in rows that are ignored; D is the
+// number of rows that are not, or their classes' summed weights, or 1 where no mean is taken.
 
 #include "../ops.h"
 #include "softmax.h"
@@ -23,9 +24,15 @@ __device__ T weighted_target(const Targets<T>& t, std::int64_t n, std::int64_t k
     return t.class_weight ? target * t.class_weight[k] : target;
 }
 
+template <typename T>
+__device__ bool is_ignored(const Targets<T>& t, std::int64_t n) {
+    return t.classes && t.classes[n] == t.ignore_index;
+}
+
 // What row n adds to D.
 template <typename T>
 __device__ double row_weight(const Targets<T>& t, std::int64_t n) {
+    if (is_ignored(t, n)) return 0.0;
     return t.classes && t.class_weight ? double(t.class_weight[t.classes[n]]) : 1.0;
 }
 
@@ -45,14 +52,21 @@ __global__ void __launch_bounds__(block_threads)
         const T* row = logits + n * K;
         const cuda::RowSum<T> softmax = cuda::softmax_row(row, probs + n * K, K);
         const T log_sum = log(softmax.sum);
-        for (std::int64_t k = lane; k < K; k += warp_lanes) {
+        double row_loss = 0;
+        for (std::int64_t k = is_ignored(t, n) ? K : lane; k < K; k += warp_lanes) {
             // a class that is no target adds nothing, even if its probability is 0 and its logarithm
             // infinite
             const T a = weighted_target(t, n, k, K);
-            if (a != T(0)) loss_sum -= double(a) * double(row[k] - softmax.maximum - log_sum);
+            if (a != T(0)) row_loss -= double(a) * double(row[k] - softmax.maximum - log_sum);
         }
+        if (t.reduction == Reduction::none) {
+            row_loss = cuda::warp_sum(row_loss);
+            if (lane == 0) loss[n] = T(row_loss);
+        }
+        loss_sum += row_loss;
         if (lane == 0) weight_sum += row_weight(t, n);
     }
+    if (t.reduction == Reduction::none) return;
     loss_sum = cuda::block_sum(loss_sum);
     weight_sum = cuda::block_sum(weight_sum);
     if (threadIdx.x == 0) {
@@ -68,25 +82,28 @@ __global__ void __launch_bounds__(block_threads)
         total.loss += partial[i].loss;
         total.weight += partial[i].weight;
     }
-    *loss = T(total.loss / total.weight);
+    *loss = T(t.reduction == Reduction::mean ? total.loss / total.weight : total.loss);
 }
 
 template <typename T>
 __global__ void __launch_bounds__(block_threads)
     gradient_kernel(const T* probs, Targets<T> t, T* dlogits, std::int64_t N, std::int64_t K) {
-    double weight = double(N);
-    if (t.classes && t.class_weight) {  // every block adds them all up: N is small compared to N * K
+    double weight = t.reduction == Reduction::mean ? double(N) : 1.0;
+    if (t.classes &&
+        t.reduction == Reduction::mean) {  // every block adds them all up: N is small compared to N * K
         weight = 0;
         for (std::int64_t n = threadIdx.x; n < N; n += block_threads) weight += row_weight(t, n);
         weight = cuda::block_sum(weight);
     }
     const int lane = threadIdx.x % warp_lanes;
     for (std::int64_t n = cuda::row_of_warp(); n < N; n += std::int64_t(gridDim.x) * warp_rows) {
+        const bool ignored = is_ignored(t, n);
         T sum = 0;
         for (std::int64_t k = lane; k < K; k += warp_lanes) sum += weighted_target(t, n, k, K);
         sum = cuda::warp_sum(sum);
         for (std::int64_t k = lane; k < K; k += warp_lanes) {
-            dlogits[n * K + k] = (probs[n * K + k] * sum - weighted_target(t, n, k, K)) / T(weight);
+            const T gradient = (probs[n * K + k] * sum - weighted_target(t, n, k, K)) / T(weight);
+            dlogits[n * K + k] = ignored ? T(0) : gradient;
         }
     }
 }

@@ -1,9 +1,9 @@
 // Arguments as Python passes them.
 //
 // pybind11 turns an argument into one of the types below by its "caster" at the end of this file.  The
-// casters of Array, Ints, Int, Number, Flag and Saved accept anything.  A wrong argument then reaches the
-// contract's own check, in the contract's order and with its words; pybind11 would otherwise refuse it with
-// a TypeError of its own.
+// casters of Array, Ints, Int, Number, Flag, Word and Saved accept anything.  A wrong argument then reaches
+// the contract's own check, in the contract's order and with its words; pybind11 would otherwise refuse it
+// with a TypeError of its own.
 #pragma once
 
 #include <cstdint>
@@ -43,6 +43,14 @@ struct Int {
     PyObject* source = nullptr;
     std::int64_t value = 0;
     bool valid = false;
+};
+
+// Something that should be one of a few words.
+struct Word {
+    PyObject* source = nullptr;
+    bool is(const char* word) const {
+        return PyUnicode_Check(source) && PyUnicode_CompareWithASCIIString(source, word) == 0;
+    }
 };
 
 // Something that should be a number.
@@ -256,6 +264,15 @@ struct type_caster<minicnn::Saved> {
     PYBIND11_TYPE_CASTER(minicnn::Saved, const_name("saved"));
     bool load(handle source, bool) {
         value.object = source.ptr();
+        return true;
+    }
+};
+
+template <>
+struct type_caster<minicnn::Word> {
+    PYBIND11_TYPE_CASTER(minicnn::Word, const_name("str"));
+    bool load(handle source, bool) {
+        value.source = source.ptr();
         return true;
     }
 };

@@ -10,7 +10,8 @@ inline ConvParams conv_params(const Tensor& x, const Tensor& weight, const Conv&
     // filter around it.  Sizes for which such a copy would not fit 64 bits are refused here.
     const auto copied = [&](std::int64_t size, std::int64_t out, int axis) {
         const double reach = 2.0 * double(conv.dilation[axis]) * double(weight.size(2 + axis) - 1);
-        return std::max(double(size) + 2.0 * double(conv.padding[axis]), double(out) + reach);
+        const double padded = double(size) + double(padding_of_axis(conv.padding, axis));
+        return std::max(padded, double(out) + reach);
     };
     const double values = copied(x.size(2), output.h, 0) * copied(x.size(3), output.w, 1) *
                           double(std::max(x.size(1), weight.size(0)));

@@ -24,10 +24,11 @@ struct Device {
     };
     static std::optional<at::Device> elsewhere(const Tensor&) { return std::nullopt; }
 
-    static std::optional<std::int64_t> wrong_label(const Tensor& labels, std::int64_t classes) {
+    static std::optional<std::int64_t> wrong_label(const Tensor& labels, std::int64_t classes,
+                                                   std::int64_t ignored) {
         const auto* data = static_cast<const std::int64_t*>(labels.const_data_ptr());
         for (std::int64_t i = 0; i < labels.numel(); ++i) {
-            if (data[i] < 0 || data[i] >= classes) return data[i];
+            if ((data[i] < 0 || data[i] >= classes) && data[i] != ignored) return data[i];
         }
         return std::nullopt;
     }

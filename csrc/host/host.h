@@ -10,7 +10,9 @@
 //   Call                          a type of which an object lives as long as a call from Python; the device
 //                                 of the call's first array is the device of the whole call
 //   elsewhere(tensor)             the call's device if this tensor lives on another one, else nullopt
-//   wrong_label(labels, classes)  a label outside [0, classes) if there is one, else nullopt
+//   wrong_label(labels, classes, ignored)
+//                                 a label that is neither in [0, classes) nor ignored if there is one, else
+//                                 nullopt
 #pragma once
 
 #include <new>

@@ -49,7 +49,21 @@ inline std::string dtype_name(at::ScalarType type) {
     }
 }
 
+// Sizes below this limit can be multiplied with each other, and with the bytes of an element, in 64 bits. A
+// size of 0 counts as 1: an array without elements may have other sizes that are too large, which kernels
+// would multiply all the same.
+inline void check_count(const char* op, Name name, c10::IntArrayRef sizes) {
+    Wide count = 1;
+    for (const std::int64_t size : sizes) {
+        count *= std::max<std::int64_t>(size, 1);
+        if (count > std::int64_t{1} << 59) {
+            fail(op, name, "fewer than 2**59 elements", "shape " + repr(sizes));
+        }
+    }
+}
+
 inline void check_float(const char* op, Name name, const Tensor& a) {
+    check_count(op, name, a.sizes());
     if (a.scalar_type() != at::kFloat && a.scalar_type() != at::kDouble) {
         fail(op, name, "dtype float32 or float64", dtype_name(a.scalar_type()));
     }
@@ -106,6 +120,23 @@ inline void check_pair(const char* op, Name name, const Ints& pair, std::int64_t
     }
 }
 
+// A convolution's padding: (h, w) on both sides each, or (top, left, bottom, right).
+inline void check_padding(const char* op, Name name, const Ints& padding) {
+    const auto& values = padding.values;
+    const bool counted = values.size() == 2 || values.size() == 4;
+    if (!padding.valid || !counted || *std::min_element(values.begin(), values.end()) < 0) {
+        fail(op, name, "two or four integers of at least 0", repr(padding));
+    }
+    if (*std::max_element(values.begin(), values.end()) >= std::int64_t{1} << 31) {
+        fail(op, name, "two or four integers below 2**31", repr(padding));
+    }
+}
+
+// Before and after the image together, along axis 0, down, or 1, across.
+inline Wide padding_of_axis(const Ints& padding, int axis) {
+    return Wide{padding[axis]} + padding[padding.values.size() == 4 ? axis + 2 : axis];
+}
+
 inline void check_image_shape(const char* op, Name name, const Ints& shape) {
     if (!shape.valid || shape.values.size() != 4 || shape[0] < 0 ||
         std::min({shape[1], shape[2], shape[3]}) < 1) {
@@ -132,7 +163,7 @@ inline Size conv2d(const char* op, const Tensor& x, const Tensor& weight, const 
     check_filters(op, "weight", weight);
     const auto w = weight.sizes();
     check_pair(op, "stride", stride, 1);
-    check_pair(op, "padding", padding, 0);
+    check_padding(op, "padding", padding);
     check_pair(op, "dilation", dilation, 1);
     const std::int64_t channels = x.size(1), filters = w[0];
     if (!groups.valid || groups.value < 1 || channels % groups.value || filters % groups.value) {
@@ -148,7 +179,7 @@ inline Size conv2d(const char* op, const Tensor& x, const Tensor& weight, const 
     std::int64_t out[2];
     for (int axis = 0; axis < 2; ++axis) {
         const Wide size = x.size(2 + axis);
-        const Wide least = Wide{dilation[axis]} * (w[2 + axis] - 1) + 1 - 2 * Wide{padding[axis]};
+        const Wide least = Wide{dilation[axis]} * (w[2 + axis] - 1) + 1 - padding_of_axis(padding, axis);
         if (size < least) {
             const char letter = "HW"[axis];
             fail(op, "x", std::string(1, letter) + " of at least " + std::to_string(std::int64_t(least)),
@@ -218,8 +249,9 @@ inline void batch_norm2d(const char* op, const Tensor& x, const Tensor& weight, 
 }
 
 // `name` is the name of the (N,K) array: logits in the forward pass, probs in the backward pass.  The
-// caller checks that labels are in range, as only the module can read them on their device.
-inline void softmax_cross_entropy(const char* op, Name name, const Tensor& logits, const Tensor& labels) {
+// caller checks that labels are in range, as only the module can read them on their device.  Returns K.
+inline std::int64_t softmax_cross_entropy(const char* op, Name name, const Tensor& logits,
+                                          const Tensor& labels) {
     check_matrix(op, name, logits, "N, K");
     if (logits.size(1) < 1) fail(op, name, "K of at least 1", "shape " + repr(logits.sizes()));
     if (labels.scalar_type() == at::kLong) {
@@ -230,6 +262,7 @@ inline void softmax_cross_entropy(const char* op, Name name, const Tensor& logit
         fail(op, "labels", "dtype int64 or " + dtype_name(logits.scalar_type()),
              dtype_name(labels.scalar_type()));
     }
+    return logits.size(1);
 }
 
 inline void dropout(const char* op, Name name, const Tensor& x, const Tensor& keep_mask) {

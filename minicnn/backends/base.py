@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, Self
 
 from minicnn import shapes
 from minicnn.backends.primitives import Array, Pair, Primitives
+from minicnn.shapes import Padding
 
 
 class BackendUnavailable(RuntimeError):
@@ -35,7 +36,7 @@ class Conv(NamedTuple):
     """The attributes of a convolution inside a fused operation."""
 
     stride: Pair
-    padding: Pair
+    padding: Padding
     dilation: Pair
     groups: int
 

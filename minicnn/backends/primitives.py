@@ -27,6 +27,8 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
+from minicnn.shapes import Padding
+
 Array: TypeAlias = Any
 """The backend's own array: ``np.ndarray`` for numpy, ``torch.Tensor`` for cpp and cuda."""
 
@@ -65,21 +67,23 @@ class Primitives(ABC):
     @abstractmethod
     def conv2d_forward(
         self, x: Array, weight: Array, bias: Array | None, *,
-        stride: Pair, padding: Pair, dilation: Pair, groups: int,
+        stride: Pair, padding: Padding, dilation: Pair, groups: int,
     ) -> Array:  # fmt: skip
         """2-D cross-correlation, plus a bias.
 
         y[n,f,i,j] = b[f] + sum over c,u,v of x[n,c, i*sh + u*dh - ph, j*sw + v*dw - pw] * w[f,c,u,v]
 
-        Args:    x (N,C,H,W), weight (F,C/groups,KH,KW), bias (F,) or None
-        Returns: y (N,F,OH,OW), OH = (H + 2*ph - dh*(KH-1) - 1)//sh + 1
-        Torch:   F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        Args:    x (N,C,H,W), weight (F,C/groups,KH,KW), bias (F,) or None;
+                 padding (ph, pw) on both sides each, or (top, left, bottom, right)
+        Returns: y (N,F,OH,OW), OH = (H + 2*ph - dh*(KH-1) - 1)//sh + 1, or top + bottom for 2*ph
+        Torch:   F.conv2d(x, weight, bias, stride, padding, dilation, groups), after F.pad where the
+                 sides differ
         """
 
     @abstractmethod
     def conv2d_backward(
         self, dy: Array, x: Array, weight: Array, *,
-        stride: Pair, padding: Pair, dilation: Pair, groups: int,
+        stride: Pair, padding: Padding, dilation: Pair, groups: int,
         need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
     ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
         """The gradients (dx, dw, db) of conv2d, given the gradient dy (N,F,OH,OW) of its output."""
@@ -217,11 +221,16 @@ class Primitives(ABC):
     def softmax_cross_entropy_forward(
         self, logits: Array, labels: Array, *,
         label_smoothing: float = 0.0, class_weight: Array | None = None,
+        ignore_index: int = -100, reduction: str = "mean",
     ) -> tuple[Array, Array]:  # fmt: skip
-        """The mean cross-entropy of softmax(logits).
+        """The cross-entropy of softmax(logits): the mean over the batch, the sum, or each row's.
 
-        Args:    logits (N,K); labels int64 (N,) or probabilities (N,K); class_weight (K,) or None
-        Returns: loss, a 0-d array; probs (N,K) for backward
+        A row whose label is ``ignore_index`` has the loss 0, and does not count in the mean.  With
+        probabilities ``ignore_index`` has no effect and must be negative.
+
+        Args:    logits (N,K); labels int64 (N,) or probabilities (N,K); class_weight (K,) or None;
+                 reduction "mean", "sum" or "none"
+        Returns: loss, a 0-d array, or (N,) with "none"; probs (N,K) for backward
         Torch:   F.cross_entropy.  Its weighted mean divides by the sum of the labels' weights if
                  labels are classes, and by N if they are probabilities
         """
@@ -230,8 +239,9 @@ class Primitives(ABC):
     def softmax_cross_entropy_backward(
         self, probs: Array, labels: Array, *,
         label_smoothing: float = 0.0, class_weight: Array | None = None,
+        ignore_index: int = -100, reduction: str = "mean",
     ) -> Array:  # fmt: skip
-        """dlogits (N,K) of the mean loss."""
+        """dlogits (N,K) of the loss; with reduction="none" row n is the gradient of loss n."""
 
     # ---- joining and reshaping -----------------------------------------------------------------
 

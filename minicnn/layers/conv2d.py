@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any, Self
 
 import numpy as np
@@ -10,10 +11,15 @@ import numpy as np
 from minicnn import init, shapes
 from minicnn.backends import Array, Conv, Pair
 from minicnn.layers.layer import Generators, Layer, Shape, pair, refuse_option
+from minicnn.shapes import Padding
 
 
 class Conv2d(Layer):
     """(N,in_channels,H,W) -> (N,out_channels,OH,OW); weight (F,C/groups,KH,KW), bias (F,).
+
+    ``padding`` is one number, a pair (h, w), (top, left, bottom, right), "valid" for none, or "same": the
+    output is then as large as the input, the stride must be 1, and of an odd number of rows or columns the
+    larger half comes after the image, as in torch.
 
     ``weight_init`` and ``bias_init`` draw their first values, by default as nn.Conv2d does.
     """
@@ -23,7 +29,7 @@ class Conv2d(Layer):
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | Pair, stride: int | Pair = 1,
-        padding: int | Pair = 0, dilation: int | Pair = 1, groups: int = 1, bias: bool = True,
+        padding: int | Padding | str = 0, dilation: int | Pair = 1, groups: int = 1, bias: bool = True,
         *, weight_init: init.Initializer = init.torch_default_weight,
         bias_init: init.Initializer = init.torch_default_bias,
     ) -> None:  # fmt: skip
@@ -34,7 +40,8 @@ class Conv2d(Layer):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.bias = pair(kernel_size), bias
         self.weight_init, self.bias_init = weight_init, bias_init
-        self.conv = Conv(pair(stride), pair(padding), pair(dilation), groups)
+        steps, spread = pair(stride), pair(dilation)
+        self.conv = Conv(steps, _padding(padding, self.kernel_size, steps, spread), spread, groups)
 
     def initial_params(self, generator: Generators) -> dict[str, np.ndarray]:
         shape = (self.out_channels, self.in_channels // self.conv.groups, *self.kernel_size)
@@ -77,7 +84,8 @@ class Conv2d(Layer):
         sizes = []
         for axis, letter in enumerate("HW"):
             size, kernel = input_shape[1 + axis], self.kernel_size[axis]
-            out = shapes.conv_output_size(size, kernel, stride[axis], padding[axis], dilation[axis])
+            sides = shapes.padding_of_axis(padding, axis)
+            out = shapes.conv_output_size(size, kernel, stride[axis], sides, dilation[axis])
             if out < 1:
                 shapes.fail("Conv2d", "input_shape", f"{letter} large enough for {self}", input_shape)
             sizes.append(out)
@@ -90,7 +98,8 @@ class Conv2d(Layer):
     def torch_arguments(self) -> dict[str, Any]:
         return {
             "in_channels": self.in_channels, "out_channels": self.out_channels,
-            "kernel_size": self.kernel_size, **self.conv._asdict(), "bias": self.bias,
+            "kernel_size": self.kernel_size, **self.conv._asdict(), "padding": _torch_padding(self),
+            "bias": self.bias,
         }  # fmt: skip
 
     @classmethod
@@ -98,7 +107,7 @@ class Conv2d(Layer):
         refuse_option(module, f"padding_mode={module.padding_mode!r}", module.padding_mode != "zeros")
         return cls(
             module.in_channels, module.out_channels, module.kernel_size, module.stride,
-            _torch_padding(module), module.dilation, module.groups, module.bias is not None,
+            module.padding, module.dilation, module.groups, module.bias is not None,
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -113,15 +122,46 @@ class Conv2d(Layer):
         return f"Conv2d({', '.join(parts)})"
 
 
-def _torch_padding(module: Any) -> Pair:
-    """The padding of a torch.nn.Conv2d in numbers, where it is a word."""
-    padding: Any = module.padding
-    if not isinstance(padding, str):
-        return pair(padding)
-    spans = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-    refuse_option(module, "padding='same' of an even span", padding == "same" and any(s % 2 for s in spans))
-    return (spans[0] // 2, spans[1] // 2) if padding == "same" else (0, 0)
+def _torch_padding(layer: Conv2d) -> Pair | str:
+    """nn.Conv2d pads both sides of an axis alike, except with "same"."""
+    padding = layer.conv.padding
+    if len(padding) == 2:
+        return padding
+    if layer.conv.stride == (1, 1) and padding == same_padding(layer.kernel_size, layer.conv.dilation):
+        return "same"
+    raise ValueError(
+        "[to_torch] padding: expected the same before and after the image, or padding='same', as in "
+        f"nn.Conv2d, got {padding}"
+    )
 
 
-def _short(value: int | Pair) -> int | Pair:
-    return value[0] if isinstance(value, tuple) and value[0] == value[1] else value
+def same_padding(kernel_size: Pair, dilation: Pair) -> Padding:
+    """The padding with which the output is as large as the input, at a stride of 1."""
+    spans = [d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True)]
+    before = [span // 2 for span in spans]
+    return _sides(*before, *(span - half for span, half in zip(spans, before, strict=True)))
+
+
+def _sides(top: int, left: int, bottom: int, right: int) -> Padding:
+    """A pair where both sides of each axis are equal."""
+    return (top, left) if (top, left) == (bottom, right) else (top, left, bottom, right)
+
+
+def _padding(padding: int | Padding | str, kernel_size: Pair, stride: Pair, dilation: Pair) -> Padding:
+    if padding == "valid":
+        return 0, 0
+    if padding == "same":
+        if stride != (1, 1):
+            shapes.fail("Conv2d", "stride", "1 with padding='same'", stride)
+        return same_padding(kernel_size, dilation)
+    if isinstance(padding, str):
+        shapes.fail("Conv2d", "padding", "'same', 'valid' or integers", repr(padding))
+    if isinstance(padding, tuple | list) and len(padding) == 4:
+        shapes.check_padding("Conv2d", "padding", padding)
+        top, left, bottom, right = map(operator.index, padding)
+        return _sides(top, left, bottom, right)
+    return pair(padding)
+
+
+def _short(value: int | Padding) -> int | Padding:
+    return value[0] if isinstance(value, tuple) and len(value) == 2 and value[0] == value[1] else value

@@ -5,7 +5,7 @@ Forward, with cols = im2col(x) of shape (P, K), P = N*OH*OW positions and K = KH
     y[p,f] = b[f] + sum over k of cols[p,k] * W[k,f]
 
 OH = floor((H + 2*ph - dh*(KH-1) - 1) / sh) + 1, with padding (ph, pw), dilation (dh, dw), stride (sh, sw);
-OW likewise.
+OW likewise.  With padding (top, left, bottom, right), top + bottom stands in the place of 2*ph.
 
 Backward, for an upstream gradient dy[p,f] of the loss L, by the chain rule:
 
@@ -30,11 +30,11 @@ from minicnn.ops.im2col import Pair, Window, col2im, im2col, image_chunks
 
 def conv2d_forward(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, *,
-    stride: Pair, padding: Pair, dilation: Pair, groups: int,
+    stride: Pair, padding: shapes.Padding, dilation: Pair, groups: int,
 ) -> np.ndarray:  # fmt: skip
     """y (N,F,OH,OW) of x (N,C,H,W), weight (F,C/groups,KH,KW), bias (F,) or None."""
     output = shapes.conv2d("conv2d", x, weight, bias, stride, padding, dilation, groups)
-    window = Window(_kernel(weight), stride, padding, dilation, output)
+    window = _window(weight, stride, padding, dilation, output)
     images = x.transpose(0, 2, 3, 1)
     matrix = _weight_matrix(weight, groups)
     y = np.empty((len(x), *output, len(weight)), x.dtype)
@@ -48,14 +48,14 @@ def conv2d_forward(
 
 def conv2d_backward(
     dy: np.ndarray, x: np.ndarray, weight: np.ndarray, *,
-    stride: Pair, padding: Pair, dilation: Pair, groups: int,
+    stride: Pair, padding: shapes.Padding, dilation: Pair, groups: int,
     need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:  # fmt: skip
     """(dx, dw, db), in the shapes of x, weight and bias, for dy (N,F,OH,OW); None where not needed."""
     op = "conv2d_backward"
     output = shapes.conv2d(op, x, weight, None, stride, padding, dilation, groups)
     shapes.check_array(op, "dy", dy, (len(x), len(weight), *output), x)
-    window = Window(_kernel(weight), stride, padding, dilation, output)
+    window = _window(weight, stride, padding, dilation, output)
     images = x.transpose(0, 2, 3, 1)
     upstream = np.ascontiguousarray(dy.transpose(0, 2, 3, 1))
     matrix = _weight_matrix(weight, groups)
@@ -77,8 +77,12 @@ def conv2d_backward(
     )
 
 
-def _kernel(weight: np.ndarray) -> Pair:
-    return weight.shape[2], weight.shape[3]
+def _window(
+    weight: np.ndarray, stride: Pair, padding: shapes.Padding, dilation: Pair, output: Pair
+) -> Window:
+    """The window of these filters.  How far it goes beyond the image's end follows from the output."""
+    kernel = weight.shape[2], weight.shape[3]
+    return Window(kernel, stride, (padding[0], padding[1]), dilation, output)
 
 
 def _chunks(x: np.ndarray, window: Window) -> list[slice]:

@@ -32,7 +32,7 @@ SHORT_RUN = 16
 
 
 class Window(NamedTuple):
-    """How a KH x KW window moves over an H x W image."""
+    """How a KH x KW window moves over an H x W image; ``padding`` is that above and to the left."""
 
     kernel: Pair
     stride: Pair

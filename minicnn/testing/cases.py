@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from minicnn.shapes import Padding
+
 Draw = Callable[[np.random.Generator], np.ndarray]
 
 
@@ -57,6 +59,10 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
+def _sides(padding: int | Padding) -> Padding:
+    return (padding, padding) if isinstance(padding, int) else padding
+
+
 # ---- one function for each kind of line ----------------------------------------------------------
 
 Size = int | tuple[int, int]
@@ -64,7 +70,7 @@ Shape = tuple[int, ...]
 
 
 def _conv(
-    id: str, x: Shape, filters: int, kernel: Size, *, stride: Size = 1, padding: Size = 0,
+    id: str, x: Shape, filters: int, kernel: Size, *, stride: Size = 1, padding: int | Padding = 0,
     dilation: Size = 1, groups: int = 1, bias: bool = True, pool: Mapping[str, Any] | None = None,
     exact: bool = False, op: str = "conv2d",
 ) -> Case:  # fmt: skip
@@ -75,7 +81,7 @@ def _conv(
         "bias": draw(filters) if bias else None,
     }
     attrs: dict[str, Any] = {
-        "stride": _pair(stride), "padding": _pair(padding), "dilation": _pair(dilation), "groups": groups,
+        "stride": _pair(stride), "padding": _sides(padding), "dilation": _pair(dilation), "groups": groups,
     }  # fmt: skip
     if pool is not None:
         attrs["pool"] = pool
@@ -149,15 +155,24 @@ def _softmax(id: str, n: int, k: int, *, scale: float = 1.0) -> Case:
 
 def _loss(
     id: str, n: int, k: int, *, scale: float = 1.0, probabilities: bool = False, smoothing: float = 0.0,
-    weighted: bool = False,
+    weighted: bool = False, ignored: int | None = None, reduction: str = "mean",
 ) -> Case:  # fmt: skip
+    """``ignored`` is the label of about a third of the rows."""
+
+    def labels(rng: np.random.Generator) -> np.ndarray:
+        drawn = rng.integers(0, k, n)
+        return drawn if ignored is None else np.where(np.arange(n) % 3 == 1, ignored, drawn)
+
     inputs: dict[str, Draw | None] = {
         "logits": _normal(n, k, scale=scale),
-        "labels": (lambda rng: rng.dirichlet(np.ones(k), n)) if probabilities
-        else (lambda rng: rng.integers(0, k, n)),
+        "labels": (lambda rng: rng.dirichlet(np.ones(k), n)) if probabilities else labels,
         "class_weight": _positive(k) if weighted else None,
+    }
+    attrs = {
+        "label_smoothing": smoothing, "ignore_index": -100 if ignored is None else ignored,
+        "reduction": reduction,
     }  # fmt: skip
-    return Case("softmax_cross_entropy", id, inputs, {"label_smoothing": smoothing})
+    return Case("softmax_cross_entropy", id, inputs, attrs)
 
 
 def _concat(id: str, x: Shape, channels: tuple[int, ...]) -> Case:
@@ -214,6 +229,18 @@ CASES: tuple[Case, ...] = (
     _conv("small-map", (3, 8, 3, 3), 33, 3, padding=1),
     _conv("small-map-stride2", (2, 9, 6, 5), 32, 3, stride=2, padding=1),
     _conv("patches-beyond-the-cache", (7, 16, 24, 24), 8, 3, padding=1),
+    _conv("padding-sides", (2, 3, 7, 6), 4, (3, 2), padding=(0, 2, 1, 0)),
+    _conv("padding-after", (2, 5, 6, 7), 4, 4, padding=(1, 1, 2, 2)),
+    _conv("padding-after-alone", (2, 3, 6, 7), 5, 3, padding=(0, 0, 1, 2)),
+    _conv("padding-before-alone", (2, 3, 6, 7), 5, 3, padding=(2, 1, 0, 0)),
+    _conv("padding-sides-stride2", (2, 3, 9, 8), 4, 3, stride=2, dilation=2, padding=(0, 3, 2, 1)),
+    _conv("padding-sides-1x1", (2, 4, 4, 3), 6, 1, padding=(0, 0, 1, 2)),
+    _conv("padding-sides-depthwise", (2, 5, 7, 6), 5, 3, groups=5, padding=(0, 1, 2, 0)),
+    _conv("padding-sides-depthwise-wide", (1, 18, 6, 9), 18, 5, groups=18, stride=2, padding=(1, 0, 2, 3)),
+    _conv("padding-sides-groups", (2, 4, 6, 7), 6, 3, groups=2, padding=(0, 1, 1, 0)),
+    _conv("padding-sides-winograd", (2, 32, 13, 14), 32, 3, padding=(0, 1, 2, 0)),
+    _conv("padding-sides-columns", (3, 9, 4, 2), 33, 3, padding=(2, 0, 0, 2)),
+    _conv("padding-far-after", (2, 3, 4, 5), 4, 2, padding=(0, 0, 5, 4)),
     _conv("integers", (2, 3, 6, 7), 4, 3, padding=1, exact=True),
 
     _max_pool("2x2", (2, 3, 6, 8), HALVES),
@@ -318,6 +345,18 @@ CASES: tuple[Case, ...] = (
     _loss("logits-1e4-smoothing", 6, 10, scale=1e4, smoothing=0.1, weighted=True),
     _loss("batch1-2-classes", 1, 2),
     _loss("33-rows-17-classes", 33, 17, smoothing=0.1),
+    _loss("ignored", 7, 5, ignored=-100),
+    _loss("ignored-class-weights", 7, 5, ignored=2, weighted=True),
+    _loss("ignored-smoothing", 8, 5, ignored=255, smoothing=0.2),
+    _loss("ignored-smoothing-weights", 33, 4, ignored=-1, smoothing=0.2, weighted=True),
+    _loss("sum", 6, 10, reduction="sum"),
+    _loss("sum-ignored-smoothing-weights", 9, 5, ignored=0, smoothing=0.3, weighted=True, reduction="sum"),
+    _loss("sum-probabilities", 6, 10, probabilities=True, smoothing=0.2, weighted=True, reduction="sum"),
+    _loss("none", 6, 10, reduction="none"),
+    _loss("none-ignored-smoothing-weights", 35, 5, ignored=3, smoothing=0.3, weighted=True,
+          reduction="none"),
+    _loss("none-probabilities", 6, 10, probabilities=True, smoothing=0.2, weighted=True, reduction="none"),
+    _loss("none-batch0", 0, 4, reduction="none"),
 
     Case("add", "image", {"a": _normal(2, 3, 4, 5), "b": _normal(2, 3, 4, 5)}),
     Case("add", "batch0", {"a": _normal(0, 3, 4, 5), "b": _normal(0, 3, 4, 5)}),
@@ -331,6 +370,7 @@ CASES: tuple[Case, ...] = (
     _conv_relu("stride2-groups-no-bias", (2, 4, 9, 8), 6, 3, stride=2, groups=2, bias=False),
     _conv_relu("1x1-17-filters", (2, 8, 5, 4), 17, 1),
     _conv_relu("many-tiles", (1, 16, 10, 11), 16, 3, padding=1),
+    _conv_relu("padding-sides", (2, 3, 8, 7), 5, 4, padding=(1, 1, 2, 2)),
     _conv_relu("integers", (3, 2, 7, 7), 5, 3, exact=True),
     _conv_relu("batch0", (0, 3, 6, 6), 4, 3),
 
@@ -338,10 +378,14 @@ CASES: tuple[Case, ...] = (
     _conv_pool("odd-edge", (2, 3, 9, 7), 5, 3, padding=1, pool=HALVES),
     _conv_pool("in-padding", (2, 2, 4, 1), 3, (3, 1), stride=(1, 9), padding=(1, 3), pool=_window(1)),
     _conv_pool("overlapping-no-bias", (2, 3, 9, 8), 4, 3, pool=_window(3, stride=2, padding=1), bias=False),
+    _conv_pool("padding-sides", (2, 3, 8, 9), 5, 4, padding=(1, 1, 2, 2), pool=HALVES),
     _conv_pool("ties", (2, 2, 8, 8), 4, 3, padding=1, pool=HALVES, exact=True),
 
     _conv_relu_pool("2x2", (2, 3, 8, 10), 5, 3, padding=1, pool=HALVES),
     _conv_relu_pool("odd-edge-ceil", (2, 3, 9, 7), 5, 3, padding=1, pool=_window(2, ceil=True)),
+    _conv_relu_pool("padding-sides", (2, 3, 8, 8), 9, 2, padding=(0, 0, 1, 1), pool=HALVES),
+    _conv_relu_pool("padding-sides-overlapping", (2, 3, 8, 8), 4, 3, padding=(0, 1, 2, 0),
+                    pool=_window(3, stride=2, padding=1)),
     _conv_relu_pool("5x5-one-channel", (3, 1, 10, 9), 6, 5, padding=2, pool=HALVES),
     _conv_relu_pool("5x5-16-filters", (2, 6, 9, 9), 16, 5, pool=HALVES),
     _conv_relu_pool("17-channels-no-bias", (1, 17, 8, 8), 18, 3, padding=1, pool=HALVES, bias=False),

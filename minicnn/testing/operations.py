@@ -50,7 +50,11 @@ def _conv2d(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
 
 
 def _torch_conv2d(torch: Any, t: Arrays, a: Attrs) -> Outputs:
-    return {"y": torch.nn.functional.conv2d(t["x"], t["weight"], t["bias"], **a)}
+    f, x, attrs = torch.nn.functional, t["x"], dict(a)
+    if isinstance(a["padding"], tuple) and len(a["padding"]) == 4:  # torch pads both sides alike
+        top, left, bottom, right = a["padding"]
+        x, attrs["padding"] = f.pad(x, (left, right, top, bottom)), (0, 0)
+    return {"y": f.conv2d(x, t["weight"], t["bias"], **attrs)}
 
 
 def _conv2d_terms(t: Arrays, _: Attrs) -> int:
@@ -237,8 +241,10 @@ def _softmax_cross_entropy(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Ba
     labels, weight = t["labels"], t["class_weight"]
     loss, probs = b.softmax_cross_entropy_forward(t["logits"], labels, class_weight=weight, **a)
 
-    def backward(_: Any) -> dict[str, Any]:
-        return {"logits": b.softmax_cross_entropy_backward(probs, labels, class_weight=weight, **a)}
+    def backward(dy: Any) -> dict[str, Any]:
+        dlogits = b.softmax_cross_entropy_backward(probs, labels, class_weight=weight, **a)
+        # without a reduction, each row is the gradient of that row's loss
+        return {"logits": dlogits * dy.reshape(-1, 1) if a.get("reduction") == "none" else dlogits}
 
     return {"loss": loss, "probs": probs}, backward
 

@@ -237,6 +237,31 @@ def mean_loss_of_no_image_is_nan(backend: Backend, dtype: np.dtype) -> None:
     assert_equal(backend.to_numpy(dlogits), np.zeros((0, 4)), "dlogits")
 
 
+def loss_where_all_rows_are_ignored_equals_torch(
+    smoothing: float, backend: Backend, dtype: np.dtype
+) -> None:
+    attrs = {"label_smoothing": smoothing, "ignore_index": -100, "reduction": "mean"}
+    case = Case("softmax_cross_entropy", "rule", {}, attrs)
+    inputs = {"logits": np.ones((2, 3), dtype), "labels": np.full(2, -100), "class_weight": None}
+    problem = Problem(case, inputs, np.ones((), dtype), 1e-6)
+    actual, expected = run_backend(backend, problem), run_torch(problem)
+    assert_equal(actual.outputs["loss"], expected.outputs["loss"], "loss")
+    assert_equal(actual.gradients["logits"], np.zeros((2, 3)), "dlogits")
+
+
+def an_ignored_row_passes_nothing_on(backend: Backend, dtype: np.dtype) -> None:
+    """Whatever its logits are."""
+    logits = np.array([[np.nan, 1, np.inf], [1, 2, 3]], dtype)
+    labels = backend.asarray(np.array([-100, 0]))
+    for reduction, expected in (("mean", 2.407606), ("sum", 2.407606), ("none", [0, 2.407606])):
+        loss, probs = backend.softmax_cross_entropy_forward(
+            backend.asarray(logits), labels, reduction=reduction
+        )
+        assert_close(backend.to_numpy(loss), np.asarray(expected), 1e-6, f"loss, {reduction}")
+        dlogits = backend.softmax_cross_entropy_backward(probs, labels, reduction=reduction)
+        assert_equal(backend.to_numpy(dlogits)[0], np.zeros(3), f"dlogits, {reduction}")
+
+
 def loss_is_a_0d_array_of_the_backend(backend: Backend, dtype: np.dtype) -> None:
     logits = backend.asarray(np.zeros((2, 4), dtype))
     loss, _ = backend.softmax_cross_entropy_forward(logits, backend.asarray(np.array([0, 1])))
@@ -292,6 +317,7 @@ RULES: tuple[Rule, ...] = (
         ("max_pool2d", argmax_is_left_out_when_not_needed),
         ("max_pool2d", argmax_takes_a_byte_where_the_window_is_small),
         ("softmax_cross_entropy", mean_loss_of_no_image_is_nan),
+        ("softmax_cross_entropy", an_ignored_row_passes_nothing_on),
         ("softmax_cross_entropy", loss_is_a_0d_array_of_the_backend),
         ("batch_norm2d", training_on_no_image_equals_torch),
         ("batch_norm2d", evaluation_leaves_the_running_statistics),
@@ -304,6 +330,8 @@ RULES: tuple[Rule, ...] = (
     *(Rule("max_pool2d", f"{case.id} with NaN and infinities, draw {seed}",
            partial(pool_of_nan_and_infinities_equals_torch, case, seed))
       for case in CASES if case.op == "max_pool2d" and case.exact for seed in range(3)),
+    *(Rule("softmax_cross_entropy", f"loss where all rows are ignored equals torch, smoothing {smoothing}",
+           partial(loss_where_all_rows_are_ignored_equals_torch, smoothing)) for smoothing in (0.0, 0.1)),
     *(Rule("softmax_cross_entropy", f"{name}, {kind} labels",
            partial(loss_of_non_finite_logits_equals_torch, logits, kind))
       for name, logits in LOGITS.items() for kind in ("hard", "smoothed", "soft")),

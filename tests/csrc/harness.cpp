@@ -291,11 +291,16 @@ void rows() {
             softmax_backward(a.in(N * K), a.junk(N * K), a.out(N * K), N, K);
             std::vector<int64_t> labels(static_cast<std::size_t>(N));
             for (int64_t n = 0; n < N; ++n) labels[std::size_t(n)] = n % K;
-            const Targets<T> targets[] = {{labels.data(), nullptr, a.positive(K), 0.1},
-                                          {nullptr, p, nullptr, 0.0}};
+            const T* weight = a.positive(K);
+            const Targets<T> targets[] = {{labels.data(), nullptr, weight, 0.1, -100, Reduction::mean},
+                                          {labels.data(), nullptr, weight, 0.1, 0, Reduction::mean},
+                                          {labels.data(), nullptr, nullptr, 0.0, 1, Reduction::sum},
+                                          {labels.data(), nullptr, weight, 0.0, 2, Reduction::none},
+                                          {nullptr, p, nullptr, 0.0, -100, Reduction::mean}};
             for (const Targets<T>& t : targets) {
                 T* probs = a.out(N * K);
-                softmax_cross_entropy_forward(a.in(N * K), t, a.out(1), probs, N, K);
+                T* loss = a.out(t.reduction == Reduction::none ? N : 1);
+                softmax_cross_entropy_forward(a.in(N * K), t, loss, probs, N, K);
                 softmax_cross_entropy_backward(static_cast<const T*>(probs), t, a.out(N * K), N, K);
             }
         });

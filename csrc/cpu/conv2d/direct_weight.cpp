@@ -70,7 +70,8 @@ class WeightGradient {
           Cg_(p.C / p.groups),
           depth_(p.KH * p.KW * Cg_),
           padded_(padded_lanes<T>(Fg_)),
-          inside_(p.pad_h == 0 && p.pad_w == 0),
+          inside_(h_.begin(0) >= 0 && h_.end(p.OH - 1) <= p.H && w_.begin(0) >= 0 &&
+                  w_.end(p.OW - 1) <= p.W),
           skips_padding_(h_.reads_much_padding(p.OH, p.H) &&
                          all_finite(dy, p.N * (winner ? (p.OH / 2) * (p.OW / 2) : p.OH * p.OW) * p.F)),
           dy_direct_(!relu_y && !winner && padded_ == Fg_),
