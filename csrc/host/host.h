@@ -43,7 +43,9 @@ auto or_out_of_memory(F f) {
 
 // ---- arrays in -----------------------------------------------------------------------------------
 
-// More than any memory holds, and so few that kernels can multiply them by the size of a window.
+// More than any memory holds, and so few that kernels can multiply them by the size of a window.  A size of
+// 0 counts as 1: an array without elements may have other sizes that are too large, and kernels multiply
+// them.
 constexpr int most_elements_log2 = 48;
 
 inline void check_count(const char* op, Name name, c10::IntArrayRef sizes) {

@@ -49,21 +49,7 @@ inline std::string dtype_name(at::ScalarType type) {
     }
 }
 
-// Sizes below this limit can be multiplied with each other, and with the bytes of an element, in 64 bits. A
-// size of 0 counts as 1: an array without elements may have other sizes that are too large, which kernels
-// would multiply all the same.
-inline void check_count(const char* op, Name name, c10::IntArrayRef sizes) {
-    Wide count = 1;
-    for (const std::int64_t size : sizes) {
-        count *= std::max<std::int64_t>(size, 1);
-        if (count > std::int64_t{1} << 59) {
-            fail(op, name, "fewer than 2**59 elements", "shape " + repr(sizes));
-        }
-    }
-}
-
 inline void check_float(const char* op, Name name, const Tensor& a) {
-    check_count(op, name, a.sizes());
     if (a.scalar_type() != at::kFloat && a.scalar_type() != at::kDouble) {
         fail(op, name, "dtype float32 or float64", dtype_name(a.scalar_type()));
     }
