@@ -1,5 +1,7 @@
 """What the commands print of the images before they use them, and --skip-bad."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -71,12 +73,20 @@ def test_bad_files_are_refused_or_left_out(root, capsys):
     assert (root.parent / "run" / "skipped.txt").read_text().splitlines() == skipped
 
     checkpoint = ["--backend", "numpy", "--checkpoint", str(root.parent / "run" / "best.safetensors")]
-    evaluate.main([*checkpoint, "--out", str(root.parent / "report")])
-    assert (root.parent / "report" / "skipped.txt").read_text().splitlines() == skipped
-    other = [*checkpoint, "--dataset", f"folder:{root}/."]
+    evaluate.main([*checkpoint, "--out", str(root.parent / "report")])  # it reads the test images alone
+    assert not (root.parent / "report" / "skipped.txt").exists()
+    kept = root.parent / "kept"
+    shutil.copytree(root, kept)
+    for i, picture in enumerate(sorted(kept.glob("*/?.png"))):  # others than those that were learnt from
+        Image.new("L", (12, 12), 20 * i).save(picture)
+    other = [*checkpoint, "--dataset", f"folder:{kept}", "--out", str(root.parent / "report")]
     with pytest.raises(data.UnusableImages):
         evaluate.main(other)
     evaluate.main([*other, "--skip-bad"])
+    skipped = (root.parent / "report" / "skipped.txt").read_text().splitlines()
+    assert [line.partition(": ")[0] for line in skipped] == [
+        f"{kept}/{c}/bad\\x0a.png" for c in ("cat", "dog")
+    ]
     picture = ["--augment", "flip", "--images", "2", "--epochs", "1", "--out", str(root.parent / "p.png")]
     preview.main(["--dataset", f"folder:{root}", "--skip-bad", *picture])
 

@@ -23,7 +23,6 @@ from minicnn.app.known_paths import without_folders
 from minicnn.app.run_folder import RunFolder
 from minicnn.app.settings import Config
 from minicnn.checkpoint import Checkpoint
-from minicnn.data.images import resize_images
 from minicnn.saved_model import MOST_MEMORY, images_at_once, load_model, memory_of_an_image
 
 
@@ -81,12 +80,6 @@ def test_the_memory_of_an_image_is_that_of_the_largest_operation() -> None:
     assert images_at_once(large, (3, 9000, 9000), 256) == 1
 
 
-def test_more_images_than_the_machine_has_memory_for_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sysconf", lambda _: 1000)
-    with pytest.raises(MemoryError, match=r"3 images of 700x700 pixels need .* GiB, this machine has "):
-        resize_images(np.zeros((3, 1, 8, 8), np.uint8), 700)
-
-
 # ---- paths -----------------------------------------------------------------------------------------------
 
 
@@ -104,7 +97,7 @@ def run(tmp_path: Path) -> Path:
         "--backend", "numpy", "--data-dir", str(tmp_path / "home" / "data"),
     ]  # fmt: skip
     config = Config.resolve(vars(parse(flags)))
-    dataset = data.load(config.dataset)
+    dataset = data.load(config.dataset, validation=config.validation)
     folder, experiment = RunFolder(tmp_path / "run"), Experiment(config, dataset)
     folder.path.mkdir()
     training.begin(folder, experiment, overwrite=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from PIL import Image
 from minicnn import checkpoint, data, evaluate
 from minicnn.app.commands import train
 from minicnn.app.experiment import Experiment
+from minicnn.app.known_paths import CONFIG
 from minicnn.app.settings import Config
 from minicnn.data import DataError
 from minicnn.data.record import SplitRecord
+from minicnn.files import write_json
 
 SIDE = 12
 FLAGS = ["--model", "lenet5", "--backend", "numpy", "--threads", "1", "--validation", "0.25"]
@@ -43,6 +46,7 @@ def learnt(root: Path, file: Path, *flags: str) -> data.Dataset:
         config.dataset, validation=config.validation, limit_test=config.limit_test, group_by=config.group_by
     )
     checkpoint.save(file, Experiment(config, dataset).checkpoint())
+    write_json(file.with_name(CONFIG), asdict(config))  # as a run does; else no folder is read by itself
     return dataset
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
 import subprocess
@@ -164,14 +165,15 @@ def test_what_others_may_have_planted_is_not_used(
 
 
 def test_a_module_of_another_user_is_replaced(
-    kept: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    kept: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "minicnn")
     if os.geteuid() != 0:
         pytest.skip("only root can give a file away")
     tiny_module.give_to_another_user(kept, monkeypatch)
     monkeypatch.setattr(build, "_import", lambda path, _spec: path)
     assert build.load() == kept
-    assert "not using" in capfd.readouterr().err
+    assert "not using" in caplog.text
     assert kept.stat().st_uid == 0
 
 
@@ -283,8 +285,9 @@ DAMAGES = [
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_module_is_built_anew(
     damage: Callable[[bytes], bytes], kept: Path, monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
+    caplog.set_level(logging.INFO, "minicnn")
     whole = kept.read_bytes()
     kept.write_bytes(damage(whole))
     assert available_backends()["cpp"] is None
@@ -292,7 +295,7 @@ def test_a_damaged_module_is_built_anew(
     monkeypatch.setattr(build, "_import", lambda path, _spec: loaded.append(path.read_bytes()))
     build.load()
     assert loaded == [whole]
-    assert f"not using {kept}: it is not whole" in capfd.readouterr().err
+    assert f"not using {kept}: it is not whole" in caplog.text
     assert sorted(path.name for path in kept.parent.iterdir()) == ["_cpu.so", "lock"]
 
 
@@ -369,11 +372,11 @@ def test_a_damaged_note_of_a_failure_is_no_obstacle(text: str, kept: Path) -> No
 
 
 def test_auto_goes_on_where_the_build_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from minicnn.backends import _make, fastest
+    from minicnn.backends import Backend, fastest
 
     tiny_module.make(tmp_path, monkeypatch)
     monkeypatch.setattr(build, "_compile", failing("Error building\nx.cpp: error: no ;", []))
-    _make.cache_clear()
+    Backend._shared.cache_clear()
     assert choice()[0] == "cpp"
     backend, why = fastest()
     assert backend.name == "numpy"

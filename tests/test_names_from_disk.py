@@ -25,7 +25,7 @@ from minicnn.app.run_folder import RunFolder
 
 ESCAPES = "\x1b[31mred\x1b[0m\x07"
 NUMPY = ["--backend", "numpy", "--threads", "1"]
-SMALL = [*NUMPY, "--model", "lenet5", "--epochs", "1", "--batch-size", "4"]
+SMALL = [*NUMPY, "--model", "lenet5", "--epochs", "1", "--batch-size", "4", "--validation", "0"]
 
 
 def make_classes(root: Path, *names: str) -> Path:
@@ -63,7 +63,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = ["$1 to $5", "[red]", ":cat:", "图片", ESCAPES, "a\nb", "\\frac{$", "_hidden"]
     data = make_classes(root / os.fsdecode(b"$x$ \x1b[31m[b] \xe9"), *names)
     out = root / "run"
-    done = run("minicnn.train", *SMALL, "--dataset", f"folder:{data}", "--out", out)
+    done = run("minicnn.train", *SMALL, "--dataset", f"folder:{data}", "--out", out, COLUMNS="120")
     assert (done.returncode, done.stderr) == (0, b"")
     (root / "stdout").write_bytes(done.stdout)
     return out

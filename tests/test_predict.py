@@ -28,6 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     saved = checkpoint.Checkpoint(
         config=vars(Config.resolve(vars(train.parse(["--model", "lenet5"])))), class_names=CLASSES,
         image_shape=(1, 12, 12), mean=[0.1], std=[0.25], fingerprint="", model=net.state_dict(),
+        sums={"loss": 0.0, "correct": 0, "images": 0, "seconds": 0.0},
     )  # fmt: skip
     path = tmp_path_factory.mktemp("model") / "best.safetensors"
     checkpoint.save(path, saved)
@@ -60,12 +61,12 @@ def test_unreadable_files_are_named_and_the_others_answered(
     torn.write_bytes(first.read_bytes()[:40])
     empty.mkdir()
     given = [first, torn, gone, second, empty, third]
-    assert run(model, *given) == predict.EXIT_UNREADABLE == 3
+    assert run(model, *given) == predict.EXIT_UNREADABLE == 4
     said = capsys.readouterr()
     assert [line.split(": ")[0] for line in said.out.splitlines()] == [str(first), str(second), str(third)]
     errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
     assert [line.split(": ")[1] for line in errors] == [str(torn), str(gone), str(empty)]
-    assert run(model, *given, "--json") == 3
+    assert run(model, *given, "--json") == 4
     said = capsys.readouterr()
     told = json.loads(said.out)
     assert [entry["image"] for entry in told] == [str(path) for path in given]
@@ -73,7 +74,7 @@ def test_unreadable_files_are_named_and_the_others_answered(
         {"image", kind} for kind in ("predictions", "error", "error", "predictions", "error", "predictions")
     ]
     assert [f"error: {entry['error']}" for entry in told if "error" in entry] == errors
-    assert run(model, gone) == 3
+    assert run(model, gone) == 4
     assert capsys.readouterr().out == ""
     assert run(model, first, second) == 0
 
@@ -177,7 +178,7 @@ def test_the_bar_is_on_stderr_and_the_answers_on_stdout(
     out, err = io.StringIO(), Terminal()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
-    assert run(model, *paths, tmp_path / "torn.png", *flags) == 3
+    assert run(model, *paths, tmp_path / "torn.png", *flags) == 4
     assert ("classifying" in err.getvalue()) == (flags != ["--quiet"])
     assert f"error: {tmp_path / 'torn.png'}: " in err.getvalue()
     assert "classifying" not in out.getvalue()

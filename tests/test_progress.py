@@ -90,14 +90,15 @@ def test_quiet_leaves_results_and_errors(tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr()
     assert said.err == ""
     assert said.out.lstrip().startswith("20 test images, computed by numpy\n")
-    assert "\nbest: " in said.out
+    assert "\ntested: " in said.out
     for hidden in ("backend: ", "data: ", "model: ", "folder: ", "epoch 1/1"):
         assert hidden not in said.out
     checkpoint = str(tmp_path / "run" / "best.safetensors")
     evaluate.main(["--checkpoint", checkpoint, "--backend", "numpy", "--quiet"])
     said = capsys.readouterr()
     assert said.err == ""
-    assert said.out.lstrip().startswith("20 test images, computed by numpy\n")
+    assert said.out.startswith("20 images: the test images of fashion-mnist-sample\n")
+    assert "backend: " not in said.out
     with pytest.raises(SystemExit) as stop:
         exit_with(lambda: evaluate.main(["--checkpoint", str(tmp_path / "none"), "--quiet"]))
     assert stop.value.code == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from minicnn import plots
+from minicnn import plots, plots_judging
 from minicnn.app import report
 from minicnn.app.command_line import make_console
 from minicnn.app.commands import evaluate, train
@@ -27,12 +27,13 @@ def test_a_plot_that_fails_costs_one_line(
 ) -> None:
     for name in PLOTS:
         monkeypatch.setattr(plots, name, fail)
+    monkeypatch.setattr(plots_judging, "reliability", fail)
     train.main([*SMALL, "--out", str(tmp_path / "run")])
     said = capsys.readouterr()
     assert "Ankle boot" in said.out
-    assert "best: " in said.out
+    assert "tested: " in said.out
     assert said.out.endswith("\nplots: none\n")
-    files = ("confusion_matrix.png", "mistakes.png", "curves.png", "filters.png")
+    files = ("confusion_matrix.png", "reliability.png", "mistakes.png", "curves.png", "filters.png")
     lines = [f"warning: {tmp_path / 'run' / file} is not drawn: no pen for {file}" for file in files]
     assert said.err.splitlines() == lines
     assert json.loads((tmp_path / "run" / "report.json").read_text())["images"] == 20
@@ -42,7 +43,7 @@ def test_a_plot_that_fails_costs_one_line(
     evaluate.main([*arguments, "--out", str(tmp_path / "e")])
     said = capsys.readouterr()
     assert "Ankle boot" in said.out
-    assert len(said.err.splitlines()) == 2
+    assert len(said.err.splitlines()) == 3
     assert [path.name for path in (tmp_path / "e").iterdir()] == ["report.json"]
 
 
@@ -57,9 +58,10 @@ def test_the_report_is_printed_before_anything_is_drawn(
 
     for name in PLOTS:
         monkeypatch.setattr(plots, name, touch)
+    monkeypatch.setattr(plots_judging, "reliability", touch)
     train.main([*SMALL, "--out", str(tmp_path)])
     assert "Ankle boot" in printed[0]
-    assert "best: " in printed[0]
+    assert "tested: " in printed[0]
     drawn = capsys.readouterr().out
     assert drawn.startswith(f"plots: {tmp_path / 'curves.png'}, {tmp_path / 'confusion_matrix.png'}, ")
 
@@ -67,13 +69,18 @@ def test_the_report_is_printed_before_anything_is_drawn(
 def test_long_names_are_folded_and_nothing_looks_certain(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("COLUMNS", "80")
     scores = {"precision": 0.99999, "recall": 1.0, "f1": 0.00001}
     names = [f"{'long_name_of_a_class_' * 4}{end}" for end in ("one", "two")]
     result = {
         "images": 4, "computed_by": "numpy", "accuracy": 0.99999, "loss": 0.5,
         "macro": scores, "weighted": scores,
-        "per_class": [{"class": name, "support": 2, **scores} for name in names],
+        "per_class": [
+            {"class": name, "support": 2, **scores, "roc_auc": None, "average_precision": 0.5}
+            for name in names
+        ],
+        "top_k": None, "temperature": None, "uncalibrated": None, "reject": [],
+        "calibration": {"expected_calibration_error": 0.1, "negative_log_likelihood": 0.5},
     }  # fmt: skip
     report.show(make_console(), result)
     said = capsys.readouterr().out

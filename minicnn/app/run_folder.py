@@ -74,7 +74,10 @@ class RunFolder:
         from filelock import FileLock, Timeout
 
         make_folder(self.path)
-        lock = FileLock(self.path / ".lock", timeout=0)
+        file = self.path / ".lock"
+        if file.is_symlink() or file.is_fifo():
+            raise OSError(f"cannot write to {self.path}: {file.name} is no file of its own")
+        lock = FileLock(file, timeout=0)
         try:
             lock.acquire()
         except Timeout:

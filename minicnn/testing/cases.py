@@ -233,6 +233,7 @@ CASES: tuple[Case, ...] = (
     _conv("padding-after", (2, 5, 6, 7), 4, 4, padding=(1, 1, 2, 2)),
     _conv("padding-after-alone", (2, 3, 6, 7), 5, 3, padding=(0, 0, 1, 2)),
     _conv("padding-before-alone", (2, 3, 6, 7), 5, 3, padding=(2, 1, 0, 0)),
+    _conv("padding-below-alone", (2, 3, 6, 7), 5, 3, padding=(0, 0, 1, 0)),
     _conv("padding-sides-stride2", (2, 3, 9, 8), 4, 3, stride=2, dilation=2, padding=(0, 3, 2, 1)),
     _conv("padding-sides-1x1", (2, 4, 4, 3), 6, 1, padding=(0, 0, 1, 2)),
     _conv("padding-sides-depthwise", (2, 5, 7, 6), 5, 3, groups=5, padding=(0, 1, 2, 0)),
