@@ -32,10 +32,7 @@ from minicnn.data.split import balanced_subset  # noqa: E402 - likewise
 
 IMAGES = ROOT / "docs" / "images"
 COMPUTE = ["--backend", "cpp", "--threads", "1"]
-RUN = (
-    "--model simple_cnn --limit-train 3000 --epochs 12 --schedule constant --lr 0.001 --early-stop 12 "
-    "--temperature"
-)
+RUN = "--model simple_cnn --limit-train 3000 --epochs 12 --schedule constant --lr 0.001 --temperature"
 MISLABELS = "--model simple_cnn --epochs 5 --folds 5"
 PICTURES, PLANTED, SEED = 2000, 40, 0
 """Images in the folder for `mislabels`, how many of them get a wrong label, and what chooses them."""
