@@ -108,7 +108,7 @@ def test_col2im_is_the_adjoint_of_im2col(
     problem = draw(case, np.float64)
     output = problem.dy.shape[2:]
     kernel = problem.inputs["weight"].shape[2:]
-    window = Window(kernel, attrs["stride"], attrs["padding"], attrs["dilation"], output)
+    window = Window(kernel, attrs["stride"], attrs["padding"][:2], attrs["dilation"], output)
     x = np.moveaxis(rng.standard_normal(shape), 1, -1)
     cols = im2col(x, window, attrs["groups"])
     c = rng.standard_normal(cols.shape)

@@ -36,7 +36,8 @@ def test_every_step_in_float64_is_within_the_bound(result: dict[str, Any], backe
 
 def test_a_wrong_gradient_is_beyond_the_bound(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """One element of one bias's gradient off by a ten-millionth of its value, in every step."""
-    wrong = copy.copy(backend)
+    wrong = object.__new__(type(backend))  # a copy is the same one
+    vars(wrong).update(vars(backend))
     right = backend.dense_backward
 
     def dense_backward(*arrays: Any, **options: Any) -> Any:

@@ -28,7 +28,7 @@ for name in {ONLY_POSIX_NAMES}:
     delattr(os, name)
 import minicnn
 for module in pkgutil.walk_packages(minicnn.__path__, "minicnn."):
-    if module.name not in ("minicnn.__main__", "minicnn.torch_reference"):
+    if module.name not in ("minicnn.__main__", "minicnn.torch_reference") and "._c" not in module.name:
         importlib.import_module(module.name)
 from minicnn import train
 train.main([
