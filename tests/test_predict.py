@@ -141,6 +141,16 @@ def test_inverted_images_are_noticed(
     assert capsys.readouterr().err == ""
 
 
+def test_other_colours_of_the_same_brightness_are_not_far(tmp_path: Path) -> None:
+    brightness = Brightness([0.5] * 3, [0.25] * 3)
+    image = np.zeros((3, 4, 4), np.uint8)
+    image[0], image[1] = 255, 128  # its mean is 0.5, while each channel's but one is far from that
+    brightness.note(tmp_path, image)
+    assert brightness.far == 0
+    brightness.note(tmp_path, 255 - image // 8)
+    assert brightness.far == 1
+
+
 @pytest.mark.parametrize(
     ("name", "as_they_are", "inverted"), [("fashion-mnist-sample", 0.02, 0.8), ("digits", 0, 0.95)]
 )

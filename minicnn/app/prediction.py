@@ -71,7 +71,7 @@ class Brightness:
         """Count an image (C,H,W) uint8."""
         self.images += 1
         mean = image.mean(axis=(1, 2)) / 255
-        if np.abs(mean - self.mean).mean() > FAR * self.std.mean():
+        if abs((mean - self.mean).mean()) > FAR * self.std.mean():
             self.far += 1
             self._first = self._first or f"{path} has mean {mean.mean():.2f}"
 
