@@ -124,9 +124,10 @@ def operations() -> set[str]:
     """The names of all operations of the contract, without _forward and _backward."""
     names = set()
     for path in (PRIMITIVES, FUSED):
-        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef):
-                names.add(re.sub(r"_(forward|backward)$", "", node.name))
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        methods = [node.name for cls in classes for node in cls.body if isinstance(node, ast.FunctionDef)]
+        names |= {re.sub(r"_(forward|backward)$", "", name) for name in methods if not name.startswith("_")}
     return names - {"label", "asarray", "to_numpy", "synchronize"}
 
 

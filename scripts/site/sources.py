@@ -77,6 +77,7 @@ def _definition_end(code: str, start: int, at: int) -> int | None:
         end = _matching(code, brace.end() - 1, "{}")
         return end + 1 if code[end : end + 1] == ";" else end
     head = code[max(code.rfind(mark, 0, start) for mark in ";{}") + 1 : start]
+    head = re.sub(r"^\s*template\s*<.*>\s*?$", "", head, flags=re.M)  # whose parameters may have defaults
     if not head.strip() or "=" in head or re.search(r"\breturn\b", head):
         return None
     opening = re.compile(r"\s*\(").match(code, at)
