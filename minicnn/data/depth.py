@@ -61,7 +61,7 @@ def to_8_bits(image: Image.Image, depth: Depth) -> Image.Image:
 def _is_deep_colour(image: Image.Image) -> bool:
     """Whether a PNG or PPM has 16 bits in each of its channels, of which Pillow will keep the high ones."""
     tiles = getattr(image, "tile", [])
-    arguments = tiles[0].args if tiles else ""
+    arguments = tiles[0][3] if tiles else ""  # codec, area, place in the file, arguments
     if image.format == "PPM":
         return isinstance(arguments, tuple) and arguments[-1] > _HIGHEST_OF_8_BITS
     return image.format == "PNG" and str(arguments).endswith(";16B")
