@@ -1,12 +1,16 @@
 """Runs that cannot fit into memory are refused in one line, before anything is allocated."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from minicnn import data, memory, models
 from minicnn.app.commands import train
+from minicnn.data.decode import decode
 from minicnn.data.images import resize_images
+from minicnn.data.scan import list_images
 from minicnn.memory import NotEnoughMemory, available_memory, check_memory, training_memory
 
 
@@ -110,12 +114,14 @@ def test_large_images_are_refused_once_one_is_decoded(root, monkeypatch):
         data.load(f"folder:{root}", image_size=200)
 
 
-def test_the_first_coloured_image_is_counted(root, monkeypatch):
-    Image.new("L", (80, 100)).save(root / "a" / "0.png")
-    (root / "a" / "1.png").rename(root / "a" / "01.png")
-    monkeypatch.setattr(memory, "available_memory", lambda: 8 * 3 * 100 * 80 - 1)
-    with pytest.raises(NotEnoughMemory, match=r"8 images of 3x100x80"):
-        data.load(f"folder:{root}")
+@pytest.mark.parametrize(("lacking", "refused"), [(0, False), (1, True)])
+def test_a_coloured_image_after_grey_ones_is_counted(root, monkeypatch, lacking, refused):
+    listed = list_images(root, ["a", "b"])
+    Image.new("L", (80, 100)).save(listed[0][0])
+    left = 8 * 3 * 100 * 80 - 100 * 80  # the grey one is in memory already
+    monkeypatch.setattr(memory, "available_memory", lambda: left - lacking)
+    with pytest.raises(NotEnoughMemory, match=r"8 images of 3x100x80") if refused else nullcontext():
+        assert decode(listed, None).shape == (8, 3, 100, 80)
 
 
 def test_scaling_up_is_refused(monkeypatch):

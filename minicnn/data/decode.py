@@ -46,7 +46,7 @@ def decode(
         images.append(image.pixels)
         if image.pixels.size > largest:
             largest = image.pixels.size
-            _check_memory(len(listed), image.pixels.shape, size)
+            _check_memory(len(listed), images, size)
         different = _different(path, images)
     _refuse(found, different, skip_bad and bool(images))
     return _stacked(images)
@@ -68,11 +68,13 @@ def without_bad(listed: Listed, summary: Summary, *, may_be_empty: bool = False)
     return good
 
 
-def _check_memory(count: int, shape: tuple[int, ...], size: Size | None) -> None:
-    """As soon as one image is decoded, it is known what all of them will take."""
+def _check_memory(count: int, images: list[NDArray[np.uint8]], size: Size | None) -> None:
+    """Refuse ``count`` images like the last one, the largest yet; those before it have their memory."""
+    shape = images[-1].shape
     remedy = "--image-size N scales all to N by N pixels" if size is None else "--image-size can be smaller"
     what = f"decoding {count:,} images of {'x'.join(map(str, shape))}"
-    check_memory(count * math.prod(shape), what, f"{remedy}, --limit-train N takes fewer")
+    need = count * math.prod(shape) - sum(image.size for image in images[:-1])
+    check_memory(need, what, f"{remedy}, --limit-train N takes fewer")
 
 
 def _different(path: Path, images: list[NDArray[np.uint8]]) -> str:
