@@ -347,6 +347,17 @@ def test_preview_draws_the_images_that_training_sees(tmp_path: Path) -> None:
     np.testing.assert_allclose(seen, 255 * next(source.epoch(1))[0][numbers], atol=0.51)
 
 
+def test_preview_shows_the_images_that_are_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those held out for validation are none of them, as in a training with the same flags."""
+    shown = []
+    monkeypatch.setattr(preview.plots, "grid", lambda _, images, *__: shown.append(images[:, 0]))
+    preview.main(["--augment", "flip", "--images", "20", "--dataset", "digits", "--validation", "0.5"])
+    dataset = data.load("digits", validation=0.5)
+    learnt = {image.tobytes() for image in dataset.train.x}
+    assert {image.tobytes() for image in shown[0]} <= learnt
+    assert len(dataset.train) < 800
+
+
 def test_preview_tells_errors_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         exit_with(lambda: preview.main(["--augment", "crop=28"]))
