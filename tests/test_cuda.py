@@ -178,18 +178,8 @@ def test_emulation_is_named_wherever_results_are_printed() -> None:
 def test_emulation_is_named_in_what_a_run_prints_and_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = [
-        "--limit-train",
-        "8",
-        "--validation",
-        "0",
-        "--limit-test",
-        "8",
-        "--epochs",
-        "1",
-        "--batch-size",
-        "4",
-    ]
+    flags = ["--limit-train", "8", "--limit-test", "8", "--epochs", "1", "--batch-size", "4",
+             "--validation", "0"]  # fmt: skip
     command = ["--backend", "cuda", "--model", "lenet5", "--out", str(tmp_path / "run"), *flags]
     label, file = "cuda (emulated on the CPU)", tmp_path / "run" / "checkpoint.safetensors"
     train_command.main(command)
