@@ -9,6 +9,9 @@ READERS = {
     "IDX": "IDX, gzipped or not", "image": "image: PNG, JPEG, GIF, BMP, TIFF, PPM, WebP",
     "image folder": "folder of images", "weights": "`--init-from`: safetensors, torch's two formats",
     "CIFAR": "CIFAR, behind its checksum", "SVHN": "SVHN, behind its checksum",
+    "predict": "`predict`", "evaluate": "`evaluate`", "resume": "`train --resume`",
+    "archive": "`--init-from`: a member of torch's archive", "IDX pair": "IDX: images and labels",
+    "special file": "FIFO, device, folder, loop of links, sparse file",
 }  # fmt: skip
 """The names of readers in the results and on the page, where the two differ."""
 

@@ -1,4 +1,4 @@
-"""Feeds damaged files to every reader: a result or the documented error, no hang, no undue memory.
+"""Feeds damaged files to readers and commands: a result or the documented error, no hang, no undue memory.
 
 Each input is a valid file with bits flipped, bytes, lengths and pieces changed, cut or appended, of gzipped
 ones either the packed or the unpacked bytes, of checkpoints also with a checksum that is right again.  A
@@ -6,7 +6,7 @@ reader may return or raise ValueError or OSError.  A failure is any other except
 death of the process, or a peak of memory above what the reader may take for any file and for a byte of the
 file: of resident memory, and of address space, beyond which allocations fail.  Needs Linux.
 
-    python scripts/fuzz_readers.py [--inputs 100000] [--readers NAME ...] [--first 0] [--save]
+    python scripts/fuzz_readers.py [--inputs 1000000] [--readers NAME ...] [--first 0] [--save]
 
 Input number n of a reader is always the same, so --first N --inputs 1 repeats one.  The inputs are shared
 out over the readers.  --save writes benchmarks/results/fuzz.json; exit status 1 if a reader failed.
@@ -37,7 +37,8 @@ sys.path[:0] = [
 ]  # this checkout, installed or not
 
 import numpy as np  # noqa: E402 - after the path is set
-from fuzz_targets import TARGETS, Target, mutated  # noqa: E402 - likewise
+from fuzz_commands import TARGETS  # noqa: E402 - likewise
+from fuzz_targets import Target, mutated  # noqa: E402 - likewise
 
 SECONDS = 5  # of the processor
 ADDRESS_SPACE = 1 << 30
@@ -101,7 +102,7 @@ def work(name: str, numbers: range, at: Any, results: Any) -> None:
         for sample in samples:
             path = Path(folder) / f"whole{sample.suffix}"
             path.write_bytes(sample.seal(sample.content))
-            with contextlib.nullcontext() if sample.valid else contextlib.suppress(ValueError):
+            with contextlib.nullcontext() if sample.valid else contextlib.suppress(ValueError, OSError):
                 target.read(path)  # what is imported late is there from now on
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         more = max(ADDRESS_SPACE, 2 * target.memory_of_any_file)
@@ -160,7 +161,7 @@ def fuzz(name: str, first: int, inputs: int) -> dict[str, Any]:
 def main() -> None:
     """Print and maybe save the counts; exit status 1 if a reader failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--inputs", type=int, default=100_000, help="how many, over all readers")
+    parser.add_argument("--inputs", type=int, default=1_000_000, help="how many, over all readers")
     parser.add_argument("--readers", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--first", type=int, default=0, help="number of each reader's first input")
     parser.add_argument("--save", action="store_true", help="write the result to benchmarks/results")

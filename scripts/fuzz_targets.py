@@ -228,13 +228,9 @@ def _md5(path: Path) -> str:
 ODD = (None, True, -1, 1 << 70, math.inf, math.nan, "", "x" * 999, [], [-1], [None], {}, {"a": []})
 SHAPE, CLASSES = (1, 12, 12), 3
 EPOCH = {
-    "epoch": 1,
-    "train_loss": 0.5,
-    "train_accuracy": 0.5,
-    "lr": 0.1,
-    "seconds": 2.5,
-    "images_per_second": 9.0,
-}
+    "epoch": 1, "train_loss": 0.5, "train_accuracy": 0.5, "test_loss": 0.5, "test_accuracy": 0.5, "lr": 0.1,
+    "seconds": 2.5, "images_per_second": 9.0,
+}  # fmt: skip
 
 
 def small_model() -> Any:
@@ -243,10 +239,14 @@ def small_model() -> Any:
 
 def checkpoint_bytes(where: Path) -> bytes:
     settings = vars(parse(["--model", "lenet5", "--backend", "numpy", "--image-size", "12"]))
+    model = small_model()
+    slots = [f"{slot}.{name}" for slot in ("exp_avg", "exp_avg_sq") for name in model.named_parameters()]
+    state = model.state_dict()
     saved = checkpoint.Checkpoint(
         config=vars(Config.resolve(settings)), class_names=["a", "b", "c"], image_shape=SHAPE,
-        mean=[0.3], std=[0.2], fingerprint="0123", epoch=1, history=[EPOCH],
-        sums={"loss": 0.0, "correct": 0, "images": 0, "seconds": 0.0}, model=small_model().state_dict(),
+        mean=[0.3], std=[0.2], fingerprint="0123", epoch=1, history=[EPOCH], best_accuracy=0.5,
+        sums={"loss": 0.0, "correct": 0, "images": 0, "seconds": 0.0}, optimizer_steps=1, model=state,
+        optimizer={name: np.zeros_like(state[name.partition(".")[2]]) for name in slots},
     )  # fmt: skip
     checkpoint.save(where / "small.safetensors", saved)
     return (where / "small.safetensors").read_bytes()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ import numpy as np
 import pytest
 from forged import forge
 from PIL import Image
+from refused import line_of
 
 from minicnn import checkpoint, data, evaluate, models, predict, train
 from minicnn.app import training
-from minicnn.app.command_line import exit_with, make_console
+from minicnn.app.command_line import make_console
 from minicnn.app.commands.train import parse
 from minicnn.app.experiment import Experiment
 from minicnn.app.known_paths import without_folders
@@ -24,17 +24,6 @@ from minicnn.app.run_folder import RunFolder
 from minicnn.app.settings import Config
 from minicnn.checkpoint import Checkpoint
 from minicnn.saved_model import MOST_MEMORY, images_at_once, load_model, memory_of_an_image
-
-
-def line_of(capsys: pytest.CaptureFixture[str], command: Callable[[], None]) -> str:
-    """The one line of a command that must fail."""
-    with pytest.raises(SystemExit) as stop:
-        exit_with(command)
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("backend: ")]
-    assert stop.value.code == 2
-    assert len(lines) == 1, lines
-    return lines[0].removeprefix("error: ")
-
 
 # ---- the size of images ----------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from minicnn.app.commands import train
 from minicnn.app.experiment import Experiment
 from minicnn.app.run_folder import RunFolder
 from minicnn.app.settings import Config
-from scripts import kill_resume
+from scripts import fail_resume, kill_resume
 
 SMALL = [
     "--model", "lenet5", "--limit-train", "256", "--limit-test", "64", "--batch-size", "16",
@@ -150,6 +150,23 @@ def test_a_kill_between_any_two_writes_heals(
             go(str(moment))
         dies_at = None
         assert kill_resume.differences(go(str(moment)), whole) == []
+
+
+@pytest.mark.parametrize("kind", fail_resume.CALLS)
+def test_a_call_that_fails_loses_nothing(go: Callable[[str], Path], kind: str) -> None:
+    """The short form of scripts/fail_resume.py: the nth open, write, sync or rename of a run fails."""
+    with fail_resume.Failing().installed() as counts:
+        whole = go("whole")
+    assert counts[kind] > 15
+    for number in range(0, counts[kind], 7):
+        name = str(number)
+        failing = fail_resume.Failing(kind, number)
+        with failing.installed(), pytest.raises(OSError, match=r"cannot write .*: No space left on device"):
+            go(name)
+        assert not list((whole.parent / name).glob(".*.tmp"))
+        file = whole.parent / name / "checkpoint.safetensors"
+        assert not file.exists() or checkpoint.load(file).optimizer_steps <= 4
+        assert kill_resume.differences(go(name), whole) == []
 
 
 def test_constant_schedule_may_go_on_for_more_epochs(

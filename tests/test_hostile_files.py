@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors
 from forged import forge
+from refused import line_of
 from safetensors.numpy import save, save_file
 
 from minicnn import checkpoint, evaluate, files, models, pretrained, recipes, train
@@ -26,16 +27,6 @@ from minicnn.data.idx import read_idx
 from minicnn.regular_file import read_regular
 
 DEEP = "[" * 100_000
-
-
-def line_of(capsys: pytest.CaptureFixture[str], command: Callable[[], None]) -> str:
-    """The one line of a command that must fail."""
-    with pytest.raises(SystemExit) as stop:
-        exit_with(command)
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("backend: ")]
-    assert stop.value.code == 2
-    assert len(lines) == 1, lines
-    return lines[0].removeprefix("error: ")
 
 
 # ---- kinds of files --------------------------------------------------------------------------------------

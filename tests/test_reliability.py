@@ -22,7 +22,7 @@ from minicnn import checkpoint, train
 from minicnn.app.command_line import exit_with
 from minicnn.checkpoint import Checkpoint
 from minicnn.saved_model import load_model
-from scripts import fuzz_readers, kill_resume
+from scripts import fail_resume, fuzz_readers, kill_resume
 from scripts.kill_resume import SETTINGS
 
 ROOT = Path(__file__).parent.parent
@@ -177,6 +177,25 @@ def test_two_runs_in_one_folder(half_done: Path, undisturbed: Path) -> None:
     assert kill_resume.differences(half_done, undisturbed) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "number", "ends"),
+    [
+        pytest.param("write", 100, (2,), id="a checkpoint"),
+        pytest.param("write", 113, (0,), id="a plot, which costs a line alone"),
+        pytest.param(fail_resume.MEMORY, 200_000, (0, 2), id="memory"),
+    ],
+)
+def test_a_failure_anywhere_loses_nothing(
+    kind: str, number: int, ends: tuple[int, ...], undisturbed: Path, tmp_path: Path
+) -> None:
+    """Of writes near the end of a run, and of an allocation: trials of scripts/fail_resume.py."""
+    if kind == fail_resume.MEMORY:
+        pytest.importorskip("_testcapi", reason="only CPython's own test module lets an allocation fail")
+    ended = fail_resume.trial(tmp_path / "run", kind, number)
+    assert ended in [f"exit status {status}" for status in ends]
+    assert kill_resume.differences(tmp_path / "run", undisturbed) == []
+
+
 # ---- files that are not those of the run -----------------------------------------------------------------
 
 
@@ -271,10 +290,11 @@ def test_an_image_changed_between_two_runs(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks of memory are read from Linux's /proc")
 def test_readers_read_or_refuse() -> None:
     """The short form of scripts/fuzz_readers.py."""
-    for name in fuzz_readers.TARGETS:
-        result = fuzz_readers.fuzz(name, 0, 120)
+    for name, target in fuzz_readers.TARGETS.items():
+        inputs = 5 * target.share
+        result = fuzz_readers.fuzz(name, 0, inputs)
         assert result["first failures"] == []
-        assert result["read"] + result["refused"] == 120
+        assert result["read"] + result["refused"] == inputs
         assert result["refused"] > 0
 
 

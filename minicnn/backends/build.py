@@ -162,7 +162,7 @@ def _build(spec: ModuleSpec) -> Path:
         except OSError as error:
             raise BuildError(
                 f"cannot build the {spec.label} in {target.parent}: {error.strerror or error}; "
-                f"mend that, or {module_cache.REMEDY}"
+                f"put that right, or {module_cache.REMEDY}"
             ) from error
     return target
 
