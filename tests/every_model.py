@@ -1,6 +1,7 @@
 """Every net of `minicnn.models`, small and in float64 on numpy, for tests of graph passes.
 
-The wide VGGs are left out: each chain of their operations occurs in vgg_small or in a ResNet.
+The wide VGGs are left out, since they take minutes.  The chains of their operations occur in the other
+nets, and conv2d_relu, which does not, in the small nets of test_fuse.py.
 """
 
 from __future__ import annotations
