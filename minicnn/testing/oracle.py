@@ -103,7 +103,8 @@ def _winning_margin(z: np.ndarray, pool: dict[str, Any]) -> float:
     """The smallest difference between the largest and the second largest value of a window."""
     (kh, kw), (sh, sw), (dh, dw) = pool["kernel_size"], pool["stride"], pool["dilation"]
     (top, bottom), (left, right) = (padding_of_axis(pool["padding"], axis) for axis in range(2))
-    pads = ((0, 0), (0, 0), (top, bottom + sh), (left, right + sw))
+    more_h, more_w = min(sh, z.shape[2]), min(sw, z.shape[3])  # for the windows that ceil_mode adds
+    pads = ((0, 0), (0, 0), (top, bottom + more_h), (left, right + more_w))
     padded = np.pad(z, pads, constant_values=-np.inf)
     windows = sliding_window_view(padded, (dh * (kh - 1) + 1, dw * (kw - 1) + 1), (2, 3))
     cells = windows[:, :, ::sh, ::sw, ::dh, ::dw].reshape(-1, kh * kw)
