@@ -85,6 +85,15 @@ def check_array(op: str, name: str, a: Any, shape: Sequence[int], x: Any) -> Non
     check_shape(op, name, a, shape)
 
 
+def check_in_place(op: str, name: str, a: Any) -> None:
+    """Raise ValueError unless an operation can write to a."""
+    expected = "an array that can be changed in place"
+    if not a.flags.writeable:
+        fail(op, name, expected, "a read-only one")
+    if a.size > 1 and any(step == 0 and n > 1 for step, n in zip(a.strides, a.shape, strict=True)):
+        fail(op, name, expected, "one whose elements share memory")
+
+
 def check_image(op: str, name: str, x: Any) -> None:
     """Raise ValueError unless x is a float array (N,C,H,W), of which only N may be 0."""
     check_float(op, name, x)
@@ -368,10 +377,19 @@ def concat(op: str, xs: Sequence[Any]) -> None:
             fail(op, f"xs[{i}]", f"N, H, W = {(n, h, w)}", (x.shape[0], *x.shape[2:]))
 
 
-def optimizer(op: str, params: Sequence[Any], **others: Sequence[Any]) -> None:
-    """Raise ValueError unless every list has the parameters' length, shapes and dtypes."""
-    for name, arrays in others.items():
-        if len(arrays) != len(params):
-            fail(op, name, f"{len(params)} arrays", len(arrays))
-        for i, (a, p) in enumerate(zip(arrays, params, strict=True)):
-            check_array(op, f"{name}[{i}]", a, p.shape, p)
+def optimizer(op: str, only_read: str = "", **lists: Sequence[Any]) -> None:
+    """Check the lists of an optimizer step: they have the first one's length, shapes and dtype.
+
+    All arrays are changed in place, except those of the list ``only_read``.
+    """
+    first = next(iter(lists.values()))
+    for name, arrays in lists.items():
+        if len(arrays) != len(first):
+            fail(op, name, f"{len(first)} arrays", len(arrays))
+    for i, like in enumerate(first):
+        for name, arrays in lists.items():
+            check_float(op, f"{name}[{i}]", arrays[i])
+            check_dtype(op, f"{name}[{i}]", arrays[i], first[0].dtype)
+            check_shape(op, f"{name}[{i}]", arrays[i], like.shape)
+            if name != only_read:
+                check_in_place(op, f"{name}[{i}]", arrays[i])
