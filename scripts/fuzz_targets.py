@@ -19,7 +19,7 @@ from PIL import Image
 from minicnn import checkpoint, data, models, recipes, saved_model
 from minicnn.app.commands.train import parse
 from minicnn.app.settings import Config
-from minicnn.data import cifar, folder, idx, svhn
+from minicnn.data import cifar, idx, svhn
 from minicnn.data.images import MOST_PIXELS
 from minicnn.pretrained import init_from, read_state
 
@@ -187,7 +187,7 @@ def read_image_folder(path: Path) -> object:
     damaged = root / "train" / "fuzzed" / f"1{path.suffix}"
     path.replace(damaged)
     try:
-        return folder.read_folder(root, image_size=None, limit_train=None, limit_test=None, seed=0)
+        return data.load(f"folder:{root}")
     finally:
         damaged.replace(path)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from minicnn import data
 from minicnn.data import DataError
-from minicnn.data.duplicates import digests
+from minicnn.data.facts import digests
 from minicnn.data.groups import group_split
 from minicnn.data.parts import part_of
 

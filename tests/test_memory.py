@@ -9,7 +9,7 @@ from PIL import Image
 from minicnn import data, memory, models
 from minicnn.app.commands import train
 from minicnn.data.decode import decode
-from minicnn.data.images import resize_images
+from minicnn.data.resize import resize_images
 from minicnn.data.scan import list_images
 from minicnn.memory import NotEnoughMemory, available_memory, check_memory, training_memory
 
@@ -121,7 +121,7 @@ def test_a_coloured_image_after_grey_ones_is_counted(root, monkeypatch, lacking,
     left = 8 * 3 * 100 * 80 - 100 * 80  # the grey one is in memory already
     monkeypatch.setattr(memory, "available_memory", lambda: left - lacking)
     with pytest.raises(NotEnoughMemory, match=r"8 images of 3x100x80") if refused else nullcontext():
-        assert decode(listed, None).shape == (8, 3, 100, 80)
+        assert decode(listed).x.shape == (8, 3, 100, 80)
 
 
 def test_scaling_up_is_refused(monkeypatch):
@@ -134,7 +134,8 @@ def test_a_step_that_does_not_fit_is_refused_before_the_model_is_made(root, monk
     monkeypatch.setattr(memory, "available_memory", lambda: 3_000_000)
     monkeypatch.setattr(models, "create", lambda *_, **__: pytest.fail("the model was made"))
     words = (
-        r"training simple_cnn on \d images of 3x100x80 at a time needs .*; --image-size N scales the images"
+        r"^training simple_cnn on 8 images of 3x100x80, 128 at a time, needs \d+\.\d MB of memory \("
+        r"0\.2 MB for images, .*\), and 3\.0 MB are available; --image-size \d+ would do$"
     )
     with pytest.raises(NotEnoughMemory, match=words):
         train.main(["--dataset", f"folder:{root}", "--backend", "numpy", "--dry-run"])

@@ -103,6 +103,11 @@ def labels(listed: Listed) -> NDArray[np.int64]:
     return np.array([label for _, label in listed], np.int64)
 
 
+def name_below(root: Path, path: Path) -> str:
+    """The path below ``root``, or all of it if it is elsewhere, with ``/`` between the folders."""
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
 def _walk(top: Path, seen: set[_Identity], found: Summary) -> Iterator[Path]:
     """The images below a folder; all else goes to ``found``."""
     folders = [top]
@@ -111,7 +116,7 @@ def _walk(top: Path, seen: set[_Identity], found: Summary) -> Iterator[Path]:
         try:
             entries = _entries(folder)
         except DataError as error:
-            found.note_bad(folder, error)
+            found.note_bad(folder, str(error))
             continue
         for entry in entries:
             kind = _kind(entry, seen, found)
