@@ -156,6 +156,18 @@ def memory(result: Result) -> str:
     return f"{table(rows)}\n\n`benchmarks/memory.py` on {where(result)}."
 
 
+def large_folder(result: Result) -> str:
+    rows = [["", "seconds", "peak resident memory, MB"]]
+    for name in ("first start", "second start", "one epoch and test"):
+        rows.append([name, f"{result[name]['seconds']:.1f}", f"{result[name]['peak, MB']:,}"])
+    what = (
+        f"{result['images']:,} JPEG files of {result['side']}×{result['side']} pixels, "
+        f"{result['JPEG, MB']:,.0f} MB, decoded {result['decoded, MB']:,.0f} MB; {result['model']} in "
+        f"batches of {result['batch']}."
+    )
+    return f"{table(rows)}\n\n{what} `benchmarks/large_folder.py` on {where(result)}."
+
+
 def threads(result: Result) -> str:
     rows = [["net, batch, phase", "1 thread / 2 threads"]]
     rows += [[key, f"{r:.2f}"] for key, r in result["1 thread / 2 threads"].items()]
@@ -298,6 +310,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
             end_to_end,
             numpy_steps,
             memory,
+            large_folder,
             threads,
             recipes,
             augment,

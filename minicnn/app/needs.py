@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from minicnn import models
+from minicnn import memory, models
 from minicnn.app.prediction import images_together
 from minicnn.app.settings import Config
 from minicnn.data.decode import Plan
 from minicnn.layers import Sequential
-from minicnn.memory import NotEnoughMemory, available_memory, shown, training_memory
+from minicnn.memory import NotEnoughMemory, shown, training_memory
 
 _FLOAT = 4
 _STATES = {"adam": 2, "adamw": 2, "rmsprop": 1}
@@ -49,7 +49,7 @@ def check_needs(config: Config, plan: Plan) -> None:
     Raises: NotEnoughMemory telling how much it would take, and which --batch-size or --image-size fits;
             ValueError if the model takes no such images
     """
-    available = available_memory()
+    available = memory.available_memory()
     needs = _needs(config, plan)
     if available is None or needs is None or needs.total <= available:
         return
@@ -71,7 +71,7 @@ def _needs(config: Config, plan: Plan) -> Needs | None:
         return Needs(plan.memory, 0, 0)
     weights = _FLOAT * sum(math.prod(array.shape) for array in model.state_shapes().values())
     copies = _STATES.get(config.optimizer, 0) + bool(config.momentum) + bool(config.ema)
-    tested = images_together(plan.shape, 256)
+    tested, _ = images_together(plan.shape)
     batch = _FLOAT * min(tested, plan.images) * math.prod(plan.shape)
     if config.freeze:  # layers are frozen only once they have weights, and keep nothing then
         return Needs(plan.memory, weights, batch)

@@ -16,8 +16,8 @@ from minicnn.graph import run
 
 IMAGES_AT_ONCE = 1000
 """Images that are normalised and predicted together, if they are small."""
-BYTES_AT_ONCE = 32 << 20
-"""Bytes of images, before they are normalised, that are predicted together: larger images are fewer."""
+BYTES_AT_ONCE, BYTES_OF_A_BATCH = 32 << 20, 8 << 20
+"""Bytes of images, before they are normalised, that are so: of larger images, fewer are taken together."""
 FAR = 0.8
 """How far an image's mean may be from that of the training's pixels, in their standard deviations."""
 
@@ -40,9 +40,10 @@ def predict_images(
     if isinstance(images, np.ndarray):
         images = data.Images(images, np.zeros(len(images), np.int64))
     graph = model.graph(training=False, fuse=fuse, input_shape=(len(images), *images.shape))
+    together, batch_size = images_together(images.shape, batch_size)
     options = {"batch_size": batch_size, "dtype": model.dtype}
     parts, done = [], 0
-    for x in images.pieces(images_together(images.shape, batch_size)):
+    for x in images.pieces(together):
         progress(done, len(images))
         with np.errstate(over="ignore", invalid="ignore"):  # the result shows it
             logits = [
@@ -60,10 +61,13 @@ def predict_images(
     return found
 
 
-def images_together(shape: tuple[int, int, int], batch_size: int) -> int:
-    """How many images (C,H,W) are normalised together: whole batches, and no more than there is use for."""
-    few = min(IMAGES_AT_ONCE, BYTES_AT_ONCE // math.prod(shape))
-    return max(IMAGES_AT_ONCE if few >= IMAGES_AT_ONCE else few // batch_size * batch_size, batch_size)
+def images_together(shape: tuple[int, int, int], batch_size: int = 256) -> tuple[int, int]:
+    """How many images (C,H,W) are normalised together, and predicted: whole batches of at most so many."""
+    size = math.prod(shape)
+    batch = max(1, min(batch_size, BYTES_OF_A_BATCH // size))
+    if IMAGES_AT_ONCE * size <= BYTES_AT_ONCE:
+        return max(IMAGES_AT_ONCE, batch), batch
+    return max(BYTES_AT_ONCE // size // batch * batch, batch), batch
 
 
 class Brightness:

@@ -9,34 +9,48 @@ from __future__ import annotations
 import math
 import mmap
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-KEPT = 256 << 20
-"""Bytes that are read of a file before the process gives its pages back; the system still caches them."""
+KEPT = 128 << 20
+"""Bytes of a file that stay in the process before it gives them back; the system still caches them."""
+
+_STATM = Path("/proc/self/statm")
 
 
 class Mapping(mmap.mmap):
     """A whole file, mapped for reading."""
 
-    _read = 0
+    _announced = _floor = 0
 
     def announce(self, x: NDArray[Any], rows: NDArray[np.int64]) -> None:
         """Rows of x, an array in this file, are about to be read: have the system read them ahead.
 
-        Once as many bytes as KEPT were announced, what was read before is given back first.
+        Once what was read before takes more memory than KEPT, it is given back first.
         """
         size = math.prod(x.shape[1:]) * x.itemsize
-        self._read += size * len(rows)
-        if self._read > KEPT:
+        if self._taken() > KEPT:
             self._advise("MADV_DONTNEED", 0, len(self))
-            self._read = size * len(rows)
+            self._floor, self._announced = _resident_files() or 0, 0
+        self._announced += size * len(rows)
         start = x.ctypes.data - np.frombuffer(self, np.uint8).ctypes.data
         for first, last in _runs(np.sort(rows)):
             begin = (start + first * size) // mmap.PAGESIZE * mmap.PAGESIZE
             self._advise("MADV_WILLNEED", begin, start + (last + 1) * size - begin)
+
+    def _taken(self) -> int:
+        """Bytes of memory that reading has taken: the system maps more around each page that is read.
+
+        Where the system does not tell, what was announced has to do.
+        """
+        resident = _resident_files()
+        if resident is None:
+            return self._announced
+        self._floor = min(self._floor or resident, resident)
+        return resident - self._floor
 
     def _advise(self, name: str, start: int, length: int) -> None:
         """`mmap.madvise`, where the system has it."""
@@ -60,6 +74,14 @@ def mapping_of(x: NDArray[Any]) -> Mapping | None:
     if isinstance(owner, memoryview):
         owner = owner.obj
     return owner if isinstance(owner, Mapping) else None
+
+
+def _resident_files() -> int | None:
+    """Bytes of all mapped files that are in this process's memory; None where the system does not tell."""
+    try:
+        return int(_STATM.read_bytes().split()[2]) * mmap.PAGESIZE
+    except OSError:
+        return None
 
 
 def _runs(rows: NDArray[np.int64]) -> list[tuple[int, int]]:

@@ -40,7 +40,7 @@ def arguments(name: str) -> list[str]:
             found.append(f"--{key}" if value else f"--no-{key}")
         elif isinstance(value, (str, int, float)):
             found.append(f"--{key}={value}")
-        elif isinstance(value, list) and all(type(one) is int for one in value):
+        elif isinstance(value, list) and len(value) > 1 and all(type(one) is int for one in value):
             found += [f"--{key}", *map(str, value)]
         else:
             raise ValueError(f"{file}: {key}: expected a text, a number, true or false, got {value}")
