@@ -50,19 +50,19 @@ def check_needs(config: Config, plan: Plan) -> None:
             ValueError if the model takes no such images
     """
     available = memory.available_memory()
-    needs = _needs(config, plan)
+    needs = needs_of(config, plan)
     if available is None or needs is None or needs.total <= available:
         return
     size = "x".join(map(str, plan.shape))
-    remedies = list(_remedies(config, plan, available))
+    remedies = " or ".join(_remedies(config, plan, available))
     raise NotEnoughMemory(
         f"training {config.model} on {plan.images:,} images of {size}, {config.batch_size} at a time, "
         f"needs {shown(needs.total)} of memory ({needs}), and {shown(available)} are available; "
-        f"{' or '.join(remedies) or '--limit-train N takes fewer images'}"
+        f"{f'{remedies} would do' if remedies else '--limit-train N takes fewer images'}"
     )
 
 
-def _needs(config: Config, plan: Plan) -> Needs | None:
+def needs_of(config: Config, plan: Plan) -> Needs | None:
     """What a run takes; None where that cannot be said."""
     model = _model(config, plan)
     if model is None:
@@ -95,17 +95,17 @@ def _remedies(config: Config, plan: Plan, available: int) -> Iterator[str]:
     """Settings, each of which suffices: the largest batch and the largest images."""
 
     def fits_batch(size: int) -> bool:
-        needs = _needs(replace(config, batch_size=size), plan)
+        needs = needs_of(replace(config, batch_size=size), plan)
         return needs is not None and needs.total <= available
 
     def fits_side(side: int) -> bool:
-        needs = _needs(config, _scaled(plan, side))
+        needs = needs_of(config, _scaled(plan, side))
         return needs is not None and needs.total <= available
 
     if batch := _largest(config.batch_size, fits_batch):
-        yield f"--batch-size {batch} would do"
+        yield f"--batch-size {batch}"
     if side := _largest(max(plan.shape[1:]), fits_side):
-        yield f"--image-size {side} would do"
+        yield f"--image-size {side}"
 
 
 def _scaled(plan: Plan, side: int) -> Plan:

@@ -149,7 +149,7 @@ def _plan(listed: Listed, contents: Contents, work: Work) -> Plan | None:
 
 
 def _in_file(listed: Listed, contents: Contents, work: Work, plan: Plan, found: Summary) -> Decoded:
-    paths = sorted({path for path, _ in listed})
+    paths = sorted({path for path, _ in listed}, key=str)
     job = Job(plan.shape, work.size, work.resize, work.channels)
     store = stored.find_or_make(
         paths, contents, job, work.cache, found, work.progress, skip_bad=work.skip_bad

@@ -88,7 +88,8 @@ def list_images(
     seen = _identities(root, class_names)
     listed = []
     for label, name in enumerate(class_names):
-        images = sorted(_walk(root / name, seen, found))
+        # By their parts, as paths are compared, but many times as fast.
+        images = sorted(_walk(root / name, seen, found), key=lambda path: path.parts)
         if not images and not may_be_empty:
             what = f"expected images of the class {name!r}, got none"
             raise DataError(f"{root / name}: {what}{_besides(root / name, found)}")
@@ -160,7 +161,7 @@ def _reason_of_name(name: str) -> str:
 
 def _entries(folder: Path) -> list[Path]:
     try:
-        return sorted(folder.iterdir())
+        return sorted(folder.iterdir(), key=lambda path: path.name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
 

@@ -127,13 +127,14 @@ def default_folder() -> Path:
 
 
 def _key(paths: Sequence[Path], contents: Contents, job: Job) -> str:
-    digest, here = hashlib.sha256(repr((FORMAT, PIL.__version__, job)).encode()), Path.cwd()
+    digest, here = hashlib.sha256(repr((FORMAT, PIL.__version__, job)).encode()), str(Path.cwd())
     for path in paths:
         try:
             stamp: tuple[int, ...] = contents.stamp(path)
         except OSError:  # decoding it will tell why
             stamp = (-1,)
-        digest.update(b"%b\0%b\0" % (os.fsencode(here / path), repr(stamp).encode()))
+        whole = os.path.join(here, path)  # noqa: PTH118, several times as fast as Path's for many thousands
+        digest.update(b"%b\0%b\0" % (os.fsencode(whole), repr(stamp).encode()))
     return digest.hexdigest()[:32]
 
 
