@@ -389,6 +389,8 @@ def test_a_checkpoint_names_no_folder_to_write_to(
     train.main([*flags, "--out", str(tmp_path / "run"), "--backend", "numpy", "--epochs", "1"])
     best = load(tmp_path / "run" / "best.safetensors")
     assert best.config["cache"] == "planted"
+    train.main(["--resume", "--out", str(tmp_path / "run")])
+    assert not (tmp_path / "own").exists()  # it has the images already
     shutil.rmtree(planted)
     train.main(["--resume", "--out", str(tmp_path / "run")])
     best_file = str(tmp_path / "run" / "best.safetensors")

@@ -126,6 +126,15 @@ def default_folder() -> Path:
     return module_cache.root() / "images"
 
 
+def holds_images(folder: Path) -> bool:
+    """Whether a folder is the user's own, and there are decoded images in it."""
+    try:
+        check_folder(folder, REMEDY)
+        return any(folder.glob(f"*/{ABOUT}"))
+    except (NotOwn, OSError):
+        return False
+
+
 def _key(paths: Sequence[Path], contents: Contents, job: Job) -> str:
     digest, here = hashlib.sha256(repr((FORMAT, PIL.__version__, job)).encode()), str(Path.cwd())
     for path in paths:

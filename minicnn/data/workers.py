@@ -6,10 +6,12 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,10 +102,19 @@ _work: tuple[int, int, Job]
 
 def _begin(file: str, offset: int, job: Job) -> None:
     global _work
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches every process; the first one ends the rest
     _work = os.open(file, os.O_WRONLY | open_flags("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY")), offset, job
+
+
+def _end_with_parent() -> None:
+    """End this process once the one that started it has ended, even if it was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _decode(start: int, paths: list[Path], contents: Contents, only_sizes: bool) -> Piece:
