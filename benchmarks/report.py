@@ -42,7 +42,7 @@ PAGES = (
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("benchmarks", "fused", "lockstep", "reliability", "report")
+        for name in ("benchmarks", "folders", "fused", "lockstep", "reliability", "report")
     ),
 )
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n)(.*?)(<!-- \2: end -->)", re.DOTALL)

@@ -166,6 +166,15 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(root: Path, monkeypatch: pyt
     assert [path.suffix for path in (root.parent / "cache").iterdir()] == [".lock"]
 
 
+def test_without_a_place_of_ones_own_a_remedy_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINICNN_CACHE", "relative")
+    with pytest.raises(DataError, match=r"^MINICNN_CACHE: expected an absolute path, .*--cache DIR names"):
+        load(root, cache=None)
+    monkeypatch.setenv("MINICNN_CACHE", str(root.parent / "mine"))
+    load(root, cache=None)
+    assert folder_of(root.parent / "mine" / "images").stat().st_mode & 0o777 == 0o700
+
+
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     """In a process group of its own, since a terminal's Ctrl-C reaches the processes that decode too."""
     for number in range(400):

@@ -119,11 +119,15 @@ def find_or_make(
 def default_folder() -> Path:
     """Where decoded images are kept: ``images`` in the cache of compiled modules.
 
-    Raises: BuildError if there is no such folder
+    Raises: DataError if there is no such folder
     """
     from minicnn.backends import module_cache
+    from minicnn.backends.module_file import BuildError
 
-    return module_cache.root() / "images"
+    try:
+        return module_cache.root() / "images"
+    except BuildError as error:
+        raise DataError(f"{error}, or {REMEDY}") from error
 
 
 def holds_images(folder: Path) -> bool:
