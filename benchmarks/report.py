@@ -42,7 +42,7 @@ PAGES = (
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("benchmarks", "fused", "lockstep", "reliability", "report")
+        for name in ("benchmarks", "folders", "fused", "lockstep", "reliability", "report")
     ),
 )
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n)(.*?)(<!-- \2: end -->)", re.DOTALL)
@@ -172,6 +172,18 @@ def memory(result: Result) -> str:
     rows = [["peak memory of training, MB", *sides]]
     rows += [[net, *(f"{row[side]:.0f}" for side in sides)] for net, row in grown.items()]
     return f"{table(rows)}\n\n`benchmarks/memory.py` on {where(result)}."
+
+
+def large_folder(result: Result) -> str:
+    rows = [["", "seconds", "peak resident memory, MB"]]
+    for name in ("first start", "second start", "one epoch and test"):
+        rows.append([name, f"{result[name]['seconds']:.1f}", f"{result[name]['peak, MB']:,}"])
+    what = (
+        f"{result['images']:,} JPEG files of {result['side']}×{result['side']} pixels, "
+        f"{result['JPEG, MB']:,.0f} MB, decoded {result['decoded, MB']:,.0f} MB; {result['model']} in "
+        f"batches of {result['batch']}."
+    )
+    return f"{table(rows)}\n\n{what} `benchmarks/large_folder.py` on {where(result)}."
 
 
 def threads(result: Result) -> str:
@@ -317,6 +329,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
             end_to_end,
             numpy_steps,
             memory,
+            large_folder,
             threads,
             recipes,
             augment,
