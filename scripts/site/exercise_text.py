@@ -6,7 +6,7 @@ import ast
 
 from sources import ROOT
 
-from examples.learn.exercises import TASKS, stub, tasks
+from examples.learn.exercises import GAP, TASKS, tasks
 
 
 def exercises(name: str) -> str:
@@ -22,8 +22,11 @@ def exercises(name: str) -> str:
     ]
     for number, task in enumerate(tasks(text), 1):
         parts.append(_question(number, task))
-        parts.append(f"```python\n{stub(text, task)}\n```")
-        solution = _indented(f"```python\n{ast.get_source_segment(text, task)}\n```")
+        lines = text.splitlines()
+        head = lines[task.lineno - 1 : task.body[0].lineno - 1]
+        body = lines[task.body[1].lineno - 1 : task.end_lineno]
+        parts.append(_code([*head, GAP]))
+        solution = _indented(_code([*head, *body]))
         parts.append(f'??? success "Solution"\n{solution}')
     return "\n\n".join(parts)
 
@@ -31,6 +34,10 @@ def exercises(name: str) -> str:
 def _question(number: int, task: ast.FunctionDef) -> str:
     first, _, rest = (ast.get_docstring(task) or "").partition("\n\n")
     return f"**{number}.** {first}" + (f"\n\n{rest}" if rest else "")
+
+
+def _code(lines: list[str]) -> str:
+    return "\n".join(["```python", *lines, "```"])
 
 
 def _indented(text: str) -> str:

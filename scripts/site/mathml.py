@@ -14,6 +14,9 @@ _MARKED = re.compile(
     r'<(span|div) class="arithmatex">\s*(?:\\\((?P<inline>.*?)\\\)|\\\[(?P<block>.*?)\\\])\s*</\1>', re.S
 )
 
+# what \qquad keeps apart stands one below the other where there is no room side by side
+_WIDE_SPACE = re.compile(r"\s*\\qquad\s*")
+
 
 def replace_formulas(page: str) -> str:
     """The page's HTML with every marked formula as MathML."""
@@ -23,5 +26,5 @@ def replace_formulas(page: str) -> str:
 def _formula(match: re.Match[str]) -> str:
     if match["inline"] is not None:
         return convert(html.unescape(match["inline"]).strip())
-    mathml = convert(html.unescape(match["block"]).strip(), display="block")
-    return f'<div class="formula">{mathml}</div>'
+    parts = _WIDE_SPACE.split(html.unescape(match["block"]).strip())
+    return f'<div class="formula">{"".join(convert(part, display="block") for part in parts)}</div>'

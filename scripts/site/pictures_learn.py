@@ -275,7 +275,7 @@ def _circuit_row(
     lower end.
     """
     low = top
-    for at, maps, style in ((60, forward, "a"), (360, backward, "b")):
+    for at, maps, style in ((84, forward, "a"), (384, backward, "b")):
         x = float(at)
         for matrix in maps:
             rows, columns = len(matrix), len(matrix[0])
@@ -298,8 +298,8 @@ def circuit() -> str:
     n = _numbers("backpropagation")
     values, gradients = n["values"], n["gradients"]
     d = Drawing()
-    d.text(150, 8, "forward: values ↓")
-    d.text(450, 8, "backward: gradients ↑")
+    d.text(174, 8, "forward: values ↓")
+    d.text(474, 8, "backward: gradients ↑")
     stages: list[tuple[str, list[Any], list[Any], str]] = [
         ("image", [n["image"]], gradients["image"], ""),
         ("filters", n["filters"], gradients["filters"], ""),
@@ -312,19 +312,19 @@ def circuit() -> str:
     top = 30.0
     for name, forward, backward, step in stages:
         if step:
-            d.arrow(150, top, 150, top + 24)
-            d.text(162, top + 12, step, "left small")
-            d.arrow(450, top + 24, 450, top)
-            d.text(462, top + 12, step, "left small")
+            d.arrow(174, top, 174, top + 24)
+            d.text(186, top + 12, step, "left small")
+            d.arrow(474, top + 24, 474, top)
+            d.text(486, top + 12, step, "left small")
             top += 30
         top = _circuit_row(d, top, name, forward, backward, 38) + 10
-    d.arrow(150, top, 150, top + 24)
-    d.text(162, top + 12, "softmax, −log", "left small")
-    d.arrow(450, top + 24, 450, top)
-    d.text(462, top + 12, "p − t", "left small")
+    d.arrow(174, top, 174, top + 24)
+    d.text(186, top + 12, "softmax, −log", "left small")
+    d.arrow(474, top + 24, 474, top)
+    d.text(486, top + 12, "p − t", "left small")
     p = values["probs"]
-    d.text(150, top + 40, f"p = {_short(p[0])}, {_short(p[1])};  loss {n['loss']:.3f}")
-    d.text(450, top + 40, "start here: 1")
+    d.text(174, top + 40, f"p = {_short(p[0])}, {_short(p[1])};  loss {n['loss']:.3f}")
+    d.text(474, top + 40, "start here: 1")
     return d.figure(
         "Blue: what the forward pass computes, from the image down to the loss. Orange: how much the "
         "loss would change if a "
