@@ -149,7 +149,8 @@ def max_pool2d_forward(
 
 def max_pool2d_backward(
     dy: Array, argmax: Array, *,
-    input_shape: tuple[int, ...], kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, **_rest: Any,
+    input_shape: tuple[int, ...], kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair,
+    **_rest: Any,
 ) -> Array:  # fmt: skip
     """Each gradient goes to the pixel that won."""
     dx = np.zeros(input_shape, dy.dtype)
@@ -233,7 +234,7 @@ def adaptive_avg_pool2d_backward(dy: Array, *, input_shape: tuple[int, ...]) -> 
     return dx
 
 
-# ---- one value at a time ---------------------------------------------------------------------------
+# ---- one value, or one row, at a time ---------------------------------------------------------------
 
 
 def relu_forward(x: Array) -> Array:
@@ -277,9 +278,6 @@ def add_forward(a: Array, b: Array) -> Array:
 def add_backward(dy: Array) -> tuple[Array, Array]:
     """Both get the whole gradient."""
     return dy, dy
-
-
-# ---- rows ------------------------------------------------------------------------------------------
 
 
 def softmax_forward(x: Array) -> Array:

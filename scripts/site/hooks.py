@@ -45,6 +45,8 @@ ROOT_PAGES = {
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }
+FOLDED = {"benchmarks.md"}
+SHORT = 8
 SECTIONS = (
     "Convolution", "Activations and dense layers", "Pooling", "Normalisation", "Softmax and the loss",
     "Joining and reshaping", "Optimizers", "Fused",
@@ -125,9 +127,23 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return _VALUE.sub(lambda match: _value(match, page), markdown)
 
 
-def on_page_content(html: str, **_: Any) -> str:
-    """Replace formulas by MathML, and give the plots that have a dark version both."""
-    return both_themes(replace_formulas(html))
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """Replace formulas by MathML, show plots in both themes, fold the long tables of measurements."""
+    html = both_themes(replace_formulas(html))
+    return fold_tables(html) if page.file.src_uri in FOLDED else html
+
+
+def fold_tables(html: str) -> str:
+    """Put tables of more than SHORT rows behind a line that says how long they are."""
+
+    def fold(match: re.Match[str]) -> str:
+        rows = match[0].count("<tr>") - 1
+        if rows <= SHORT:
+            return match[0]
+        first = re.sub(r"<[^>]*>", "", re.findall(r"<th[^>]*>(.*?)</th>", match[0])[0])
+        return f"<details><summary>{rows} rows, by {first}</summary>{match[0]}</details>"
+
+    return re.sub(r"<table>.*?</table>", fold, html, flags=re.S)
 
 
 def both_themes(html: str) -> str:

@@ -9,7 +9,7 @@ pictures take every number from the record.  tests/test_learn.py runs the progra
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import io
 import json
 import sys
@@ -26,10 +26,15 @@ LESSONS = ("pixels", "linear", "convolution", "descent", "backpropagation", "tra
 def run(name: str) -> dict[str, Any]:
     """What the program prints, and the numbers that it returns."""
     if str(PROGRAMS) not in sys.path:
-        sys.path.insert(0, str(PROGRAMS))
+        sys.path.append(str(PROGRAMS))  # where the programs find what they share
+    spec = importlib.util.spec_from_file_location(f"lesson_{name}", PROGRAMS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    program = importlib.util.module_from_spec(spec)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        numbers = importlib.import_module(name).main()
+        spec.loader.exec_module(program)
+        numbers = program.main()
     return {"output": printed.getvalue().rstrip(), "numbers": json.loads(json.dumps(numbers))}
 
 

@@ -34,7 +34,6 @@ def check_running_mean(answer):
 
 
 def without_effect(dy: np.ndarray) -> np.ndarray:
-    ""
     """Adding the same number to a whole channel changes nothing after batch norm. So dx of a channel has
     mean 0.
 

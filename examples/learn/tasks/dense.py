@@ -31,7 +31,6 @@ def check_weight_gradient(answer):
 
 
 def as_convolution(weight: np.ndarray, channels: int, rows: int, columns: int) -> np.ndarray:
-    ""
     """A dense layer after Flatten is a convolution whose filters are as large as the map. Return its
     weight (F,C,KH,KW).
 

@@ -7,7 +7,6 @@ from numpy.testing import assert_allclose as same
 
 
 def batches(images: int, size: int, seed: int) -> list[np.ndarray]:
-    ""
     """Cut the numbers 0 to images − 1, in a random order that depends on the seed, into batches of this
     size.
 
