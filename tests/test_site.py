@@ -266,3 +266,21 @@ def test_each_page_of_an_operation_says_why_and_begins_with_a_definition() -> No
         assert re.search(r"^sources:\n  Definition:", text, re.M), path
         if "section: Fused" not in text or path.stem == "fold_batch_norm2d":
             assert re.search(r"^# .*\n\n\*\*Why (it is|they are) there\.\*\*", text, re.M), path
+
+
+def test_the_sources_of_an_operation_number_the_same_steps(hooks: ModuleType) -> None:
+    pages = [page for pages in hooks._operation_pages().values() for page in pages]
+    stepped = {path.stem: meta for path, meta in pages if "steps" in meta}
+    assert {
+        "conv2d",
+        "max_pool2d",
+        "relu",
+        "dense",
+        "batch_norm2d",
+        "softmax_cross_entropy",
+    } <= stepped.keys()
+    for op, meta in stepped.items():
+        for tab, listing in meta["sources"].items():
+            code = "\n".join(extract(path, name) for path, names in listing.items() for name in names)
+            for number, step in enumerate(meta["steps"], 1):
+                assert f" Step {number}: {step}" in code, f"{op}, {tab}: no step {number}"

@@ -14,7 +14,8 @@ A page may contain these directives, each on a line of its own:
 
 Within a line ``{{ value NAME.KEY FORMAT }}`` stands for a number that a program of examples/learn returned.
 
-The front matter of a page in docs/ops says its section and, in a few words, what the operation does.
+The front matter of a page in docs/ops says its section and, in a few words, what the operation does.  It may
+also name the steps that its sources number in comments.
 
 The build fails if a page names something that does not exist.
 """
@@ -218,6 +219,12 @@ def _implementations(page: Any) -> str:
         contract = "\n\n\n".join(_contract(op) for op in page.meta["ops"])
         parts += ["## The contract", _fence(contract, "python")]
     parts.append("## The implementations")
+    if "steps" in page.meta:
+        steps = [f"{number}. {step}" for number, step in enumerate(page.meta["steps"], 1)]
+        parts += [
+            "The steps that are numbered in all of them, wherever they stand there:",
+            "\n".join(steps),
+        ]
     for tab, listing in page.meta["sources"].items():
         parts.append(f'=== "{tab}"')
         for path, names in listing.items():
