@@ -35,30 +35,18 @@ def forward(filters: np.ndarray, weight: np.ndarray) -> Numbers:
     pool, argmax = max_pool2d_forward(relu, **POOL)
     logits = dense_forward(pool.reshape(1, 2), weight, None)
     loss, probs = softmax_cross_entropy_forward(logits, LABEL)
-    assert argmax is not None
-    return {
-        "conv": conv,
-        "relu": relu,
-        "pool": pool,
-        "argmax": argmax,
-        "logits": logits,
-        "probs": probs,
-        "loss": loss,
-    }
+    return {"conv": conv, "relu": relu, "pool": pool, "argmax": argmax, "logits": logits,
+            "probs": probs, "loss": loss}  # fmt: skip
 
 
 def backward(values: Numbers, filters: np.ndarray, weight: np.ndarray) -> Numbers:
     """The gradient of the loss to each of them, from the loss back to the image."""
     logits = softmax_cross_entropy_backward(values["probs"], LABEL)
     flat, dense_weight, _ = dense_backward(logits, values["pool"].reshape(1, 2), weight)
-    assert flat is not None
     pool = flat.reshape(values["pool"].shape)
     relu = max_pool2d_backward(pool, values["argmax"], input_shape=values["relu"].shape, **POOL)
     conv = relu_backward(relu, values["relu"])
     image, filter_weight, _ = conv2d_backward(conv, IMAGE, filters, **CONV)
-    assert dense_weight is not None
-    assert filter_weight is not None
-    assert image is not None
     return {"logits": logits, "weight": dense_weight, "pool": pool, "relu": relu, "conv": conv,
             "filters": filter_weight, "image": image}  # fmt: skip
 

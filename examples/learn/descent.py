@@ -20,8 +20,9 @@ def sleeves(x: np.ndarray) -> np.ndarray:
 def loss_and_slope(w: float, feature: np.ndarray, is_shirt: np.ndarray) -> tuple[float, float]:
     """The mean of -log(probability of the right class), and its derivative with respect to w."""
     p = 1 / (1 + np.exp(-w * feature))  # the probability that it is a T-shirt
-    of_right_class = np.where(is_shirt, p, 1 - p)
-    return float(-np.log(of_right_class).mean()), float(((p - is_shirt) * feature).mean())
+    lead = np.where(is_shirt, w * feature, -w * feature)  # of the right class
+    losses = np.logaddexp(0, -lead)  # -log p of the right class, also where p rounds to 0
+    return float(losses.mean()), float(((p - is_shirt) * feature).mean())
 
 
 def descend(
@@ -53,10 +54,10 @@ def main() -> dict[str, Any]:
     higher, _ = loss_and_slope(start + lr * slope, feature, is_shirt)
     print(f"minus {lr:g} times the slope: w = {after:.3f}, loss {lower:.4f}")
     print(f"plus {lr:g} times the slope: w = {start + lr * slope:.3f}, loss {higher:.4f}")
-    paths = {f"{rate:g}": descend(start, rate, 12, feature, is_shirt) for rate in (0.2, 2.0, 40.0)}
+    paths = {f"{rate:g}": descend(start, rate, 12, feature, is_shirt) for rate in (0.2, 2.0, 100.0)}
     for rate, path in paths.items():
         print(f"12 steps with learning rate {rate}: w = {path[-1][0]:.2f}, loss {path[-1][1]:.4f}")
-    curve = [(w, loss_and_slope(w, feature, is_shirt)[0]) for w in np.linspace(-3, 13, 120).tolist()]
+    curve = [(w, loss_and_slope(w, feature, is_shirt)[0]) for w in np.linspace(-3, 5, 120).tolist()]
     final = paths["2"][-1][0]
     right = float(((feature * final > 0) == is_shirt).mean())
     print(f"with w = {final:.2f}, {right:.1%} are called by their right name")

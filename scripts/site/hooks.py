@@ -14,8 +14,8 @@ A page may contain these directives, each on a line of its own:
 
 Within a line ``{{ value NAME.KEY FORMAT }}`` stands for a number that a program of examples/learn returned.
 
-The front matter of a page in docs/ops says its section and, in a few words, what the operation does.  It may
-also name the steps that its sources number in comments.
+The front matter of a page in docs/ops says its section and, in a few words, what the operation does.  It
+may also name the steps that its sources number in comments.
 
 The build fails if a page names something that does not exist.
 """

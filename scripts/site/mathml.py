@@ -26,5 +26,19 @@ def replace_formulas(page: str) -> str:
 def _formula(match: re.Match[str]) -> str:
     if match["inline"] is not None:
         return convert(html.unescape(match["inline"]).strip())
-    parts = _WIDE_SPACE.split(html.unescape(match["block"]).strip())
-    return f'<div class="formula">{"".join(convert(part, display="block") for part in parts)}</div>'
+    formulas = _WIDE_SPACE.split(html.unescape(match["block"]).strip())
+    spans = ("".join(convert(part, display="block") for part in _sides(formula)) for formula in formulas)
+    return f'<div class="formula">{"".join(f"<span>{span}</span>" for span in spans)}</div>'
+
+
+def _sides(formula: str) -> list[str]:
+    """A formula cut before each = and ← outside brackets, so that it can go on in the next line."""
+    if "\\begin" in formula or "\\left" in formula.replace("\\leftarrow", ""):
+        return [formula]
+    pieces, depth = [""], 0
+    for token in re.findall(r"\\leftarrow|\\.|.", formula, re.S):
+        depth += (token in "{([") - (token in "})]")
+        if token in ("=", "\\leftarrow") and depth == 0 and pieces[-1].strip():
+            pieces.append("")
+        pieces[-1] += token
+    return pieces

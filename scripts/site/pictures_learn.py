@@ -71,7 +71,9 @@ def scores() -> str:
         d.text(310, y + 8, name, "right small")
         d.box(min(zero, zero + score * scale), y, abs(score) * scale, 16, "c" if score == high else "a")
         d.text(zero + high * scale + 12, y + 8, number(score), "left small")
-    return d.figure("Ten scores of one image. The highest score is the answer.")
+    answer = n["names"][n["scores"].index(high)]
+    verdict = "it is right" if answer == n["name"] else "it is a mistake"
+    return d.figure(f"Ten scores of one image. The highest score is the answer: {answer}. Here {verdict}.")
 
 
 def framed() -> str:
@@ -190,14 +192,14 @@ def learning_rates() -> str:
     """Where twelve steps lead with three learning rates."""
     n = _numbers("descent")
     d = Drawing()
-    chart = Chart(d, 40, 30, 420, 220, (0, 12), (0, 2.5))
-    chart.ticks((0, 4, 8, 12), (0, 1, 2), ("step", "loss"))
+    chart = Chart(d, 40, 30, 420, 220, (0, 12), (0, 3))
+    chart.ticks((0, 4, 8, 12), (0, 1, 2, 3), ("step", "loss"))
     for style, path in zip(STYLES, n["paths"].values(), strict=False):
         chart.line([(k, loss) for k, (_, loss) in enumerate(path)], style)
     legend(d, 260, 50, [(s, f"learning rate {rate}") for s, rate in zip(STYLES, n["paths"], strict=False)])
     return d.figure(
         "The same start and slopes. A rate that is too small wastes steps; one that is too large "
-        "jumps over the valley."
+        "jumps far over the valley, and the loss rises first."
     )
 
 
@@ -235,7 +237,7 @@ def overfitting() -> str:
         chart.line([(e + 1, losses[k]) for e, losses in enumerate(n["history"])], style)
     chart.dots([(n["best"], n["best_losses"][1])], "dot-b")
     x, y = chart.place(n["best"], n["best_losses"][1])
-    d.text(x, y - 14, f"best: epoch {n['best']}", "small")
+    d.text(x, y + 18, f"best: epoch {n['best']}", "small")
     legend(d, 270, 40, [("path-a", "images learnt from"), ("path-b", "validation")])
     return d.figure(
         "One training. The loss on the images learnt from keeps falling; that of images never learnt "
@@ -261,6 +263,7 @@ def confusion() -> str:
             style = "c" if i == j else "b" if share >= 0.1 else ""
             d.box(left + j * cell, top + i * cell, cell, cell, style, str(count) if count else "")
     d.text(left + size * cell / 2, top + size * cell + 16, "called", "small")
+    d.width += 30  # for the last turned name
     return d.figure(
         "Each row is a class, each column what the network called its images. Green is right; orange "
         "marks mistakes made with "
