@@ -48,8 +48,10 @@ def batch_norm2d_forward(
     eps = shapes.number("batch_norm2d", "eps", eps)
     images = x.transpose(0, 2, 3, 1)
     if training:
+        # Step 1: the mean and the variance of each channel.
         mean, var = _moments(images)
         count = images.size // images.shape[3]
+        # Step 2: move the running statistics towards them.
         if count:  # an empty batch changes no running statistics
             _move(running_mean, mean, momentum)
             _move(running_var, var * x.dtype.type(count / max(count - 1, 1)), momentum)
@@ -58,6 +60,7 @@ def batch_norm2d_forward(
         assert running_var is not None
         mean, var = running_mean.copy(), running_var
     invstd = 1 / np.sqrt(var + x.dtype.type(eps))
+    # Step 3: normalise, scale and shift.
     y = images - mean
     y *= invstd if weight is None else invstd * weight
     if bias is not None:
@@ -81,11 +84,13 @@ def batch_norm2d_backward(
     shapes.check_array(op, "dy", dy, x.shape, x)
     upstream = dy.transpose(0, 2, 3, 1)
     xhat = (x.transpose(0, 2, 3, 1) - mean) * invstd
+    # Step 4: sum dy, and dy times the normalised x.
     db = upstream.sum(axis=_AXES)
     dw = np.einsum("nhwc,nhwc->c", upstream, xhat)
     dx = None
     if need_dx:
         dx = upstream.copy()
+        # Step 5: take from dy what normalisation cancels.
         if training and dx.size:
             count = x.dtype.type(dx.size // dx.shape[3])
             dx -= db / count

@@ -39,8 +39,11 @@ def conv2d_forward(
     matrix = _weight_matrix(weight, groups)
     y = np.empty((len(x), *output, len(weight)), x.dtype)
     for chunk in _chunks(x, window):
+        # Step 1: find the pixels of each window.
         cols = im2col(images[chunk], window, groups)
+        # Step 2: multiply them by the filter and add up.
         np.matmul(cols, matrix, out=_by_group(y[chunk], groups))
+        # Step 3: add the bias.
         if bias is not None:
             y[chunk] += bias
     return y.transpose(0, 3, 1, 2)
@@ -65,11 +68,14 @@ def conv2d_backward(
     for chunk in _chunks(x, window):
         grouped = _by_group(upstream[chunk], groups)
         if dmatrix is not None:
+            # Step 5: the gradient to the weights: each output adds dy times its window.
             cols = im2col(images[chunk], window, groups)
             dmatrix += cols.swapaxes(1, 2) @ grouped
         if dx is not None:
+            # Step 4: the gradient to x: each output gives its pixels dy times the weights.
             dcols = grouped @ matrix.swapaxes(1, 2)
             dx[chunk] = col2im(dcols, images[chunk].shape, window)
+    # Step 6: the gradient to the bias: the sum of dy.
     db = upstream.sum(axis=(0, 1, 2)) if need_db else None
     return (
         None if dx is None else dx.transpose(0, 3, 1, 2),

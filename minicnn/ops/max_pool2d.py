@@ -33,8 +33,10 @@ def max_pool2d_forward(
     cells = [padded[:, rows, columns] for _, _, rows, columns in window.cells()]
     y = cells[0].copy()
     argmax = _first_cells(window, y.shape) if need_argmax else None
+    # Step 1: go through the cells of each window.
     for number, cell in enumerate(cells[1:], 1):
         if argmax is not None:
+            # Step 2: keep the largest value and the number of its cell.
             # numbers rise, so the winner is the cell of the largest number that beat all before it
             np.maximum(argmax, (cell > y) * argmax.dtype.type(number), out=argmax)
         np.maximum(y, cell, out=y)
@@ -68,6 +70,7 @@ def max_pool2d_backward(
     keep = np.multiply if np.isfinite(dy).all() else _choose
     for chunk in image_chunks(n, dx[:1].nbytes):
         for number, (_, _, rows, columns) in enumerate(window.cells()):
+            # Step 3: give each gradient to the pixel that won.
             dx[chunk, rows, columns] += keep(upstream[chunk], winners[chunk] == number)
     ph, pw = padding[:2]
     return dx[:, ph : ph + h, pw : pw + w].transpose(0, 3, 1, 2)
