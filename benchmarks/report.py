@@ -102,6 +102,24 @@ def step_table(entries: list[Result]) -> str:
     return f"Milliseconds:\n\n{table(rows)}"
 
 
+def bfloat16(result: Result) -> str:
+    """Every net in bfloat16: training and inference, with all peers and their precisions."""
+    parts = []
+    for phase in ("training", "inference"):
+        entries = [entry for entry in result.values() if entry["phase"] == phase]
+        peers = list(dict.fromkeys(row for e in entries for row in e["milliseconds"]))
+        rows = [["net, batch", *peers, "best PyTorch / minicnn bfloat16"]]
+        for entry in sorted(entries, key=lambda e: [*NETS].index(e["net"])):
+            ms = entry["milliseconds"]
+            cells = [milliseconds(ms[peer]) if peer in ms else "" for peer in peers]
+            best = ms[best_torch(ms)] / ms["minicnn bfloat16"]
+            rows.append([f"{entry['net']}, {entry['batch']}", *cells, f"**{best:.2f}**"])
+        parts.append(
+            f"Milliseconds, {phase}:\n\n{table(rows)}\n\n`benchmarks/bfloat16.py` on {places(entries)}."
+        )
+    return "\n\n".join(parts)
+
+
 def losses(result: Result) -> str:
     """Everything in which a peer is faster, however it is run."""
     rows = [["net, batch, phase, threads", "faster", "its ms", "minicnn, ms", "ratio"]]
@@ -306,6 +324,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     **{
         section.__name__: (section.__name__, section)
         for section in (
+            bfloat16,
             untuned,
             end_to_end,
             numpy_steps,
