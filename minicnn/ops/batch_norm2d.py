@@ -39,9 +39,13 @@ def batch_norm2d_forward(
     Args: x (N,C,H,W) · weight, bias, running_mean, running_var (C,) or None · training or evaluation,
           which needs both running statistics · momentum, the batch's share · eps, added to the variance
     """
+    shapes.flags("batch_norm2d", training=training)
     shapes.batch_norm2d("batch_norm2d", x, weight, bias, running_mean, running_var, training)
     momentum = shapes.number("batch_norm2d", "momentum", momentum)
     eps = shapes.number("batch_norm2d", "eps", eps)
+    for name, running in (("running_mean", running_mean), ("running_var", running_var)):
+        if training and running is not None:
+            shapes.check_in_place("batch_norm2d", name, running)
     images = x.transpose(0, 2, 3, 1)
     if training:
         # Step 1: the mean and the variance of each channel.
@@ -73,6 +77,7 @@ def batch_norm2d_backward(
     Without a weight, dw and db are None.  ``mean`` and ``invstd`` are the forward's.
     """
     op = "batch_norm2d_backward"
+    shapes.flags(op, training=training, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
     shapes.check_ndarray(op, "running_mean", mean)
     shapes.check_ndarray(op, "running_var", invstd)
     shapes.batch_norm2d(op, x, weight, None, mean, invstd, training)

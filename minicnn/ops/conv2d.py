@@ -34,7 +34,7 @@ def conv2d_forward(
 ) -> np.ndarray:  # fmt: skip
     """y (N,F,OH,OW) of x (N,C,H,W), weight (F,C/groups,KH,KW), bias (F,) or None."""
     output = shapes.conv2d("conv2d", x, weight, bias, stride, padding, dilation, groups)
-    window = _window(weight, stride, padding, dilation, output)
+    window = Window((weight.shape[2], weight.shape[3]), stride, padding, dilation, output)
     images = x.transpose(0, 2, 3, 1)
     matrix = _weight_matrix(weight, groups)
     y = np.empty((len(x), *output, len(weight)), x.dtype)
@@ -56,9 +56,10 @@ def conv2d_backward(
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:  # fmt: skip
     """(dx, dw, db), in the shapes of x, weight and bias, for dy (N,F,OH,OW); None where not needed."""
     op = "conv2d_backward"
+    shapes.flags(op, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
     output = shapes.conv2d(op, x, weight, None, stride, padding, dilation, groups)
     shapes.check_array(op, "dy", dy, (len(x), len(weight), *output), x)
-    window = _window(weight, stride, padding, dilation, output)
+    window = Window((weight.shape[2], weight.shape[3]), stride, padding, dilation, output)
     images = x.transpose(0, 2, 3, 1)
     upstream = np.ascontiguousarray(dy.transpose(0, 2, 3, 1))
     matrix = _weight_matrix(weight, groups)
@@ -81,14 +82,6 @@ def conv2d_backward(
         None if dmatrix is None else _matrix_weight(dmatrix, weight.shape, groups),
         db,
     )
-
-
-def _window(
-    weight: np.ndarray, stride: Pair, padding: shapes.Padding, dilation: Pair, output: Pair
-) -> Window:
-    """The window of these filters.  How far it goes beyond the image's end follows from the output."""
-    kernel = weight.shape[2], weight.shape[3]
-    return Window(kernel, stride, (padding[0], padding[1]), dilation, output)
 
 
 def _chunks(x: np.ndarray, window: Window) -> list[slice]:

@@ -32,8 +32,10 @@ def dense_backward(
     need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:  # fmt: skip
     """(dx, dw, db), in the shapes of x, weight and bias, for dy (N,out); None where not needed."""
-    shapes.dense("dense_backward", x, weight, None)
-    shapes.check_array("dense_backward", "dy", dy, (len(x), len(weight)), x)
+    op = "dense_backward"
+    shapes.flags(op, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+    shapes.dense(op, x, weight, None)
+    shapes.check_array(op, "dy", dy, (len(x), len(weight)), x)
     return (
         # Step 3: the gradient to x: dy times the weights.
         dy @ weight if need_dx else None,
