@@ -13,6 +13,7 @@
 #include "../../csrc/cpu/core/scratch.h"
 #include "../../csrc/ops.h"
 #include "arrays.h"
+#include "bfloat16_maps.h"
 
 namespace minicnn {
 namespace {
@@ -353,6 +354,7 @@ void everything() {
 int main() {
     minicnn::everything<float>();
     minicnn::everything<double>();
+    minicnn::bfloat16_maps();
     minicnn::winograds();
     minicnn::scratch_memory();
     std::printf("%d runs, %d failures\n", minicnn::runs, minicnn::failures);
