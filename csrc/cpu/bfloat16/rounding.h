@@ -1,0 +1,54 @@
+// Vectors of bfloat16 for the ways of the tile unit: rounding sums, and the mask of a ReLU.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "../../bfloat16.h"
+#include "../core/simd.h"
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+namespace minicnn {
+
+// The bits of L bfloat16 values.
+template <int L>
+using Bits = Vec<std::uint16_t, L>;
+
+// The nearest bfloat16 of each lane, as to_bfloat16 gives it.  The instruction takes a denormal for zero;
+// sums have none, because they are computed with denormals flushed.
+template <int L>
+MINICNN_INLINE Bits<L> rounded(const Vec<float, L>& v) {
+#if defined(__AVX512BF16__)
+    if constexpr (L == 16) return Bits<16>(_mm512_cvtneps_pbh(__m512(v)));
+#endif
+    Vec<std::uint32_t, L> bits;
+    std::memcpy(&bits, &v, sizeof v);
+    const auto nearest = bits + 0x7fffu + ((bits >> 16) & 1u);
+    bits = (v == v ? nearest : bits | 0x00400000u) >> 16;
+    return __builtin_convertvector(bits, Bits<L>);
+}
+
+// dy where relu_y is positive or NaN, else 0.
+template <int L>
+MINICNN_INLINE Bits<L> masked(const Bits<L>& dy, const Bits<L>& relu_y) {
+    // As an integer with a sign, zero is 0, negative numbers are the least ones, up to -infinity, and a NaN
+    // with a sign lies between -infinity and 0.
+    constexpr std::int16_t minus_infinity = -128;
+    const auto y = reinterpret_cast<Vec<std::int16_t, L>>(relu_y);
+    return (y == 0 || y <= minus_infinity) ? Bits<L>{} : dy;
+}
+
+// Calls f(lanes, i) for vectors that cover [0, size) one after the other: of L lanes first, and of fewer for
+// the rest, so that nothing beyond the values is read or written.
+template <int L, typename F>
+MINICNN_INLINE void in_vectors(std::int64_t size, const F& f, std::int64_t i = 0) {
+    for (; i + L <= size; i += L) f(std::integral_constant<int, L>{}, i);
+    if constexpr (L > 1) {
+        if (i < size) in_vectors<L / 2>(size, f, i);
+    }
+}
+
+}  // namespace minicnn
