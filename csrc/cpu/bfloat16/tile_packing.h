@@ -18,7 +18,7 @@ constexpr int block_filters = 2 * tile_cols;         // a block is two tiles wid
 
 // The depth as runs of values that are contiguous in the source.  Each run begins with a tile of its own;
 // its last tile is filled with zeros.
-struct Runs32 {
+struct TileRuns {
     std::int64_t count, length;
     std::int64_t steps_per_run() const { return (length + tile_depth - 1) / tile_depth; }
     std::int64_t steps() const { return count * steps_per_run(); }
@@ -42,7 +42,7 @@ struct PackedTiles {
 // Packs filters into scratch memory.  fill(filter, filters, run, first, values, tile) writes one tile: the
 // values [first, first + values) of the run for so many filters, and zeros elsewhere.
 template <typename F>
-PackedTiles pack_tiles(std::int64_t filters, const Runs32& runs, const float* bias, Scratch& scratch,
+PackedTiles pack_tiles(std::int64_t filters, const TileRuns& runs, const float* bias, Scratch& scratch,
                        const F& fill) {
     const std::int64_t columns = (filters + tile_cols - 1) / tile_cols, steps = runs.steps();
     const std::int64_t lanes_of_bias = (columns + 1) / 2 * block_filters;
