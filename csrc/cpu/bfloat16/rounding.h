@@ -31,14 +31,11 @@ MINICNN_INLINE Bits<L> rounded(const Vec<float, L>& v) {
     return __builtin_convertvector(bits, Bits<L>);
 }
 
-// dy where relu_y is positive or NaN, else 0.
+// dy where relu_y is positive or NaN, else 0.  A denormal relu_y counts as zero.
 template <int L>
 MINICNN_INLINE Bits<L> masked(const Bits<L>& dy, const Bits<L>& relu_y) {
-    // As an integer with a sign, zero is 0, negative numbers are the least ones, up to -infinity, and a NaN
-    // with a sign lies between -infinity and 0.
-    constexpr std::int16_t minus_infinity = -128;
-    const auto y = reinterpret_cast<Vec<std::int16_t, L>>(relu_y);
-    return (y == 0 || y <= minus_infinity) ? Bits<L>{} : dy;
+    constexpr std::uint16_t least_normal = 0x0080, sign = 0x8000, minus_infinity = 0xff80;
+    return ((relu_y >= least_normal) & (relu_y < sign)) | (relu_y > minus_infinity) ? dy : Bits<L>{};
 }
 
 // Calls f(lanes, i) for vectors that cover [0, size) one after the other: of L lanes first, and of fewer for
@@ -49,6 +46,12 @@ MINICNN_INLINE void in_vectors(std::int64_t size, const F& f, std::int64_t i = 0
     if constexpr (L > 1) {
         if (i < size) in_vectors<L / 2>(size, f, i);
     }
+}
+
+inline void copy_masked(const bfloat16* dy, const bfloat16* relu_y, std::int64_t size, bfloat16* to) {
+    in_vectors<lanes<std::uint16_t>>(size, [&](auto L, std::int64_t i) __attribute__((always_inline)) {
+        store(to + i, masked<L>(load<L>(&dy[i].bits), load<L>(&relu_y[i].bits)));
+    });
 }
 
 }  // namespace minicnn

@@ -3,6 +3,7 @@
 #include "tile_conv2d.h"
 
 #include "../conv2d/phase.h"
+#include "../core/elementwise.h"
 #include "tile_correlation.h"
 #include "tile_units.h"
 
@@ -40,25 +41,49 @@ bool data_phase(TileCorrelation c, const Phase& down, const Phase& across, const
     c.h = ascending(down.taps);
     c.w = ascending(across.taps);
     const TilePlan plan(c);
-    // Value k of a run belongs to one filter and one tap; in the source's order the last tap comes first.
+    const std::int64_t filter = p.KH * p.KW * p.C;
+    // The values of a run are those of all filters at one tap after the other; in the source's order the
+    // last tap comes first.
     const auto fill = [&](std::int64_t channel, std::int64_t count, std::int64_t run, std::int64_t first,
                           std::int64_t values, bfloat16* tile) {
-        const auto row = [&](std::int64_t k) {
-            const std::int64_t value = run * plan.runs.length + first + k, tap = value / p.F;
+        const std::int64_t value = run * plan.runs.length + first;
+        std::int64_t tap = value / p.F, f = value % p.F;
+        const auto at_tap = [&] {
             const std::int64_t u = down.start + (c.h.count - 1 - tap / c.w.count) * down.every;
             const std::int64_t v = across.start + (c.w.count - 1 - tap % c.w.count) * across.every;
-            return weight + ((value % p.F * p.KH + u) * p.KW + v) * p.C + channel;
+            return weight + (u * p.KW + v) * p.C + channel;
         };
-        pack_columns(row, count, values, tile);
+        const float* row = at_tap() + f * filter;
+        const auto next = [&] {
+            if (f++ == p.F) f = 1, ++tap, row = at_tap();
+            const float* here = row;
+            row += filter;
+            return here;
+        };
+        pack_columns(next, count, values, tile);
     };
     Scratch scratch;
     const PackedTiles filters = pack_tiles(p.C, plan.runs, nullptr, scratch, fill);
     return correlate_tiles<Unit>(c, plan, filters, out);
 }
 
+// A gradient that several phases read: its mask is applied once.
+void apply_mask(TileCorrelation& c, Scratch& scratch) {
+    if (!c.mask) return;
+    const std::int64_t size = c.N * c.H * c.W * c.C;
+    auto* copy = scratch.take<bfloat16>(size);
+    parallel_for(0, size, elements_per_piece, [&](std::int64_t first, std::int64_t last) {
+        copy_masked(c.source + first, c.mask + first, last - first, copy + first);
+    });
+    c.source = copy;
+    c.mask = nullptr;
+}
+
 // The gradient to the input from `source`, of which everything but the taps and the output is set.
 template <typename Unit>
 bool all_phases(TileCorrelation source, const float* weight, bfloat16* dx, const ConvParams& p) {
+    Scratch scratch;
+    if (p.stride_h * p.stride_w > 1) apply_mask(source, scratch);
     for (std::int64_t i = 0; i < std::min(p.stride_h, p.H); ++i) {
         const Phase down = phase_of(i, p.stride_h, p.dil_h, p.pad_h, p.KH);
         for (std::int64_t j = 0; j < std::min(p.stride_w, p.W); ++j) {

@@ -94,12 +94,12 @@ inline void pack_rows(const float* from, std::int64_t ldf, std::int64_t filters,
     }
 }
 
-// A tile of filters that lie side by side: value k of filter f is row(k)[f].
-template <typename Row>
-void pack_columns(const Row& row, std::int64_t filters, std::int64_t values, bfloat16* tile) {
-    std::fill_n(tile, tile_values, bfloat16{});
+// A tile of filters that lie side by side: next() gives the values of all of them at k = 0, 1, ...
+template <typename Next>
+void pack_columns(Next&& next, std::int64_t filters, std::int64_t values, bfloat16* tile) {
+    if (filters < tile_cols || values < tile_depth) std::fill_n(tile, tile_values, bfloat16{});
     for (std::int64_t k = 0; k < values; k += 2) {
-        const float *even = row(k), *odd = k + 1 < values ? row(k + 1) : nullptr;
+        const float *even = next(), *odd = k + 1 < values ? next() : nullptr;
         bfloat16* to = tile + k * tile_cols;
         in_vectors<lanes<float>>(filters, [&](auto L, std::int64_t f) __attribute__((always_inline)) {
             using Pair = Vec<std::uint32_t, L>;

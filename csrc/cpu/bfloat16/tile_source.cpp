@@ -70,10 +70,7 @@ void TileSource::copy_row(std::int64_t n, std::int64_t h, bfloat16* to) const {
     if (c_.winner) return copy_winners(n, h, first, last, inside);
     const bfloat16* source = c_.source + at;
     if (!c_.mask) return void(std::memcpy(inside, source, static_cast<std::size_t>(values) * sizeof *to));
-    const bfloat16* mask = c_.mask + at;
-    in_vectors<lanes<std::uint16_t>>(values, [&](auto L, std::int64_t i) __attribute__((always_inline)) {
-        store(inside + i, masked<L>(load<L>(&source[i].bits), load<L>(&mask[i].bits)));
-    });
+    copy_masked(source, c_.mask + at, values, inside);
 }
 
 // The columns [first, last) of row h: the gradient of each pooled value in the cell that won it, else 0.
