@@ -31,6 +31,25 @@ MINICNN_INLINE Bits<L> rounded(const Vec<float, L>& v) {
     return __builtin_convertvector(bits, Bits<L>);
 }
 
+// The same of two vectors, one after the other.
+template <int L>
+MINICNN_INLINE Bits<2 * L> rounded_pair(const Vec<float, L>& first, const Vec<float, L>& second) {
+    Bits<2 * L> pair;
+#if defined(__AVX512BF16__)
+    if constexpr (L == 16) return Bits<32>(_mm512_cvtne2ps_pbh(__m512(second), __m512(first)));
+#endif
+    const Bits<L> halves[2] = {rounded<L>(first), rounded<L>(second)};
+    std::memcpy(&pair, halves, sizeof pair);
+    return pair;
+}
+
+// ReLU of numbers, not of NaN.
+template <int L>
+MINICNN_INLINE Bits<L> relu_bits(const Bits<L>& bits) {
+    constexpr std::uint16_t sign = 0x8000;
+    return bits < sign ? bits : Bits<L>{};
+}
+
 // dy where relu_y is positive or NaN, else 0.  A denormal relu_y counts as zero.
 template <int L>
 MINICNN_INLINE Bits<L> masked(const Bits<L>& dy, const Bits<L>& relu_y) {

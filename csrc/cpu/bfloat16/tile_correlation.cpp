@@ -127,9 +127,12 @@ class Engine {
             const float* from = sums + (r - first) * plan_.pitch * block_filters;
             const std::int64_t to = r / c_.rows * out_.image_stride +
                                     r % c_.rows / step * out_.row_stride + filter;
-            if (c_.pooled) {
-                store_pooled_pixels<whole>(from, plan_.pitch, cols / 2, filters, out_.relu, out_.y + to,
-                                           out_.winner ? out_.winner + to : nullptr, out_.col_stride, check);
+            if (c_.pooled && out_.winner) {
+                store_pooled_pixels<whole, true>(from, plan_.pitch, cols / 2, filters, out_.relu,
+                                                 out_.y + to, out_.winner + to, out_.col_stride, check);
+            } else if (c_.pooled) {
+                store_pooled_pixels<whole, false>(from, plan_.pitch, cols / 2, filters, out_.relu,
+                                                  out_.y + to, nullptr, out_.col_stride, check);
             } else {
                 store_pixels<whole>(from, cols, filters, out_.relu, out_.y + to, out_.col_stride, check);
             }
