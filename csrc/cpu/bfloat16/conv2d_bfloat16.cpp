@@ -3,8 +3,9 @@
 //
 // A result of the tile unit that is not finite is thrown away and computed again by widening: a tile multiplies
 // values that are not its pixel's own with filters that are zero, which makes NaN of an infinity.
-#include "route.h"
+#include "tile_route.h"
 #include "tile_conv2d.h"
+#include "tile_weight.h"
 #include "widened.h"
 
 namespace minicnn {
@@ -15,6 +16,14 @@ bool data_on_tiles(const bfloat16* dy, const bfloat16* relu_y, const float* weig
                    const ConvParams& p) {
     return suits_tiles(p) && with_tile_unit([&](auto unit) {
                return tile_data<decltype(unit)>(dy, relu_y, weight, dx, p);
+           });
+}
+
+// The gradients to the filters and to the bias, likewise.
+bool weight_on_tiles(const bfloat16* dy, const bfloat16* relu_y, const std::uint8_t* winner,
+                     const bfloat16* x, float* dw, float* db, const ConvParams& p, const PoolParams* pool) {
+    return dw && suits_tile_weight(p, pool) && with_tile_unit([&](auto unit) {
+               return tile_weight<decltype(unit)>(dy, relu_y, winner, x, dw, db, p);
            });
 }
 
@@ -37,6 +46,7 @@ void conv2d_forward(const bfloat16* x, const float* weight, const float* bias, b
 void conv2d_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16* x, const float* weight,
                      bfloat16* dx, float* dw, float* db, const ConvParams& p) {
     if (dx && data_on_tiles(dy, relu_y, weight, dx, p)) dx = nullptr;
+    if (weight_on_tiles(dy, relu_y, nullptr, x, dw, db, p, nullptr)) dw = db = nullptr;
     if (dx || dw || db) widened::conv2d_backward(dy, relu_y, x, weight, dx, dw, db, p);
 }
 
@@ -56,6 +66,7 @@ void conv2d_pool_backward(const bfloat16* dy, const std::uint8_t* winner, const 
                           return tile_pooled_data<decltype(unit)>(dy, winner, weight, dx, p, pool);
                       });
     if (done) dx = nullptr;
+    if (weight_on_tiles(dy, nullptr, winner, x, dw, db, p, &pool)) dw = db = nullptr;
     if (dx || dw || db) widened::conv2d_pool_backward(dy, winner, x, weight, dx, dw, db, p, pool);
 }
 
@@ -69,6 +80,7 @@ void dense_forward(const bfloat16* x, const float* weight, const float* bias, bf
 void dense_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16* x, const float* weight,
                     bfloat16* dx, float* dw, float* db, std::int64_t N, std::int64_t in, std::int64_t out) {
     if (dx && data_on_tiles(dy, relu_y, weight, dx, as_convolution(N, in, out))) dx = nullptr;
+    if (weight_on_tiles(dy, relu_y, nullptr, x, dw, db, dense_as_conv(N, in, out), nullptr)) dw = db = nullptr;
     if (dx || dw || db) widened::dense_backward(dy, relu_y, x, weight, dx, dw, db, N, in, out);
 }
 

@@ -18,7 +18,8 @@
 #include "../core/parallel.h"
 #include "../core/scratch.h"
 #include "pairs_weight.h"
-#include "tile_emulation.h"
+#include "tile_units.h"
+#include "tile_units.h"
 
 namespace minicnn {
 namespace {
@@ -504,9 +505,6 @@ ConvParams dense_as_conv(std::int64_t N, std::int64_t in, std::int64_t out) {
 #define INSTANTIATE(Unit)                                                                  \
     template bool tile_weight<Unit>(const bfloat16*, const bfloat16*, const std::uint8_t*, \
                                     const bfloat16*, float*, float*, const ConvParams&);
-INSTANTIATE(EmulatedTileUnit)
-#if MINICNN_HAS_TILE_UNIT
-INSTANTIATE(TileUnit)
-#endif
+MINICNN_FOR_EACH_TILE_UNIT(INSTANTIATE)
 
 }  // namespace minicnn

@@ -1,5 +1,5 @@
 // Chooses the tile unit, and the passes that go through it.
-#include "route.h"
+#include "tile_route.h"
 
 #include <cstdlib>
 #include <stdexcept>
