@@ -26,11 +26,22 @@ namespace {
 constexpr std::int64_t words_in_tile = tile_rows * tile_cols, block_words = 4 * words_in_tile;
 constexpr bfloat16 one{0x3f80};
 
-// sums (m x n tiles) += a (m tiles high) @ b (n tiles wide), over `depth` tiles of the depth.
+// What a block of products sums over: `segments` stretches of `depth` tiles each.
+struct Depth {
+    std::int64_t segments, depth;
+};
+
+// Two neighbouring tiles of one side lie `apart` words from each other.  Along the depth a tile is followed
+// by the next one, or by itself if its rows are all the same; segments lie `segment` words apart.
+struct Side {
+    const std::uint32_t* at;
+    std::int64_t apart, segment;
+    bool same_rows = false;
+};
+
+// sums (m x n tiles) += left (m tiles high) @ right (n tiles wide).
 template <typename Unit, int m, int n>
-void multiply_block(const std::uint32_t* a, std::int64_t a_apart, const std::uint32_t* b,
-                    std::int64_t b_apart, std::int64_t b_step, std::int64_t depth, float* sums,
-                    bool first) {
+void multiply_block(const Side& left, const Side& right, const Depth& over, float* sums, bool first) {
     unroll<m * n>([&](auto i) __attribute__((always_inline)) {
         if (first) {
             Unit::template zero<i>();
@@ -38,44 +49,63 @@ void multiply_block(const std::uint32_t* a, std::int64_t a_apart, const std::uin
             Unit::template load<i>(sums + i * words_in_tile, tile_bytes);
         }
     });
-    constexpr int left = 4, right = 6;
-    const std::int64_t b_row = b_step ? tile_bytes : 0;
-    for (std::int64_t k = 0; k < depth; ++k, a += words_in_tile, b += b_step) {
-        unroll<m>([&](auto i) __attribute__((always_inline)) {
-            Unit::template load<left + i>(a + i * a_apart, tile_bytes);
-        });
-        unroll<n>([&](auto j) __attribute__((always_inline)) {
-            Unit::template load<right + j>(b + j * b_apart, b_row);
+    constexpr int a_tile = 4, b_tile = 6;
+    const std::int64_t b_row = right.same_rows ? 0 : tile_bytes,
+                       b_step = right.same_rows ? 0 : words_in_tile;
+    for (std::int64_t segment = 0; segment < over.segments; ++segment) {
+        const std::uint32_t* a = left.at + segment * left.segment;
+        const std::uint32_t* b = right.at + segment * right.segment;
+        for (std::int64_t k = 0; k < over.depth; ++k, a += words_in_tile, b += b_step) {
             unroll<m>([&](auto i) __attribute__((always_inline)) {
-                Unit::template multiply<i * n + j, left + i, right + j>();
+                Unit::template load<a_tile + i>(a + i * left.apart, tile_bytes);
             });
-        });
+            unroll<n>([&](auto j) __attribute__((always_inline)) {
+                Unit::template load<b_tile + j>(b + j * right.apart, b_row);
+                unroll<m>([&](auto i) __attribute__((always_inline)) {
+                    Unit::template multiply<i * n + j, a_tile + i, b_tile + j>();
+                });
+            });
+        }
     }
     unroll<m * n>([&](auto i) __attribute__((always_inline)) {
         Unit::template store<i>(sums + i * words_in_tile, tile_bytes);
     });
 }
 
+template <typename Unit>
+void multiply(int m, int n, const Side& left, const Side& right, const Depth& over, float* sums,
+              bool first) {
+    const auto block = m == 2 ? (n == 2 ? multiply_block<Unit, 2, 2> : multiply_block<Unit, 2, 1>)
+                              : (n == 2 ? multiply_block<Unit, 1, 2> : multiply_block<Unit, 1, 1>);
+    block(left, right, over, sums, first);
+}
+
 // What is multiplied: a convolution whose rows of taps may have become channels.
 struct Filters {
+    std::int64_t pixels, source_pixels;  // of the map and of x
     ConvParams p;
     bool joined;  // a row of taps is one tap with KW*C channels
     std::int64_t KW, C;
 
-    Filters(const ConvParams& conv, bool pooled) : p(pooled ? conv : as_rows(conv)), joined(joins(p)) {
-        KW = joined ? 1 : p.KW;
-        C = joined ? p.KW * p.C : p.C;
-    }
+    Filters(const ConvParams& conv, bool pooled)
+        : pixels(conv.N * conv.OH * conv.OW),
+          source_pixels(conv.N * conv.H * conv.W),
+          p(pooled ? conv : as_rows(conv)),
+          joined(joins(p)),
+          KW(joined ? 1 : p.KW),
+          C(joined ? p.KW * p.C : p.C) {}
+
+    // How many pixels of a row of the map there are, counted over all images.
+    std::int64_t row_pixels(std::int64_t row) const { return std::min(p.OW, pixels - row * p.OW); }
 
   private:
-    // A 1x1 convolution knows no images: its pixels are as well taken in rows that fill a tile.
-    static ConvParams as_rows(ConvParams p) {
-        const std::int64_t pixels = p.N * p.OH * p.OW;
-        const bool pointwise = p.KH == 1 && p.KW == 1 && p.H == p.OH && p.W == p.OW && p.pad_h == 0 &&
-                               p.pad_w == 0 && p.stride_h == 1 && p.stride_w == 1;
-        if (pointwise && pixels % tile_depth == 0) {
+    // A 1x1 convolution knows no images: its pixels are taken in rows that fill a tile, the last of which
+    // may be shorter.
+    ConvParams as_rows(ConvParams p) const {
+        if (p.KH == 1 && p.KW == 1 && p.H == p.OH && p.W == p.OW && p.pad_h == 0 && p.pad_w == 0 &&
+            p.stride_h == 1 && p.stride_w == 1) {
             p.N = 1;
-            p.H = p.OH = pixels / tile_depth;
+            p.H = p.OH = (pixels + tile_depth - 1) / tile_depth;
             p.W = p.OW = tile_depth;
         }
         return p;
@@ -86,60 +116,63 @@ struct Filters {
     }
 };
 
-// How the map is cut into bands, and what of x is packed for one.
+// How the map is cut into bands, and what of x is packed for one.  A band has one segment or several, each
+// of which begins at a tile of the depth: rows of one image if rows are shared, else rows of the whole
+// batch.
 struct MapBands {
+    static constexpr std::int64_t band_pixels = 1024;
     bool shares_rows;                // each row of x is packed once for all rows of taps
-    std::int64_t rows, pairs;        // rows of the map in a band, and pairs of pixels in a row
-    std::int64_t per_image, count;   // bands of an image, if rows are shared; bands in all
-    std::int64_t copies, copy_rows;  // how often x is packed, and rows in a copy
+    std::int64_t pairs;              // of pixels in a row of the map
+    std::int64_t rows, all_rows;     // of the map: in a segment, and in what segments are cut from
+    std::int64_t per_image;          // segments in what they are cut from
+    std::int64_t segments, count;    // segments of a band, and of all bands
+    std::int64_t copies, copy_rows;  // how often x is packed, and rows that a segment has in a copy
 
-    MapBands(const Filters& filters, std::int64_t left_tiles) {
+    MapBands(const Filters& filters, std::int64_t left_tiles) : pairs((filters.p.OW + 1) / 2) {
         const ConvParams& p = filters.p;
         const std::int64_t window = (p.KH - 1) * p.dil_h;
-        pairs = (p.OW + 1) / 2;
-        const std::int64_t most_rows = std::max<std::int64_t>(1, band_pixels / (2 * pairs));
-        const std::int64_t shared_bands = (p.OH + most_rows - 1) / most_rows;
-        const std::int64_t shared_rows = (p.OH + shared_bands - 1) / shared_bands;
+        cut(p.OH);
         // Both in cycles for a tile's width of channels and a tile's depth of pixels.
         constexpr double pack = 22, multiply = 16;
         const double product = multiply * static_cast<double>(left_tiles * p.KH * filters.KW);
-        const double rounding = static_cast<double>(depth_of(shared_rows) * pairs_in_tile) /
-                                static_cast<double>(shared_rows * pairs);
-        const double shared_cost = rounding * product + pack * static_cast<double>(filters.KW) *
-                                                            static_cast<double>(shared_rows + window) /
-                                                            static_cast<double>(shared_rows);
-        const double tapwise_cost = product + pack * static_cast<double>(filters.KW * p.KH);
-        shares_rows = p.stride_h == 1 && shared_cost <= tapwise_cost;
-        if (shares_rows) {
-            rows = shared_rows;
-            per_image = shared_bands;
-            count = p.N * per_image;
-            copies = filters.KW;
-            copy_rows = rows + window;
-        } else {
-            rows = std::min(most_rows, p.N * p.OH);
-            per_image = 0;
-            count = (p.N * p.OH + rows - 1) / rows;
-            copies = filters.KW * p.KH;
-            copy_rows = rows;
-        }
+        const double rounding =
+            static_cast<double>(depth_of(rows) * pairs_in_tile) / static_cast<double>(rows * pairs);
+        const double shared = rounding * product + pack * static_cast<double>(filters.KW) *
+                                                       static_cast<double>(rows + window) /
+                                                       static_cast<double>(rows);
+        const double tapwise = product + pack * static_cast<double>(filters.KW * p.KH);
+        shares_rows = p.stride_h == 1 && shared <= tapwise;
+        if (!shares_rows) cut(p.N * p.OH);
+        count = (shares_rows ? p.N : 1) * per_image;
+        segments = std::clamp<std::int64_t>(band_pixels / (2 * pairs * rows), 1, count);
+        if (per_image > 1) segments = 1;
+        copies = filters.KW * (shares_rows ? 1 : p.KH);
+        copy_rows = rows + (shares_rows ? window : 0);
     }
-    // The rows [first, last) of a band, counted over all images.
+    std::int64_t bands() const { return (count + segments - 1) / segments; }
+    // The rows [first, last) of a segment, counted over all images.
     struct Rows {
         std::int64_t first, last;
+        std::int64_t count() const { return last - first; }
     };
-    Rows band(std::int64_t i, const ConvParams& p) const {
-        if (!shares_rows) return {i * rows, std::min((i + 1) * rows, p.N * p.OH)};
-        const std::int64_t image = i / per_image * p.OH, row = i % per_image * rows;
-        return {image + row, image + std::min(row + rows, p.OH)};
+    Rows segment(std::int64_t i) const {
+        const std::int64_t start = i / per_image * all_rows, row = i % per_image * rows;
+        return {start + row, start + std::min(row + rows, all_rows)};
     }
-    std::int64_t depth_of(std::int64_t band_rows) const {
-        return (band_rows * pairs + pairs_in_tile - 1) / pairs_in_tile;
+    std::int64_t depth_of(std::int64_t segment_rows) const {
+        return (segment_rows * pairs + pairs_in_tile - 1) / pairs_in_tile;
     }
     // A tile of the last pairs may read beyond the last row.
-    std::int64_t copy_pairs() const { return copy_rows * pairs + pairs_in_tile; }
+    std::int64_t copy_pairs() const { return segments * copy_rows * pairs + pairs_in_tile; }
 
-    static constexpr std::int64_t band_pixels = 512;
+  private:
+    void cut(std::int64_t from_rows) {
+        all_rows = from_rows;
+        const std::int64_t most = std::max<std::int64_t>(1, band_pixels / (2 * pairs));
+        per_image = (all_rows + most - 1) / most;
+        rows = (all_rows + per_image - 1) / per_image;
+        per_image = (all_rows + rows - 1) / rows;
+    }
 };
 
 template <typename Unit>
@@ -158,7 +191,7 @@ class TileWeight {
           C_blocks_(blocks_of(filters_.C)),
           taps_(p_.KH * filters_.KW),
           bands_(filters_, tiles_of(p_.F)),
-          split_(bands_.count, F_blocks_ * C_blocks_,
+          split_(bands_.bands(), F_blocks_ * C_blocks_,
                  sums_size() * static_cast<std::int64_t>(sizeof(float))),
           F_parts_(count_F_parts()),
           C_parts_(std::min(split_.parts / F_parts_, C_blocks_)) {
@@ -167,17 +200,20 @@ class TileWeight {
 
     bool run(float* dw, float* db) const {
         const std::int64_t parts = F_parts_ * C_parts_;
+        std::atomic<bool> finite{true};
         parallel_for(0, split_.chunks * parts, 1, [&](std::int64_t first, std::int64_t last) {
             const TileConfiguration<Unit> tiles;
-            for (std::int64_t task = first; task < last; ++task) sum(task / parts, task % parts);
+            for (std::int64_t task = first; task < last; ++task) {
+                const Part part = part_at(task % parts);
+                sum(task / parts, part);
+                if (split_.chunks == 1 && !finish(part, dw, db)) finite = false;
+            }
         });
-        std::atomic<bool> finite{true};
+        if (split_.chunks == 1) return finite;
         parallel_for(0, F_blocks_ * C_blocks_, 1, [&](std::int64_t first, std::int64_t last) {
             for (std::int64_t i = first; i < last; ++i) {
                 const std::int64_t f = i / C_blocks_, c = i % C_blocks_;
-                bool good = add_chunks(f, c, dw);
-                if (c == 0 && db) good &= add_bias_chunks(f, db);
-                if (!good) finite.store(false, std::memory_order_relaxed);
+                if (!finish({{f, f + 1, p_.F}, {c, c + 1, filters_.C}}, dw, db)) finite = false;
             }
         });
         return finite;
@@ -216,48 +252,65 @@ class TileWeight {
         int width(std::int64_t block) const { return 2 * block + 1 < tiles_of(channels) ? 2 : 1; }
     };
 
-    void sum(std::int64_t chunk, std::int64_t part) const {
+    struct Part {
+        Blocks F, C;
+    };
+    Part part_at(std::int64_t part) const {
         const std::int64_t f = part / C_parts_, c = part % C_parts_;
-        const Blocks F{F_blocks_ * f / F_parts_, F_blocks_ * (f + 1) / F_parts_, p_.F};
-        const Blocks C{C_blocks_ * c / C_parts_, C_blocks_ * (c + 1) / C_parts_, filters_.C};
-        const std::int64_t depth = bands_.depth_of(bands_.rows), pairs = bands_.copy_pairs() * tile_cols;
+        return {{F_blocks_ * f / F_parts_, F_blocks_ * (f + 1) / F_parts_, p_.F},
+                {C_blocks_ * c / C_parts_, C_blocks_ * (c + 1) / C_parts_, filters_.C}};
+    }
+
+    void sum(std::int64_t chunk, const Part& part) const {
+        const std::int64_t depth = bands_.depth_of(bands_.rows);
+        const std::int64_t left_size = part.F.tiles() * bands_.segments * depth * words_in_tile;
+        const std::int64_t right_size = bands_.copies * part.C.tiles() * right_apart();
         Scratch scratch;
-        std::uint32_t* left = scratch.take<std::uint32_t>(F.tiles() * depth * words_in_tile);
-        std::uint32_t* right = scratch.take<std::uint32_t>(bands_.copies * C.tiles() * pairs);
-        std::uint32_t* staged = scratch.take<std::uint32_t>(F.tiles() * depth * words_in_tile);
+        std::uint32_t* left = scratch.take<std::uint32_t>(left_size);
+        std::uint32_t* right = scratch.take<std::uint32_t>(right_size);
+        std::uint32_t* staged = scratch.take<std::uint32_t>(2 * depth * words_in_tile);
         bfloat16* padded_row = scratch.take<bfloat16>(row_width() * p_.C);
         // What a tile reads beyond the last row must be the same in every run.
-        std::fill_n(right, bands_.copies * C.tiles() * pairs, 0u);
-        for (std::int64_t unit = split_.first_unit(chunk); unit < split_.first_unit(chunk + 1); ++unit) {
-            const auto rows = bands_.band(unit, p_);
-            const bool first = unit == split_.first_unit(chunk);
-            pack_dy(F, rows, staged, left, depth);
-            pack_x(C, rows, right, padded_row);
-            multiply(chunk, F, C, left, right, depth, bands_.depth_of(rows.last - rows.first), first);
+        std::fill_n(right, right_size, 0u);
+        for (std::int64_t band = split_.first_unit(chunk); band < split_.first_unit(chunk + 1); ++band) {
+            const std::int64_t begin = band * bands_.segments;
+            const std::int64_t segments = std::min(bands_.segments, bands_.count - begin);
+            for (std::int64_t i = 0; i < segments; ++i) {
+                const MapBands::Rows rows = bands_.segment(begin + i);
+                pack_dy(part.F, rows, staged, left + i * depth * words_in_tile);
+                pack_x(part.C, rows, right + i * right_segment(), padded_row);
+            }
+            const std::int64_t used = segments > 1 ? depth : bands_.depth_of(bands_.segment(begin).count());
+            multiply_band(chunk, part, left, right, {segments, used}, band == split_.first_unit(chunk));
         }
     }
 
-    // dy's rows as pairs, then transposed: left[tile of filters][depth][filter][pair].
-    void pack_dy(const Blocks& F, MapBands::Rows rows, std::uint32_t* staged, std::uint32_t* left,
-                 std::int64_t most_depth) const {
-        const std::int64_t depth = bands_.depth_of(rows.last - rows.first),
-                           apart = most_depth * words_in_tile;
-        const std::int64_t used = (rows.last - rows.first) * bands_.pairs * tile_cols;
+    // How far tiles of one side lie apart, and segments of x.
+    std::int64_t left_apart() const {
+        return bands_.segments * bands_.depth_of(bands_.rows) * words_in_tile;
+    }
+    std::int64_t right_apart() const { return bands_.copy_pairs() * tile_cols; }
+    std::int64_t right_segment() const { return bands_.copy_rows * bands_.pairs * tile_cols; }
+
+    // dy's rows as pairs, then transposed: left[tile of filters][segment][depth][filter][pair].
+    void pack_dy(const Blocks& F, MapBands::Rows rows, std::uint32_t* staged, std::uint32_t* left) const {
+        const std::int64_t depth = bands_.depth_of(rows.count()), apart = depth * words_in_tile;
+        const std::int64_t used =
+            ((rows.count() - 1) * bands_.pairs + (filters_.row_pixels(rows.last - 1) + 1) / 2) * tile_cols;
         for (std::int64_t b = F.first; b < F.last; ++b) {
-            std::uint32_t* to = staged + F.tile(b) * apart;
             for (std::int64_t row = rows.first; row < rows.last; ++row) {
-                std::uint32_t* row_to = to + (row - rows.first) * bands_.pairs * tile_cols;
+                std::uint32_t* to = staged + (row - rows.first) * bands_.pairs * tile_cols;
                 if (F.width(b) == 2) {
-                    pack_dy_row<2>(row, b * block_channels, row_to, apart);
+                    pack_dy_row<2>(row, b * block_channels, to, apart);
                 } else {
-                    pack_dy_row<1>(row, b * block_channels, row_to, apart);
+                    pack_dy_row<1>(row, b * block_channels, to, apart);
                 }
             }
-            for (int t = 0; t < F.width(b); ++t, to += apart) {
-                std::fill(to + used, to + depth * words_in_tile, 0u);
-                for (std::int64_t k = 0; k < depth; ++k) {
-                    transpose_tile(to + k * words_in_tile,
-                                   left + (F.tile(b) + t) * apart + k * words_in_tile);
+            for (int t = 0; t < F.width(b); ++t) {
+                std::uint32_t* from = staged + t * apart;
+                std::fill(from + used, from + apart, 0u);
+                for (std::int64_t k = 0; k < apart; k += words_in_tile) {
+                    transpose_tile(from + k, left + (F.tile(b) + t) * left_apart() + k);
                 }
             }
         }
@@ -266,19 +319,20 @@ class TileWeight {
     template <int tiles>
     void pack_dy_row(std::int64_t row, std::int64_t channel, std::uint32_t* to, std::int64_t apart) const {
         if (winner_) return pack_pooled_row<tiles>(row, channel, to, apart);
-        const std::int64_t start = row * p_.OW * p_.F + channel, size = p_.N * p_.OH * p_.OW * p_.F;
+        const std::int64_t start = row * p_.OW * p_.F + channel, size = filters_.pixels * p_.F,
+                           pixels = filters_.row_pixels(row);
         if (relu_y_) {
             const auto at = [&](std::int64_t i) __attribute__((always_inline)) {
                 const std::int64_t place = start + i * p_.F;
                 return MaskedPixel{dy_ + place, relu_y_ + place, size - place};
             };
-            pack_pairs<tiles>(p_.OW, at, to, apart);
+            pack_pairs<tiles>(pixels, at, to, apart);
         } else {
             const auto at = [&](std::int64_t i) __attribute__((always_inline)) {
                 const std::int64_t place = start + i * p_.F;
                 return PlainPixel{dy_ + place, size - place};
             };
-            pack_pairs<tiles>(p_.OW, at, to, apart);
+            pack_pairs<tiles>(pixels, at, to, apart);
         }
     }
 
@@ -305,18 +359,19 @@ class TileWeight {
     // The width of a row of x with all that a joined row of taps reads.
     std::int64_t row_width() const { return (p_.OW - 1) * p_.stride_w + p_.KW; }
 
-    // x as pairs: right[copy][tile of channels][row][pair][channel].
+    // x as pairs: right[copy][tile of channels][segment][row][pair][channel].
     void pack_x(const Blocks& C, MapBands::Rows rows, std::uint32_t* right, bfloat16* padded_row) const {
-        const std::int64_t used = bands_.copy_rows - (bands_.rows - (rows.last - rows.first));
-        for (std::int64_t row = 0; row < used; ++row) {
+        const std::int64_t copy_rows = bands_.copy_rows - bands_.rows + rows.count();
+        for (std::int64_t row = 0; row < copy_rows; ++row) {
             for (std::int64_t u = 0; u < (bands_.shares_rows ? 1 : p_.KH); ++u) {
                 const bfloat16* source = source_row(rows.first, row, u);
-                std::uint32_t* to = right + u * filters_.KW * C.tiles() * bands_.copy_pairs() * tile_cols +
-                                    row * bands_.pairs * tile_cols;
+                std::uint32_t* to =
+                    right + u * filters_.KW * C.tiles() * right_apart() + row * bands_.pairs * tile_cols;
                 if (filters_.joined) {
                     pack_joined_row(C, source, padded_row, to);
                 } else {
-                    pack_row(C, source, to);
+                    pack_row(C, source, filters_.row_pixels(rows.first + (bands_.shares_rows ? 0 : row)),
+                             to);
                 }
             }
         }
@@ -330,13 +385,13 @@ class TileWeight {
         return h < 0 || h >= p_.H ? nullptr : x_ + (image * p_.H + h) * p_.W * p_.C;
     }
 
-    void pack_row(const Blocks& C, const bfloat16* source, std::uint32_t* to) const {
-        const bfloat16* end = x_ + p_.N * p_.H * p_.W * p_.C;
-        const std::int64_t apart = bands_.copy_pairs() * tile_cols;
+    void pack_row(const Blocks& C, const bfloat16* source, std::int64_t pixels, std::uint32_t* to) const {
+        const bfloat16* end = x_ + filters_.source_pixels * p_.C;
+        const std::int64_t apart = right_apart();
         for (std::int64_t v = 0; v < filters_.KW; ++v) {
             for (std::int64_t b = C.first; b < C.last; ++b) {
                 const auto pack = C.width(b) == 2 ? pack_source_row<2> : pack_source_row<1>;
-                pack(source ? source + b * block_channels : nullptr, end, p_.OW, p_.W, p_.C, p_.stride_w,
+                pack(source ? source + b * block_channels : nullptr, end, pixels, p_.W, p_.C, p_.stride_w,
                      v * p_.dil_w - p_.pad_w, to + (v * C.tiles() + C.tile(b)) * apart, apart);
             }
         }
@@ -344,7 +399,7 @@ class TileWeight {
 
     void pack_joined_row(const Blocks& C, const bfloat16* source, bfloat16* padded_row,
                          std::uint32_t* to) const {
-        const std::int64_t width = row_width(), apart = bands_.copy_pairs() * tile_cols;
+        const std::int64_t width = row_width(), apart = right_apart();
         if (source) {
             const std::int64_t before = std::min(p_.pad_w, width);
             const std::int64_t inside = std::clamp<std::int64_t>(width - before, 0, p_.W);
@@ -369,44 +424,45 @@ class TileWeight {
         }
     }
 
-    void multiply(std::int64_t chunk, const Blocks& F, const Blocks& C, const std::uint32_t* left,
-                  const std::uint32_t* right, std::int64_t most_depth, std::int64_t depth,
-                  bool first) const {
-        const std::int64_t left_apart = most_depth * words_in_tile,
-                           right_apart = bands_.copy_pairs() * tile_cols;
+    void multiply_band(std::int64_t chunk, const Part& part, const std::uint32_t* left,
+                       const std::uint32_t* right, const Depth& over, bool first) const {
+        alignas(tile_bytes) bfloat16 ones[tile_depth];
+        std::fill_n(ones, tile_depth, one);
+        const Side all_ones{reinterpret_cast<std::uint32_t*>(ones), 0, 0, true};
+        const auto& [F, C] = part;
         for (std::int64_t f = F.first; f < F.last; ++f) {
-            const std::uint32_t* a = left + F.tile(f) * left_apart;
+            const Side a{left + F.tile(f) * left_apart(), left_apart(),
+                         bands_.depth_of(bands_.rows) * words_in_tile};
             for (std::int64_t c = C.first; c < C.last; ++c) {
-                for (std::int64_t v = 0; v < filters_.KW; ++v) {
-                    for (std::int64_t u = 0; u < p_.KH; ++u) {
-                        const std::int64_t copy = (bands_.shares_rows ? 0 : u * filters_.KW) + v;
-                        const std::int64_t row = bands_.shares_rows ? u * p_.dil_h : 0;
-                        const std::uint32_t* b = right + (copy * C.tiles() + C.tile(c)) * right_apart +
-                                                 row * bands_.pairs * tile_cols;
-                        multiply_any(F.width(f), C.width(c), a, left_apart, b, right_apart, words_in_tile,
-                                     depth, sums(chunk, f, c, u * filters_.KW + v), first);
-                    }
+                for (std::int64_t tap = 0; tap < taps_; ++tap) {
+                    const Side b{right + C.tile(c) * right_apart() + tap_start(C, tap), right_apart(),
+                                 right_segment()};
+                    multiply<Unit>(F.width(f), C.width(c), a, b, over, sums(chunk, f, c, tap), first);
                 }
             }
             if (needs_db_ && C.first == 0) {
-                alignas(64) bfloat16 ones[tile_depth];
-                std::fill_n(ones, tile_depth, one);
-                multiply_any(F.width(f), 1, a, left_apart, reinterpret_cast<std::uint32_t*>(ones), 0, 0,
-                             depth, bias_sums(chunk, f), first);
+                multiply<Unit>(F.width(f), 1, a, all_ones, over, bias_sums(chunk, f), first);
             }
         }
     }
 
-    static void multiply_any(int m, int n, const std::uint32_t* a, std::int64_t a_apart,
-                             const std::uint32_t* b, std::int64_t b_apart, std::int64_t b_step,
-                             std::int64_t depth, float* sums, bool first) {
-        const auto multiply = m == 2 ? (n == 2 ? multiply_block<Unit, 2, 2> : multiply_block<Unit, 2, 1>)
-                                     : (n == 2 ? multiply_block<Unit, 1, 2> : multiply_block<Unit, 1, 1>);
-        multiply(a, a_apart, b, b_apart, b_step, depth, sums, first);
+    // Where the packed x of a tap begins.
+    std::int64_t tap_start(const Blocks& C, std::int64_t tap) const {
+        const std::int64_t copy = C.tiles() * right_apart(), u = tap / filters_.KW, v = tap % filters_.KW;
+        return bands_.shares_rows ? v * copy + u * p_.dil_h * bands_.pairs * tile_cols : tap * copy;
     }
 
-    // Adds the sums of the chunks in order, and brings them into the rows of dw.  It is false if one is not
-    // finite.
+    // Brings the sums of a part into dw and db.  It is false if one is not finite.
+    bool finish(const Part& part, float* dw, float* db) const {
+        bool finite = true;
+        for (std::int64_t f = part.F.first; f < part.F.last; ++f) {
+            for (std::int64_t c = part.C.first; c < part.C.last; ++c) finite &= add_chunks(f, c, dw);
+            if (part.C.first == 0 && db) finite &= add_bias_chunks(f, db);
+        }
+        return finite;
+    }
+
+    // Adds the sums of the chunks in order, and brings them into the rows of dw.
     bool add_chunks(std::int64_t f, std::int64_t c, float* dw) const {
         const Blocks F{0, F_blocks_, p_.F}, C{0, C_blocks_, filters_.C};
         const int m = F.width(f), n = C.width(c);
@@ -495,10 +551,6 @@ bool tile_weight(const bfloat16* dy, const bfloat16* relu_y, const std::uint8_t*
     }
     Scratch scratch;
     return TileWeight<Unit>(dy, relu_y, winner, x, db != nullptr, p, scratch).run(dw, db);
-}
-
-ConvParams dense_as_conv(std::int64_t N, std::int64_t in, std::int64_t out) {
-    return {1, in, 1, N, out, 1, 1, 1, N, 1, 1, 0, 0, 1, 1, 1};
 }
 
 #define INSTANTIATE(Unit)                                                                  \
