@@ -46,24 +46,32 @@ void BandPacker::pack_pooled_row(std::int64_t row, std::int64_t channel, std::ui
 // dy's rows as pairs, then transposed: left[tile of filters][segment][depth][filter][pair].
 void BandPacker::pack_dy(const Blocks& F, MapBands::Rows rows, std::uint32_t* staged,
                          std::uint32_t* left) const {
-    const std::int64_t depth = bands_.depth_of(rows.count()), apart = depth * words_in_tile;
+    for (std::int64_t b = F.first; b < F.last; b += blocks_together) {
+        const Blocks some{b, std::min(b + blocks_together, F.last), F.channels};
+        pack_blocks_of_dy(some, rows, staged, left + F.tile(b) * left_apart());
+    }
+}
+
+void BandPacker::pack_blocks_of_dy(const Blocks& F, MapBands::Rows rows, std::uint32_t* staged,
+                                   std::uint32_t* left) const {
+    const std::int64_t apart = bands_.depth_of(rows.count()) * words_in_tile;
     const std::int64_t used =
         ((rows.count() - 1) * bands_.pairs + (filters_.row_pixels(rows.last - 1) + 1) / 2) * tile_cols;
-    for (std::int64_t b = F.first; b < F.last; ++b) {
-        for (std::int64_t row = rows.first; row < rows.last; ++row) {
-            std::uint32_t* to = staged + (row - rows.first) * bands_.pairs * tile_cols;
+    for (std::int64_t row = rows.first; row < rows.last; ++row) {
+        for (std::int64_t b = F.first; b < F.last; ++b) {
+            std::uint32_t* to = staged + F.tile(b) * apart + (row - rows.first) * bands_.pairs * tile_cols;
             if (F.width(b) == 2) {
                 pack_dy_row<2>(row, b * block_channels, to, apart);
             } else {
                 pack_dy_row<1>(row, b * block_channels, to, apart);
             }
         }
-        for (int t = 0; t < F.width(b); ++t) {
-            std::uint32_t* from = staged + t * apart;
-            std::fill(from + used, from + apart, 0u);
-            for (std::int64_t k = 0; k < apart; k += words_in_tile) {
-                transpose_tile(from + k, left + (F.tile(b) + t) * left_apart() + k);
-            }
+    }
+    for (std::int64_t t = 0; t < F.tiles(); ++t) {
+        std::uint32_t* from = staged + t * apart;
+        std::fill(from + used, from + apart, 0u);
+        for (std::int64_t k = 0; k < apart; k += words_in_tile) {
+            transpose_tile(from + k, left + t * left_apart() + k);
         }
     }
 }

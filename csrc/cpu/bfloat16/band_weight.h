@@ -36,7 +36,7 @@ class BandPacker {
     // How many words the packed sides of a part take, and what pack_dy holds meanwhile.
     std::int64_t left_size(const Blocks& F) const { return F.tiles() * left_apart(); }
     std::int64_t right_size(const Blocks& C) const { return bands_.copies * C.tiles() * right_apart(); }
-    std::int64_t staged_size() const { return 2 * left_segment(); }
+    std::int64_t staged_size() const { return 2 * blocks_together * left_segment(); }
     // A row of x with its padding: all that joined rows of taps read, in values.
     std::int64_t padded_row_size() const { return row_width() * p_.C; }
 
@@ -47,6 +47,11 @@ class BandPacker {
     void pack_x(const Blocks& C, MapBands::Rows rows, std::uint32_t* right, bfloat16* padded_row) const;
 
   private:
+    // So many blocks of filters are read together, so that long stretches of memory are read.
+    static constexpr std::int64_t blocks_together = 4;
+
+    void pack_blocks_of_dy(const Blocks& F, MapBands::Rows rows, std::uint32_t* staged,
+                           std::uint32_t* left) const;
     std::int64_t row_width() const { return (p_.OW - 1) * p_.stride_w + p_.KW; }
     template <int tiles>
     void pack_dy_row(std::int64_t row, std::int64_t channel, std::uint32_t* to, std::int64_t apart) const;

@@ -18,7 +18,7 @@
 #include "../core/parallel.h"
 #include "../core/scratch.h"
 #include "band_weight.h"
-#include "tile_emulation.h"
+#include "tile_units.h"
 
 namespace minicnn {
 namespace {
@@ -298,9 +298,6 @@ bool tile_weight(const bfloat16* dy, const bfloat16* relu_y, const std::uint8_t*
 #define INSTANTIATE(Unit)                                                                  \
     template bool tile_weight<Unit>(const bfloat16*, const bfloat16*, const std::uint8_t*, \
                                     const bfloat16*, float*, float*, const ConvParams&);
-INSTANTIATE(EmulatedTileUnit)
-#if MINICNN_HAS_TILE_UNIT
-INSTANTIATE(TileUnit)
-#endif
+MINICNN_FOR_EACH_TILE_UNIT(INSTANTIATE)
 
 }  // namespace minicnn
