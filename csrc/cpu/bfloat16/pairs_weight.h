@@ -39,8 +39,9 @@ MINICNN_INLINE void load_within(const T* from, std::int64_t room, Vec<T, L>& val
     if (room >= L) {
         std::memcpy(&value, from, sizeof value);
     } else {
-        value = Vec<T, L>{};
-        std::memcpy(&value, from, static_cast<std::size_t>(std::max<std::int64_t>(room, 0)) * sizeof(T));
+        T part[L]{};  // not `value`, which would then have to lie in memory in any case
+        std::memcpy(part, from, static_cast<std::size_t>(std::max<std::int64_t>(room, 0)) * sizeof(T));
+        std::memcpy(&value, part, sizeof value);
     }
 }
 
