@@ -80,7 +80,7 @@ void dense_forward(const bfloat16* x, const float* weight, const float* bias, bf
 void dense_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16* x, const float* weight,
                     bfloat16* dx, float* dw, float* db, std::int64_t N, std::int64_t in, std::int64_t out) {
     if (dx && data_on_tiles(dy, relu_y, weight, dx, as_convolution(N, in, out))) dx = nullptr;
-    if (weight_on_tiles(dy, relu_y, nullptr, x, dw, db, dense_as_conv(N, in, out), nullptr)) dw = db = nullptr;
+    if (weight_on_tiles(dy, relu_y, nullptr, x, dw, db, as_convolution(N, in, out), nullptr)) dw = db = nullptr;
     if (dx || dw || db) widened::dense_backward(dy, relu_y, x, weight, dx, dw, db, N, in, out);
 }
 

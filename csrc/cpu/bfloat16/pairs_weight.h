@@ -39,8 +39,9 @@ MINICNN_INLINE void load_within(const T* from, std::int64_t room, Vec<T, L>& val
     if (room >= L) {
         std::memcpy(&value, from, sizeof value);
     } else {
-        value = Vec<T, L>{};
-        std::memcpy(&value, from, static_cast<std::size_t>(std::max<std::int64_t>(room, 0)) * sizeof(T));
+        T part[L]{};  // not `value`, which would then have to lie in memory in any case
+        std::memcpy(part, from, static_cast<std::size_t>(std::max<std::int64_t>(room, 0)) * sizeof(T));
+        std::memcpy(&value, part, sizeof value);
     }
 }
 
@@ -162,8 +163,17 @@ void pack_source_row(const bfloat16* source, const bfloat16* end, std::int64_t p
 // Turns 16 rows of pairs, which have a channel in each column, into a tile with a channel in each row.
 inline void transpose_tile(const std::uint32_t* from, std::uint32_t* to) {
     constexpr int L = word_lanes;
-    for (int col = 0; col < tile_cols; col += L) {
-        pack_transposed<L>(from + col * tile_cols, tile_cols, L, tile_rows, to + col, tile_cols);
+    for (int row = 0; row < tile_rows; row += L) {
+        for (int col = 0; col < tile_cols; col += L) {
+            Words v[L];
+            unroll<L>([&](auto i) __attribute__((always_inline)) {
+                v[i] = load<L>(from + (row + i) * tile_cols + col);
+            });
+            transpose<L>(v);
+            unroll<L>([&](auto i) __attribute__((always_inline)) {
+                store(to + (col + i) * tile_cols + row, v[i]);
+            });
+        }
     }
 }
 

@@ -17,21 +17,31 @@
 #include "../core/batch_split.h"
 #include "../core/parallel.h"
 #include "../core/scratch.h"
-#include "pairs_weight.h"
-#include "tile_units.h"
+#include "band_weight.h"
 #include "tile_units.h"
 
 namespace minicnn {
 namespace {
 
-constexpr std::int64_t words_in_tile = tile_rows * tile_cols, block_words = 4 * words_in_tile;
+constexpr std::int64_t block_words = 4 * words_in_tile;
 constexpr bfloat16 one{0x3f80};
 
-// sums (m x n tiles) += a (m tiles high) @ b (n tiles wide), over `depth` tiles of the depth.
+// What a block of products sums over: `segments` stretches of `depth` tiles each.
+struct Depth {
+    std::int64_t segments, depth;
+};
+
+// Two neighbouring tiles of one side lie `apart` words from each other.  Along the depth a tile is followed
+// by the next one, or by itself if its rows are all the same; segments lie `segment` words apart.
+struct Side {
+    const std::uint32_t* at;
+    std::int64_t apart, segment;
+    bool same_rows = false;
+};
+
+// sums (m x n tiles) += left (m tiles high) @ right (n tiles wide).
 template <typename Unit, int m, int n>
-void multiply_block(const std::uint32_t* a, std::int64_t a_apart, const std::uint32_t* b,
-                    std::int64_t b_apart, std::int64_t b_step, std::int64_t depth, float* sums,
-                    bool first) {
+void multiply_block(const Side& left, const Side& right, const Depth& over, float* sums, bool first) {
     unroll<m * n>([&](auto i) __attribute__((always_inline)) {
         if (first) {
             Unit::template zero<i>();
@@ -39,127 +49,50 @@ void multiply_block(const std::uint32_t* a, std::int64_t a_apart, const std::uin
             Unit::template load<i>(sums + i * words_in_tile, tile_bytes);
         }
     });
-    constexpr int left = 4, right = 6;
-    const std::int64_t b_row = b_step ? tile_bytes : 0;
-    for (std::int64_t k = 0; k < depth; ++k, a += words_in_tile, b += b_step) {
-        unroll<m>([&](auto i) __attribute__((always_inline)) {
-            Unit::template load<left + i>(a + i * a_apart, tile_bytes);
-        });
-        unroll<n>([&](auto j) __attribute__((always_inline)) {
-            Unit::template load<right + j>(b + j * b_apart, b_row);
+    constexpr int a_tile = 4, b_tile = 6;
+    const std::int64_t b_row = right.same_rows ? 0 : tile_bytes,
+                       b_step = right.same_rows ? 0 : words_in_tile;
+    for (std::int64_t segment = 0; segment < over.segments; ++segment) {
+        const std::uint32_t* a = left.at + segment * left.segment;
+        const std::uint32_t* b = right.at + segment * right.segment;
+        for (std::int64_t k = 0; k < over.depth; ++k, a += words_in_tile, b += b_step) {
             unroll<m>([&](auto i) __attribute__((always_inline)) {
-                Unit::template multiply<i * n + j, left + i, right + j>();
+                Unit::template load<a_tile + i>(a + i * left.apart, tile_bytes);
             });
-        });
+            unroll<n>([&](auto j) __attribute__((always_inline)) {
+                Unit::template load<b_tile + j>(b + j * right.apart, b_row);
+                unroll<m>([&](auto i) __attribute__((always_inline)) {
+                    Unit::template multiply<i * n + j, a_tile + i, b_tile + j>();
+                });
+            });
+        }
     }
     unroll<m * n>([&](auto i) __attribute__((always_inline)) {
         Unit::template store<i>(sums + i * words_in_tile, tile_bytes);
     });
 }
 
-// What is multiplied: a convolution whose rows of taps may have become channels.
-struct Filters {
-    ConvParams p;
-    bool joined;  // a row of taps is one tap with KW*C channels
-    std::int64_t KW, C;
-
-    Filters(const ConvParams& conv, bool pooled) : p(pooled ? conv : as_rows(conv)), joined(joins(p)) {
-        KW = joined ? 1 : p.KW;
-        C = joined ? p.KW * p.C : p.C;
-    }
-
-  private:
-    // A 1x1 convolution knows no images: its pixels are as well taken in rows that fill a tile.
-    static ConvParams as_rows(ConvParams p) {
-        const std::int64_t pixels = p.N * p.OH * p.OW;
-        const bool pointwise = p.KH == 1 && p.KW == 1 && p.H == p.OH && p.W == p.OW && p.pad_h == 0 &&
-                               p.pad_w == 0 && p.stride_h == 1 && p.stride_w == 1;
-        if (pointwise && pixels % tile_depth == 0) {
-            p.N = 1;
-            p.H = p.OH = pixels / tile_depth;
-            p.W = p.OW = tile_depth;
-        }
-        return p;
-    }
-    static bool joins(const ConvParams& p) {
-        return p.KW > 1 && p.dil_w == 1 && p.C % block_channels != 0 &&
-               tiles_of(p.KW * p.C) <= p.KW * tiles_of(p.C);
-    }
-};
-
-// How the map is cut into bands, and what of x is packed for one.
-struct MapBands {
-    bool shares_rows;                // each row of x is packed once for all rows of taps
-    std::int64_t rows, pairs;        // rows of the map in a band, and pairs of pixels in a row
-    std::int64_t per_image, count;   // bands of an image, if rows are shared; bands in all
-    std::int64_t copies, copy_rows;  // how often x is packed, and rows in a copy
-
-    MapBands(const Filters& filters, std::int64_t left_tiles) {
-        const ConvParams& p = filters.p;
-        const std::int64_t window = (p.KH - 1) * p.dil_h;
-        pairs = (p.OW + 1) / 2;
-        const std::int64_t most_rows = std::max<std::int64_t>(1, band_pixels / (2 * pairs));
-        const std::int64_t shared_bands = (p.OH + most_rows - 1) / most_rows;
-        const std::int64_t shared_rows = (p.OH + shared_bands - 1) / shared_bands;
-        // Both in cycles for a tile's width of channels and a tile's depth of pixels.
-        constexpr double pack = 22, multiply = 16;
-        const double product = multiply * static_cast<double>(left_tiles * p.KH * filters.KW);
-        const double rounding = static_cast<double>(depth_of(shared_rows) * pairs_in_tile) /
-                                static_cast<double>(shared_rows * pairs);
-        const double shared_cost = rounding * product + pack * static_cast<double>(filters.KW) *
-                                                            static_cast<double>(shared_rows + window) /
-                                                            static_cast<double>(shared_rows);
-        const double tapwise_cost = product + pack * static_cast<double>(filters.KW * p.KH);
-        shares_rows = p.stride_h == 1 && shared_cost <= tapwise_cost;
-        if (shares_rows) {
-            rows = shared_rows;
-            per_image = shared_bands;
-            count = p.N * per_image;
-            copies = filters.KW;
-            copy_rows = rows + window;
-        } else {
-            rows = std::min(most_rows, p.N * p.OH);
-            per_image = 0;
-            count = (p.N * p.OH + rows - 1) / rows;
-            copies = filters.KW * p.KH;
-            copy_rows = rows;
-        }
-    }
-    // The rows [first, last) of a band, counted over all images.
-    struct Rows {
-        std::int64_t first, last;
-    };
-    Rows band(std::int64_t i, const ConvParams& p) const {
-        if (!shares_rows) return {i * rows, std::min((i + 1) * rows, p.N * p.OH)};
-        const std::int64_t image = i / per_image * p.OH, row = i % per_image * rows;
-        return {image + row, image + std::min(row + rows, p.OH)};
-    }
-    std::int64_t depth_of(std::int64_t band_rows) const {
-        return (band_rows * pairs + pairs_in_tile - 1) / pairs_in_tile;
-    }
-    // A tile of the last pairs may read beyond the last row.
-    std::int64_t copy_pairs() const { return copy_rows * pairs + pairs_in_tile; }
-
-    static constexpr std::int64_t band_pixels = 512;
-};
+template <typename Unit>
+void multiply(int m, int n, const Side& left, const Side& right, const Depth& over, float* sums,
+              bool first) {
+    const auto block = m == 2 ? (n == 2 ? multiply_block<Unit, 2, 2> : multiply_block<Unit, 2, 1>)
+                              : (n == 2 ? multiply_block<Unit, 1, 2> : multiply_block<Unit, 1, 1>);
+    block(left, right, over, sums, first);
+}
 
 template <typename Unit>
 class TileWeight {
   public:
-    TileWeight(const bfloat16* dy, const bfloat16* relu_y, const std::uint8_t* winner, const bfloat16* x,
-               bool needs_db, const ConvParams& conv, Scratch& scratch)
-        : dy_(dy),
-          relu_y_(relu_y),
-          winner_(winner),
-          x_(x),
-          needs_db_(needs_db),
-          filters_(conv, winner != nullptr),
+    TileWeight(const WeightInput& in, bool needs_db, const ConvParams& conv, Scratch& scratch)
+        : needs_db_(needs_db),
+          filters_(conv, in.winner != nullptr),
           p_(filters_.p),
           F_blocks_(blocks_of(p_.F)),
           C_blocks_(blocks_of(filters_.C)),
           taps_(p_.KH * filters_.KW),
           bands_(filters_, tiles_of(p_.F)),
-          split_(bands_.count, F_blocks_ * C_blocks_,
+          packer_(in, filters_, bands_),
+          split_(bands_.bands(), F_blocks_ * C_blocks_,
                  sums_size() * static_cast<std::int64_t>(sizeof(float))),
           F_parts_(count_F_parts()),
           C_parts_(std::min(split_.parts / F_parts_, C_blocks_)) {
@@ -168,17 +101,20 @@ class TileWeight {
 
     bool run(float* dw, float* db) const {
         const std::int64_t parts = F_parts_ * C_parts_;
+        std::atomic<bool> finite{true};
         parallel_for(0, split_.chunks * parts, 1, [&](std::int64_t first, std::int64_t last) {
             const TileConfiguration<Unit> tiles;
-            for (std::int64_t task = first; task < last; ++task) sum(task / parts, task % parts);
+            for (std::int64_t task = first; task < last; ++task) {
+                const Part part = part_at(task % parts);
+                sum(task / parts, part);
+                if (split_.chunks == 1 && !finish(part, dw, db)) finite = false;
+            }
         });
-        std::atomic<bool> finite{true};
+        if (split_.chunks == 1) return finite;
         parallel_for(0, F_blocks_ * C_blocks_, 1, [&](std::int64_t first, std::int64_t last) {
             for (std::int64_t i = first; i < last; ++i) {
                 const std::int64_t f = i / C_blocks_, c = i % C_blocks_;
-                bool good = add_chunks(f, c, dw);
-                if (c == 0 && db) good &= add_bias_chunks(f, db);
-                if (!good) finite.store(false, std::memory_order_relaxed);
+                if (!finish({{f, f + 1, p_.F}, {c, c + 1, filters_.C}}, dw, db)) finite = false;
             }
         });
         return finite;
@@ -209,205 +145,68 @@ class TileWeight {
         return best;
     }
 
-    // Blocks [first, last) of filters or of channels.
-    struct Blocks {
-        std::int64_t first, last, channels;  // channels: all that there are
-        std::int64_t tile(std::int64_t block) const { return 2 * (block - first); }
-        std::int64_t tiles() const { return std::min(tiles_of(channels), 2 * last) - 2 * first; }
-        int width(std::int64_t block) const { return 2 * block + 1 < tiles_of(channels) ? 2 : 1; }
-    };
-
-    void sum(std::int64_t chunk, std::int64_t part) const {
+    Part part_at(std::int64_t part) const {
         const std::int64_t f = part / C_parts_, c = part % C_parts_;
-        const Blocks F{F_blocks_ * f / F_parts_, F_blocks_ * (f + 1) / F_parts_, p_.F};
-        const Blocks C{C_blocks_ * c / C_parts_, C_blocks_ * (c + 1) / C_parts_, filters_.C};
-        const std::int64_t depth = bands_.depth_of(bands_.rows), pairs = bands_.copy_pairs() * tile_cols;
+        return {{F_blocks_ * f / F_parts_, F_blocks_ * (f + 1) / F_parts_, p_.F},
+                {C_blocks_ * c / C_parts_, C_blocks_ * (c + 1) / C_parts_, filters_.C}};
+    }
+
+    void sum(std::int64_t chunk, const Part& part) const {
+        const std::int64_t right_size = packer_.right_size(part.C);
         Scratch scratch;
-        std::uint32_t* left = scratch.take<std::uint32_t>(F.tiles() * depth * words_in_tile);
-        std::uint32_t* right = scratch.take<std::uint32_t>(bands_.copies * C.tiles() * pairs);
-        std::uint32_t* staged = scratch.take<std::uint32_t>(F.tiles() * depth * words_in_tile);
-        bfloat16* padded_row = scratch.take<bfloat16>(row_width() * p_.C);
+        std::uint32_t* left = scratch.take<std::uint32_t>(packer_.left_size(part.F));
+        std::uint32_t* right = scratch.take<std::uint32_t>(right_size);
+        std::uint32_t* staged = scratch.take<std::uint32_t>(packer_.staged_size());
+        bfloat16* padded_row = scratch.take<bfloat16>(packer_.padded_row_size());
         // What a tile reads beyond the last row must be the same in every run.
-        std::fill_n(right, bands_.copies * C.tiles() * pairs, 0u);
-        for (std::int64_t unit = split_.first_unit(chunk); unit < split_.first_unit(chunk + 1); ++unit) {
-            const auto rows = bands_.band(unit, p_);
-            const bool first = unit == split_.first_unit(chunk);
-            pack_dy(F, rows, staged, left, depth);
-            pack_x(C, rows, right, padded_row);
-            multiply(chunk, F, C, left, right, depth, bands_.depth_of(rows.last - rows.first), first);
-        }
-    }
-
-    // dy's rows as pairs, then transposed: left[tile of filters][depth][filter][pair].
-    void pack_dy(const Blocks& F, MapBands::Rows rows, std::uint32_t* staged, std::uint32_t* left,
-                 std::int64_t most_depth) const {
-        const std::int64_t depth = bands_.depth_of(rows.last - rows.first),
-                           apart = most_depth * words_in_tile;
-        const std::int64_t used = (rows.last - rows.first) * bands_.pairs * tile_cols;
-        for (std::int64_t b = F.first; b < F.last; ++b) {
-            std::uint32_t* to = staged + F.tile(b) * apart;
-            for (std::int64_t row = rows.first; row < rows.last; ++row) {
-                std::uint32_t* row_to = to + (row - rows.first) * bands_.pairs * tile_cols;
-                if (F.width(b) == 2) {
-                    pack_dy_row<2>(row, b * block_channels, row_to, apart);
-                } else {
-                    pack_dy_row<1>(row, b * block_channels, row_to, apart);
-                }
+        std::fill_n(right, right_size, 0u);
+        for (std::int64_t band = split_.first_unit(chunk); band < split_.first_unit(chunk + 1); ++band) {
+            const std::int64_t begin = band * bands_.segments;
+            const std::int64_t segments = std::min(bands_.segments, bands_.count - begin);
+            for (std::int64_t i = 0; i < segments; ++i) {
+                const MapBands::Rows rows = bands_.segment(begin + i);
+                packer_.pack_dy(part.F, rows, staged, left + i * packer_.left_segment());
+                packer_.pack_x(part.C, rows, right + i * packer_.right_segment(), padded_row);
             }
-            for (int t = 0; t < F.width(b); ++t, to += apart) {
-                std::fill(to + used, to + depth * words_in_tile, 0u);
-                for (std::int64_t k = 0; k < depth; ++k) {
-                    transpose_tile(to + k * words_in_tile,
-                                   left + (F.tile(b) + t) * apart + k * words_in_tile);
-                }
-            }
+            // Only a band of one segment can be shorter than the others.
+            const std::int64_t depth = bands_.depth_of(bands_.segment(begin).count());
+            multiply_band(chunk, part, left, right, {segments, depth}, band == split_.first_unit(chunk));
         }
     }
 
-    template <int tiles>
-    void pack_dy_row(std::int64_t row, std::int64_t channel, std::uint32_t* to, std::int64_t apart) const {
-        if (winner_) return pack_pooled_row<tiles>(row, channel, to, apart);
-        const std::int64_t start = row * p_.OW * p_.F + channel, size = p_.N * p_.OH * p_.OW * p_.F;
-        if (relu_y_) {
-            const auto at = [&](std::int64_t i) __attribute__((always_inline)) {
-                const std::int64_t place = start + i * p_.F;
-                return MaskedPixel{dy_ + place, relu_y_ + place, size - place};
-            };
-            pack_pairs<tiles>(p_.OW, at, to, apart);
-        } else {
-            const auto at = [&](std::int64_t i) __attribute__((always_inline)) {
-                const std::int64_t place = start + i * p_.F;
-                return PlainPixel{dy_ + place, size - place};
-            };
-            pack_pairs<tiles>(p_.OW, at, to, apart);
-        }
-    }
-
-    // A row of the map from the pooled gradient: each pair is the upper or the lower half of a window.
-    template <int tiles>
-    void pack_pooled_row(std::int64_t row, std::int64_t channel, std::uint32_t* to,
-                         std::int64_t apart) const {
-        const std::int64_t rows = p_.OH / 2, cols = p_.OW / 2, r = row % p_.OH / 2;
-        const std::int64_t size = p_.N * rows * cols * p_.F;
-        const auto lower = static_cast<std::uint8_t>(row % p_.OH % 2 * 2);
-        std::int64_t place = ((row / p_.OH * rows + r) * cols) * p_.F + channel;
-        const std::int64_t windows = r < rows ? cols : 0;
-        for (std::int64_t i = 0; i < windows; ++i, place += p_.F, to += tile_cols) {
-            const auto cell = [&](std::uint8_t number) __attribute__((always_inline)) {
-                return PooledPixel{dy_ + place, winner_ + place, number, size - place};
-            };
-            pack_pair<tiles>(cell(lower), cell(static_cast<std::uint8_t>(lower + 1)), to, apart);
-        }
-        for (std::int64_t i = windows; i < bands_.pairs; ++i, to += tile_cols) {
-            pack_pair<tiles>(NoPixel{}, NoPixel{}, to, apart);
-        }
-    }
-
-    // The width of a row of x with all that a joined row of taps reads.
-    std::int64_t row_width() const { return (p_.OW - 1) * p_.stride_w + p_.KW; }
-
-    // x as pairs: right[copy][tile of channels][row][pair][channel].
-    void pack_x(const Blocks& C, MapBands::Rows rows, std::uint32_t* right, bfloat16* padded_row) const {
-        const std::int64_t used = bands_.copy_rows - (bands_.rows - (rows.last - rows.first));
-        for (std::int64_t row = 0; row < used; ++row) {
-            for (std::int64_t u = 0; u < (bands_.shares_rows ? 1 : p_.KH); ++u) {
-                const bfloat16* source = source_row(rows.first, row, u);
-                std::uint32_t* to = right + u * filters_.KW * C.tiles() * bands_.copy_pairs() * tile_cols +
-                                    row * bands_.pairs * tile_cols;
-                if (filters_.joined) {
-                    pack_joined_row(C, source, padded_row, to);
-                } else {
-                    pack_row(C, source, to);
-                }
-            }
-        }
-    }
-
-    // Row `row` of a copy as a row of x, or nullptr in the padding.
-    const bfloat16* source_row(std::int64_t first, std::int64_t row, std::int64_t u) const {
-        const std::int64_t at = bands_.shares_rows ? first : first + row, image = at / p_.OH;
-        const std::int64_t h =
-            at % p_.OH * p_.stride_h - p_.pad_h + (bands_.shares_rows ? row : u * p_.dil_h);
-        return h < 0 || h >= p_.H ? nullptr : x_ + (image * p_.H + h) * p_.W * p_.C;
-    }
-
-    void pack_row(const Blocks& C, const bfloat16* source, std::uint32_t* to) const {
-        const bfloat16* end = x_ + p_.N * p_.H * p_.W * p_.C;
-        const std::int64_t apart = bands_.copy_pairs() * tile_cols;
-        for (std::int64_t v = 0; v < filters_.KW; ++v) {
-            for (std::int64_t b = C.first; b < C.last; ++b) {
-                const auto pack = C.width(b) == 2 ? pack_source_row<2> : pack_source_row<1>;
-                pack(source ? source + b * block_channels : nullptr, end, p_.OW, p_.W, p_.C, p_.stride_w,
-                     v * p_.dil_w - p_.pad_w, to + (v * C.tiles() + C.tile(b)) * apart, apart);
-            }
-        }
-    }
-
-    void pack_joined_row(const Blocks& C, const bfloat16* source, bfloat16* padded_row,
-                         std::uint32_t* to) const {
-        const std::int64_t width = row_width(), apart = bands_.copy_pairs() * tile_cols;
-        if (source) {
-            const std::int64_t before = std::min(p_.pad_w, width);
-            const std::int64_t inside = std::clamp<std::int64_t>(width - before, 0, p_.W);
-            std::fill_n(padded_row, before * p_.C, bfloat16{});
-            std::copy_n(source, inside * p_.C, padded_row + before * p_.C);
-            std::fill(padded_row + (before + inside) * p_.C, padded_row + width * p_.C, bfloat16{});
-        } else {
-            std::fill_n(padded_row, width * p_.C, bfloat16{});
-        }
-        const std::int64_t step = p_.stride_w * p_.C;
-        for (std::int64_t b = C.first; b < C.last; ++b) {
-            const auto at = [&](std::int64_t i) __attribute__((always_inline)) {
-                const std::int64_t place = i * step + b * block_channels;
-                return PlainPixel{padded_row + place, width * p_.C - place};
-            };
-            std::uint32_t* block_to = to + C.tile(b) * apart;
-            if (C.width(b) == 2) {
-                pack_pairs<2>(p_.OW, at, block_to, apart);
-            } else {
-                pack_pairs<1>(p_.OW, at, block_to, apart);
-            }
-        }
-    }
-
-    void multiply(std::int64_t chunk, const Blocks& F, const Blocks& C, const std::uint32_t* left,
-                  const std::uint32_t* right, std::int64_t most_depth, std::int64_t depth,
-                  bool first) const {
-        const std::int64_t left_apart = most_depth * words_in_tile,
-                           right_apart = bands_.copy_pairs() * tile_cols;
+    void multiply_band(std::int64_t chunk, const Part& part, const std::uint32_t* left,
+                       const std::uint32_t* right, const Depth& over, bool first) const {
+        alignas(tile_bytes) bfloat16 ones[tile_depth];
+        std::fill_n(ones, tile_depth, one);
+        const Side all_ones{reinterpret_cast<std::uint32_t*>(ones), 0, 0, true};
+        const auto& [F, C] = part;
+        const std::int64_t left_apart = packer_.left_apart(), right_apart = packer_.right_apart();
         for (std::int64_t f = F.first; f < F.last; ++f) {
-            const std::uint32_t* a = left + F.tile(f) * left_apart;
+            const Side a{left + F.tile(f) * left_apart, left_apart, packer_.left_segment()};
             for (std::int64_t c = C.first; c < C.last; ++c) {
-                for (std::int64_t v = 0; v < filters_.KW; ++v) {
-                    for (std::int64_t u = 0; u < p_.KH; ++u) {
-                        const std::int64_t copy = (bands_.shares_rows ? 0 : u * filters_.KW) + v;
-                        const std::int64_t row = bands_.shares_rows ? u * p_.dil_h : 0;
-                        const std::uint32_t* b = right + (copy * C.tiles() + C.tile(c)) * right_apart +
-                                                 row * bands_.pairs * tile_cols;
-                        multiply_any(F.width(f), C.width(c), a, left_apart, b, right_apart, words_in_tile,
-                                     depth, sums(chunk, f, c, u * filters_.KW + v), first);
-                    }
+                for (std::int64_t tap = 0; tap < taps_; ++tap) {
+                    const Side b{right + packer_.tap_start(C, tap) + C.tile(c) * right_apart, right_apart,
+                                 packer_.right_segment()};
+                    multiply<Unit>(F.width(f), C.width(c), a, b, over, sums(chunk, f, c, tap), first);
                 }
             }
             if (needs_db_ && C.first == 0) {
-                alignas(64) bfloat16 ones[tile_depth];
-                std::fill_n(ones, tile_depth, one);
-                multiply_any(F.width(f), 1, a, left_apart, reinterpret_cast<std::uint32_t*>(ones), 0, 0,
-                             depth, bias_sums(chunk, f), first);
+                multiply<Unit>(F.width(f), 1, a, all_ones, over, bias_sums(chunk, f), first);
             }
         }
     }
 
-    static void multiply_any(int m, int n, const std::uint32_t* a, std::int64_t a_apart,
-                             const std::uint32_t* b, std::int64_t b_apart, std::int64_t b_step,
-                             std::int64_t depth, float* sums, bool first) {
-        const auto multiply = m == 2 ? (n == 2 ? multiply_block<Unit, 2, 2> : multiply_block<Unit, 2, 1>)
-                                     : (n == 2 ? multiply_block<Unit, 1, 2> : multiply_block<Unit, 1, 1>);
-        multiply(a, a_apart, b, b_apart, b_step, depth, sums, first);
+    // Brings the sums of a part into dw and db.  It is false if one is not finite.
+    bool finish(const Part& part, float* dw, float* db) const {
+        bool finite = true;
+        for (std::int64_t f = part.F.first; f < part.F.last; ++f) {
+            for (std::int64_t c = part.C.first; c < part.C.last; ++c) finite &= add_chunks(f, c, dw);
+            if (part.C.first == 0 && db) finite &= add_bias_chunks(f, db);
+        }
+        return finite;
     }
 
-    // Adds the sums of the chunks in order, and brings them into the rows of dw.  It is false if one is not
-    // finite.
+    // Adds the sums of the chunks in order, and brings them into the rows of dw.
     bool add_chunks(std::int64_t f, std::int64_t c, float* dw) const {
         const Blocks F{0, F_blocks_, p_.F}, C{0, C_blocks_, filters_.C};
         const int m = F.width(f), n = C.width(c);
@@ -464,14 +263,12 @@ class TileWeight {
         return !found;
     }
 
-    const bfloat16 *dy_, *relu_y_;
-    const std::uint8_t* winner_;
-    const bfloat16* x_;
     bool needs_db_;
     Filters filters_;
     const ConvParams& p_;
     std::int64_t F_blocks_, C_blocks_, taps_;
     MapBands bands_;
+    BandPacker packer_;
     BatchSplit split_;
     std::int64_t F_parts_, C_parts_;
     float* sums_;
@@ -495,11 +292,7 @@ bool tile_weight(const bfloat16* dy, const bfloat16* relu_y, const std::uint8_t*
         return true;
     }
     Scratch scratch;
-    return TileWeight<Unit>(dy, relu_y, winner, x, db != nullptr, p, scratch).run(dw, db);
-}
-
-ConvParams dense_as_conv(std::int64_t N, std::int64_t in, std::int64_t out) {
-    return {1, in, 1, N, out, 1, 1, 1, N, 1, 1, 0, 0, 1, 1, 1};
+    return TileWeight<Unit>({dy, relu_y, winner, x}, db != nullptr, p, scratch).run(dw, db);
 }
 
 #define INSTANTIATE(Unit)                                                                  \

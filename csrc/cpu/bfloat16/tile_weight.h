@@ -1,5 +1,6 @@
 // The gradient to filters on the tile unit: dw[f][tap][c] = the sum over pixels of dy[pixel][f] times the
-// value of channel c that tap reads there.  Dense layers are convolutions of one pixel.
+// value of channel c that tap reads there.  Dense layers are 1x1 convolutions,
+// whose pixels are the rows of the batch.
 #pragma once
 
 #include "../../bfloat16.h"
@@ -20,8 +21,5 @@ bool suits_tile_weight(const ConvParams& p, const PoolParams* pool);
 template <typename Unit>
 bool tile_weight(const bfloat16* dy, const bfloat16* relu_y, const std::uint8_t* winner, const bfloat16* x,
                  float* dw, float* db, const ConvParams& p);
-
-// The convolution whose dw and db are those of a dense layer: its pixels are the rows.
-ConvParams dense_as_conv(std::int64_t N, std::int64_t in, std::int64_t out);
 
 }  // namespace minicnn
