@@ -28,7 +28,7 @@ def check_training_memory(config: Config, dataset: data.Dataset) -> None:
     size, scaled = "x".join(map(str, shape)), "--image-size N scales the images"
     if not config.freeze:  # layers are frozen only once they have weights, and keep nothing then
         step, what = (
-            training_memory(model, shape, batch),
+            training_memory(model, shape, batch, config.precision),
             f"training {config.model} on {batch} images of {size}",
         )
         check_memory(step, f"{what} at a time", f"{scaled}, --batch-size N takes fewer at a time")

@@ -51,12 +51,18 @@ def _cast(op: str, name: str, x: np.ndarray, argument: str, dtype: str) -> np.nd
         shapes.fail(op, name, "dtype float32 or bfloat16", x.dtype)
     if dtype not in ("float32", "bfloat16"):
         shapes.fail(op, argument, "'float32' or 'bfloat16'", repr(dtype))
-    return x.astype(bfloat16() if dtype == "bfloat16" else np.float32, copy=False)
+    return to_bfloat16(x) if dtype == "bfloat16" else x.astype(np.float32, copy=False)
+
+
+def to_bfloat16(a: np.ndarray) -> np.ndarray:
+    """The nearest bfloat16 values: infinity beyond the largest one, and NaN for NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return a.astype(bfloat16(), copy=False)
 
 
 def rounded(a: np.ndarray) -> np.ndarray:
     """The nearest bfloat16 values, as float32."""
-    return a.astype(bfloat16()).astype(np.float32)
+    return to_bfloat16(a).astype(np.float32)
 
 
 def computed_in_float32(operation: Callable[..., Any], *, of: str, factor: str = "") -> Callable[..., Any]:
@@ -83,8 +89,8 @@ def computed_in_float32(operation: Callable[..., Any], *, of: str, factor: str =
             arguments[factor] = rounded(weight)
         results = operation(**arguments)
         if not isinstance(results, tuple):
-            return results.astype(bfloat16())
+            return to_bfloat16(results)
         first, *others = results
-        return None if first is None else first.astype(bfloat16()), *others
+        return None if first is None else to_bfloat16(first), *others
 
     return either

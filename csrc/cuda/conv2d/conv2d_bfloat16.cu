@@ -81,8 +81,8 @@ void conv2d_forward(const bfloat16* x, const float* weight, const float* bias, b
 void conv2d_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16* x, const float* weight,
                      bfloat16* dx, float* dw, float* db, const ConvParams& p) {
     const ExactFactors exact;
-    const Operand gradient(dy, outputs_of(p)), outcome(relu_y, outputs_of(p)), images(x, inputs_of(p)),
-        filters(weight, weights_of(p));
+    const Operand gradient(dy, outputs_of(p)), outcome(relu_y, outputs_of(p)),
+        images(dw ? x : nullptr, inputs_of(p)), filters(dx ? weight : nullptr, weights_of(p));
     const Result sums(dx, inputs_of(p));
     conv2d_backward<float>(gradient.get(), outcome.get(), images.get(), filters.get(), sums.get(), dw, db,
                            p);
@@ -102,8 +102,8 @@ void conv2d_pool_backward(const bfloat16* dy, const std::uint8_t* winner, const 
                           const float* weight, bfloat16* dx, float* dw, float* db, const ConvParams& p,
                           const PoolParams& pool) {
     const ExactFactors exact;
-    const Operand gradient(dy, outputs_of(p, pool)), images(x, inputs_of(p)),
-        filters(weight, weights_of(p));
+    const Operand gradient(dy, outputs_of(p, pool)), images(dw || db ? x : nullptr, inputs_of(p)),
+        filters(dx ? weight : nullptr, weights_of(p));
     const Result sums(dx, inputs_of(p));
     conv2d_pool_backward<float>(gradient.get(), winner, images.get(), filters.get(), sums.get(), dw, db, p,
                                 pool);
@@ -122,8 +122,8 @@ void dense_forward(const bfloat16* x, const float* weight, const float* bias, bf
 void dense_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16* x, const float* weight,
                     bfloat16* dx, float* dw, float* db, std::int64_t N, std::int64_t in, std::int64_t out) {
     const ExactFactors exact;
-    const Operand gradient(dy, N * out), outcome(relu_y, N * out), rows(x, N * in),
-        weights(weight, out * in);
+    const Operand gradient(dy, N * out), outcome(relu_y, N * out), rows(dw ? x : nullptr, N * in),
+        weights(dx ? weight : nullptr, out * in);
     const Result sums(dx, N * in);
     dense_backward<float>(gradient.get(), outcome.get(), rows.get(), weights.get(), sums.get(), dw, db, N,
                           in, out);
