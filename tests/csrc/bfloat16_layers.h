@@ -1,5 +1,5 @@
-// Convolutions and dense layers of bfloat16, on the tile unit that MINICNN_TILE_UNIT names: the harness takes
-// the emulated one, whose reads and writes the sanitizers see.
+// Convolutions and dense layers of bfloat16, on the tile unit that MINICNN_TILE_UNIT names: the harness
+// takes the emulated one, whose reads and writes the sanitizers see.
 #pragma once
 
 #include <array>
@@ -49,8 +49,8 @@ void bfloat16_convolution(const ConvShape& s, bool relu) {
             const float* w = a.in(ws);
             auto* winner = a.out_of<std::uint8_t>(pooled);
             conv2d_pool_forward(x, w, a.in(s.F), mixed.out(pooled), winner, p, pool, relu);
-            for (const std::uint8_t* saved : {static_cast<const std::uint8_t*>(winner),
-                                              a.junk<std::uint8_t>(pooled)}) {
+            for (const std::uint8_t* saved :
+                 {static_cast<const std::uint8_t*>(winner), a.junk<std::uint8_t>(pooled)}) {
                 conv2d_pool_backward(dy, saved, x, w, mixed.out(xs), a.out(ws), a.out(s.F), p, pool);
             }
         });
@@ -64,8 +64,8 @@ void bfloat16_dense_layer(int64_t N, int64_t in, int64_t out) {
         const float* w = a.in(in * out);
         bfloat16* y = mixed.out(N * out);
         dense_forward(x, w, a.in(out), y, N, in, out, true);
-        dense_backward(mixed.activations(N * out), y, x, w, mixed.out(N * in), a.out(in * out), a.out(out), N,
-                       in, out);
+        dense_backward(mixed.activations(N * out), y, x, w, mixed.out(N * in), a.out(in * out), a.out(out),
+                       N, in, out);
     });
 }
 
@@ -88,11 +88,12 @@ void bfloat16_infinity() {
 
 void bfloat16_layers() {
     setenv("MINICNN_TILE_UNIT", "emulated", /*overwrite=*/0);
-    // Few channels, a stride, a dilation, groups, a product of pixels, no image, and whole blocks of filters.
-    const ConvShape shapes[] = {{2, 1, 12, 12, 6, 5, 1, 2, 1, 1},   {1, 17, 7, 5, 33, 3, 2, 1, 1, 1},
-                                {2, 8, 9, 9, 8, 3, 1, 2, 2, 1},     {2, 12, 6, 7, 18, 3, 1, 1, 1, 3},
-                                {2, 40, 5, 5, 24, 1, 1, 0, 1, 1},   {1, 3, 23, 23, 8, 7, 2, 3, 1, 1},
-                                {0, 4, 6, 6, 4, 3, 1, 1, 1, 1},     {1, 32, 16, 16, 32, 3, 1, 1, 1, 1},
+    // Few channels, a stride, a dilation, groups, a product of pixels, no image, and whole blocks of
+    // filters.
+    const ConvShape shapes[] = {{2, 1, 12, 12, 6, 5, 1, 2, 1, 1}, {1, 17, 7, 5, 33, 3, 2, 1, 1, 1},
+                                {2, 8, 9, 9, 8, 3, 1, 2, 2, 1},   {2, 12, 6, 7, 18, 3, 1, 1, 1, 3},
+                                {2, 40, 5, 5, 24, 1, 1, 0, 1, 1}, {1, 3, 23, 23, 8, 7, 2, 3, 1, 1},
+                                {0, 4, 6, 6, 4, 3, 1, 1, 1, 1},   {1, 32, 16, 16, 32, 3, 1, 1, 1, 1},
                                 {5, 9, 2, 3, 35, 3, 1, 1, 1, 1}};
     for (const ConvShape& s : shapes) {
         for (const bool relu : {false, true}) bfloat16_convolution(s, relu);

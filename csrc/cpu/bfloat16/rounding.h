@@ -57,8 +57,8 @@ MINICNN_INLINE Bits<L> masked(const Bits<L>& dy, const Bits<L>& relu_y) {
     return ((relu_y >= least_normal) & (relu_y < sign)) | (relu_y > minus_infinity) ? dy : Bits<L>{};
 }
 
-// Calls f(lanes, i) for vectors that cover [0, size) one after the other: of L lanes first, and of fewer for
-// the rest, so that nothing beyond the values is read or written.
+// Calls f(lanes, i) for vectors that cover [0, size) one after the other: of L lanes first, and of fewer
+// for the rest, so that nothing beyond the values is read or written.
 template <int L, typename F>
 MINICNN_INLINE void in_vectors(std::int64_t size, const F& f, std::int64_t i = 0) {
     for (; i + L <= size; i += L) f(std::integral_constant<int, L>{}, i);

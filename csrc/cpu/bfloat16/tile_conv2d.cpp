@@ -24,7 +24,8 @@ PackedTiles pack_forward(const float* weight, const float* bias, const TileCorre
     return pack_tiles(c.F, plan.runs, bias, scratch,
                       [&](std::int64_t f, std::int64_t count, std::int64_t run, std::int64_t k,
                           std::int64_t values, bfloat16* tile) {
-                          pack_rows(weight + f * size + run * plan.runs.length + k, size, count, values, tile);
+                          pack_rows(weight + f * size + run * plan.runs.length + k, size, count, values,
+                                    tile);
                       });
 }
 
@@ -91,7 +92,7 @@ bool all_phases(TileCorrelation source, const float* weight, bfloat16* dx, const
             source.rows = (p.H - i + p.stride_h - 1) / p.stride_h;
             source.cols = (p.W - j + p.stride_w - 1) / p.stride_w;
             const CorrelationOutput out{dx + (i * p.W + j) * p.C, p.H * p.W * p.C, p.stride_h * p.W * p.C,
-                                 p.stride_w * p.C, false};
+                                        p.stride_w * p.C, false};
             if (!data_phase<Unit>(source, down, across, weight, out, p)) return false;
         }
     }
@@ -139,19 +140,19 @@ template <typename Unit>
 bool tile_pooled_data(const bfloat16* dy, const std::uint8_t* winner, const float* weight, bfloat16* dx,
                       const ConvParams& p, const PoolParams& pool) {
     if (p.N * p.H * p.W == 0) return true;
-    const TileCorrelation source{dy, nullptr, p.N, p.OH, p.OW,  p.F,    {},      {},
+    const TileCorrelation source{dy, nullptr, p.N, p.OH,  p.OW,   p.F,     {},     {},
                                  0,  0,       p.C, false, winner, pool.OH, pool.OW};
     return all_phases<Unit>(source, weight, dx, p);
 }
 
-#define INSTANTIATE(Unit)                                                                                   \
-    template bool tile_forward<Unit>(const bfloat16*, const float*, const float*, bfloat16*,                \
-                                     const ConvParams&, bool);                                              \
-    template bool tile_pooled_forward<Unit>(const bfloat16*, const float*, const float*, bfloat16*,         \
-                                            std::uint8_t*, const ConvParams&, const PoolParams&, bool);     \
-    template bool tile_data<Unit>(const bfloat16*, const bfloat16*, const float*, bfloat16*,                \
-                                  const ConvParams&);                                                       \
-    template bool tile_pooled_data<Unit>(const bfloat16*, const std::uint8_t*, const float*, bfloat16*,     \
+#define INSTANTIATE(Unit)                                                                               \
+    template bool tile_forward<Unit>(const bfloat16*, const float*, const float*, bfloat16*,            \
+                                     const ConvParams&, bool);                                          \
+    template bool tile_pooled_forward<Unit>(const bfloat16*, const float*, const float*, bfloat16*,     \
+                                            std::uint8_t*, const ConvParams&, const PoolParams&, bool); \
+    template bool tile_data<Unit>(const bfloat16*, const bfloat16*, const float*, bfloat16*,            \
+                                  const ConvParams&);                                                   \
+    template bool tile_pooled_data<Unit>(const bfloat16*, const std::uint8_t*, const float*, bfloat16*, \
                                          const ConvParams&, const PoolParams&);
 MINICNN_FOR_EACH_TILE_UNIT(INSTANTIATE)
 

@@ -1,5 +1,5 @@
-// The passes of a convolution as correlations on the tile unit.  All of them take convolutions of one group,
-// and return false if a sum is not finite: then the result has to be computed another way.
+// The passes of a convolution as correlations on the tile unit.  All of them take convolutions of one
+// group, and return false if a sum is not finite: then the result has to be computed another way.
 //
 // A dense layer is a 1x1 convolution of an image with a pixel for each row.
 #pragma once
@@ -10,8 +10,8 @@
 namespace minicnn {
 
 template <typename Unit>
-bool tile_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y, const ConvParams& p,
-                  bool relu);
+bool tile_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
+                  const ConvParams& p, bool relu);
 
 // Every window of the pool is a 2x2 square of its own that lies inside the map.
 template <typename Unit>

@@ -17,18 +17,20 @@ constexpr double unit_speed = 8;
 // A large set of filters is shared out in parts where there are fewer bands than this.
 constexpr std::int64_t wanted_tasks = 8;
 
-// Rows of the output, counted over all images, in bands of which none crosses an image if a band is read from
-// the image; and blocks of filters in parts.
+// Rows of the output, counted over all images, in bands of which none crosses an image if a band is read
+// from the image; and blocks of filters in parts.
 class Sharing {
   public:
     Sharing(const TileCorrelation& c, const TilePlan& plan, const TileSource& source, std::int64_t blocks)
         : images_(plan.gathered ? 1 : c.N), rows_(plan.gathered ? c.N * c.rows : c.rows), blocks_(blocks) {
-        const double flops_per_row = 2.0 * tile_depth * static_cast<double>(plan.runs.steps() * c.F * c.cols);
+        const double flops_per_row =
+            2.0 * tile_depth * static_cast<double>(plan.runs.steps() * c.F * c.cols);
         if (plan.gathered) {
             band_rows_ = std::min(plan.segment_rows, rows_);
         } else {
-            band_rows_ = Bands(c.N, c.rows, plan.segment_rows, source.bytes_per_row(),
-                               flops_per_row / unit_speed).rows;
+            band_rows_ =
+                Bands(c.N, c.rows, plan.segment_rows, source.bytes_per_row(), flops_per_row / unit_speed)
+                    .rows;
         }
         bands_per_image_ = (rows_ + band_rows_ - 1) / band_rows_;
         const double flops = flops_per_row / unit_speed * static_cast<double>(band_rows_);
@@ -60,8 +62,8 @@ class Sharing {
 template <typename Unit>
 class Engine {
   public:
-    Engine(const TileCorrelation& c, const TilePlan& plan, const PackedTiles& filters, const CorrelationOutput& out,
-           Scratch& scratch)
+    Engine(const TileCorrelation& c, const TilePlan& plan, const PackedTiles& filters,
+           const CorrelationOutput& out, Scratch& scratch)
         : c_(c), plan_(plan), filters_(filters), out_(out), source_(c, plan, scratch) {}
 
     bool run() const {
@@ -80,15 +82,15 @@ class Engine {
     void compute(const Sharing::Task& task, FiniteCheck& check) const {
         Scratch own;
         const std::int64_t n = task.first_row / c_.rows;
-        const bfloat16* source =
-            plan_.gathered ? source_.gather(task.first_row, task.last_row, own)
-                           : source_.band(n, task.first_row - n * c_.rows, task.last_row - n * c_.rows, own);
+        const bfloat16* source = plan_.gathered ? source_.gather(task.first_row, task.last_row, own)
+                                                : source_.band(n, task.first_row - n * c_.rows,
+                                                               task.last_row - n * c_.rows, own);
         const std::int64_t pixel = source_.pixel_values();
         const std::int64_t row = plan_.gathered ? c_.cols * pixel : source_.row_values();
         auto* sums = own.take<float>(plan_.groups(plan_.segment_rows) * tile_rows * block_filters);
         for (std::int64_t b = task.first_block; b < task.last_block; ++b) {
-            const TileOperands operands{pixel * static_cast<std::int64_t>(sizeof *source), source_.offsets(),
-                                        plan_.runs.steps(), filters_.block(b),
+            const TileOperands operands{pixel * static_cast<std::int64_t>(sizeof *source),
+                                        source_.offsets(), plan_.runs.steps(), filters_.block(b),
                                         filters_.bias + b * block_filters};
             for (std::int64_t r = task.first_row; r < task.last_row; r += plan_.segment_rows) {
                 const std::int64_t rows = std::min(plan_.segment_rows, task.last_row - r);
@@ -107,7 +109,8 @@ class Engine {
                      std::int64_t row, std::int64_t rows, float* sums) const {
         const std::int64_t groups = plan_.groups(rows), group = tile_rows * pixel;
         if (plan_.flat) {
-            sum_groups<Unit>(operands, wide, groups, [&](std::int64_t g) { return source + g * group; }, sums);
+            sum_groups<Unit>(
+                operands, wide, groups, [&](std::int64_t g) { return source + g * group; }, sums);
         } else {
             const std::int64_t per_row = plan_.groups_per_row();
             const auto a = [&](std::int64_t g) { return source + g / per_row * row + g % per_row * group; };
@@ -125,8 +128,8 @@ class Engine {
         if (is_contiguous()) cols *= rows, rows = 1;
         for (std::int64_t r = first; r < first + rows; r += step) {
             const float* from = sums + (r - first) * plan_.pitch * block_filters;
-            const std::int64_t to = r / c_.rows * out_.image_stride +
-                                    r % c_.rows / step * out_.row_stride + filter;
+            const std::int64_t to =
+                r / c_.rows * out_.image_stride + r % c_.rows / step * out_.row_stride + filter;
             if (c_.pooled && out_.winner) {
                 store_pooled_pixels<whole, true>(from, plan_.pitch, cols / 2, filters, out_.relu,
                                                  out_.y + to, out_.winner + to, out_.col_stride, check);
@@ -161,7 +164,7 @@ bool correlate_tiles(const TileCorrelation& c, const TilePlan& plan, const Packe
     return Engine<Unit>(c, plan, filters, out, scratch).run();
 }
 
-#define INSTANTIATE(Unit)                                                                     \
+#define INSTANTIATE(Unit)                                                                            \
     template bool correlate_tiles<Unit>(const TileCorrelation&, const TilePlan&, const PackedTiles&, \
                                         const CorrelationOutput&);
 MINICNN_FOR_EACH_TILE_UNIT(INSTANTIATE)

@@ -51,14 +51,16 @@ PackedTiles pack_tiles(std::int64_t filters, const TileRuns& runs, const float* 
     std::fill_n(padded_bias, lanes_of_bias, 0.0f);
     if (bias) std::copy_n(bias, filters, padded_bias);
     const PackedTiles packed{tiles, padded_bias, filters, steps};
-    const std::int64_t grain = std::max<std::int64_t>(1, 64 / std::max<std::int64_t>(1, runs.steps_per_run()));
+    const std::int64_t grain =
+        std::max<std::int64_t>(1, 64 / std::max<std::int64_t>(1, runs.steps_per_run()));
     parallel_for(0, columns * runs.count, grain, [&](std::int64_t first, std::int64_t last) {
         for (std::int64_t i = first; i < last; ++i) {
             const std::int64_t column = i / runs.count, run = i % runs.count, block = column / 2;
             const std::int64_t count = std::min<std::int64_t>(tile_cols, filters - column * tile_cols);
             const int step_tiles = packed.is_wide(block) ? 2 : 1;
-            bfloat16* tile = tiles + (2 * block * steps + run * runs.steps_per_run() * step_tiles +
-                                      column % 2) * tile_values;
+            bfloat16* tile =
+                tiles +
+                (2 * block * steps + run * runs.steps_per_run() * step_tiles + column % 2) * tile_values;
             for (std::int64_t k = 0; k < runs.length; k += tile_depth, tile += step_tiles * tile_values) {
                 const std::int64_t values = std::min<std::int64_t>(tile_depth, runs.length - k);
                 fill(column * tile_cols, count, run, k, values, tile);

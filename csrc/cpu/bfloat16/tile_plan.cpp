@@ -19,8 +19,8 @@ TilePlan::TilePlan(const TileCorrelation& c)
       first_col(c.w.begin(0)),
       cols_(c.cols) {
     const std::int64_t last_col = c.w.end(c.cols - 1), left = std::max<std::int64_t>(0, -first_col);
-    const std::int64_t inside = std::max<std::int64_t>(
-        0, std::min(c.W, last_col) - std::max<std::int64_t>(0, first_col));
+    const std::int64_t inside =
+        std::max<std::int64_t>(0, std::min(c.W, last_col) - std::max<std::int64_t>(0, first_col));
     const std::int64_t right = last_col - first_col - left - inside;
     const bool padded = left > 0 || right > 0;
     band_width = padded ? left + inside + std::max<std::int64_t>(0, right - left) : c.W;

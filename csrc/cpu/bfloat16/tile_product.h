@@ -8,8 +8,8 @@
 
 namespace minicnn {
 
-// Step s of the depth reads 32 values of each pixel at offset[s] from where the pixel begins, and the tile or
-// the two tiles of step s of the filters.
+// Step s of the depth reads 32 values of each pixel at offset[s] from where the pixel begins, and the tile
+// or the two tiles of step s of the filters.
 struct TileOperands {
     std::int64_t pixel_bytes;    // from one pixel to the next
     const std::int64_t* offset;  // in values
@@ -18,7 +18,8 @@ struct TileOperands {
     const float* bias;
 };
 
-// sums[pixel][filter], rows of block_filters: 16 pixels from a0 on, and if pixel_tiles is 2 those from a1 on.
+// sums[pixel][filter], rows of block_filters: 16 pixels from a0 on, and if pixel_tiles is 2 those from a1
+// on.
 template <typename Unit, int pixel_tiles, int filter_tiles>
 MINICNN_INLINE void sum_tiles(const TileOperands& in, const bfloat16* a0, const bfloat16* a1, float* sums) {
     constexpr std::int64_t sums_bytes = block_filters * sizeof(float);

@@ -3,8 +3,8 @@
 //
 // The unit is chosen once a process: the tile unit where the processor and the operating system offer one,
 // else AVX512-BF16, else none.  The environment variable MINICNN_TILE_UNIT names another: `auto` (this
-// choice), `none`, `vector`, or `emulated`, which is slow and serves tests.  Without a unit, and for groups,
-// passes are widened (widened.h).
+// choice), `none`, `vector`, or `emulated`, which is slow and serves tests.  Without a unit, and for
+// groups, passes are widened (widened.h).
 #pragma once
 
 #include "../../bfloat16.h"

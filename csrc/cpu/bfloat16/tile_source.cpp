@@ -62,7 +62,8 @@ void TileSource::copy_row(std::int64_t n, std::int64_t h, bfloat16* to) const {
     const std::int64_t size = plan_.band_width * c_.C;
     if (h < 0 || h >= c_.H) return void(std::fill_n(to, size, bfloat16{}));
     const std::int64_t col = inside_ ? 0 : plan_.first_col, first = std::max<std::int64_t>(0, col);
-    const std::int64_t last = std::clamp(inside_ ? c_.W : c_.w.end(c_.cols - 1), first, std::max(first, c_.W));
+    const std::int64_t last =
+        std::clamp(inside_ ? c_.W : c_.w.end(c_.cols - 1), first, std::max(first, c_.W));
     bfloat16* inside = to + (first - col) * c_.C;
     const std::int64_t values = (last - first) * c_.C, at = ((n * c_.H + h) * c_.W + first) * c_.C;
     std::fill(to, inside, bfloat16{});

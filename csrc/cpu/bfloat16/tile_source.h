@@ -15,11 +15,13 @@ class TileSource {
     // From one pixel to the next, and from one row of the output to the next, in values.
     std::int64_t pixel_values() const;
     std::int64_t row_values() const { return c_.h.stride * plan_.band_width * c_.C; }
-    std::int64_t bytes_per_row() const { return row_values() * static_cast<std::int64_t>(sizeof(bfloat16)); }
+    std::int64_t bytes_per_row() const {
+        return row_values() * static_cast<std::int64_t>(sizeof(bfloat16));
+    }
 
-    // The band under the output rows [r0, r1) of image n: where the first pixel of row r0 begins.  It lies in
-    // the image where nothing is padded, masked or expanded and no tile reaches beyond the array's end, and
-    // otherwise in `own`.
+    // The band under the output rows [r0, r1) of image n: where the first pixel of row r0 begins.  It lies
+    // in the image where nothing is padded, masked or expanded and no tile reaches beyond the array's end,
+    // and otherwise in `own`.
     const bfloat16* band(std::int64_t n, std::int64_t r0, std::int64_t r1, Scratch& own) const;
 
     // The windows of the pixels of the rows [first, last), counted over all images, one in each row of a

@@ -1,5 +1,5 @@
-// What becomes of the sums of a block of filters: ReLU, 2x2 max-pool with its winners, one rounding, and the
-// store.
+// What becomes of the sums of a block of filters: ReLU, 2x2 max-pool with its winners, one rounding, and
+// the store.
 #pragma once
 
 #include "../core/tile.h"
@@ -53,8 +53,8 @@ MINICNN_INLINE void store_pair(const Vec<float, sum_lanes>& first, const Vec<flo
 
 // Stores `pixels` pixels of one row: the first `filters` sums of each.  `whole`: all of a block.
 template <bool whole>
-void store_pixels(const float* sums, std::int64_t pixels, std::int64_t filters, bool relu_wanted, bfloat16* y,
-                  std::int64_t col_stride, FiniteCheck& check) {
+void store_pixels(const float* sums, std::int64_t pixels, std::int64_t filters, bool relu_wanted,
+                  bfloat16* y, std::int64_t col_stride, FiniteCheck& check) {
     constexpr int L = sum_lanes;
     for (std::int64_t i = 0; i < pixels; ++i, sums += block_filters, y += col_stride) {
         unroll<pairs_of_sums>([&](auto pair) __attribute__((always_inline)) {

@@ -1,6 +1,6 @@
-// The tile unit's functions by AVX512-BF16, which multiplies pairs of bfloat16 in vectors: for processors that
-// have it, but no tiles.  The sums of a tile are 16 registers while two tiles are multiplied, and lie in memory
-// between.  Its sums are rounded in another order than the tile unit's.
+// The tile unit's functions by AVX512-BF16, which multiplies pairs of bfloat16 in vectors: for processors
+// that have it, but no tiles.  The sums of a tile are 16 registers while two tiles are multiplied, and lie
+// in memory between.  Its sums are rounded in another order than the tile unit's.
 #pragma once
 
 #include <cstdint>
@@ -70,9 +70,8 @@ class VectorUnit {
 
     static void add_product(Tile& sum, const Tile& a, const Tile& b) {
         __m512 row_sum[tile_rows];
-        unroll<tile_rows>([&](auto row) __attribute__((always_inline)) {
-            row_sum[row] = _mm512_load_ps(sum.sums[row]);
-        });
+        unroll<tile_rows>(
+            [&](auto row) __attribute__((always_inline)) { row_sum[row] = _mm512_load_ps(sum.sums[row]); });
         for (int pair = 0; pair < tile_cols; ++pair) {
             const auto values = __m512bh(_mm512_loadu_si512(b.rows + pair * b.bytes_between_rows));
             const char* left = a.rows + pair * static_cast<int>(sizeof(std::int32_t));
@@ -82,9 +81,8 @@ class VectorUnit {
                 row_sum[row] = _mm512_dpbf16_ps(row_sum[row], __m512bh(_mm512_set1_epi32(two)), values);
             });
         }
-        unroll<tile_rows>([&](auto row) __attribute__((always_inline)) {
-            _mm512_store_ps(sum.sums[row], row_sum[row]);
-        });
+        unroll<tile_rows>(
+            [&](auto row) __attribute__((always_inline)) { _mm512_store_ps(sum.sums[row], row_sum[row]); });
     }
 };
 
