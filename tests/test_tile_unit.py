@@ -30,14 +30,10 @@ SUMS = [case for case in CASES if case.op.startswith(("conv2d", "dense"))]
 CONV = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
 
 
-@pytest.fixture(scope="module")
-def cpp() -> Backend:
-    return get_backend("cpp")
-
-
 def bits_of_every_case() -> dict[str, str]:
     """Check every case of a convolution or a dense layer; a hash of its results in bfloat16."""
     cpp = get_backend("cpp")
+    check_infinities(cpp)
     found = {}
     for case in SUMS:
         problem = drawn(case, "bfloat16")
@@ -71,9 +67,11 @@ def test_the_emulation_has_the_bits_of_the_tile_unit() -> None:
     assert emulated == bits_of_every_case()
 
 
-@pytest.mark.skipif("avx512_bf16" not in compiler.cpu_features(), reason="the processor has no AVX512-BF16")
-def test_vectors_of_bfloat16_are_right() -> None:
-    assert len(bits_on("vector")) == len(SUMS)
+@pytest.mark.parametrize("unit", ["vector", "none"])
+def test_other_ways_are_right(unit: str) -> None:
+    if unit == "vector" and "avx512_bf16" not in compiler.cpu_features():
+        pytest.skip("the processor has no AVX512-BF16")
+    assert len(bits_on(unit)) == len(SUMS)
 
 
 def test_an_unknown_unit_is_refused() -> None:
@@ -89,28 +87,30 @@ def test_an_unknown_unit_is_refused() -> None:
 # ---- infinities --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("channels", [1, 3, 16, 40])
-@pytest.mark.parametrize("value", [np.inf, np.nan])
-def test_what_is_not_finite_comes_out_where_torch_has_it(cpp: Backend, channels: int, value: float) -> None:
-    """A tile reads beyond a pixel's own values, and multiplies what it finds by zero."""
-    rng = np.random.default_rng(channels)
-    x = rng.standard_normal((2, channels, 7, 18)).astype(np.float32)
-    x[0, 0, 0, 4] = x[1, -1, 6, 17] = value
-    weight = rng.standard_normal((20, channels, 3, 3)).astype(np.float32)
-    y = cpp.conv2d_forward(cpp.asarray(x).bfloat16(), cpp.asarray(weight), None, **CONV)
-    expected = torch.nn.functional.conv2d(
-        torch.tensor(x).bfloat16().double(), torch.tensor(weight).bfloat16().double(), padding=1
-    )
-    np.testing.assert_array_equal(np.isnan(cpp.to_numpy(y).astype(float)), expected.isnan())
-    np.testing.assert_array_equal(np.isinf(cpp.to_numpy(y).astype(float)), expected.isinf())
+def check_infinities(cpp: Backend) -> None:
+    """What is not finite comes out where torch has it, for filters that leave parts of a tile unused."""
+    for channels, value in ((1, np.inf), (3, np.inf), (3, np.nan), (16, np.inf), (40, np.nan)):
+        rng = np.random.default_rng(channels)
+        x = rng.standard_normal((2, channels, 7, 18)).astype(np.float32)
+        x[0, 0, 0, 4] = x[1, -1, 6, 17] = value
+        weight = rng.standard_normal((20, channels, 3, 3)).astype(np.float32)
+        images, filters = torch.tensor(x).bfloat16(), torch.tensor(weight)
+        y = cpp.to_numpy(cpp.conv2d_forward(images, filters, None, **CONV)).astype(float)
+        expected = torch.nn.functional.conv2d(images.double(), filters.bfloat16().double(), padding=1)
+        np.testing.assert_array_equal(np.isnan(y), expected.isnan(), err_msg=f"{channels} channels")
+        np.testing.assert_array_equal(np.isinf(y), expected.isinf(), err_msg=f"{channels} channels")
 
 
-def test_an_infinite_gradient_reaches_its_pixels_alone(cpp: Backend) -> None:
+def test_what_is_not_finite_comes_out_where_torch_has_it() -> None:
+    check_infinities(get_backend("cpp"))
+
+
+def test_an_infinite_gradient_reaches_its_pixels_alone() -> None:
+    cpp = get_backend("cpp")
     x = torch.zeros(1, 3, 8, 8, dtype=torch.bfloat16)
     dy = torch.ones(1, 5, 8, 8, dtype=torch.bfloat16)
     dy[0, 2, 3, 3] = torch.inf
-    weight = torch.ones(5, 3, 3, 3)
-    dx, _, db = cpp.conv2d_backward(dy, x, weight, **CONV)
+    dx, _, db = cpp.conv2d_backward(dy, x, torch.ones(5, 3, 3, 3), **CONV)
     infinite = np.isinf(cpp.to_numpy(dx).astype(float))
     assert infinite[:, :, 2:5, 2:5].all()
     assert infinite.sum() == 3 * 9
