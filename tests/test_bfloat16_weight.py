@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from conftest import LISTED
+from safetensors.numpy import load_file, save_file
 
 from minicnn.backends import Backend, Conv, Pool, available_backends, get_backend, tile_unit
 from minicnn.backends.numpy_backend import NumpyBackend
@@ -55,8 +56,8 @@ class Shape(NamedTuple):
 
 
 # Whole tiles; several images in a band; a row of taps as channels, with few channels and with odd many; odd
-# rows; strides and dilation; much padding; 1x1 with pixels that fill no tile; a gradient in parts; many bands
-# in each chunk of the batch; an image in several bands.
+# rows; strides and dilation; much padding; 1x1 with pixels that fill no tile; a gradient in parts; many
+# bands in each chunk of the batch; an image in several bands.
 SHAPES = [
     Shape(2, 64, 12, 32, 64),
     Shape(5, 32, 4, 4, 48),
@@ -124,6 +125,26 @@ def all_gradients(draw: Draw) -> Arrays:
     }
 
 
+SPOILT = Shape(2, 33, 9, 7, 18)
+
+
+def spoilt(place: str, value: float) -> tuple[np.ndarray, np.ndarray]:
+    """x and dy, one of them with this value in one place."""
+    rng = np.random.default_rng(SPOILT)
+    x, dy = (integers(rng, (2, channels, 9, 7)) + 0.5 for channels in (SPOILT.c, SPOILT.f))
+    (x if place == "x" else dy)[1, 5, 4, 3] = value
+    return x, dy
+
+
+def spoilt_gradients(place: str, value: float) -> Arrays:
+    """dw and db of a convolution of them on the cpp backend."""
+    cpp = get_backend("cpp")
+    x, dy = (cpp.asarray(array.astype(bfloat16())) for array in spoilt(place, value))
+    weight = cpp.asarray(np.zeros(SPOILT.filters, np.float32))
+    _, dw, db = cpp.conv2d_backward(dy, x, weight, **SPOILT.conv._asdict(), need_dx=False)
+    return {f"{place} {value} dw": cpp.to_numpy(dw), f"{place} {value} db": cpp.to_numpy(db)}
+
+
 def assert_same_bits(found: Arrays, expected: Arrays) -> None:
     assert found.keys() == expected.keys()
     for name, value in found.items():
@@ -133,11 +154,10 @@ def assert_same_bits(found: Arrays, expected: Arrays) -> None:
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Arrays:
     """The gradients on the emulated unit, of a process of its own: the unit is chosen once."""
-    path = tmp_path_factory.mktemp("emulated") / "gradients.npz"
+    path = tmp_path_factory.mktemp("emulated") / "gradients.safetensors"
     environment = {**os.environ, "MINICNN_TILE_UNIT": "emulated"}
     subprocess.run([sys.executable, __file__, str(path)], env=environment, check=True, timeout=600)
-    with np.load(path) as saved:
-        return dict(saved)
+    return load_file(path)
 
 
 @pytest.fixture(scope="module")
@@ -188,26 +208,23 @@ def test_a_dense_layer_is_exact(n: int, rng: np.random.Generator) -> None:
         assert np.array_equal(got, expected)
 
 
+@pytest.mark.parametrize("unit", ["chosen", "emulated"])
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("place", ["x", "dy"])
 def test_what_is_not_finite_stays_where_it_belongs(
-    value: float, place: str, rng: np.random.Generator
+    place: str, value: float, unit: str, emulated: Arrays
 ) -> None:
     """An infinity meets only the filters and taps whose products have it, as in torch."""
-    shape = Shape(2, 33, 9, 7, 18)
-    x, dy = integers(rng, (2, 33, 9, 7)) + 0.5, integers(rng, (2, 18, 9, 7)) + 0.5
-    (x if place == "x" else dy)[1, 5, 4, 3] = value
-    cpp = get_backend("cpp")
-    dtype = bfloat16()
-    weight = np.zeros(shape.filters, np.float32)
-    arrays = (cpp.asarray(dy.astype(dtype)), cpp.asarray(x.astype(dtype)), cpp.asarray(weight))
-    _, dw, db = cpp.conv2d_backward(*arrays, **shape.conv._asdict(), need_dx=False)
-    _, expected, expected_db = torch.ops.aten.convolution_backward(
-        torch.from_numpy(dy), torch.from_numpy(x), torch.zeros(shape.filters, dtype=torch.float64),
-        [18], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, True],
+    x, dy = spoilt(place, value)
+    found = spoilt_gradients(place, value)
+    if unit == "emulated":
+        found = {name: emulated[name] for name in found}
+    _, dw, db = torch.ops.aten.convolution_backward(
+        torch.from_numpy(dy), torch.from_numpy(x), torch.zeros(SPOILT.filters, dtype=torch.float64),
+        [SPOILT.f], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, True],
     )  # fmt: skip
-    assert np.array_equal(cpp.to_numpy(dw), expected.numpy(), equal_nan=True)
-    assert np.array_equal(cpp.to_numpy(db), expected_db.numpy(), equal_nan=True)
+    for got, expected in zip(found.values(), (dw, db), strict=True):
+        assert np.array_equal(got, expected.numpy(), equal_nan=True)
 
 
 def main() -> None:
@@ -215,7 +232,10 @@ def main() -> None:
     torch.set_num_threads(1)
     found = {f"integers {name}": value for name, value in all_gradients(integers).items()}
     found |= {f"normal {name}": value for name, value in all_gradients(normal).items()}
-    np.savez(Path(sys.argv[1]), **found)
+    for place in ("x", "dy"):
+        for value in (np.inf, -np.inf, np.nan):
+            found |= spoilt_gradients(place, value)
+    save_file({name: np.ascontiguousarray(value) for name, value in found.items()}, Path(sys.argv[1]))
 
 
 if __name__ == "__main__":
