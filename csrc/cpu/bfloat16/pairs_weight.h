@@ -12,9 +12,9 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "../../bfloat16.h"
 #include "../core/simd.h"
 #include "../core/transpose.h"
+#include "rounding.h"
 #include "tile_unit.h"
 
 namespace minicnn {
@@ -30,8 +30,6 @@ inline std::int64_t blocks_of(std::int64_t channels) {
 // The lanes of the packers.  A row of a tile is one vector or several.
 constexpr int word_lanes = std::min(lanes<std::uint32_t>, tile_cols);
 using Words = Vec<std::uint32_t, word_lanes>;
-template <int L>
-using Bits = Vec<std::uint16_t, L>;
 
 // value = L elements at `from`, of which only `room` may be read; the others are 0.
 template <int L, typename T>
@@ -64,8 +62,7 @@ struct PlainPixel {
     }
 };
 
-// A gradient after a ReLU: it counts where the ReLU's output is positive or NaN.  Denormal outputs count
-// as zero.
+// A gradient after a ReLU.
 struct MaskedPixel {
     const bfloat16 *dy, *relu_y;
     std::int64_t room;
@@ -74,8 +71,7 @@ struct MaskedPixel {
         Bits<L> y;
         load_within<L>(reinterpret_cast<const std::uint16_t*>(dy) + c, room - c, value);
         load_within<L>(reinterpret_cast<const std::uint16_t*>(relu_y) + c, room - c, y);
-        constexpr std::uint16_t least_normal = 0x0080, negative = 0x8000, negative_infinity = 0xff80;
-        value = ((y >= least_normal) & (y < negative)) | (y > negative_infinity) ? value : Bits<L>{};
+        value = masked<L>(value, y);
     }
 };
 
