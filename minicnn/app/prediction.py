@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import data
+from minicnn.backends.image_source import Ready, image_source
 from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.views import views
-from minicnn.graph import run
+from minicnn.graph import Graph, run
+from minicnn.ops.make_batch import Table
 
 IMAGES_AT_ONCE = 1000
-"""Images that are normalised and predicted together."""
+"""Images that go to the device together."""
 FAR = 0.8
 """How far an image's mean may be from that of the training's pixels, in their standard deviations."""
 
@@ -27,7 +28,7 @@ def predict_images(
     model: Any, x: np.ndarray, mean: Any, std: Any, progress: OnProgress = ignore,
     batch_size: int = 256, tta: str = "none", fuse: bool = True,
 ) -> np.ndarray:  # fmt: skip
-    """Logits (N,K) of uint8 images (N,C,H,W), normalised a part at a time.
+    """Logits (N,K) of uint8 images (N,C,H,W), normalised a batch at a time by the model's backend.
 
     With ``tta`` they are the means over the image's `views`.  ``progress`` is called before each part, and
     may raise.
@@ -35,14 +36,17 @@ def predict_images(
     Raises: NotFinite if a logit is infinite or NaN
     """
     graph = model.graph(training=False, fuse=fuse, input_shape=x.shape)
-    options = {"batch_size": batch_size, "dtype": model.dtype}
+    statistics = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     parts, step = [], max(IMAGES_AT_ONCE, batch_size)
     for start in range(0, len(x), step):
         progress(start, len(x))
+        part = x[start : start + step]
+        source = image_source(model.backend, part)
+        ready = source.ready(source.fetch(np.arange(len(part))))
         with np.errstate(over="ignore", invalid="ignore"):  # the result shows it
             logits = [
-                share * run.predict(graph, model.backend, data.normalize(view, mean, std), **options)
-                for share, view in views(x[start : start + step], tta)
+                share * _predicted(model, graph, ready, table, statistics, batch_size)
+                for share, table in views(len(part), tta)
             ]
             parts.append(np.sum(logits, axis=0))
     found = np.concatenate(parts)
@@ -52,6 +56,21 @@ def predict_images(
             f"the model gives {len(found) - finite} of {len(found)} images numbers that are not finite"
         )
     return found
+
+
+def _predicted(
+    model: Any, graph: Graph, ready: Ready, table: Table, statistics: tuple[np.ndarray, np.ndarray],
+    batch_size: int,
+) -> np.ndarray:  # fmt: skip
+    """Logits (N,K) of the images that the table (N,) makes."""
+    outputs = []
+    for start in range(0, len(table), batch_size):
+        part = slice(start, start + batch_size)
+        x = model.backend.make_batch(
+            ready.images, ready.rows[part], table[part], *statistics, dtype=model.dtype
+        )
+        outputs.append(model.backend.to_numpy(run.forward(graph, model.backend, x, False)[0]))
+    return np.concatenate(outputs)
 
 
 class Brightness:

@@ -19,6 +19,7 @@ from minicnn.ops import (
     dropout,
     flatten,
     fold_batch_norm2d,
+    make_batch,
     max_pool2d,
     optimizers,
     relu,
@@ -57,6 +58,7 @@ class NumpyTable(Backend):
     concat_backward = staticmethod(concat.concat_backward)
     flatten_forward = staticmethod(flatten.flatten_forward)
     flatten_backward = staticmethod(flatten.flatten_backward)
+    make_batch = staticmethod(make_batch.make_batch)
     sgd_step = staticmethod(optimizers.sgd_step)
     adam_step = staticmethod(optimizers.adam_step)
     rmsprop_step = staticmethod(optimizers.rmsprop_step)
@@ -111,6 +113,7 @@ class CompiledTable(Backend):
     concat_backward = Compiled()
     flatten_forward = Compiled()
     flatten_backward = Compiled()
+    make_batch = Compiled()
     sgd_step = Compiled()
     adam_step = Compiled()
     rmsprop_step = Compiled()
