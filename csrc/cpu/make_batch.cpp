@@ -52,8 +52,12 @@ void copy_reversed(const std::uint8_t* end, std::uint8_t* to, int64_t count) {
         return;
     }
     const auto reversed = [](const std::uint8_t* from) {
-        return __builtin_shufflevector(load<chunk>(from), Chunk{}, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4,
-                                       3, 2, 1, 0);
+        const auto bytes = load<chunk>(from);
+#if defined(__clang__)
+        return __builtin_shufflevector(bytes, bytes, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+#else
+        return __builtin_shuffle(bytes, Chunk{15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0});
+#endif
     };
     for (int64_t j = 0; j < count - chunk; j += chunk) store(to + j, reversed(end - chunk - j));
     store(to + count - chunk, reversed(end - count));

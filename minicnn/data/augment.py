@@ -64,7 +64,7 @@ class Augment:
     """How far images may be changed, in the units of `AMOUNTS`; 0 or False leaves a change out.
 
     The order is: flip, crop, warp, brightness, contrast, saturation, posterize, solarize, cutout, erase,
-    and mixup or cutmix.  The warp is all of resized, rotate, zoom, shift, and what randaugment shears, moves
+    and mixup or cutmix.  The warp is resized, rotate, zoom, shift and what randaugment shears, moves
     and turns, in one step with bilinear sampling.  Pixels from outside an image are black.
 
     resized is torchvision.transforms.RandomResizedCrop with scale=(resized, 1) and ratio=(1/ratio, ratio),

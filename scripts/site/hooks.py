@@ -41,7 +41,7 @@ ROOT_PAGES = {
 }
 SECTIONS = (
     "Convolution", "Pooling", "Activations and dense layers", "Normalisation", "Softmax and the loss",
-    "Joining and reshaping", "Optimizers",
+    "Joining and reshaping", "Batches", "Optimizers",
 )  # fmt: skip
 _TABLE_ROW = re.compile(r"^\|.*`.*\\\|.*`.*$", re.M)
 _DIRECTIVE = re.compile(r"^\{\{ (\w+) ?(.*?) \}\}$", re.M)
