@@ -3,11 +3,13 @@ whether images are as bright as those of the training."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from minicnn import data
 from minicnn.backends.image_source import Ready, image_source
 from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.views import views
@@ -15,7 +17,9 @@ from minicnn.graph import Graph, run
 from minicnn.ops.make_batch import Table
 
 IMAGES_AT_ONCE = 1000
-"""Images that go to the device together."""
+"""Images that go to the device together, if they are small."""
+BYTES_AT_ONCE, BYTES_OF_A_BATCH = 32 << 20, 8 << 20
+"""Bytes of images, before they are normalised, that are so: of larger images, fewer are taken together."""
 FAR = 0.8
 """How far an image's mean may be from that of the training's pixels, in their standard deviations."""
 
@@ -25,30 +29,33 @@ class NotFinite(ValueError):
 
 
 def predict_images(
-    model: Any, x: np.ndarray, mean: Any, std: Any, progress: OnProgress = ignore,
+    model: Any, images: data.Images | np.ndarray, mean: Any, std: Any, progress: OnProgress = ignore,
     batch_size: int = 256, tta: str = "none", fuse: bool = True,
 ) -> np.ndarray:  # fmt: skip
-    """Logits (N,K) of uint8 images (N,C,H,W), normalised a batch at a time by the model's backend.
+    """Logits (N,K) of images, or of uint8 (N,C,H,W), normalised a batch at a time by the model's backend.
 
     With ``tta`` they are the means over the image's `views`.  ``progress`` is called before each part, and
     may raise.
 
     Raises: NotFinite if a logit is infinite or NaN
     """
-    graph = model.graph(training=False, fuse=fuse, input_shape=x.shape)
+    if isinstance(images, np.ndarray):
+        images = data.Images(images, np.zeros(len(images), np.int64))
+    graph = model.graph(training=False, fuse=fuse, input_shape=(len(images), *images.shape))
     statistics = np.asarray(mean, np.float64), np.asarray(std, np.float64)
-    parts, step = [], max(IMAGES_AT_ONCE, batch_size)
-    for start in range(0, len(x), step):
-        progress(start, len(x))
-        part = x[start : start + step]
-        source = image_source(model.backend, part)
-        ready = source.ready(source.fetch(np.arange(len(part))))
+    together, batch_size = images_together(images.shape, batch_size)
+    parts, done = [], 0
+    for x in images.pieces(together):
+        progress(done, len(images))
+        source = image_source(model.backend, x)
+        ready = source.ready(source.fetch(np.arange(len(x))))
         with np.errstate(over="ignore", invalid="ignore"):  # the result shows it
             logits = [
                 share * _predicted(model, graph, ready, table, statistics, batch_size)
-                for share, table in views(len(part), tta)
+                for share, table in views(len(x), tta)
             ]
             parts.append(np.sum(logits, axis=0))
+        done += len(x)
     found = np.concatenate(parts)
     finite = int(np.isfinite(found).all(axis=1).sum())
     if finite < len(found):
@@ -71,6 +78,15 @@ def _predicted(
         )
         outputs.append(model.backend.to_numpy(run.forward(graph, model.backend, x, False)[0]))
     return np.concatenate(outputs)
+
+
+def images_together(shape: tuple[int, int, int], batch_size: int = 256) -> tuple[int, int]:
+    """How many images (C,H,W) are normalised together, and predicted: whole batches of at most so many."""
+    size = math.prod(shape)
+    batch = max(1, min(batch_size, BYTES_OF_A_BATCH // size))
+    if IMAGES_AT_ONCE * size <= BYTES_AT_ONCE:
+        return max(IMAGES_AT_ONCE, batch), batch
+    return max(BYTES_AT_ONCE // size // batch * batch, batch), batch
 
 
 class Brightness:

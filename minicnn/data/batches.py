@@ -81,9 +81,9 @@ class Batches:
         if self.augment.mixes and num_classes is None:
             name = "mixup" if self.augment.mixup else "cutmix"
             raise ValueError(f"num_classes: expected a number, which {name}'s labels need, got None")
-        self.augment.check_size(*images.x.shape[2:])
+        self.augment.check_size(*images.shape[1:])
         self.images, self.batch_size = images, batch_size
-        self.mean, self.std = _statistics(images.x.shape[1], mean, std)
+        self.mean, self.std = _statistics(images.shape[0], mean, std)
         self.dtype, self.seed, self.shuffle = np.dtype(dtype).name, seed, shuffle
         self.backend = backend or get_backend("numpy")
         self.source = image_source(self.backend, images.x, data_on)
@@ -114,7 +114,7 @@ class Epoch(Iterator[Batch]):
 
     def __init__(self, batches: Batches, epoch: int, start: int) -> None:
         self._batches, self._number = batches, start
-        count, size = len(batches.images), batches.images.x.shape[2:]
+        count, size = len(batches.images), batches.images.shape[1:]
         self._order = np.arange(count)
         if batches.shuffle:
             self._order = np.random.default_rng([batches.seed, epoch]).permutation(count)
@@ -147,8 +147,8 @@ class Epoch(Iterator[Batch]):
         labels: NDArray[Any] = b.images.y[numbers]
         if b.augment.mixes and b.num_classes is not None:
             table = with_partners(table)
-            labels = mixed_labels(labels, table, b.num_classes, b.images.x.shape[2:], b.dtype)
-        self._plan = _Plan(b.source.fetch(numbers), table, labels)
+            labels = mixed_labels(labels, table, b.num_classes, b.images.shape[1:], b.dtype)
+        self._plan = _Plan(b.source.fetch(b.images.locate(numbers)), table, labels)
         self._number += 1
 
     def _numbers(self, batch: int) -> NDArray[np.int64]:
