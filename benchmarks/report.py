@@ -255,10 +255,23 @@ def precision_offset(result: Result) -> str:
 def augment(result: Result) -> str:
     rows = [["`--augment`", "training step, ms", "against none"]]
     for text, ms in result["training step, ms"].items():
-        rows.append([text, f"{ms:.2f}", f"{result['step with / without'][text]:.2f}"])
-    return (
+        rows.append([text, f"{ms:.2f}", f"{result['step with / without'][text]:.3f}"])
+    text = (
         f"{table(rows)}\n\n`benchmarks/augment.py`, simple_cnn at batch 128 with fetching the batch, on "
         f"{where(result)}."
+    )
+    return f"{text}\n\n{_peers(result['against peers'])}" if "against peers" in result else text
+
+
+def _peers(found: Result) -> str:
+    """Images a second that each library changes; torchvision draws its numbers once for a whole batch."""
+    rows = [["batches of 128", "library", "thousand images a second", "minicnn / library"]]
+    for what, sides in found.items():
+        for side, speed in sides["thousand images a second"].items():
+            rows.append([what, side, f"{speed:,.0f}", f"{sides['minicnn / other'].get(side, 1):.1f}"])
+    return (
+        f"{table(rows)}\n\nEach side draws its random numbers and makes batches of 28x28 pixels; "
+        "torchvision draws once for a whole batch, the others for each image."
     )
 
 

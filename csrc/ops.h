@@ -12,6 +12,7 @@
 
 #include <cstdint>
 
+#include "batch_row.h"
 #include "bfloat16.h"
 #include "conv2d_ops.h"
 #include "sizes.h"
@@ -156,6 +157,15 @@ template <typename T>
 void flatten_forward(const T* x, T* y, const ImageShape& shape);
 template <typename T>
 void flatten_backward(const T* dy, T* dx, const ImageShape& shape);
+
+// ---- batches -----------------------------------------------------------------------------------
+
+// y (B,H,W,C): images changed and normalised as minicnn/ops/make_batch.py says, in exactly its arithmetic.
+// The plan, its table and the numbers of the normalization lie where the kernel runs; `mixes` tells whether
+// a row has a share other than 1 or a patch.
+template <typename T>
+void make_batch(const Bytes& images, const BatchPlan& plan, bool mixes,
+                const Normalization<T>& normalization, T* y);
 
 // ---- optimizer steps, over all parameters in one call, not of bfloat16 -------------------------
 

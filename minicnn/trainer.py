@@ -5,6 +5,7 @@ The Trainer knows nothing of files, epochs or progress bars; `minicnn.app.traini
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,12 +49,15 @@ class Trainer:
         """What a step runs."""
         return self.model.graph(training=True, fuse=self.fuse)
 
-    def step(self, x: np.ndarray | Array, y: np.ndarray | Array) -> float:
+    def step(
+        self, x: np.ndarray | Array, y: np.ndarray | Array, meanwhile: Callable[[], object] | None = None
+    ) -> float:
         """One optimizer step on a batch x (N,C,H,W), y int64 (N,) or probabilities (N,K).
 
-        Both may be host arrays or the backend's own.  Returns the mean loss before the step.
+        Both may be host arrays or the backend's own.  ``meanwhile`` is called once a device has the whole
+        backward pass to compute, before its results are waited for.  Returns the mean loss before the step.
         """
-        loss = self.compute_gradients(x, y)
+        loss = self.compute_gradients(x, y, meanwhile)
         self.reduce_gradients(self.model.named_gradients())
         if self.clip_norm is not None:
             self._clip(self.clip_norm)
@@ -62,7 +66,9 @@ class Trainer:
         self.optimizer.step(self.model)
         return loss
 
-    def compute_gradients(self, x: np.ndarray | Array, y: np.ndarray | Array) -> float:
+    def compute_gradients(
+        self, x: np.ndarray | Array, y: np.ndarray | Array, meanwhile: Callable[[], object] | None = None
+    ) -> float:
         """Forward, loss and backward: sets the model's gradients and ``correct``."""
         backend = self.backend
         inputs, labels = self._on_backend(x), self._on_backend(y)
@@ -75,6 +81,8 @@ class Trainer:
         loss, probs = backend.softmax_cross_entropy_forward(logits, labels, **options)
         dlogits = backend.softmax_cross_entropy_backward(probs, labels, **options)
         run.backward(graph, backend, dlogits, saved)
+        if meanwhile is not None:
+            meanwhile()
         host_labels = y if isinstance(y, np.ndarray) else backend.to_numpy(labels)
         self.correct = self._count_correct(backend.to_numpy(probs), host_labels)
         return float(loss)

@@ -16,11 +16,14 @@ from minicnn.app.command_line import exit_with
 from minicnn.app.commands import preview, train
 from minicnn.app.experiment import Experiment
 from minicnn.app.settings import Config
-from minicnn.data.augment import AMOUNTS, Augment, EpochAugment
-from minicnn.data.warp import affine_matrices, affine_warp
+from minicnn.data.augment import AMOUNTS, Augment
+from minicnn.data.draws import EpochAugment
+from minicnn.data.warp import affine_matrices
+from minicnn.ops import make_batch
 
 EVERYTHING = (
-    "rotate=10,zoom=0.1,shift=2,flip,crop=4,brightness=0.2,contrast=0.2,cutout=8,erase=0.5,mixup=0.2"
+    "rotate=10,zoom=0.1,shift=2,flip,crop=4,brightness=0.2,contrast=0.2,cutout=8,erase=0.5,mixup=0.2,"
+    "saturation=0.2,resized=0.3,ratio=1.5,randaugment=9,cutmix=1"
 )
 MEAN = np.array([0.3, 0.5])
 
@@ -32,8 +35,15 @@ def x(rng: np.random.Generator) -> np.ndarray:
 
 
 def changed(x: np.ndarray, text: str, epoch: int = 0) -> tuple[np.ndarray, EpochAugment]:
-    changes = EpochAugment(Augment.parse(text), len(x), MEAN, seed=3, epoch=epoch)
-    return changes.images(x.copy(), np.arange(len(x))), changes
+    changes = EpochAugment(Augment.parse(text), len(x), x.shape[2:], seed=3, epoch=epoch)
+    table = changes.table(np.arange(len(x)))
+    return make_batch.changed(x.copy(), table, 255 * MEAN[: x.shape[1]].astype(np.float32)), changes
+
+
+def warped(x: np.ndarray, matrices: np.ndarray) -> np.ndarray:
+    table = make_batch.unchanged(len(x))
+    table["warped"], table["affine"], table["reach"] = 1, matrices, (-1, -1, *x.shape[2:])
+    return make_batch.changed(x.copy(), table, MEAN.astype(np.float32))
 
 
 def batches(text: str | None, size: int = 16, **options: object) -> data.Batches:
@@ -58,7 +68,7 @@ def test_warp_is_scipys_and_torchvisions(
     x = x[:3]
     columns = [np.full(3, value, np.float64) for value in (angle, zoom, down, right)]
     matrices = affine_matrices(*columns, x.shape[2:])
-    got = affine_warp(x, matrices)
+    got = warped(x, matrices)
     linear, offset = matrices[0, ::-1, 1::-1], matrices[0, ::-1, 2]
     expected = [
         [
@@ -77,16 +87,16 @@ def test_warp_is_scipys_and_torchvisions(
 
 def test_warp_with_nothing_to_do_changes_no_bit(x: np.ndarray) -> None:
     one, zero = np.ones(len(x)), np.zeros(len(x))
-    np.testing.assert_array_equal(affine_warp(x, affine_matrices(zero, one, zero, zero, x.shape[2:])), x)
+    np.testing.assert_array_equal(warped(x, affine_matrices(zero, one, zero, zero, x.shape[2:])), x)
 
 
 def test_an_image_is_warped_the_same_in_any_batch(rng: np.random.Generator) -> None:
     """A batch is warped in parts, and the images' size decides how large they are."""
-    x = rng.integers(0, 256, (70, 3, 20, 20), dtype=np.uint8)
-    matrices = affine_matrices(*(rng.uniform(0.5, 2, 70) for _ in range(4)), (20, 20))
-    whole = affine_warp(x, matrices)
+    x = rng.integers(0, 256, (70, 2, 20, 25), dtype=np.uint8)
+    matrices = affine_matrices(*(rng.uniform(0.5, 2, 70) for _ in range(4)), (20, 25))
+    whole = warped(x, matrices)
     for i in (0, 12, 69):
-        np.testing.assert_array_equal(affine_warp(x[i : i + 1], matrices[i : i + 1])[0], whole[i])
+        np.testing.assert_array_equal(warped(x[i : i + 1], matrices[i : i + 1])[0], whole[i])
 
 
 def test_warp_draws_reach_their_bounds_and_no_further(x: np.ndarray) -> None:
@@ -98,7 +108,7 @@ def test_warp_draws_reach_their_bounds_and_no_further(x: np.ndarray) -> None:
     for values, low, high in ((angle, -30, 30), (zoom, 0.5, 1.5), (down, -2, 2), (right, -2, 2)):
         assert low <= values.min() < low + 0.05 * (high - low)
         assert high >= values.max() > high - 0.05 * (high - low)
-    expected = affine_warp(x, affine_matrices(angle, zoom, down, right, x.shape[2:]))
+    expected = warped(x, affine_matrices(angle, zoom, down, right, x.shape[2:]))
     np.testing.assert_array_equal(got, expected)
 
 
@@ -130,8 +140,7 @@ def test_crop_cuts_every_window_of_the_padded_image(x: np.ndarray) -> None:
 @pytest.mark.parametrize("name", ["brightness", "contrast"])
 def test_brightness_and_contrast_are_torchvisions(x: np.ndarray, name: str) -> None:
     x = x[:, :1]
-    changes = EpochAugment(Augment(**{name: 0.7}), len(x), [0.5], seed=3, epoch=0)
-    got = changes.images(x.copy(), np.arange(len(x)))
+    got, changes = changed(x, f"{name}=0.7")
     adjust = tv.adjust_brightness if name == "brightness" else tv.adjust_contrast
     factors = 1 + 0.7 * changes.draws[name]
     assert factors.min() < 0.5 < 1.5 < factors.max()
@@ -157,9 +166,10 @@ def test_cutout_is_one_square_of_the_mean_colour(x: np.ndarray, side: int) -> No
 
 def test_erase_fills_a_rectangle_of_some_images(rng: np.random.Generator) -> None:
     x = rng.integers(1, 256, (400, 2, 20, 30), dtype=np.uint8)
-    got, changes = changed(x, "erase=0.25")
-    filled = (got == changes.mean).all(1)
-    np.testing.assert_array_equal(np.where(filled[:, None], changes.mean, x), got)
+    got, _ = changed(x, "erase=0.25")
+    colour = 255 * MEAN.astype(np.float32)[:, None, None]
+    filled = (got == colour).all(1)
+    np.testing.assert_array_equal(np.where(filled[:, None], colour, x), got)
     due = filled.any((1, 2))
     assert due.mean() == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 400) ** 0.5)
     tall, wide = (filled.any(axis)[due].sum(1) for axis in (2, 1))
@@ -170,18 +180,6 @@ def test_erase_fills_a_rectangle_of_some_images(rng: np.random.Generator) -> Non
     for edge in (filled[:, 0], filled[:, -1], filled[..., 0], filled[..., -1]):
         assert edge.any(), "a rectangle may lie at any edge"
     assert changed(x, "erase=1")[0].tobytes() != got.tobytes()
-
-
-def test_mixup_blends_neighbours_and_their_labels(x: np.ndarray, rng: np.random.Generator) -> None:
-    x, y, numbers = rng.normal(size=x.shape), rng.integers(0, 4, len(x)), rng.permutation(len(x))
-    changes = EpochAugment(Augment(mixup=0.6), len(x), MEAN, seed=3, epoch=0)
-    got, labels = changes.mixed(x, y, numbers, num_classes=4)
-    for i in range(len(x)):
-        share = max(changes.shares[numbers[i]], 1 - changes.shares[numbers[i]])
-        other = (i + 1) % len(x)
-        np.testing.assert_allclose(got[i], share * x[i] + (1 - share) * x[other], rtol=1e-12)
-        np.testing.assert_allclose(labels[i], share * np.eye(4)[y[i]] + (1 - share) * np.eye(4)[y[other]])
-    np.testing.assert_array_equal(labels.argmax(axis=1), y)
 
 
 # ---- the same every time -----------------------------------------------------------------------------
@@ -197,12 +195,15 @@ def test_off_is_off() -> None:
 @pytest.mark.parametrize("name", [*AMOUNTS, "flip"])
 def test_one_change_draws_the_same_with_and_without_the_others(name: str) -> None:
     """Adding one change leaves the random numbers of the others as they were."""
-    alone = EpochAugment(Augment.parse(name if name == "flip" else f"{name}=1" if AMOUNTS[name].whole else
-                         f"{name}=0.5"), 50, [0.5], 0, 0)  # fmt: skip
-    together = EpochAugment(Augment.parse(EVERYTHING), 50, [0.5], 0, 0)
+    if name == "ratio":
+        pytest.skip("it is no change of its own")
+    text = name if name == "flip" else f"{name}=1" if AMOUNTS[name].whole else f"{name}=0.5"
+    alone, together = (EpochAugment(Augment.parse(t), 50, (9, 12), 0, 0) for t in (text, EVERYTHING))
+    for attribute, values in vars(alone).items():
+        if isinstance(values, np.ndarray) and attribute not in ("shares", "patch_shares", "patches"):
+            np.testing.assert_array_equal(getattr(together, attribute), values)
     for column, values in alone.draws.items():
         np.testing.assert_array_equal(together.draws[column], values)
-    np.testing.assert_array_equal(together.flips, alone.flips)
 
 
 def test_images_follow_from_seed_and_epoch() -> None:
@@ -219,7 +220,7 @@ def test_images_follow_from_seed_and_epoch() -> None:
 
 
 def test_batch_size_changes_no_image() -> None:
-    text = EVERYTHING.replace(",mixup=0.2", "")
+    text = EVERYTHING.replace(",mixup=0.2", "").replace(",cutmix=1", "")
     small, large = (np.concatenate([x for x, _ in batches(text, n).epoch(0)]) for n in (7, 50))
     np.testing.assert_array_equal(small, large)
 
@@ -288,6 +289,10 @@ def test_text_and_settings() -> None:
         ("shift=-1", "a number of pixels from 0, got '-1'"),
         ("shift=inf", "a number of pixels from 0, got 'inf'"),
         ("crop=1.5", "a whole number of pixels from 0, got '1.5'"),
+        ("resized=1.5", "resized: .* a number of share from 0 to 1, got '1.5'"),
+        ("randaugment=31", "a number of magnitude from 0 to 30, got '31'"),
+        ("resized=0.5,ratio=0.5", "a number of times from 1, got '0.5'"),
+        ("ratio=2", "ratio: expected resized beside it, got ratio=2 alone"),
         ("flip=1", "flip: expected no value, got '1'"),
         ("flip,flip", "flip: expected once, got it twice"),
     ],
@@ -315,8 +320,9 @@ def test_settings_are_checked_without_a_text_too() -> None:
 
 def test_mixup_needs_the_number_of_classes() -> None:
     images = data.Images(np.zeros((2, 1, 4, 4), np.uint8), np.zeros(2, np.int64))
-    with pytest.raises(ValueError, match="num_classes: expected a number"):
-        data.Batches(images, 2, mean=[0], std=[1], augment=Augment(mixup=1))
+    for name in ("mixup", "cutmix"):
+        with pytest.raises(ValueError, match=f"num_classes: expected a number, which {name}'s labels need"):
+            data.Batches(images, 2, mean=[0], std=[1], augment=Augment(**{name: 1}))
 
 
 def test_run_settings_hold_the_text_in_its_plain_form() -> None:

@@ -21,6 +21,7 @@ from minicnn.data.split import balanced_class_weight
 from minicnn.data.views import TTA, views
 from minicnn.ema import WeightAverage
 from minicnn.layers import BatchNorm2d, Conv2d, Dense, Dropout, Flatten, ReLU, Sequential
+from minicnn.ops.make_batch import changed
 from minicnn.saved_model import load_model
 
 SMALL = [
@@ -205,17 +206,19 @@ def test_flip_shift_also_moves_by_a_pixel(rng: np.random.Generator) -> None:
     down[:, :, 1:, 1:], up[:, :, :-1, :-1] = x[:, :, :-1, :-1], x[:, :, 1:, 1:]
     expected = [(share, image[..., ::step]) for share, image in ((0.25, x), (0.125, down), (0.125, up))
                 for step in (1, -1)]  # fmt: skip
-    got = list(views(x, "flip-shift"))
+    got = list(views(len(x), "flip-shift"))
     assert [share for share, _ in got] == [share for share, _ in expected]
-    for (_, mine), (_, image) in zip(got, expected, strict=True):
-        np.testing.assert_array_equal(mine, image)
+    for (_, table), (_, image) in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(changed(x.copy(), table, np.zeros(1, np.float32)), image)
 
 
 @pytest.mark.parametrize("tta", TTA)
 def test_predictions_are_the_weighted_mean_over_the_views(tta: str, rng: np.random.Generator) -> None:
     model = Sequential(Conv2d(1, 3, 3), ReLU(), Flatten(), Dense(3 * 4 * 5, 4), backend="numpy")
     x = rng.integers(0, 256, (5, 1, 6, 7), dtype=np.uint8)
-    pairs = list(views(x, tta))
+    pairs = [
+        (share, changed(x.copy(), table, np.zeros(1, np.float32))) for share, table in views(len(x), tta)
+    ]
     assert sum(share for share, _ in pairs) == 1
     expected = sum(share * predict_images(model, view, [0.3], [0.2]) for share, view in pairs)
     np.testing.assert_allclose(predict_images(model, x, [0.3], [0.2], tta=tta), expected, rtol=1e-5)

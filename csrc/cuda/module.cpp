@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 
 #include "core/device.h"
@@ -43,6 +44,14 @@ struct Device {
     static Tensor allocate(c10::IntArrayRef sizes, at::ScalarType dtype, at::MemoryFormat format) {
         const at::Device device(at::kCUDA, c10::cuda::current_device());
         return Tensor(at::detail::empty_cuda(sizes, dtype, device, format));
+    }
+
+    // By way of pinned memory, which torch keeps until the copy is done.
+    static Tensor upload(const void* data, std::size_t bytes) {
+        const auto size = static_cast<std::int64_t>(bytes);
+        const Tensor pinned(at::detail::empty_cpu({size}, at::kByte, /*pin_memory=*/true));
+        std::memcpy(pinned.mutable_data_ptr(), data, bytes);
+        return pinned.to(at::Device(at::kCUDA, c10::cuda::current_device()), /*non_blocking=*/true);
     }
 
     // A call from Python.  The device of its first array is the current one until the call ends.

@@ -129,4 +129,10 @@ inline unsigned atomicInc(unsigned* at, unsigned last) {
     return old;
 }
 
+// The compiler joins nothing across a call.
+__attribute__((noinline)) inline float __fmul_rn(float a, float b) { return a * b; }
+__attribute__((noinline)) inline float __fadd_rn(float a, float b) { return a + b; }
+__attribute__((noinline)) inline double __dmul_rn(double a, double b) { return a * b; }
+__attribute__((noinline)) inline double __dadd_rn(double a, double b) { return a + b; }
+
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(std::uint64_t(a) * b >> 32); }

@@ -7,6 +7,7 @@
 #include "conv2d_pool.h"
 #include "dense.h"
 #include "elementwise.h"
+#include "make_batch.h"
 #include "optimizers.h"
 #include "pool.h"
 #include "rearrange.h"
@@ -23,6 +24,7 @@ inline void bind(py::module_& m) {
     host::offer_elementwise(m);
     host::offer_softmax(m);
     host::offer_rearrange(m);
+    host::offer_make_batch(m);
     host::offer_optimizers(m);
 }
 

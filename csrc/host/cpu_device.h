@@ -19,6 +19,11 @@ struct Device {
         return Tensor(at::detail::empty_cpu(sizes, dtype, /*pin_memory=*/false, format));
     }
 
+    // No copy: the memory lives as long as the kernel runs.
+    static Tensor upload(void* data, std::size_t bytes) {
+        return at::from_blob(data, {static_cast<std::int64_t>(bytes)}, at::kByte);
+    }
+
     struct Call {
         Call() {}
     };

@@ -9,6 +9,7 @@
 //                                 a new array there
 //   Call                          a type of which an object lives as long as a call from Python; the device
 //                                 of the call's first array is the device of the whole call
+//   upload(data, bytes)           a copy of host memory there, as bytes; it does not wait for the device
 //   elsewhere(tensor)             the call's device if this tensor lives on another one, else nullopt
 //   wrong_label(labels, classes, ignored)
 //                                 a label that is neither in [0, classes) nor ignored if there is one, else

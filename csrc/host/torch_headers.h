@@ -7,5 +7,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/from_blob.h>
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <torch/csrc/autograd/python_variable.h>

@@ -53,6 +53,7 @@ class Experiment:
         self.batches = data.Batches(
             dataset.train, config.batch_size, mean=dataset.mean, std=dataset.std, seed=config.seed,
             augment=config.augment_options(), num_classes=len(dataset.class_names),
+            backend=self.model.bound(), data_on=config.data_on,
         )  # fmt: skip
         self.optimizer = optim.create(config.optimizer, config.lr, **config.optimizer_options())
         steps = config.epochs * len(self.batches)
@@ -82,7 +83,7 @@ class Experiment:
                 return
             # The loss shows an overflow and is checked below, so NumPy need not warn of it.
             with np.errstate(over="ignore", invalid="ignore"):
-                loss = self.trainer.step(*pair)
+                loss = self.trainer.step(*pair, meanwhile=batches.prepare)
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss became {loss}")
             if self.average:

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from minicnn import data
+from minicnn.backends.image_source import Ready, image_source
 from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.views import views
-from minicnn.graph import run
+from minicnn.graph import Graph, run
+from minicnn.ops.make_batch import Table
 
 IMAGES_AT_ONCE = 1000
-"""Images that are normalised and predicted together, if they are small."""
+"""Images that go to the device together, if they are small."""
 BYTES_AT_ONCE, BYTES_OF_A_BATCH = 32 << 20, 8 << 20
 """Bytes of images, before they are normalised, that are so: of larger images, fewer are taken together."""
 FAR = 0.8
@@ -30,7 +32,7 @@ def predict_images(
     model: Any, images: data.Images | np.ndarray, mean: Any, std: Any, progress: OnProgress = ignore,
     batch_size: int = 256, tta: str = "none", fuse: bool = True,
 ) -> np.ndarray:  # fmt: skip
-    """Logits (N,K) of images, or of uint8 (N,C,H,W), normalised a part at a time.
+    """Logits (N,K) of images, or of uint8 (N,C,H,W), normalised a batch at a time by the model's backend.
 
     With ``tta`` they are the means over the image's `views`.  ``progress`` is called before each part, and
     may raise.
@@ -40,15 +42,17 @@ def predict_images(
     if isinstance(images, np.ndarray):
         images = data.Images(images, np.zeros(len(images), np.int64))
     graph = model.graph(training=False, fuse=fuse, input_shape=(len(images), *images.shape))
+    statistics = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     together, batch_size = images_together(images.shape, batch_size)
-    options = {"batch_size": batch_size, "dtype": model.dtype}
     parts, done = [], 0
     for x in images.pieces(together):
         progress(done, len(images))
+        source = image_source(model.backend, x)
+        ready = source.ready(source.fetch(np.arange(len(x))))
         with np.errstate(over="ignore", invalid="ignore"):  # the result shows it
             logits = [
-                share * run.predict(graph, model.backend, data.normalize(view, mean, std), **options)
-                for share, view in views(x, tta)
+                share * _predicted(model, graph, ready, table, statistics, batch_size)
+                for share, table in views(len(x), tta)
             ]
             parts.append(np.sum(logits, axis=0))
         done += len(x)
@@ -59,6 +63,21 @@ def predict_images(
             f"the model gives {len(found) - finite} of {len(found)} images numbers that are not finite"
         )
     return found
+
+
+def _predicted(
+    model: Any, graph: Graph, ready: Ready, table: Table, statistics: tuple[np.ndarray, np.ndarray],
+    batch_size: int,
+) -> np.ndarray:  # fmt: skip
+    """Logits (N,K) of the images that the table (N,) makes."""
+    outputs = []
+    for start in range(0, len(table), batch_size):
+        part = slice(start, start + batch_size)
+        x = model.backend.make_batch(
+            ready.images, ready.rows[part], table[part], *statistics, dtype=model.dtype
+        )
+        outputs.append(model.backend.to_numpy(run.forward(graph, model.backend, x, False)[0]))
+    return np.concatenate(outputs)
 
 
 def images_together(shape: tuple[int, int, int], batch_size: int = 256) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from minicnn import data, models, recipes, schedules
 from minicnn.app.command_line import number, whole_number
+from minicnn.backends.image_source import PLACES
 from minicnn.checkpoint import Checkpoint, CheckpointError
 from minicnn.data.augment import Augment, help_text
 from minicnn.data.decode import IN_MEMORY
@@ -152,6 +153,11 @@ class Config:
         metavar="N",
         help="CPU threads to use (default: all cores)",
     )
+    data_on: str = setting(
+        HOW, added=True, free=True, choices=PLACES, default="auto",
+        help="where cuda reads training images: on the device, or on the host, each batch copied while the "
+        "one before is computed (default: on the device where they fit)",
+    )  # fmt: skip
     precision: str = setting(
         HOW, added=True, choices=PRECISIONS, default="float32", shorthand=("--tf32", "tf32"),
         help="bfloat16: activations and the factors of products have 8 bits of mantissa, all else is "
@@ -255,6 +261,10 @@ class Config:
             raise ValueError(f"--nesterov is for sgd, not for --optimizer {optimizer}")
         if flags["early_stop"] and not flags["validation"]:
             raise ValueError("--early-stop judges by validation images, and --validation 0 leaves none")
+        if flags["data_on"] != "auto" and flags["backend"] != "cuda":
+            raise ValueError(
+                f"--data-on {flags['data_on']} is for cuda, not for --backend {flags['backend']}"
+            )
         if flags["lr"] is None:
             flags["lr"] = RATES[optimizer]
         if flags["momentum"] is None and optimizer == "sgd":

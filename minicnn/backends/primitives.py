@@ -308,6 +308,25 @@ class Primitives(ABC):
     def cast_backward(self, dy: Array, *, input_dtype: str) -> Array:
         """dx: the gradient cast the other way, to the dtype of the forward's x."""
 
+    # ---- batches -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def make_batch(
+        self, images: Array, rows: np.ndarray, table: np.ndarray, mean: np.ndarray, std: np.ndarray, *,
+        dtype: str = "float32",
+    ) -> Array:  # fmt: skip
+        """A batch of a dataset's images, changed as a table says, and normalised.
+
+        Each row of the table is what is done to one image; `minicnn.ops.make_batch` describes its fields
+        and their order.  The host draws them, so rows, table, mean and std are NumPy arrays on every
+        backend.  All backends give the same bits.
+
+        Args:    images uint8 (M,C,H,W) in any memory order, where the CPU computes also a NumPy array,
+                 which is read in place; rows int64 (B,), numbers of images; table (B,) of dtype
+                 `BATCH_ROW`; mean, std float64 (C,) of pixels in [0, 1]; dtype "float32" or "float64"
+        Returns: (B,C,H,W) of ``dtype``
+        """
+
     # ---- optimizer steps: lists of parameters, changed in place ----------------------------------
 
     @abstractmethod

@@ -20,6 +20,7 @@ from minicnn.ops import (
     dropout,
     flatten,
     fold_batch_norm2d,
+    make_batch,
     max_pool2d,
     optimizers,
     relu,
@@ -65,6 +66,7 @@ class NumpyTable(Backend):
     flatten_backward = staticmethod(flatten.flatten_backward)
     cast_forward = staticmethod(bfloat16.cast_forward)
     cast_backward = staticmethod(bfloat16.cast_backward)
+    make_batch = staticmethod(make_batch.make_batch)
     sgd_step = staticmethod(optimizers.sgd_step)
     adam_step = staticmethod(optimizers.adam_step)
     rmsprop_step = staticmethod(optimizers.rmsprop_step)
@@ -121,6 +123,7 @@ class CompiledTable(Backend):
     flatten_backward = Compiled()
     cast_forward = Compiled()
     cast_backward = Compiled()
+    make_batch = Compiled()
     sgd_step = Compiled()
     adam_step = Compiled()
     rmsprop_step = Compiled()

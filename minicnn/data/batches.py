@@ -1,17 +1,25 @@
-"""Shuffled, augmented, normalised batches."""
+"""Shuffled, augmented, normalised batches: the host draws what is done, a backend does it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from minicnn.data.augment import Augment, EpochAugment
+from minicnn.backends import Array, Backend, get_backend
+from minicnn.backends.image_source import image_source
+from minicnn.data.augment import Augment
+from minicnn.data.draws import EpochAugment, mixed_labels, with_partners
 from minicnn.data.images import Images
+from minicnn.ops.make_batch import Table, normalized
 
-Batch = tuple[NDArray[Any], NDArray[Any]]
+Batch = tuple[Array, NDArray[Any]]
+"""Images (B,C,H,W) of a backend; labels of the host."""
+
+ROWS_AT_ONCE = 4096
+"""About so many images' rows of numbers are made together: NumPy takes its time for every call."""
 
 
 def normalize(
@@ -25,15 +33,17 @@ def normalize(
     Raises:  ValueError if mean or std is not of shape (C,)
     Torch:   torchvision.transforms.functional.normalize(x / 255, mean, std)
     """
+    mean, std = _statistics(x.shape[1], mean, std)
+    return normalized(x, mean, std, dtype)
+
+
+def _statistics(
+    channels: int, mean: ArrayLike, std: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
-    channels = (x.shape[1],)
-    if mean.shape != channels or std.shape != channels:
-        raise ValueError(f"mean and std: expected shape {channels}, got {mean.shape} and {std.shape}")
-    scale = (1 / (255 * std)).astype(dtype)[:, None, None]
-    shift = (-mean / std).astype(dtype)[:, None, None]
-    y: NDArray[Any] = np.multiply(x, scale, dtype=dtype)
-    y += shift
-    return y
+    if mean.shape != (channels,) or std.shape != (channels,):
+        raise ValueError(f"mean and std: expected shape {(channels,)}, got {mean.shape} and {std.shape}")
+    return mean, std
 
 
 class Batches:
@@ -44,8 +54,9 @@ class Batches:
     single image whose map is 1x1.
 
     Args:   mean, std (C,) of pixels in [0, 1] · shuffle False keeps the dataset's order · dtype of the
-            batches, float32 or float64 · augment changes the images; with mixup, labels are probabilities,
-            and num_classes is needed
+            batches, float32 or float64 · augment changes the images; with mixup or cutmix, labels are
+            probabilities, and num_classes is needed · backend makes the batches, in its own arrays (None:
+            numpy) · data_on "auto", "host" or "device" is where cuda reads the images
     Raises: ValueError naming the argument that is wrong
     """
 
@@ -61,40 +72,92 @@ class Batches:
         dtype: DTypeLike = "float32",
         augment: Augment | None = None,
         num_classes: int | None = None,
+        backend: Backend | None = None,
+        data_on: str = "auto",
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         self.augment, self.num_classes = augment or Augment(), num_classes
-        if self.augment.mixup and num_classes is None:
-            raise ValueError("num_classes: expected a number, which mixup's labels need, got None")
+        if self.augment.mixes and num_classes is None:
+            name = "mixup" if self.augment.mixup else "cutmix"
+            raise ValueError(f"num_classes: expected a number, which {name}'s labels need, got None")
         self.augment.check_size(*images.shape[1:])
         self.images, self.batch_size = images, batch_size
-        self.mean, self.std, self.dtype = mean, std, dtype
-        self.seed, self.shuffle = seed, shuffle
+        self.mean, self.std = _statistics(images.shape[0], mean, std)
+        self.dtype, self.seed, self.shuffle = np.dtype(dtype).name, seed, shuffle
+        self.backend = backend or get_backend("numpy")
+        self.source = image_source(self.backend, images.x, data_on)
 
     def __len__(self) -> int:
         whole, left = divmod(len(self.images), self.batch_size)
         joins_the_batch_before = left == 1 and whole > 0
         return whole if left == 0 or joins_the_batch_before else whole + 1
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches (x, y) of an epoch, from batch number ``start`` on.
+    def epoch(self, epoch: int, start: int = 0) -> Epoch:
+        """The batches (x, y) of an epoch, from batch number ``start`` on.
 
-        x (B,C,H,W) is normalised; y is int64 (B,), or with mixup probabilities (B, num_classes).
+        x (B,C,H,W) is normalised; y is int64 (B,), or with mixup or cutmix probabilities (B, num_classes).
         """
-        order = self._order(epoch)
-        changes = EpochAugment(self.augment, len(order), self.mean, self.seed, epoch)
-        for number in range(start, len(self)):
-            begin = number * self.batch_size
-            chosen = order[begin : None if number == len(self) - 1 else begin + self.batch_size]
-            pixels = changes.images(self.images.take(chosen), chosen)
-            x, y = normalize(pixels, self.mean, self.std, self.dtype), self.images.y[chosen]
-            if self.augment.mixup and self.num_classes is not None:
-                yield changes.mixed(x, y, chosen, self.num_classes)
-            else:
-                yield x, y
+        return Epoch(self, epoch, start)
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        if not self.shuffle:
-            return np.arange(len(self.images))
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.images))
+
+class _Plan(NamedTuple):
+    """What makes a batch."""
+
+    fetched: Any
+    table: Table
+    labels: NDArray[Any]
+
+
+class Epoch(Iterator[Batch]):
+    """The batches of an epoch.  `prepare` may be called while a device computes with the one before."""
+
+    def __init__(self, batches: Batches, epoch: int, start: int) -> None:
+        self._batches, self._number = batches, start
+        count, size = len(batches.images), batches.images.shape[1:]
+        self._order = np.arange(count)
+        if batches.shuffle:
+            self._order = np.random.default_rng([batches.seed, epoch]).permutation(count)
+        self._changes = EpochAugment(batches.augment, count, size, batches.seed, epoch)
+        self._tables: list[Table] = []
+        """Those of the next batches, in reverse order."""
+        self._plan: _Plan | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        self.prepare()
+        plan, self._plan = self._plan, None
+        if plan is None:
+            raise StopIteration
+        b = self._batches
+        images, rows = b.source.ready(plan.fetched)
+        x = b.backend.make_batch(images, rows, plan.table, b.mean, b.std, dtype=b.dtype)
+        return x, plan.labels
+
+    def prepare(self) -> None:
+        """Draw what the next batch is made of, and begin to get its images to the device."""
+        b = self._batches
+        if self._plan is not None or self._number >= len(b):
+            return
+        if not self._tables:
+            self._tables = self._make_tables()
+        numbers, table = self._numbers(self._number), self._tables.pop()
+        labels: NDArray[Any] = b.images.y[numbers]
+        if b.augment.mixes and b.num_classes is not None:
+            table = with_partners(table)
+            labels = mixed_labels(labels, table, b.num_classes, b.images.shape[1:], b.dtype)
+        self._plan = _Plan(b.source.fetch(b.images.locate(numbers)), table, labels)
+        self._number += 1
+
+    def _numbers(self, batch: int) -> NDArray[np.int64]:
+        size, last = self._batches.batch_size, batch == len(self._batches) - 1
+        return self._order[batch * size : None if last else (batch + 1) * size]
+
+    def _make_tables(self) -> list[Table]:
+        size = self._batches.batch_size
+        end = min(self._number + max(1, ROWS_AT_ONCE // size), len(self._batches))
+        parts = [self._numbers(batch) for batch in range(self._number, end)]
+        table = self._changes.table(np.concatenate(parts))
+        return np.split(table, np.cumsum([len(part) for part in parts])[:-1])[::-1]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-from numpy.typing import NDArray
+from minicnn.ops.make_batch import Table, unchanged
 
 _STILL = (0, 0)
 _MOVES = {
@@ -18,8 +17,8 @@ _MOVES = {
 TTA = tuple(_MOVES)
 
 
-def views(x: NDArray[np.uint8], tta: str) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """Yield, for each view of the images, its share of the mean and the view, shaped like x (N,C,H,W).
+def views(count: int, tta: str) -> Iterator[tuple[float, Table]]:
+    """Yield, for each view of ``count`` images, its share of the mean and the table that makes it of them.
 
     "none" is the image itself.  "flip" adds its mirror image.  "flip-shift" also adds both of these moved
     by a pixel, once down and right and once up and left; the new pixels are black.  The shares add up to 1.
@@ -29,17 +28,10 @@ def views(x: NDArray[np.uint8], tta: str) -> Iterator[tuple[float, NDArray[np.ui
     """
     if tta not in TTA:
         raise ValueError(f"[views] tta: expected one of {', '.join(TTA)}, got {tta}")
-    flips = (1,) if tta == "none" else (1, -1)
-    for move, share in _MOVES[tta].items():
-        moved = _moved(x, *move)
-        for step in flips:
-            yield share / len(flips), moved[..., ::step]
-
-
-def _moved(x: NDArray[np.uint8], down: int, right: int) -> NDArray[np.uint8]:
-    """The images moved by at most one pixel along each axis."""
-    if (down, right) == _STILL:
-        return x
-    height, width = x.shape[2:]
-    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    return padded[:, :, 1 - down : 1 - down + height, 1 - right : 1 - right + width]
+    flips = (False,) if tta == "none" else (False, True)
+    for (down, right), share in _MOVES[tta].items():
+        for flip in flips:
+            table = unchanged(count)
+            # The image is moved first and mirrored then: mirrored first, it moves the other way.
+            table["flip"], table["down"], table["right"] = flip, -down, right if flip else -right
+            yield share / len(flips), table

@@ -23,7 +23,7 @@ from minicnn.testing.tolerance import Error, assert_close, require
 ACTIVATIONS = ("x", "a", "b", "residual", "y", "x0", "x1", "x2")
 """The inputs and outputs of cases that are activations."""
 
-WITHOUT = ("fold_batch_norm2d", "softmax", "softmax_cross_entropy")
+WITHOUT = ("fold_batch_norm2d", "softmax", "softmax_cross_entropy", "make_batch")
 """The operations that take no bfloat16."""
 
 SMALLEST_EXPONENT = -126

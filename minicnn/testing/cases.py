@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.shapes import Padding
+from minicnn.testing.batches import TURNED, table_of
 
 Draw = Callable[[np.random.Generator], np.ndarray]
 
@@ -178,6 +179,17 @@ def _loss(
 
 def _concat(id: str, x: Shape, channels: tuple[int, ...]) -> Case:
     return Case("concat", id, {f"x{i}": _normal(x[0], c, *x[1:]) for i, c in enumerate(channels)})
+
+
+def _batch(id: str, *rows: Mapping[str, Any], channels: int = 2) -> Case:
+    """Images of 8x8 pixels: numbers are such that all arithmetic before normalising is exact in float32."""
+    inputs: dict[str, Draw | None] = {
+        "images": lambda rng: rng.integers(0, 256, (5, channels, 8, 8), dtype=np.uint8) if rows
+        else np.zeros((0, channels, 8, 8), np.uint8),
+        "mean": lambda rng: rng.integers(1, 8, channels) / 8,
+        "std": _positive(channels),
+    }  # fmt: skip
+    return Case("make_batch", id, inputs, {"rows": np.arange(len(rows)) * 3 % 5, "table": table_of(*rows)})
 
 
 HALVES = _window(2)
@@ -390,6 +402,19 @@ CASES: tuple[Case, ...] = (
     _concat("batch0", (0, 4, 5), (3, 2)),
     Case("flatten", "image", {"x": _normal(3, 2, 4, 5)}),
     Case("flatten", "batch0", {"x": _normal(0, 2, 4, 5)}),
+
+    _batch("moved", {"flip": 1}, {"down": 2, "right": -3}, {"flip": 1, "down": -1, "right": 2}, {}),
+    _batch("warped", {"warped": 1, "affine": TURNED},
+           {"warped": 1, "affine": ((0.5, 0, 1.25), (0.25, 0.5, -1))},
+           {"warped": 1, "affine": ((0.5, 0, -0.25), (0, 0.5, 1.75)), "reach": (2, 0, 5, 3)},
+           {"warped": 1, "affine": ((2, 0, -4), (0, 2, -4)), "flip": 1, "right": 1}, channels=3),
+    _batch("recoloured", {"brightness": 1.5}, {"contrast": 0.5}, {"contrast": 1.25, "brightness": 0.5},
+           {"step": 32}, {"threshold": 100}, {"step": 8, "threshold": 255}, channels=4),
+    _batch("boxes", {"cutout": (2, 3, 5, 6)}, {"erase": (-2, 5, 3, 12)}, {"cutout": (4, 4, 4, 8)},
+           channels=1),
+    _batch("mixed", {"share": 0.75, "partner": 2}, {"patch": (1, 2, 6, 9), "partner": 0},
+           {"share": 0.5, "patch": (-1, -1, 3, 3), "partner": 1, "contrast": 0.5}, channels=3),
+    _batch("no-images"),
 
     _conv_relu("padding", (2, 3, 8, 7), 5, 3, padding=1),
     _conv_relu("stride2-groups-no-bias", (2, 4, 9, 8), 6, 3, stride=2, groups=2, bias=False),

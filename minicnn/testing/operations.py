@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from minicnn import shapes
 from minicnn.backends.base import Backend, Conv, Pool
+from minicnn.testing import batches
 
 Arrays = Mapping[str, Any]
 Attrs = Mapping[str, Any]
@@ -403,6 +404,7 @@ OPERATIONS: dict[str, Operation] = {
     "cast": Operation(_cast, _torch_cast, _moved_only),
     "concat": Operation(_concat, _torch_concat, _moved_only),
     "flatten": Operation(_flatten, _torch_flatten, _moved_only),
+    "make_batch": Operation(batches.run, batches.run_torch, _rounded_once),
     "conv2d_relu": _fused(_fused_conv2d("conv2d_relu"), _smooth_conv2d, _conv2d_terms),
     "conv2d_max_pool2d": _fused(
         _fused_conv2d("conv2d_max_pool2d"), _smooth_conv2d, _conv2d_terms, relu=False

@@ -17,6 +17,7 @@ import numpy as np
 from minicnn.backends.base import Backend, Conv, Pool
 from minicnn.backends.primitives import Primitives
 from minicnn.ops.bfloat16 import bfloat16
+from minicnn.testing.batches import table_of
 from minicnn.testing.cases import HALVES
 from minicnn.testing.checks import FIRST_OF_EACH_OP, Check, drawn
 from minicnn.testing.foreign_saved import foreign_saved_checks
@@ -40,6 +41,15 @@ def i64(*shape: int) -> np.ndarray:
 
 def bf16(*shape: int) -> np.ndarray:
     return np.zeros(shape, bfloat16())
+
+
+def u8(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.uint8)
+
+
+def _row(**fields: Any) -> dict[str, Any]:
+    """A table of four rows, of which the second one has these fields."""
+    return {"table": table_of({}, fields, {}, {})}
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,6 +302,32 @@ REFUSALS: tuple[Wrong, ...] = (
     Wrong("cast", "dtype: expected 'float32' or 'bfloat16', got None", attrs={"dtype": None},
           torch_refuses=False),
     Wrong("cast", "x: expected ARRAY, got None", {"x": None}),
+    *(Wrong("make_batch", message, inputs, attrs, torch_refuses=False) for message, inputs, attrs in (
+        ("images: expected ARRAY, got list", {"images": [1]}, {}),
+        ("images: expected dtype uint8, got float32", {"images": f32(5, 2, 8, 8)}, {}),
+        ("images: expected 4 dimensions (M, C, H, W), got 2", {"images": u8(5, 8)}, {}),
+        ("images: expected C, H and W of at least 1, got shape (5, 2, 0, 8)", {"images": u8(5, 2, 0, 8)},
+         {}),
+        ("rows: expected a numpy.ndarray, got list", {}, {"rows": [0, 1]}),
+        ("rows: expected dtype int64, got int32", {}, {"rows": np.zeros(4, np.int32)}),
+        ("rows: expected 1 dimension (B,), got 2", {}, {"rows": i64(4, 1)}),
+        ("rows: expected values from 0 to 4, got 5", {}, {"rows": i64(4) + 5}),
+        ("rows: expected values from 0 to 4, got -1", {}, {"rows": i64(4) - 1}),
+        ("table: expected a numpy.ndarray, got None", {}, {"table": None}),
+        ("table: expected dtype BATCH_ROW, got f", {}, {"table": f32(4)}),
+        ("table: expected shape (4,), got (3,)", {}, {"table": table_of({}, {}, {})}),
+        ("mean: expected shape (2,), got (3,)", {"mean": f32(3)}, {}),
+        ("std: expected shape (2,), got (2, 1)", {"std": f32(2, 1)}, {}),
+        ("table[1]: expected finite numbers, got another", {}, _row(share=np.nan)),
+        ("table[1]: expected finite numbers, got another", {}, _row(affine=np.inf)),
+        ("table[1]: expected a reach within -1 and (8, 8), got another", {},
+         _row(warped=1, reach=(-1, -1, 8, 9))),
+        ("table[1]: expected a reach within -1 and (8, 8), got another", {},
+         _row(warped=1, reach=(3, 0, 2, 4))),
+        ("table[1]: expected a step of at least 1, got a smaller one", {}, _row(step=0)),
+        ("table[1]: expected a partner from 0 to 3, got another", {}, _row(partner=4)),
+        ("table[1]: expected a partner from 0 to 3, got another", {}, _row(partner=-1)),
+    )),
     *(Wrong(op, f"{name}: expected ARRAY, got {'None' if value is None else 'list'}", {name: value})
       for op, name in (
           ("conv2d", "x"), ("conv2d", "weight"), ("max_pool2d", "x"), ("avg_pool2d", "x"),

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minicnn.backends.base import Backend, Conv, Pool
+from minicnn.testing.batches import has_the_bits_of_numpys_images_one_by_one
 from minicnn.testing.cases import CASES, Case
 from minicnn.testing.checks import DTYPES, Check, drawn
 from minicnn.testing.oracle import Problem, draw, run_backend, run_torch
@@ -335,6 +336,8 @@ RULES: tuple[Rule, ...] = (
     *(Rule("softmax_cross_entropy", f"{name}, {kind} labels",
            partial(loss_of_non_finite_logits_equals_torch, logits, kind))
       for name, logits in LOGITS.items() for kind in ("hard", "smoothed", "soft")),
+    *(Rule("make_batch", f"the bits of numpy's images one by one, {channels} channels",
+           partial(has_the_bits_of_numpys_images_one_by_one, channels)) for channels in (1, 2, 3)),
     Rule("conv2d", "nothing is kept between calls", partial(nothing_is_kept_between_calls, CASES[0])),
 )  # fmt: skip
 

@@ -248,6 +248,37 @@ void images() {
     }
 }
 
+// Batches with every change, in rows as long as vectors, shorter and longer.
+template <typename T>
+void batches() {
+    for (const auto& [C, H, W] : {std::array<int64_t, 3>{1, 28, 28}, {3, 5, 7}, {4, 3, 40}, {3, 32, 33}}) {
+        check<T>("make_batch", [&, C = C, H = H, W = W](Arrays<T>& a) {
+            const int64_t M = 3, B = 9, size = C * H * W;
+            const Bytes images{a.template junk<std::uint8_t>(M * size), C, H, W, size, H * W, W, 1};
+            std::vector<int64_t> rows(std::size_t(B), 0);
+            std::vector<BatchRow> table(std::size_t(B), BatchRow{});
+            std::vector<float> fill(std::size_t(C), 99);
+            for (int64_t n = 0; n < B; ++n) {
+                BatchRow& r = table[std::size_t(n)];
+                const auto k = int32_t(n);
+                rows[std::size_t(n)] = n % M;
+                r.flip = k & 1, r.down = (k - 4) * 3, r.right = (4 - k) * 5, r.warped = k & 2;
+                const float turned[2][3] = {{0.6f, -0.8f, float(k)}, {0.8f, 0.6f, -2}};
+                std::copy(turned[0], turned[0] + 3, r.affine[0]);
+                std::copy(turned[1], turned[1] + 3, r.affine[1]);
+                r.reach[0] = r.reach[1] = -1, r.reach[2] = float(H), r.reach[3] = float(W);
+                r.brightness = n % 3 ? 1.2f : 1, r.contrast = n % 4 ? 1 : 0.7f, r.saturation = 1.3f;
+                r.step = n % 5 ? 1 : 8, r.threshold = n % 2 ? 256 : 100;
+                r.cutout = {-5, 2, k, 900}, r.erase = {1, -k, 2, 3}, r.patch = {0, 1, k, int32_t(W) + 1};
+                r.partner = int32_t((n + 1) % B), r.share = n % 2 ? 1 : 0.6f;
+            }
+            const Normalization<T> normalization{a.in(C), a.in(C), fill.data()};
+            make_batch(images, {rows.data(), table.data(), B}, true, normalization, a.out(B * size));
+            make_batch(images, {rows.data(), table.data(), 0}, false, normalization, a.out(0));
+        });
+    }
+}
+
 template <typename T>
 void rows() {
     for (const auto& [N, K] : {std::array<int64_t, 2>{1, 10}, {300, 100}, {0, 3}, {7, 1}}) {
@@ -308,6 +339,7 @@ void everything() {
     convolutions<T>();
     dense_layers<T>();
     images<T>();
+    batches<T>();
     rows<T>();
     elementwise_and_optimizers<T>();
 }

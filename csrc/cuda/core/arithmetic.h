@@ -31,6 +31,12 @@ __device__ __forceinline__ bool is_finite(T x) {
     return x - x == T(0);
 }
 
+// A product and a sum that the compiler does not join to a fused multiply-add, which would round only once.
+__device__ __forceinline__ float times(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ double times(double a, double b) { return __dmul_rn(a, b); }
+__device__ __forceinline__ float plus(float a, float b) { return __fadd_rn(a, b); }
+__device__ __forceinline__ double plus(double a, double b) { return __dadd_rn(a, b); }
+
 // A size that a kernel counts in 32 bits.
 inline int narrow(std::int64_t size, const char* what, int bits = 31) {
     if (size >= std::int64_t{1} << bits) {

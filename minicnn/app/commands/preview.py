@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,9 @@ from minicnn.app import settings
 from minicnn.app.command_line import Parser, make_console, whole_number
 from minicnn.app.progress import shown
 from minicnn.app.settings import MOST_SEED, add_flag
-from minicnn.data.augment import Augment, EpochAugment, help_text
+from minicnn.backends import get_backend
+from minicnn.data.augment import Augment, help_text
+from minicnn.data.draws import EpochAugment, with_partners
 from minicnn.data.split import balanced_subset
 
 
@@ -42,13 +43,13 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.preview")
 def augmented(
     dataset: data.Dataset, numbers: NDArray[np.int64], augment: Augment, seed: int, epoch: int
 ) -> NDArray[np.uint8]:
-    """The training images of these numbers as an epoch shows them, (N,C,H,W); mixup blends them in turn."""
-    changes = EpochAugment(augment, len(dataset.train), dataset.mean, seed, epoch)
-    pixels: NDArray[Any] = changes.images(dataset.train.take(numbers), numbers)
-    if augment.mixup:
-        x = pixels.astype(np.float32)
-        pixels, _ = changes.mixed(x, dataset.train.y[numbers], numbers, len(dataset.class_names))
-    return np.asarray(np.rint(pixels), np.uint8)
+    """The training images of these numbers as an epoch shows them, (N,C,H,W); they are mixed in turn."""
+    images, mean, std = dataset.train, dataset.mean, dataset.std
+    changes = EpochAugment(augment, len(images), images.shape[1:], seed, epoch)
+    table = with_partners(changes.table(numbers))
+    batch = get_backend("numpy").make_batch(images.x, images.locate(numbers), table, mean, std)
+    pixels = 255 * (batch * std[:, None, None] + mean[:, None, None])
+    return np.asarray(np.clip(np.rint(pixels), 0, 255), np.uint8)
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
