@@ -42,7 +42,7 @@ PAGES = (
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("benchmarks", "folders", "fused", "lockstep", "reliability", "report")
+        for name in ("benchmarks", "bfloat16", "folders", "fused", "lockstep", "reliability", "report")
     ),
 )
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n)(.*?)(<!-- \2: end -->)", re.DOTALL)
@@ -230,6 +230,28 @@ def _accuracy(side: Result) -> str:
     return f"{side['accuracy']:.2%} ({spread})"
 
 
+def precision_recipes(result: Result) -> str:
+    """The test accuracy of recipes in both precisions."""
+    rows = [["recipe", "float32, by seed", "bfloat16, by seed", "bfloat16 - float32, points"]]
+    for name, entry in result["recipes"].items():
+        seeds = [", ".join(f"{a:.2%}" for a in found.values()) for found in entry["accuracy"].values()]
+        error = entry["standard error"]
+        spread = "" if error is None else f" ± {100 * error:.2f}"
+        rows.append([name, *seeds, f"{100 * entry['bfloat16 - float32']:+.2f}{spread}"])
+    if len(rows) == 1:
+        return "Not measured yet."
+    return f"{table(rows)}\n\n`benchmarks/precision.py` on {places(list(result['recipes'].values()))}."
+
+
+def precision_offset(result: Result) -> str:
+    """The training that bfloat16 spoils: accuracy and loss by what was added to the images."""
+    rows = [["added", "float32: accuracy", "training loss", "bfloat16: accuracy", "training loss"]]
+    for offset, found in result["offset"].items():
+        cells = [(f"{f['accuracy']:.1%}", f"{f['training loss']:.2f}") for f in found.values()]
+        rows.append([offset, *(cell for pair in cells for cell in pair)])
+    return f"{table(rows)}\n\n`benchmarks/precision.py --offset`, lenet5 on the bundled sample."
+
+
 def augment(result: Result) -> str:
     rows = [["`--augment`", "training step, ms", "against none"]]
     for text, ms in result["training step, ms"].items():
@@ -315,6 +337,9 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "ladder_backward": ("ladder", ladder_backward),
     "lockstep_bounds": ("lockstep", trials.lockstep_bounds),
     "lockstep_choices": ("lockstep", trials.lockstep_choices),
+    "lockstep_bfloat16": ("lockstep", trials.lockstep_bfloat16),
+    "precision_recipes": ("precision", precision_recipes),
+    "precision_offset": ("precision", precision_offset),
     "kill_resume": ("kill_resume", trials.kill_resume),
     "fuzz": ("fuzz", trials.fuzz),
     "report_classes": ("report_example", judging.report_classes),

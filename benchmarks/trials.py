@@ -41,6 +41,19 @@ def lockstep_choices(result: Result) -> str:
     return table(rows)
 
 
+def lockstep_bfloat16(result: Result) -> str:
+    """How far bfloat16 is from the reference after a few steps, and autocast beside it."""
+    if any("bfloat16" not in net for net in result["nets"].values()):
+        return "Not measured yet."
+    sides = ("numpy", "cpp", "cuda", "torch", "control")
+    rows = [["", "step", "numpy", "cpp", "cuda", "PyTorch's autocast", "control"]]
+    for name, net in result["nets"].items():
+        weights = [net["bfloat16"]["sides"][side]["weights"] for side in sides]
+        for step in weights[0]:
+            rows.append([name, step, *(f"{w[step]:.1e}" if step in w else "" for w in weights)])
+    return table(rows, left=2)
+
+
 def kill_resume(result: Result) -> str:
     """When runs were killed, and how they ended."""
     killed = result["killed"]

@@ -1,6 +1,6 @@
-// The kernels of convolution (alone, and fused with ReLU and max-pool) and of dense layers, for float and
-// double. They are functions of raw pointers and a struct of sizes.  csrc/cpu and csrc/cuda both define
-// them: one module contains the one set or the other.
+// The kernels of convolution (alone, and fused with ReLU and max-pool) and of dense layers, for float,
+// double and bfloat16. They are functions of raw pointers and a struct of sizes.  csrc/cpu and csrc/cuda
+// both define them: one module contains the one set or the other.
 //
 // Every 4-D array is channels-last in memory: x (N,H,W,C), y (N,OH,OW,F), weight (F,KH,KW,C/groups).
 //
@@ -17,6 +17,7 @@
 
 #include <cstdint>
 
+#include "bfloat16.h"
 #include "sizes.h"
 
 namespace minicnn {
@@ -74,5 +75,24 @@ void dense_forward(const T* x, const T* weight, const T* bias, T* y, std::int64_
 template <typename T>
 void dense_backward(const T* dy, const T* relu_y, const T* x, const T* weight, T* dx, T* dw, T* db,
                     std::int64_t N, std::int64_t in, std::int64_t out);
+
+// ---- the same of bfloat16 --------------------------------------------------------------------------
+//
+// weight, bias, dw and db are float.  weight is rounded to bfloat16 before it is multiplied; products are
+// summed in float; y and dx are rounded once, at the end.
+
+void conv2d_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
+                    const ConvParams& p, bool relu);
+void conv2d_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16* x, const float* weight,
+                     bfloat16* dx, float* dw, float* db, const ConvParams& p);
+void conv2d_pool_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
+                         std::uint8_t* winner, const ConvParams& p, const PoolParams& pool, bool relu);
+void conv2d_pool_backward(const bfloat16* dy, const std::uint8_t* winner, const bfloat16* x,
+                          const float* weight, bfloat16* dx, float* dw, float* db, const ConvParams& p,
+                          const PoolParams& pool);
+void dense_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y, std::int64_t N,
+                   std::int64_t in, std::int64_t out, bool relu);
+void dense_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16* x, const float* weight,
+                    bfloat16* dx, float* dw, float* db, std::int64_t N, std::int64_t in, std::int64_t out);
 
 }  // namespace minicnn

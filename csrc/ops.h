@@ -1,6 +1,10 @@
-// The kernels of all operations, for float and double: functions of raw pointers to whole arrays and a few
-// sizes. Convolution and dense layers have a header of their own (conv2d_ops.h).  csrc/cpu and csrc/cuda
-// both define them: one module contains the one set or the other.
+// The kernels of all operations: functions of raw pointers to whole arrays and a few sizes. Convolution and
+// dense layers have a header of their own (conv2d_ops.h).  csrc/cpu and csrc/cuda both define them: one
+// module contains the one set or the other.
+//
+// T is float or double, and bfloat16 where nothing else is said.  Then weights, statistics and the
+// gradients of weights are float (Sum<T> in bfloat16.h); a kernel computes in float and rounds each result
+// once.
 //
 // Images are channels-last in memory, (N,H,W,C).  Outputs are overwritten and never overlap inputs.  A
 // pointer that is said to be optional may be nullptr.  Arrays may be empty.
@@ -8,6 +12,7 @@
 
 #include <cstdint>
 
+#include "bfloat16.h"
 #include "conv2d_ops.h"
 #include "sizes.h"
 
@@ -50,29 +55,30 @@ struct BatchNormParams {
 // weight and bias are optional, and so are the running statistics in training.  mean and invstd are
 // outputs.
 template <typename T>
-void batch_norm2d_forward(const T* x, const T* weight, const T* bias, T* running_mean, T* running_var,
-                          const T* residual, T* y, T* mean, T* invstd, const ImageShape& shape,
-                          const BatchNormParams& p, bool relu);
+void batch_norm2d_forward(const T* x, const Sum<T>* weight, const Sum<T>* bias, Sum<T>* running_mean,
+                          Sum<T>* running_var, const T* residual, T* y, Sum<T>* mean, Sum<T>* invstd,
+                          const ImageShape& shape, const BatchNormParams& p, bool relu);
 
 // The gradients of batch_norm2d_forward.  relu_y is its output if it ended with a ReLU, and nullptr if not.
 // dx, dresidual, dw and db are optional.
 template <typename T>
-void batch_norm2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, const T* mean,
-                           const T* invstd, T* dx, T* dresidual, T* dw, T* db, const ImageShape& shape,
-                           bool training);
+void batch_norm2d_backward(const T* dy, const T* relu_y, const T* x, const Sum<T>* weight,
+                           const Sum<T>* mean, const Sum<T>* invstd, T* dx, T* dresidual, Sum<T>* dw,
+                           Sum<T>* db, const ImageShape& shape, bool training);
 
 // y = max_pool2d(relu(batch_norm2d(x))); y and argmax (optional) are (N,OH,OW,C).
 template <typename T, typename Index>
-void batch_norm2d_pool_forward(const T* x, const T* weight, const T* bias, T* running_mean, T* running_var,
-                               T* y, Index* argmax, T* mean, T* invstd, const ImageShape& shape,
-                               const BatchNormParams& p, const PoolParams& pool);
+void batch_norm2d_pool_forward(const T* x, const Sum<T>* weight, const Sum<T>* bias, Sum<T>* running_mean,
+                               Sum<T>* running_var, T* y, Index* argmax, Sum<T>* mean, Sum<T>* invstd,
+                               const ImageShape& shape, const BatchNormParams& p, const PoolParams& pool);
 template <typename T, typename Index>
-void batch_norm2d_pool_backward(const T* dy, const T* y, const Index* argmax, const T* x, const T* weight,
-                                const T* mean, const T* invstd, T* dx, T* dw, T* db,
-                                const ImageShape& shape, bool training, const PoolParams& pool);
+void batch_norm2d_pool_backward(const T* dy, const T* y, const Index* argmax, const T* x,
+                                const Sum<T>* weight, const Sum<T>* mean, const Sum<T>* invstd, T* dx,
+                                Sum<T>* dw, Sum<T>* db, const ImageShape& shape, bool training,
+                                const PoolParams& pool);
 
 // The weight (F, size) and bias (F) of a convolution that equals the given convolution (bias optional)
-// followed by a batch norm in evaluation, whose gamma and beta (F) are optional.
+// followed by a batch norm in evaluation, whose gamma and beta (F) are optional.  T is not bfloat16.
 template <typename T>
 void fold_batch_norm2d(const T* weight, const T* bias, const T* gamma, const T* beta, const T* running_mean,
                        const T* running_var, T* folded_weight, T* folded_bias, std::int64_t F,
@@ -92,9 +98,13 @@ void add_forward(const T* a, const T* b, T* y, std::int64_t size, bool relu);
 // y = keep ? factor * x : 0 * x.  The forward pass applies it to x, the backward pass to dy.  Any byte but
 // 0 keeps the value: a bool may be only 0 or 1, which an array from outside need not be.
 template <typename T>
-void dropout(const T* x, const std::uint8_t* keep, T factor, T* y, std::int64_t size);
+void dropout(const T* x, const std::uint8_t* keep, Sum<T> factor, T* y, std::int64_t size);
 
-// ---- softmax and the loss: x, p, logits, probs (N,K) -------------------------------------------
+// y = x in another type, rounded to nearest even: float to bfloat16, and back.
+template <typename From, typename To>
+void cast(const From* x, To* y, std::int64_t size);
+
+// ---- softmax and the loss: x, p, logits, probs (N,K), not of bfloat16 --------------------------
 
 template <typename T>
 void softmax_forward(const T* x, T* p, std::int64_t N, std::int64_t K);
@@ -147,7 +157,7 @@ void flatten_forward(const T* x, T* y, const ImageShape& shape);
 template <typename T>
 void flatten_backward(const T* dy, T* dx, const ImageShape& shape);
 
-// ---- optimizer steps, over all parameters in one call ------------------------------------------
+// ---- optimizer steps, over all parameters in one call, not of bfloat16 -------------------------
 
 // One parameter with its gradient and its state, all of `size` elements in the same memory order.  A state
 // that an optimizer does not have is nullptr.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
 
-_FLOAT = 4  # bytes
+_FLOAT, _BFLOAT16 = 4, 2  # bytes
 
 
 class NotEnoughMemory(ValueError):
@@ -42,11 +42,13 @@ def available_memory() -> int | None:
     return min(amounts, default=None)
 
 
-def training_memory(model: Sequential, input_shape: tuple[int, int, int], batch: int) -> int:
+def training_memory(
+    model: Sequential, input_shape: tuple[int, int, int], batch: int, precision: str = "float32"
+) -> int:
     """Bytes that a step of training takes at least: weights, gradients, what is kept for the backward pass.
 
     Args:   model as `models.build` makes it, without memory for its weights, or one that has them
-            input_shape (C,H,W)
+            input_shape (C,H,W) · precision that the model will compute in
     Raises: ValueError if images of this shape do not fit the model
     """
     graph = model.graph(training=True)
@@ -56,7 +58,8 @@ def training_memory(model: Sequential, input_shape: tuple[int, int, int], batch:
     weights = sum(math.prod(array.shape) for array in model.state_shapes().values())
     gradients = sum(math.prod(shape) for owner in learners for shape in owner.param_shapes().values())
     kept = {node.inputs[0] for owner, node in learners.items() if owner.param_shapes()}
-    return _FLOAT * (weights + gradients + batch * sum(math.prod(shapes[value]) for value in kept))
+    activations = batch * sum(math.prod(shapes[value]) for value in kept)
+    return _FLOAT * (weights + gradients) + (_BFLOAT16 if precision == "bfloat16" else _FLOAT) * activations
 
 
 def _of_machine() -> Iterator[int]:

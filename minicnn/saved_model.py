@@ -10,45 +10,56 @@ from minicnn import models
 from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors, load
 from minicnn.graph import build
 from minicnn.layers import Sequential
-from minicnn.schema import check
+from minicnn.precision import PRECISIONS
+from minicnn.schema import check, short
 
 
 @dataclass
-class _ModelSettings:
+class ModelSettings:
     """Those of a checkpoint's settings that say which model its weights are of."""
 
     model: str
     seed: int
+    precision: str = "float32"
 
 
 MOST_MEMORY = 4 << 30
 """Bytes that a checkpoint's model may need for one image, and that `images_at_once` stays below."""
 
 
-def load_model(path: Path, backend: str) -> tuple[Checkpoint, Sequential]:
+def load_model(
+    path: Path, backend: str, precision: str | None = None
+) -> tuple[Checkpoint, Sequential]:
     """The checkpoint, and the model it holds, bound to a backend with its weights loaded.
+
+    It computes in ``precision``, or as in training: in float32 where the backend does not have tf32.
 
     Raises: CheckpointError naming the file if it cannot be used; BackendUnavailable
     """
     saved = load(path)
-    model, seed = check_model(path, saved)
-    model.bind(backend, seed=seed)
+    model, settings = check_model(path, saved)
+    model.bind(backend, seed=settings.seed)
     model.load_state_dict(saved.model)
+    trained = "float32" if settings.precision == "tf32" and backend != "cuda" else settings.precision
+    model.set_precision(precision or trained)
     return saved, model
 
 
-def check_model(path: Path, saved: Checkpoint) -> tuple[Sequential, int]:
-    """The model that a checkpoint says it is of, without parameters yet, and the seed of its generators.
+def check_model(path: Path, saved: Checkpoint) -> tuple[Sequential, ModelSettings]:
+    """The model that a checkpoint says it is of, without parameters yet, and the settings that say so.
 
     Raises: CheckpointError naming the file if there is no such model, if the tensors are of another, or if
             the model would need more than MOST_MEMORY for an image of the shape that the file claims
     """
-    found = {f.name: saved.config[f.name] for f in fields(_ModelSettings) if f.name in saved.config}
+    found = {f.name: saved.config[f.name] for f in fields(ModelSettings) if f.name in saved.config}
     try:
-        check(_ModelSettings, found)
-        settings = _ModelSettings(**found)
+        check(ModelSettings, found)
+        settings = ModelSettings(**found)
         if settings.seed < 0:
             raise ValueError(f"seed: expected at least 0, got {settings.seed}")
+        if settings.precision not in PRECISIONS:
+            expected = ", ".join(PRECISIONS)
+            raise ValueError(f"precision: expected one of {expected}, got {short(settings.precision)}")
         model = models.build(
             settings.model, in_channels=saved.image_shape[0], num_classes=len(saved.class_names),
             image_size=saved.image_shape[1:],
@@ -62,7 +73,7 @@ def check_model(path: Path, saved: Checkpoint) -> tuple[Sequential, int]:
             f"{path}: image_shape: expected images for which {settings.model} needs at most "
             f"{MOST_MEMORY >> 30} GiB, got {saved.image_shape}: one needs {needed / 2**30:,.1f} GiB"
         )
-    return model, settings.seed
+    return model, settings
 
 
 def memory_of_an_image(model: Sequential, shape: tuple[int, int, int]) -> int:

@@ -63,6 +63,17 @@ def check_float(op: str, name: str, a: Any) -> None:
         fail(op, name, "dtype float32 or float64", a.dtype)
 
 
+def is_bfloat16(a: Any) -> bool:
+    """Whether this is an array of ml_dtypes.bfloat16; the package is not imported to find out."""
+    return isinstance(a, np.ndarray) and a.dtype.itemsize == 2 and a.dtype.name == "bfloat16"
+
+
+def check_activation(op: str, name: str, a: Any) -> None:
+    check_ndarray(op, name, a)
+    if a.dtype not in (np.float32, np.float64) and not is_bfloat16(a):
+        fail(op, name, "dtype float32, float64 or bfloat16", a.dtype)
+
+
 def check_dtype(op: str, name: str, a: Any, dtype: Any) -> None:
     if a.dtype != dtype:
         fail(op, name, f"dtype {np.dtype(dtype)}", a.dtype)
@@ -96,7 +107,7 @@ def check_in_place(op: str, name: str, a: Any) -> None:
 
 def check_image(op: str, name: str, x: Any) -> None:
     """Raise ValueError unless x is a float array (N,C,H,W), of which only N may be 0."""
-    check_float(op, name, x)
+    check_activation(op, name, x)
     if x.ndim != 4:
         fail(op, name, "4 dimensions (N, C, H, W)", x.ndim)
     if min(x.shape[1:]) < 1:
@@ -112,7 +123,7 @@ def check_filters(op: str, name: str, weight: Any) -> None:
 
 
 def check_matrix(op: str, name: str, x: Any, letters: str) -> None:
-    check_float(op, name, x)
+    check_ndarray(op, name, x)
     if x.ndim != 2:
         fail(op, name, f"2 dimensions ({letters})", x.ndim)
 
@@ -292,6 +303,7 @@ def pool2d(
 
 
 def dense(op: str, x: Any, weight: Any, bias: Any) -> None:
+    check_activation(op, "x", x)
     check_matrix(op, "x", x, "N, in")
     check_like(op, "weight", weight, x)
     check_matrix(op, "weight", weight, "out, in")
@@ -320,6 +332,7 @@ def softmax_cross_entropy(
     ignore_index: int, reduction: str,
 ) -> None:  # fmt: skip
     """``name`` is the name of the (N,K) array: logits in the forward pass, probs in the backward pass."""
+    check_float(op, name, logits)
     check_matrix(op, name, logits, "N, K")
     n, k = logits.shape
     if k < 1:
@@ -357,7 +370,7 @@ def fold_batch_norm2d(op: str, weight: Any, eps: float, **vectors: Any) -> None:
 
 
 def dropout(op: str, name: str, x: Any, keep_mask: Any, p: float) -> None:
-    check_float(op, name, x)
+    check_activation(op, name, x)
     check_ndarray(op, "keep_mask", keep_mask)
     if keep_mask.dtype != np.bool_:
         fail(op, "keep_mask", "dtype bool", keep_mask.dtype)

@@ -4,6 +4,7 @@ Every side begins with the same float32 weights and takes the same float32 batch
 differs.  The reference is torch in float64.  A control run in torch shows what the net itself makes of
 rounding: it computes as the reference does, from weights each moved by at most half a unit in the last
 place.  In float64 a distance beyond the net's bound ends the script with exit status 1.
+In bfloat16 torch's side is autocast.
 
 Without a GPU cuda runs emulated on the CPU, which is slow: it then takes part in the first 50 steps.
 Writes benchmarks/results/lockstep.json and docs/images/lockstep.png, which docs/lockstep.md explains.
@@ -42,6 +43,9 @@ MOMENTUM = 0.9
 EMULATED_STEPS = 50
 BACKENDS = ("numpy", "cpp", "cuda")
 REFERENCE, CONTROL = "torch float64", "control"
+DTYPES = ("float64", "float32", "bfloat16")
+EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7}
+"""The distance of 1 from the next number."""
 SHOWN = (1, 2, 5, 10, 20, 50, 100, 200)
 """Steps whose figures are saved, besides the last."""
 
@@ -111,7 +115,7 @@ def batches(net: Net) -> tuple[data.Dataset, Iterator[Batch]]:
 
 
 def make_model(name: str, dataset: data.Dataset, backend: str | Backend, dtype: str) -> Sequential:
-    """The net with the same weights in either dtype: those drawn in float32."""
+    """The net with the same weights in every dtype, or precision: those drawn in float32."""
     options: dict[str, Any] = {
         "in_channels": dataset.train.x.shape[1], "num_classes": len(dataset.class_names),
         "image_size": dataset.train.x.shape[2:], "backend": backend, "seed": SEED,
@@ -121,6 +125,8 @@ def make_model(name: str, dataset: data.Dataset, backend: str | Backend, dtype: 
         wide = models.create(name, dtype=dtype, **options)
         wide.load_state_dict(model.state_dict())
         return wide
+    if dtype == "bfloat16":
+        model.set_precision(dtype)
     return model
 
 
@@ -130,14 +136,16 @@ def our_side(model: Sequential, lr: float, steps: int | None = None) -> Side:
     return Side(lambda x, y: trainer.step(x.astype(model.dtype), y), model.state_dict, steps)
 
 
-def torch_side(module: nn.Module, lr: float) -> Side:
-    """The training loop that PyTorch's users write."""
+def torch_side(module: nn.Module, lr: float, *, autocast: bool = False) -> Side:
+    """The training loop that PyTorch's users write, with ``autocast`` in bfloat16."""
     optimizer = torch.optim.SGD(module.parameters(), lr=lr, momentum=MOMENTUM)
     dtype = next(module.parameters()).dtype
 
     def step(x: np.ndarray, y: np.ndarray) -> float:
         optimizer.zero_grad()
-        loss = F.cross_entropy(module(torch.from_numpy(x).to(dtype)), torch.from_numpy(y))
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            logits = module(torch.from_numpy(x).to(dtype))
+        loss = F.cross_entropy(logits.to(dtype), torch.from_numpy(y))
         loss.backward()
         optimizer.step()
         return float(loss.detach())
@@ -148,7 +156,7 @@ def torch_side(module: nn.Module, lr: float) -> Side:
 def nudged(module: nn.Module, dtype: str) -> nn.Module:
     """A float64 module, each weight moved by up to half a unit in the last place of ``dtype``."""
     generator = np.random.default_rng(SEED)
-    half_unit = np.finfo(dtype).eps / 2
+    half_unit = EPSILON[dtype] / 2
     with torch.no_grad():
         for parameter in module.parameters():
             shift = generator.uniform(-half_unit, half_unit, tuple(parameter.shape))
@@ -172,8 +180,8 @@ def run(name: str, net: Net, dtype: str, backends: dict[str, Backend]) -> dict[s
 
     exact = reference_module()
     modules = {CONTROL: nudged(reference_module(), dtype)}
-    if dtype == "float32":
-        modules["torch"] = to_torch(make_model(name, dataset, "numpy", dtype))
+    if dtype != "float64":
+        modules["torch"] = to_torch(make_model(name, dataset, "numpy", "float32"))
     chosen, theirs = Kinks(exact), {side: Kinks(module) for side, module in modules.items()}
     reference = torch_side(exact, net.lr)
     sides = {
@@ -182,7 +190,10 @@ def run(name: str, net: Net, dtype: str, backends: dict[str, Backend]) -> dict[s
             EMULATED_STEPS if backend_name == "cuda" and cuda_build.emulated() else None,
         )
         for backend_name, backend in backends.items()
-    } | {side: torch_side(module, net.lr) for side, module in modules.items()}  # fmt: skip
+    } | {
+        side: torch_side(module, net.lr, autocast=dtype == "bfloat16" and side != CONTROL)
+        for side, module in modules.items()
+    }  # fmt: skip
     curves: dict[str, Any] = {
         "losses": {side: [] for side in (REFERENCE, *sides)},
         "distances": {side: [] for side in sides},
@@ -235,28 +246,27 @@ def beyond_bound(results: dict[str, Any]) -> list[str]:
 
 
 def draw(path: Path, curves: dict[str, dict[str, Any]]) -> None:
-    """A row a net: the losses in float32, the distance of the weights in float64 and in float32."""
+    """A row a net: the losses in float32 and bfloat16, the distances of the weights in every dtype."""
     from matplotlib.figure import Figure
 
     styles: dict[str, dict[str, Any]] = {
         REFERENCE: {"color": "black", "lw": 3, "alpha": 0.35},
         CONTROL: {"color": "grey", "ls": "--", "label": "torch float64, weights nudged once (control)"},
-        "torch": {"color": "#cc6633", "label": "torch float32"},
+        "torch": {"color": "#cc6633", "label": "torch float32, or autocast in bfloat16"},
         "numpy": {"color": "#4477aa", "lw": 2.4, "alpha": 0.6},
         "cpp": {"color": "#228833", "ls": "-."},
         "cuda": {"color": "#aa3377", "ls": ":", "lw": 2.2, "label": "cuda (emulated)"},
     }
     if not cuda_build.emulated():
         del styles["cuda"]["label"]
-    figure = Figure(figsize=(15, 4.2 * len(curves)), layout="constrained")
+    figure = Figure(figsize=(24, 4.2 * len(curves)), layout="constrained")
     for row, (name, by_dtype) in zip(
-        figure.subplots(len(curves), 3, squeeze=False), curves.items(), strict=True
+        figure.subplots(len(curves), 5, squeeze=False), curves.items(), strict=True
     ):
         net = NETS[name]
         panels = (
-            ("losses", "float32", f"{name}, batch {net.batch_size}: training loss in float32"),
-            ("distances", "float64", f"{name}: distance of the weights in float64"),
-            ("distances", "float32", f"{name}: distance of the weights in float32"),
+            *(("losses", d, f"{name}, batch {net.batch_size}: loss in {d}") for d in DTYPES[1:]),
+            *(("distances", d, f"{name}: distance of the weights in {d}") for d in DTYPES),
         )
         for axes, (what, dtype, title) in zip(row, panels, strict=True):
             for side, values in by_dtype[dtype][what].items():
@@ -277,7 +287,7 @@ def draw(path: Path, curves: dict[str, dict[str, Any]]) -> None:
                 axes.axhline(net.bound, color="red", lw=1)
                 axes.annotate("bound", (1, net.bound), (0, 3), textcoords="offset points", color="red")
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    control = figure.axes[1].get_legend_handles_labels()
+    control = figure.axes[2].get_legend_handles_labels()
     handles.append(control[0][-1])
     labels.append(control[1][-1])
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
@@ -293,7 +303,7 @@ def _short(value: float) -> float:
 
 
 def main() -> None:
-    """Run the nets in both dtypes; exit status 1 if one leaves the bound."""
+    """Run the nets in every dtype; exit status 1 if one leaves the bound."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
     parser.add_argument(
@@ -308,7 +318,7 @@ def main() -> None:
     results: dict[str, Any] = {}
     for name in args.nets:
         net = NETS[name] if args.steps is None else NETS[name]._replace(steps=args.steps)
-        curves[name] = {dtype: run(name, net, dtype, backends) for dtype in ("float64", "float32")}
+        curves[name] = {dtype: run(name, net, dtype, backends) for dtype in DTYPES}
         results[name] = net._asdict() | {"momentum": MOMENTUM, "seed": SEED}
         results[name] |= {dtype: summary(found) for dtype, found in curves[name].items()}
         for dtype in curves[name]:

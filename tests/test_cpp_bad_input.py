@@ -128,7 +128,10 @@ def test_what_a_fused_pool_saves_says_its_kind(cpp: Backend, op: str, pool: Pool
         (np.ones((2, 3), np.float32), "[relu] x: expected a torch.Tensor, got numpy.ndarray"),
         (None, "[relu] x: expected a torch.Tensor, got None"),
         (torch.ones(2, device="meta"), "[relu] x: expected device cpu, got meta"),
-        (torch.ones(2, dtype=torch.bfloat16), "[relu] x: expected dtype float32 or float64, got bfloat16"),
+        (
+            torch.ones(2, dtype=torch.half),
+            "[relu] x: expected dtype float32, float64 or bfloat16, got float16",
+        ),
         (torch.ones(2, 2).to_sparse(), "[relu] x: expected a dense tensor, got SparseCPUFloatType"),
     ],
 )

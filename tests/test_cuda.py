@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +25,7 @@ from minicnn.backends import (
 )
 from minicnn.backends.base import Conv, Pool
 from minicnn.backends.cuda_backend import CudaBackend, allow_tf32
+from minicnn.layers import Conv2d, Sequential
 
 EMULATED = cuda_build.emulated()
 emulation_only = pytest.mark.skipif(not EMULATED, reason="needs MINICNN_CUDA_EMULATION=1")
@@ -303,17 +303,17 @@ def rounded_to_tf32(a: np.ndarray) -> np.ndarray:
 
 
 @emulation_only
-def test_command_line_turns_tf32_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    from minicnn.app.command_line import choose_backend
-
-    asked: list[bool] = []
-    printed: list[str] = []
-    monkeypatch.setattr("minicnn.backends.cuda_backend.allow_tf32", lambda _, on: asked.append(on))
-    arguments = SimpleNamespace(backend="cuda", threads=None, tf32=True)
-    console = SimpleNamespace(print=printed.append)
-    assert choose_backend(arguments, console) == "cuda"  # type: ignore[arg-type]
-    assert asked == [True]
-    assert printed == ["backend: cuda (emulated on the CPU), as asked"]
+def test_a_model_of_tf32_multiplies_so_and_leaves_others_alone() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((2, 16, 6, 6)).astype("float32")
+    exact, rough = (
+        Sequential(Conv2d(16, 32, 3), backend="cuda", precision=precision)
+        for precision in ("float32", "tf32")
+    )
+    expected, got = exact.predict(x), rough.predict(x)
+    assert 1e-5 < np.abs(got - expected).max() / np.abs(expected).max() < 1e-2
+    assert rough.backend._module.tf32() is False  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(exact.predict(x), expected)
 
 
 @emulation_only

@@ -54,6 +54,13 @@ def test_a_wrong_gradient_is_beyond_the_bound(backend: Backend, monkeypatch: pyt
     )
 
 
+def test_in_bfloat16_a_backend_is_as_near_as_autocast(backend: Backend) -> None:
+    net = lockstep.NETS["lenet5"]._replace(steps=6)
+    sides = lockstep.summary(lockstep.run("lenet5", net, "bfloat16", {backend.name: backend}))["sides"]
+    ours, theirs = (sides[side]["worst weights"] for side in (backend.name, "torch"))
+    assert 1e-5 < ours < 1.5 * theirs
+
+
 def test_choices_of_relu_and_max_pool_are_counted() -> None:
     module = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
     other = copy.deepcopy(module)

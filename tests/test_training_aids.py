@@ -314,7 +314,8 @@ def test_smoothing_that_would_favour_a_rare_class_is_refused(smoothing: str, acc
 
 def test_tf32_is_a_setting_of_the_run() -> None:
     plain, rounded = (Config.resolve(vars(train.parse([*SMALL, *f]))) for f in ([], ["--tf32"]))
-    with pytest.raises(ValueError, match=r"expected the run's own --tf32 False, got True"):
+    assert rounded.precision == "tf32"
+    with pytest.raises(ValueError, match=r"expected the run's own --precision float32, got tf32"):
         rounded.check_resumes(vars(plain))
 
 

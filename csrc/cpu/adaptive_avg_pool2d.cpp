@@ -4,6 +4,7 @@
 
 #include "../ops.h"
 #include "core/elementwise.h"
+#include "core/row_of_sums.h"
 
 namespace minicnn {
 namespace {
@@ -33,17 +34,20 @@ void adaptive_avg_pool2d_forward(const T* x, T* y, const ImageShape& s, std::int
             const Region rows = region(item % OH, s.H, OH);
             for (std::int64_t ow = 0; ow < OW; ++ow) {
                 const Region columns = region(ow, s.W, OW);
-                T* mean = y + (item * OW + ow) * s.C;
-                std::fill(mean, mean + s.C, T(0));
+                Scratch scratch;
+                T* result = y + (item * OW + ow) * s.C;
+                Sum<T>* mean = sums_of(result, s.C, scratch);
+                std::fill(mean, mean + s.C, Sum<T>(0));
                 for (std::int64_t h = rows.first; h < rows.last; ++h) {
                     for (std::int64_t w = columns.first; w < columns.last; ++w) {
                         const T* pixel = image + (h * s.W + w) * s.C;
 #pragma GCC ivdep
-                        for (std::int64_t c = 0; c < s.C; ++c) mean[c] += pixel[c];
+                        for (std::int64_t c = 0; c < s.C; ++c) mean[c] += widen(pixel[c]);
                     }
                 }
-                const T count = T(rows.size() * columns.size());
+                const Sum<T> count = Sum<T>(rows.size() * columns.size());
                 for (std::int64_t c = 0; c < s.C; ++c) mean[c] /= count;
+                keep(mean, result, s.C);
             }
         }
     });
@@ -57,17 +61,21 @@ void adaptive_avg_pool2d_backward(const T* dy, T* dx, const ImageShape& s, std::
             const T* upstream = dy + row / s.H * OH * OW * s.C;
             const Region down = regions_around(row % s.H, s.H, OH);
             for (std::int64_t w = 0; w < s.W; ++w) {
-                T* pixel = dx + (row * s.W + w) * s.C;
-                std::fill(pixel, pixel + s.C, T(0));
+                Scratch scratch;
+                T* result = dx + (row * s.W + w) * s.C;
+                Sum<T>* pixel = sums_of(result, s.C, scratch);
+                std::fill(pixel, pixel + s.C, Sum<T>(0));
                 const Region across = regions_around(w, s.W, OW);
                 for (std::int64_t oh = down.first; oh < down.last; ++oh) {
                     for (std::int64_t ow = across.first; ow < across.last; ++ow) {
-                        const T count = T(region(oh, s.H, OH).size() * region(ow, s.W, OW).size());
+                        const Sum<T> count =
+                            Sum<T>(region(oh, s.H, OH).size() * region(ow, s.W, OW).size());
                         const T* g = upstream + (oh * OW + ow) * s.C;
 #pragma GCC ivdep
-                        for (std::int64_t c = 0; c < s.C; ++c) pixel[c] += g[c] / count;
+                        for (std::int64_t c = 0; c < s.C; ++c) pixel[c] += widen(g[c]) / count;
                     }
                 }
+                keep(pixel, result, s.C);
             }
         }
     });
@@ -79,5 +87,6 @@ void adaptive_avg_pool2d_backward(const T* dy, T* dx, const ImageShape& s, std::
     template void adaptive_avg_pool2d_backward(const T*, T*, const ImageShape&, std::int64_t, std::int64_t)
 INSTANTIATE(float);
 INSTANTIATE(double);
+INSTANTIATE(bfloat16);
 
 }  // namespace minicnn

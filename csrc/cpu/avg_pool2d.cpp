@@ -1,6 +1,7 @@
 // Average-pooling over windows.  In the backward pass each pixel collects its share of the gradient from
 // every window that it lies in, so that no two threads write one element.
 
+#include "core/row_of_sums.h"
 #include "max_pool2d.h"
 
 namespace minicnn {
@@ -15,9 +16,9 @@ std::int64_t counted(const Cells& cells, std::int64_t kernel, std::int64_t size,
 }
 
 template <typename T>
-void add_to(T* sum, const T* values, std::int64_t count) {
+void add_to(Sum<T>* sum, const T* values, std::int64_t count) {
 #pragma GCC ivdep
-    for (std::int64_t c = 0; c < count; ++c) sum[c] += values[c];
+    for (std::int64_t c = 0; c < count; ++c) sum[c] += widen(values[c]);
 }
 
 }  // namespace
@@ -32,15 +33,18 @@ void avg_pool2d_forward(const T* x, T* y, const ImageShape& s, const PoolParams&
             const std::int64_t height = counted(rows, p.KH, s.H, p.pad_bottom, with_pad);
             for (std::int64_t ow = 0; ow < p.OW; ++ow) {
                 const Cells columns = cells_inside(ow, p.stride_w, p.pad_w, 1, p.KW, s.W);
-                T* mean = y + (item * p.OW + ow) * s.C;
-                std::fill(mean, mean + s.C, T(0));
+                Scratch scratch;
+                T* result = y + (item * p.OW + ow) * s.C;
+                Sum<T>* mean = sums_of(result, s.C, scratch);
+                std::fill(mean, mean + s.C, Sum<T>(0));
                 for (std::int64_t u = rows.first; u < rows.last; ++u) {
                     for (std::int64_t v = columns.first; v < columns.last; ++v) {
                         add_to(mean, image + ((rows.start + u) * s.W + columns.start + v) * s.C, s.C);
                     }
                 }
-                const T count = T(height * counted(columns, p.KW, s.W, p.pad_right, with_pad));
+                const Sum<T> count = Sum<T>(height * counted(columns, p.KW, s.W, p.pad_right, with_pad));
                 for (std::int64_t c = 0; c < s.C; ++c) mean[c] /= count;
+                keep(mean, result, s.C);
             }
         }
     });
@@ -50,24 +54,28 @@ template <typename T>
 void avg_pool2d_backward(const T* dy, T* dx, const ImageShape& s, const PoolParams& p, bool with_pad) {
     parallel_for(0, s.N * s.H, items_per_piece(s.W * s.C), [&](std::int64_t first, std::int64_t last) {
         for (std::int64_t row = first; row < last; ++row) {
-            std::fill(dx + row * s.W * s.C, dx + (row + 1) * s.W * s.C, T(0));
+            Scratch scratch;
+            T* result = dx + row * s.W * s.C;
+            Sum<T>* sums = sums_of(result, s.W * s.C, scratch);
+            std::fill(sums, sums + s.W * s.C, Sum<T>(0));
             const Windows down = windows_around(row % s.H, p.stride_h, p.pad_h, 1, p.KH, p.OH);
             for (std::int64_t w = 0; w < s.W; ++w) {
-                T* pixel = dx + (row * s.W + w) * s.C;
+                Sum<T>* pixel = sums + w * s.C;
                 const Windows across = windows_around(w, p.stride_w, p.pad_w, 1, p.KW, p.OW);
                 for (std::int64_t oh = down.last - 1; oh >= down.first; --oh) {
                     const Cells rows = cells_inside(oh, p.stride_h, p.pad_h, 1, p.KH, s.H);
                     const std::int64_t height = counted(rows, p.KH, s.H, p.pad_bottom, with_pad);
                     for (std::int64_t ow = across.last - 1; ow >= across.first; --ow) {
                         const Cells columns = cells_inside(ow, p.stride_w, p.pad_w, 1, p.KW, s.W);
-                        const T share =
-                            T(1) / T(height * counted(columns, p.KW, s.W, p.pad_right, with_pad));
+                        const Sum<T> share =
+                            1 / Sum<T>(height * counted(columns, p.KW, s.W, p.pad_right, with_pad));
                         const T* upstream = dy + ((row / s.H * p.OH + oh) * p.OW + ow) * s.C;
 #pragma GCC ivdep
-                        for (std::int64_t c = 0; c < s.C; ++c) pixel[c] += upstream[c] * share;
+                        for (std::int64_t c = 0; c < s.C; ++c) pixel[c] += widen(upstream[c]) * share;
                     }
                 }
             }
+            keep(sums, result, s.W * s.C);
         }
     });
 }
@@ -77,5 +85,6 @@ void avg_pool2d_backward(const T* dy, T* dx, const ImageShape& s, const PoolPara
     template void avg_pool2d_backward(const T*, T*, const ImageShape&, const PoolParams&, bool)
 INSTANTIATE(float);
 INSTANTIATE(double);
+INSTANTIATE(bfloat16);
 
 }  // namespace minicnn

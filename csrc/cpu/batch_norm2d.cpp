@@ -1,8 +1,8 @@
 // Batch norm, alone and in one pass with what follows it: the sum with a residual, ReLU or a max-pool.
 //
 // Sums over the batch are taken in a fixed number of parts, and each part in blocks of pixels.  A block
-// is summed in T; the sums of blocks and parts are added in double and in order.  So long sums stay
-// exact, and the result does not depend on the number of threads.
+// is summed in T, or in float for bfloat16; the sums of blocks and parts are added in double and in order.
+// So long sums stay exact, and the result does not depend on the number of threads.
 
 #include <cmath>
 #include <vector>
@@ -58,14 +58,14 @@ void join(Moments& a, double count, const Moments& b, double more) {
 template <typename T>
 void add_block(const T* x, std::int64_t pixels, std::int64_t C, std::int64_t count, Moments* moments) {
     for_channel_groups(C, [&](auto width, std::int64_t c0) {
-        T sum[width] = {}, squares[width] = {}, mean[width];
+        Sum<T> sum[width] = {}, squares[width] = {}, mean[width];
         for (std::int64_t i = 0; i < pixels; ++i) {
-            for (int c = 0; c < width; ++c) sum[c] += x[i * C + c0 + c];
+            for (int c = 0; c < width; ++c) sum[c] += widen(x[i * C + c0 + c]);
         }
-        for (int c = 0; c < width; ++c) mean[c] = sum[c] / T(pixels);
+        for (int c = 0; c < width; ++c) mean[c] = sum[c] / Sum<T>(pixels);
         for (std::int64_t i = 0; i < pixels; ++i) {
             for (int c = 0; c < width; ++c) {
-                const T distance = x[i * C + c0 + c] - mean[c];
+                const Sum<T> distance = widen(x[i * C + c0 + c]) - mean[c];
                 squares[c] += distance * distance;
             }
         }
@@ -104,12 +104,12 @@ void move_towards(T* running, double value, double momentum) {
 
 // Fills mean and invstd, and moves the running statistics in training.
 template <typename T>
-void find_statistics(const T* x, T* running_mean, T* running_var, T* mean, T* invstd, const ImageShape& s,
-                     const BatchNormParams& p) {
+void find_statistics(const T* x, Sum<T>* running_mean, Sum<T>* running_var, Sum<T>* mean, Sum<T>* invstd,
+                     const ImageShape& s, const BatchNormParams& p) {
     if (!p.training) {
         for (std::int64_t c = 0; c < s.C; ++c) {
             mean[c] = running_mean[c];
-            invstd[c] = T(1 / std::sqrt(double(running_var[c]) + p.eps));
+            invstd[c] = Sum<T>(1 / std::sqrt(double(running_var[c]) + p.eps));
         }
         return;
     }
@@ -118,8 +118,8 @@ void find_statistics(const T* x, T* running_mean, T* running_var, T* mean, T* in
     const std::vector<Moments> moments = batch_moments(x, pixels, s.C);
     for (std::int64_t c = 0; c < s.C; ++c) {
         const auto [average, squares] = moments[std::size_t(c)];
-        mean[c] = T(average);
-        invstd[c] = T(1 / std::sqrt(squares / double(pixels) + p.eps));
+        mean[c] = Sum<T>(average);
+        invstd[c] = Sum<T>(1 / std::sqrt(squares / double(pixels) + p.eps));
         if (pixels == 0) continue;  // an empty batch has no statistics
         // Step 2: move the running statistics towards them.
         move_towards(running_mean ? running_mean + c : nullptr, average, p.momentum);
@@ -150,16 +150,16 @@ struct Coefficients {
 
 // The sums of g and of g * (x - mean) over pixels, for each channel.
 template <typename T>
-void add_row_sums(const T* g, const T* x, const T* mean, std::int64_t pixels, std::int64_t C,
+void add_row_sums(const T* g, const T* x, const Sum<T>* mean, std::int64_t pixels, std::int64_t C,
                   double* sums) {
     for_channel_groups(C, [&](auto width, std::int64_t c0) {
-        T sum[width] = {}, product[width] = {}, centre[width];
+        Sum<T> sum[width] = {}, product[width] = {}, centre[width];
         for (int c = 0; c < width; ++c) centre[c] = mean[c0 + c];
         for (std::int64_t i = 0; i < pixels; ++i) {
             for (int c = 0; c < width; ++c) {
-                const T value = g[i * C + c0 + c];
+                const Sum<T> value = widen(g[i * C + c0 + c]);
                 sum[c] += value;
-                product[c] += value * (x[i * C + c0 + c] - centre[c]);
+                product[c] += value * (widen(x[i * C + c0 + c]) - centre[c]);
             }
         }
         for (int c = 0; c < width; ++c) {
@@ -173,8 +173,8 @@ void add_row_sums(const T* g, const T* x, const T* mean, std::int64_t pixels, st
 // one row of an image.  It returns a pointer to it, or fills the buffer and returns that.  `again` says
 // that it gave the same row before.
 template <typename T, typename GradientRow>
-void backward(const GradientRow& gradient_row, const T* x, const T* weight, const T* mean, const T* invstd,
-              T* dx, T* dw, T* db, const ImageShape& s, bool training) {
+void backward(const GradientRow& gradient_row, const T* x, const Sum<T>* weight, const Sum<T>* mean,
+              const Sum<T>* invstd, T* dx, Sum<T>* dw, Sum<T>* db, const ImageShape& s, bool training) {
     const std::int64_t rows = s.N * s.H, length = s.W * s.C, C = s.C;
     const std::int64_t parts = std::max(parts_of(rows), std::int64_t{1});
     std::vector<double> sums(std::size_t(parts * 2 * C));
@@ -197,24 +197,25 @@ void backward(const GradientRow& gradient_row, const T* x, const T* weight, cons
             sums[std::size_t(i)] += sums[std::size_t(part * 2 * C + i)];
     }
 
-    Coefficients<T> k{Affine<T>(weight, nullptr, invstd, C).scale, std::vector<T>(std::size_t(C)),
-                      std::vector<T>(std::size_t(C))};
+    using S = Sum<T>;
+    Coefficients<S> k{Affine<S>(weight, nullptr, invstd, C).scale, std::vector<S>(std::size_t(C)),
+                      std::vector<S>(std::size_t(C))};
     const double count = double(std::max(rows * s.W, std::int64_t{1}));
     for (std::int64_t c = 0; c < C; ++c) {
         const double sum = sums[std::size_t(c)], product = sums[std::size_t(C + c)],
                      inverse = double(invstd[c]);
-        if (db) db[c] = T(sum);
-        if (dw) dw[c] = rows == 0 ? T(0) : T(product * inverse);  // an empty batch makes `inverse` NaN
+        if (db) db[c] = S(sum);
+        if (dw) dw[c] = rows == 0 ? S(0) : S(product * inverse);  // an empty batch makes `inverse` NaN
         if (training) {
-            k.offset[std::size_t(c)] = T(sum / count);
-            k.slope[std::size_t(c)] = T(product * inverse * inverse / count);
+            k.offset[std::size_t(c)] = S(sum / count);
+            k.slope[std::size_t(c)] = S(product * inverse * inverse / count);
         }
     }
     if (!dx) return;
     parallel_for(0, rows, items_per_piece(length), [&](std::int64_t first, std::int64_t last) {
         Scratch scratch;
         T* buffer = scratch.take<T>(length);
-        const T *scale = k.scale.data(), *offset = k.offset.data(), *slope = k.slope.data();
+        const S *scale = k.scale.data(), *offset = k.offset.data(), *slope = k.slope.data();
         for (std::int64_t row = first; row < last; ++row) {
             const T* g = gradient_row(row, buffer, summed);
             for (std::int64_t i = 0; i < length; i += C) {
@@ -223,7 +224,8 @@ void backward(const GradientRow& gradient_row, const T* x, const T* weight, cons
 #pragma GCC ivdep
                 for (std::int64_t c = 0; c < C; ++c) {
                     // Step 5: take from dy what normalisation cancels.
-                    result[c] = scale[c] * (g[i + c] - offset[c] - (pixel[c] - mean[c]) * slope[c]);
+                    const S centred = widen(pixel[c]) - mean[c];
+                    result[c] = narrow<T>(scale[c] * (widen(g[i + c]) - offset[c] - centred * slope[c]));
                 }
             }
         }
@@ -233,39 +235,40 @@ void backward(const GradientRow& gradient_row, const T* x, const T* weight, cons
 }  // namespace
 
 template <typename T>
-void batch_norm2d_forward(const T* x, const T* weight, const T* bias, T* running_mean, T* running_var,
-                          const T* residual, T* y, T* mean, T* invstd, const ImageShape& s,
-                          const BatchNormParams& p, bool relu) {
+void batch_norm2d_forward(const T* x, const Sum<T>* weight, const Sum<T>* bias, Sum<T>* running_mean,
+                          Sum<T>* running_var, const T* residual, T* y, Sum<T>* mean, Sum<T>* invstd,
+                          const ImageShape& s, const BatchNormParams& p, bool relu) {
+    using S = Sum<T>;
     find_statistics(x, running_mean, running_var, mean, invstd, s, p);
-    const Affine<T> affine(weight, bias, invstd, s.C);
-    const T *scale = affine.scale.data(), *shift = affine.shift.data();
+    const Affine<S> affine(weight, bias, invstd, s.C);
+    const S *scale = affine.scale.data(), *shift = affine.shift.data();
     const auto normalise = [=, C = s.C](const auto& finish) {
         parallel_for(0, s.N * s.H * s.W, items_per_piece(C), [&](std::int64_t first, std::int64_t last) {
             for (std::int64_t i = first * C; i < last * C; i += C) {
 #pragma GCC ivdep
                 for (std::int64_t c = 0; c < C; ++c) {
                     // Step 3: normalise, scale and shift.
-                    y[i + c] = finish((x[i + c] - mean[c]) * scale[c] + shift[c], i + c);
+                    y[i + c] = narrow<T>(finish((widen(x[i + c]) - mean[c]) * scale[c] + shift[c], i + c));
                 }
             }
         });
     };
-    const auto rectified = [](T value) { return value < 0 ? T(0) : value; };
+    const auto rectified = [](S value) { return value < 0 ? S(0) : value; };
     if (residual && relu) {
-        normalise([=](T value, std::int64_t i) { return rectified(value + residual[i]); });
+        normalise([=](S value, std::int64_t i) { return rectified(value + widen(residual[i])); });
     } else if (residual) {
-        normalise([=](T value, std::int64_t i) { return value + residual[i]; });
+        normalise([=](S value, std::int64_t i) { return value + widen(residual[i]); });
     } else if (relu) {
-        normalise([=](T value, std::int64_t) { return rectified(value); });
+        normalise([=](S value, std::int64_t) { return rectified(value); });
     } else {
-        normalise([](T value, std::int64_t) { return value; });
+        normalise([](S value, std::int64_t) { return value; });
     }
 }
 
 template <typename T>
-void batch_norm2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, const T* mean,
-                           const T* invstd, T* dx, T* dresidual, T* dw, T* db, const ImageShape& s,
-                           bool training) {
+void batch_norm2d_backward(const T* dy, const T* relu_y, const T* x, const Sum<T>* weight,
+                           const Sum<T>* mean, const Sum<T>* invstd, T* dx, T* dresidual, Sum<T>* dw,
+                           Sum<T>* db, const ImageShape& s, bool training) {
     const std::int64_t length = s.W * s.C;
     const auto gradient_row = [=](std::int64_t row, T* buffer, bool again) -> const T* {
         const T* upstream = dy + row * length;
@@ -275,30 +278,32 @@ void batch_norm2d_backward(const T* dy, const T* relu_y, const T* x, const T* we
         T* g = dresidual ? dresidual + row * length : buffer;
         const T* output = relu_y ? relu_y + row * length : nullptr;
 #pragma GCC ivdep
-        for (std::int64_t i = 0; i < length; ++i) g[i] = output && output[i] <= 0 ? T(0) : upstream[i];
+        for (std::int64_t i = 0; i < length; ++i)
+            g[i] = output && widen(output[i]) <= 0 ? T{0} : upstream[i];
         return g;
     };
     backward(gradient_row, x, weight, mean, invstd, dx, dw, db, s, training);
 }
 
 template <typename T, typename Index>
-void batch_norm2d_pool_forward(const T* x, const T* weight, const T* bias, T* running_mean, T* running_var,
-                               T* y, Index* argmax, T* mean, T* invstd, const ImageShape& s,
-                               const BatchNormParams& p, const PoolParams& pool) {
+void batch_norm2d_pool_forward(const T* x, const Sum<T>* weight, const Sum<T>* bias, Sum<T>* running_mean,
+                               Sum<T>* running_var, T* y, Index* argmax, Sum<T>* mean, Sum<T>* invstd,
+                               const ImageShape& s, const BatchNormParams& p, const PoolParams& pool) {
     find_statistics(x, running_mean, running_var, mean, invstd, s, p);
-    const Affine<T> affine(weight, bias, invstd, s.C);
-    const T *scale = affine.scale.data(), *shift = affine.shift.data();
+    const Affine<Sum<T>> affine(weight, bias, invstd, s.C);
+    const Sum<T>*scale = affine.scale.data(), *shift = affine.shift.data();
     const auto normalised = [=](auto L, std::int64_t offset, std::int64_t c) {
-        return (load<L>(x + offset + c) - load<L>(mean + c)) * load<L>(scale + c) + load<L>(shift + c);
+        return (load_wide<L>(x + offset + c) - load<L>(mean + c)) * load<L>(scale + c) + load<L>(shift + c);
     };
     const auto rectify = [](const auto& maxima) { return relu(maxima); };
     max_pool<Denormals::zero>(normalised, rectify, y, argmax, s, pool);
 }
 
 template <typename T, typename Index>
-void batch_norm2d_pool_backward(const T* dy, const T* y, const Index* argmax, const T* x, const T* weight,
-                                const T* mean, const T* invstd, T* dx, T* dw, T* db, const ImageShape& s,
-                                bool training, const PoolParams& pool) {
+void batch_norm2d_pool_backward(const T* dy, const T* y, const Index* argmax, const T* x,
+                                const Sum<T>* weight, const Sum<T>* mean, const Sum<T>* invstd, T* dx,
+                                Sum<T>* dw, Sum<T>* db, const ImageShape& s, bool training,
+                                const PoolParams& pool) {
     const auto rectified = [=](std::int64_t i) { return relu_gradient(y[i], dy[i]); };
     // The gradient is kept in dx, because collecting it a second time takes longer.
     const auto gradient_row = [&](std::int64_t row, T* buffer, bool again) -> const T* {
@@ -309,23 +314,26 @@ void batch_norm2d_pool_backward(const T* dy, const T* y, const Index* argmax, co
     backward(gradient_row, x, weight, mean, invstd, dx, dw, db, s, training);
 }
 
-#define INSTANTIATE(T)                                                                                  \
-    template void batch_norm2d_forward(const T*, const T*, const T*, T*, T*, const T*, T*, T*, T*,      \
+#define INSTANTIATE(T, S)                                                                               \
+    template void batch_norm2d_forward(const T*, const S*, const S*, S*, S*, const T*, T*, S*, S*,      \
                                        const ImageShape&, const BatchNormParams&, bool);                \
-    template void batch_norm2d_backward(const T*, const T*, const T*, const T*, const T*, const T*, T*, \
-                                        T*, T*, T*, const ImageShape&, bool)
-INSTANTIATE(float);
-INSTANTIATE(double);
+    template void batch_norm2d_backward(const T*, const T*, const T*, const S*, const S*, const S*, T*, \
+                                        T*, S*, S*, const ImageShape&, bool)
+INSTANTIATE(float, float);
+INSTANTIATE(double, double);
+INSTANTIATE(bfloat16, float);
 
-#define INSTANTIATE_POOL(T, Index)                                                                         \
-    template void batch_norm2d_pool_forward(const T*, const T*, const T*, T*, T*, T*, Index*, T*, T*,      \
+#define INSTANTIATE_POOL(T, S, Index)                                                                      \
+    template void batch_norm2d_pool_forward(const T*, const S*, const S*, S*, S*, T*, Index*, S*, S*,      \
                                             const ImageShape&, const BatchNormParams&, const PoolParams&); \
-    template void batch_norm2d_pool_backward(const T*, const T*, const Index*, const T*, const T*,         \
-                                             const T*, const T*, T*, T*, T*, const ImageShape&, bool,      \
+    template void batch_norm2d_pool_backward(const T*, const T*, const Index*, const T*, const S*,         \
+                                             const S*, const S*, T*, S*, S*, const ImageShape&, bool,      \
                                              const PoolParams&)
-INSTANTIATE_POOL(float, std::uint8_t);
-INSTANTIATE_POOL(float, std::int64_t);
-INSTANTIATE_POOL(double, std::uint8_t);
-INSTANTIATE_POOL(double, std::int64_t);
+INSTANTIATE_POOL(float, float, std::uint8_t);
+INSTANTIATE_POOL(float, float, std::int64_t);
+INSTANTIATE_POOL(double, double, std::uint8_t);
+INSTANTIATE_POOL(double, double, std::int64_t);
+INSTANTIATE_POOL(bfloat16, float, std::uint8_t);
+INSTANTIATE_POOL(bfloat16, float, std::int64_t);
 
 }  // namespace minicnn

@@ -52,5 +52,7 @@ template void concat_forward(const Piece<const float>*, std::int64_t, float*, st
 template void concat_forward(const Piece<const double>*, std::int64_t, double*, std::int64_t);
 template void concat_backward(const float*, const Piece<float>*, std::int64_t, std::int64_t);
 template void concat_backward(const double*, const Piece<double>*, std::int64_t, std::int64_t);
+template void concat_forward(const Piece<const bfloat16>*, std::int64_t, bfloat16*, std::int64_t);
+template void concat_backward(const bfloat16*, const Piece<bfloat16>*, std::int64_t, std::int64_t);
 
 }  // namespace minicnn

@@ -49,5 +49,7 @@ template void flatten_forward(const float*, float*, const ImageShape&);
 template void flatten_forward(const double*, double*, const ImageShape&);
 template void flatten_backward(const float*, float*, const ImageShape&);
 template void flatten_backward(const double*, double*, const ImageShape&);
+template void flatten_forward(const bfloat16*, bfloat16*, const ImageShape&);
+template void flatten_backward(const bfloat16*, bfloat16*, const ImageShape&);
 
 }  // namespace minicnn

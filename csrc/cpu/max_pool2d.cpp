@@ -7,7 +7,9 @@ namespace minicnn {
 
 template <typename T, typename Index>
 void max_pool2d_forward(const T* x, T* y, Index* argmax, const ImageShape& s, const PoolParams& p) {
-    const auto read = [x](auto L, std::int64_t offset, std::int64_t c) { return load<L>(x + offset + c); };
+    const auto read = [x](auto L, std::int64_t offset, std::int64_t c) {
+        return load_wide<L>(x + offset + c);
+    };
     max_pool<Denormals::kept>(read, [](const auto& maxima) { return maxima; }, y, argmax, s, p);
 }
 
@@ -30,5 +32,7 @@ INSTANTIATE(float, std::uint8_t);
 INSTANTIATE(float, std::int64_t);
 INSTANTIATE(double, std::uint8_t);
 INSTANTIATE(double, std::int64_t);
+INSTANTIATE(bfloat16, std::uint8_t);
+INSTANTIATE(bfloat16, std::int64_t);
 
 }  // namespace minicnn

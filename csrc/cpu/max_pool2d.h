@@ -8,6 +8,7 @@
 
 #include "../ops.h"
 #include "core/elementwise.h"
+#include "core/row_of_sums.h"
 #include "core/simd.h"
 
 namespace minicnn {
@@ -35,15 +36,16 @@ MINICNN_INLINE void max_of_lanes(const Value& value, const Finish& finish, T* y,
                                  const ImageShape& s, const PoolParams& p, std::int64_t image,
                                  const Cells& rows, const Cells& columns, std::int64_t c) {
     // The number of a winner is kept in a lane as wide as the value or the index, whichever is wider.
+    using Values = Vec<Sum<T>, L>;
     using Number = std::conditional_t<sizeof(Index) == 8 || sizeof(T) == 8, std::int64_t, std::int32_t>;
-    Vec<T, L> best = Vec<T, L>{} - std::numeric_limits<T>::infinity();
+    Values best = Values{} - std::numeric_limits<Sum<T>>::infinity();
     Vec<Number, L> winner = Vec<Number, L>{} + Number(rows.first * p.KW + columns.first);
     // Step 1: go through the cells of each window.
     for (std::int64_t u = rows.first; u < rows.last; ++u) {
         const std::int64_t row = image + (rows.start + u * p.dil_h) * s.W;
         for (std::int64_t v = columns.first; v < columns.last; ++v) {
             const std::int64_t offset = (row + columns.start + v * p.dil_w) * s.C;
-            const Vec<T, L> x = value(std::integral_constant<int, L>{}, offset, c);
+            const Values x = value(std::integral_constant<int, L>{}, offset, c);
             // Step 2: keep the largest value and the number of its cell.
             const auto wins = (x > best) | (x != x);
             best = wins ? x : best;
@@ -51,7 +53,7 @@ MINICNN_INLINE void max_of_lanes(const Value& value, const Finish& finish, T* y,
             winner = __builtin_convertvector(wins, Vec<Number, L>) ? number : winner;
         }
     }
-    store(y + c, finish(best));
+    store_narrow<L>(y + c, Values(finish(best)));
     if (argmax) store(argmax + c, __builtin_convertvector(winner, Vec<Index, L>));
 }
 
@@ -82,8 +84,8 @@ void max_pool(const Value& value, const Finish& finish, T* y, Index* argmax, con
             for (std::int64_t ow = 0; ow < p.OW; ++ow) {
                 const Cells columns = cells_inside(ow, p.stride_w, p.pad_w, p.dil_w, p.KW, s.W);
                 const std::int64_t at = (item * p.OW + ow) * s.C;
-                max_of_window<lanes<T>>(value, finish, y + at, argmax ? argmax + at : nullptr, s, p, image,
-                                        rows, columns);
+                max_of_window<lanes<Sum<T>>>(value, finish, y + at, argmax ? argmax + at : nullptr, s, p,
+                                             image, rows, columns);
             }
         }
     });
@@ -107,11 +109,13 @@ inline Windows windows_around(std::int64_t at, std::int64_t stride, std::int64_t
 template <typename T, typename Index, typename Gradient>
 void max_pool_dx_row(const Gradient& gradient, const Index* argmax, T* dx, std::int64_t n, std::int64_t h,
                      const ImageShape& s, const PoolParams& p) {
-    std::fill(dx, dx + s.W * s.C, T(0));
+    Scratch scratch;
+    Sum<T>* sums = sums_of(dx, s.W * s.C, scratch);
+    std::fill(sums, sums + s.W * s.C, Sum<T>(0));
     const Windows rows = windows_around(h, p.stride_h, p.pad_h, p.dil_h, p.KH, p.OH);
     for (std::int64_t w = 0; w < s.W; ++w) {
         const Windows columns = windows_around(w, p.stride_w, p.pad_w, p.dil_w, p.KW, p.OW);
-        T* pixel = dx + w * s.C;
+        Sum<T>* pixel = sums + w * s.C;
         for (std::int64_t oh = rows.last - 1; oh >= rows.first; --oh) {
             const std::int64_t u = h + p.pad_h - oh * p.stride_h;
             if (p.dil_h != 1 && u % p.dil_h) continue;
@@ -124,12 +128,13 @@ void max_pool_dx_row(const Gradient& gradient, const Index* argmax, T* dx, std::
                 for (std::int64_t c = 0; c < s.C; ++c) {
                     // Step 3: give each gradient to the pixel that won.
                     // read whether it won or not, so that the compiler can make vectors of the loop
-                    const T passed = gradient(at + c);
-                    pixel[c] += argmax[at + c] == number ? passed : T(0);
+                    const Sum<T> passed = widen(gradient(at + c));
+                    pixel[c] += argmax[at + c] == number ? passed : Sum<T>(0);
                 }
             }
         }
     }
+    keep(sums, dx, s.W * s.C);
 }
 
 }  // namespace minicnn

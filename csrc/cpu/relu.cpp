@@ -8,7 +8,7 @@ namespace minicnn {
 template <typename T>
 void relu_forward(const T* x, T* y, std::int64_t size) {
     // Step 1: keep what is above 0.
-    elementwise<Denormals::kept>(size, [=](std::int64_t i) { y[i] = x[i] < 0 ? T(0) : x[i]; });
+    elementwise<Denormals::kept>(size, [=](std::int64_t i) { y[i] = widen(x[i]) < 0 ? T{0} : x[i]; });
 }
 
 template <typename T>
@@ -19,7 +19,9 @@ void relu_backward(const T* dy, const T* y, T* dx, std::int64_t size) {
 
 template void relu_forward(const float*, float*, std::int64_t);
 template void relu_forward(const double*, double*, std::int64_t);
+template void relu_forward(const bfloat16*, bfloat16*, std::int64_t);
 template void relu_backward(const float*, const float*, float*, std::int64_t);
 template void relu_backward(const double*, const double*, double*, std::int64_t);
+template void relu_backward(const bfloat16*, const bfloat16*, bfloat16*, std::int64_t);
 
 }  // namespace minicnn

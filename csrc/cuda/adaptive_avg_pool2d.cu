@@ -30,14 +30,14 @@ struct Forward {
     __device__ void at(std::int64_t i) const {
         const cuda::Place out = cuda::place_of(i, OH, OW, s.C);
         const Region rows = region(out.h, s.H, OH), columns = region(out.w, s.W, OW);
-        cuda::Vector<T, V> mean{};
+        cuda::Vector<Sum<T>, V> mean{};
         for (std::int64_t h = rows.first; h < rows.last; ++h) {
             for (std::int64_t w = columns.first; w < columns.last; ++w) {
                 const auto cell = cuda::load<V>(x + ((out.n * s.H + h) * s.W + w) * s.C + out.c);
                 for (int k = 0; k < V; ++k) mean.v[k] += cell.v[k];
             }
         }
-        for (int k = 0; k < V; ++k) mean.v[k] /= T(rows.size() * columns.size());
+        for (int k = 0; k < V; ++k) mean.v[k] /= Sum<T>(rows.size() * columns.size());
         cuda::store(y + i, mean);
     }
 };
@@ -52,10 +52,10 @@ struct Backward {
     __device__ void at(std::int64_t i) const {
         const cuda::Place in = cuda::place_of(i, s.H, s.W, s.C);
         const Region down = regions_around(in.h, s.H, OH), across = regions_around(in.w, s.W, OW);
-        cuda::Vector<T, V> sum{};
+        cuda::Vector<Sum<T>, V> sum{};
         for (std::int64_t oh = down.first; oh < down.last; ++oh) {
             for (std::int64_t ow = across.first; ow < across.last; ++ow) {
-                const T count = T(region(oh, s.H, OH).size() * region(ow, s.W, OW).size());
+                const Sum<T> count = Sum<T>(region(oh, s.H, OH).size() * region(ow, s.W, OW).size());
                 const auto g = cuda::load<V>(dy + ((in.n * OH + oh) * OW + ow) * s.C + in.c);
                 for (int k = 0; k < V; ++k) sum.v[k] += g.v[k] / count;
             }
@@ -84,5 +84,6 @@ void adaptive_avg_pool2d_backward(const T* dy, T* dx, const ImageShape& s, std::
     template void adaptive_avg_pool2d_backward(const T*, T*, const ImageShape&, std::int64_t, std::int64_t)
 INSTANTIATE(float);
 INSTANTIATE(double);
+INSTANTIATE(bfloat16);
 
 }  // namespace minicnn

@@ -33,5 +33,6 @@ void add_forward(const T* a, const T* b, T* y, std::int64_t size, bool relu) {
 
 template void add_forward(const float*, const float*, float*, std::int64_t, bool);
 template void add_forward(const double*, const double*, double*, std::int64_t, bool);
+template void add_forward(const bfloat16*, const bfloat16*, bfloat16*, std::int64_t, bool);
 
 }  // namespace minicnn

@@ -31,7 +31,7 @@ struct Forward {
         const cuda::Place out = cuda::place_of(i, p.OH, p.OW, s.C);
         const cuda::Cells rows = cuda::rows_inside(out.h, p, s),
                           columns = cuda::columns_inside(out.w, p, s);
-        cuda::Vector<T, V> mean{};
+        cuda::Vector<Sum<T>, V> mean{};
         for (std::int64_t u = rows.first; u < rows.last; ++u) {
             const std::int64_t row = (out.n * s.H + rows.start + u) * s.W + columns.start;
             for (std::int64_t v = columns.first; v < columns.last; ++v) {
@@ -39,7 +39,7 @@ struct Forward {
                 for (int k = 0; k < V; ++k) mean.v[k] += cell.v[k];
             }
         }
-        const T count = T(counted(rows, columns, s, p, with_pad));
+        const Sum<T> count = Sum<T>(counted(rows, columns, s, p, with_pad));
         for (int k = 0; k < V; ++k) mean.v[k] /= count;
         cuda::store(y + i, mean);
     }
@@ -57,11 +57,12 @@ struct Backward {
         const cuda::Place in = cuda::place_of(i, s.H, s.W, s.C);
         const cuda::Windows down = cuda::windows_around(in.h, p.stride_h, p.pad_h, 1, p.KH, p.OH);
         const cuda::Windows across = cuda::windows_around(in.w, p.stride_w, p.pad_w, 1, p.KW, p.OW);
-        cuda::Vector<T, V> sum{};
+        cuda::Vector<Sum<T>, V> sum{};
         for (std::int64_t oh = down.last - 1; oh >= down.first; --oh) {
             const cuda::Cells rows = cuda::rows_inside(oh, p, s);
             for (std::int64_t ow = across.last - 1; ow >= across.first; --ow) {
-                const T share = T(1) / T(counted(rows, cuda::columns_inside(ow, p, s), s, p, with_pad));
+                const Sum<T> share =
+                    Sum<T>(1) / Sum<T>(counted(rows, cuda::columns_inside(ow, p, s), s, p, with_pad));
                 const auto g = cuda::load<V>(dy + ((in.n * p.OH + oh) * p.OW + ow) * s.C + in.c);
                 for (int k = 0; k < V; ++k) sum.v[k] += g.v[k] * share;
             }
@@ -89,5 +90,6 @@ void avg_pool2d_backward(const T* dy, T* dx, const ImageShape& s, const PoolPara
     template void avg_pool2d_backward(const T*, T*, const ImageShape&, const PoolParams&, bool)
 INSTANTIATE(float);
 INSTANTIATE(double);
+INSTANTIATE(bfloat16);
 
 }  // namespace minicnn

@@ -37,11 +37,11 @@ struct Moments {
 
 template <typename T>
 struct ImageMoments {
-    using Accumulator = Moments<T>;
+    using Accumulator = Moments<Sum<T>>;
     const T* x;
     std::int64_t C;
     __device__ int column(int c) const { return c; }
-    __device__ void add(Accumulator& sum, std::int64_t row, int c) const { sum.add(x[row * C + c]); }
+    __device__ void add(Accumulator& sum, std::int64_t row, int c) const { sum.add(widen(x[row * C + c])); }
 };
 
 template <typename T>
@@ -84,30 +84,32 @@ struct UseRunning {
 
 // Fills mean and invstd.
 template <typename T>
-void find_statistics(const T* x, T* running_mean, T* running_var, T* mean, T* invstd, const ImageShape& s,
-                     const BatchNormParams& p) {
+void find_statistics(const T* x, Sum<T>* running_mean, Sum<T>* running_var, Sum<T>* mean, Sum<T>* invstd,
+                     const ImageShape& s, const BatchNormParams& p) {
     if (p.training) {
         // Step 1: the mean and the variance of each channel.
         // Step 2: move the running statistics towards them.
         reduce_rows(ImageMoments<T>{x, s.C},
-                    KeepStatistics<T>{mean, invstd, running_mean, running_var, p.momentum, p.eps},
+                    KeepStatistics<Sum<T>>{mean, invstd, running_mean, running_var, p.momentum, p.eps},
                     s.N * s.H * s.W, s.C);
     } else {
-        for_each<T>(UseRunning<T>{running_mean, running_var, mean, invstd, p.eps}, s.C, false);
+        for_each<Sum<T>>(UseRunning<Sum<T>>{running_mean, running_var, mean, invstd, p.eps}, s.C, false);
     }
 }
 
 // y = (x - mean) * invstd * weight + bias
 template <typename T>
 struct Affine {
-    const T *x, *weight, *bias, *mean, *invstd;
+    using S = Sum<T>;
+    const T* x;
+    const S *weight, *bias, *mean, *invstd;
     template <int V>
-    __device__ Vector<T, V> at(std::int64_t i, std::int64_t c) const {
-        Vector<T, V> values = load<V>(x + i);
+    __device__ Vector<S, V> at(std::int64_t i, std::int64_t c) const {
+        Vector<S, V> values = load<V>(x + i);
         for (int k = 0; k < V; ++k) {
             // Step 3: normalise, scale and shift.
-            const T scale = weight ? invstd[c + k] * weight[c + k] : invstd[c + k];
-            values.v[k] = (values.v[k] - mean[c + k]) * scale + (bias ? bias[c + k] : T(0));
+            const S scale = weight ? invstd[c + k] * weight[c + k] : invstd[c + k];
+            values.v[k] = (values.v[k] - mean[c + k]) * scale + (bias ? bias[c + k] : S(0));
         }
         return values;
     }
@@ -128,15 +130,16 @@ template <typename T, typename Gradient>
 struct SumGradients {
     using Accumulator = GradientSums;
     Gradient gradient;
-    const T *x, *mean;
+    const T* x;
+    const Sum<T>* mean;
     std::int64_t C;
     __device__ int column(int c) const { return c; }
     __device__ void add(Accumulator& sum, std::int64_t row, int c) const {
         const std::int64_t i = row * C + c;
-        const T g = gradient(i);
+        const Sum<T> g = gradient(i);
         // Step 4: sum dy, and dy times the normalised x.
         sum.g += double(g);
-        sum.product += double(g) * double(x[i] - mean[c]);
+        sum.product += double(g) * double(widen(x[i]) - mean[c]);
     }
 };
 
@@ -158,8 +161,10 @@ struct KeepGradients {
 
 template <typename T, typename Gradient>
 struct InputGradient {
+    using S = Sum<T>;
     Gradient gradient;
-    const T *x, *weight, *mean, *invstd, *offset, *slope;
+    const T* x;
+    const S *weight, *mean, *invstd, *offset, *slope;
     T *dx, *dresidual;
     std::int64_t C;
     bool training;
@@ -168,26 +173,28 @@ struct InputGradient {
         const std::int64_t first = i - divide(i, C) * C;
         for (int k = 0; k < V; ++k) {
             const std::int64_t c = first + k;
-            const T g = gradient(i + k), scale = weight ? invstd[c] * weight[c] : invstd[c];
-            if (dresidual) dresidual[i + k] = g;
+            const S g = gradient(i + k), scale = weight ? invstd[c] * weight[c] : invstd[c];
+            if (dresidual) dresidual[i + k] = minicnn::narrow<T>(g);
             if (!dx) continue;
             // Step 5: take from dy what normalisation cancels.
-            dx[i + k] = training ? scale * (g - offset[c] - (x[i + k] - mean[c]) * slope[c]) : scale * g;
+            const S centred = widen(x[i + k]) - mean[c];
+            dx[i + k] =
+                minicnn::narrow<T>(training ? scale * (g - offset[c] - centred * slope[c]) : scale * g);
         }
     }
 };
 
 // The whole backward pass; `gradient(i)` is the upstream gradient of element i.
 template <typename T, typename Gradient>
-void batch_norm_gradients(const Gradient& gradient, const T* x, const T* weight, const T* mean,
-                          const T* invstd, T* dx, T* dresidual, T* dw, T* db, const ImageShape& s,
-                          bool training) {
+void batch_norm_gradients(const Gradient& gradient, const T* x, const Sum<T>* weight, const Sum<T>* mean,
+                          const Sum<T>* invstd, T* dx, T* dresidual, Sum<T>* dw, Sum<T>* db,
+                          const ImageShape& s, bool training) {
     const std::int64_t pixels = s.N * s.H * s.W;
-    const Scratch<T> coefficients(2 * s.C);
-    T *offset = coefficients.get(), *slope = offset + s.C;
+    const Scratch<Sum<T>> coefficients(2 * s.C);
+    Sum<T>*offset = coefficients.get(), *slope = offset + s.C;
     if (dw || db || (dx && training)) {
         reduce_rows(SumGradients<T, Gradient>{gradient, x, mean, s.C},
-                    KeepGradients<T>{invstd, dw, db, offset, slope, double(pixels)}, pixels, s.C);
+                    KeepGradients<Sum<T>>{invstd, dw, db, offset, slope, double(pixels)}, pixels, s.C);
     }
     if (dx || dresidual) {
         const InputGradient<T, Gradient> f{gradient, x,  weight,    mean, invstd,  offset,

@@ -70,5 +70,6 @@ void concat_backward(const T* dy, const Piece<T>* pieces, std::int64_t count, st
     template void concat_backward(const T*, const Piece<T>*, std::int64_t, std::int64_t)
 INSTANTIATE(float);
 INSTANTIATE(double);
+INSTANTIATE(bfloat16);
 
 }  // namespace minicnn

@@ -10,7 +10,7 @@ template <typename T>
 struct Plain {
     const T* x;
     template <int V>
-    __device__ cuda::Vector<T, V> at(std::int64_t i, std::int64_t) const {
+    __device__ cuda::Vector<Sum<T>, V> at(std::int64_t i, std::int64_t) const {
         return cuda::load<V>(x + i);
     }
 };
@@ -18,7 +18,7 @@ struct Plain {
 template <typename T>
 struct Upstream {
     const T* dy;
-    __device__ T operator()(std::int64_t j) const { return dy[j]; }
+    __device__ Sum<T> operator()(std::int64_t j) const { return widen(dy[j]); }
 };
 
 template <typename T, typename Index>
@@ -31,8 +31,8 @@ struct Backward {
     template <int V>
     __device__ void at(std::int64_t i) const {
         for (int k = 0; k < V; ++k) {
-            dx[i + k] =
-                cuda::gradient_of_pixel<T>(gradient, argmax, cuda::place_of(i + k, s.H, s.W, s.C), s, p);
+            const cuda::Place at = cuda::place_of(i + k, s.H, s.W, s.C);
+            dx[i + k] = minicnn::narrow<T>(cuda::gradient_of_pixel<Sum<T>>(gradient, argmax, at, s, p));
         }
     }
 };
@@ -58,5 +58,7 @@ INSTANTIATE(float, std::uint8_t);
 INSTANTIATE(float, std::int64_t);
 INSTANTIATE(double, std::uint8_t);
 INSTANTIATE(double, std::int64_t);
+INSTANTIATE(bfloat16, std::uint8_t);
+INSTANTIATE(bfloat16, std::int64_t);
 
 }  // namespace minicnn

@@ -22,10 +22,10 @@ struct MaxPool {
     __device__ void at(std::int64_t i) const {
         const Place out = place_of(i, p.OH, p.OW, s.C);
         const Cells rows = rows_inside(out.h, p, s), columns = columns_inside(out.w, p, s);
-        Vector<T, V> best;
+        Vector<Sum<T>, V> best;
         std::int64_t winner[V];
         for (int k = 0; k < V; ++k) {
-            best.v[k] = -T(INFINITY);
+            best.v[k] = -Sum<T>(INFINITY);
             winner[k] = rows.first * p.KW + columns.first;
         }
         // Step 1: go through the cells of each window.
@@ -33,7 +33,7 @@ struct MaxPool {
             const std::int64_t row = (out.n * s.H + rows.start + u * p.dil_h) * s.W;
             for (std::int64_t v = columns.first; v < columns.last; ++v) {
                 const std::int64_t pixel = row + columns.start + v * p.dil_w;
-                const Vector<T, V> x = value.template at<V>(pixel * s.C + out.c, out.c);
+                const Vector<Sum<T>, V> x = value.template at<V>(pixel * s.C + out.c, out.c);
                 // Step 2: keep the largest value and the number of its cell.
                 for (int k = 0; k < V; ++k) {
                     if (x.v[k] > best.v[k] || x.v[k] != x.v[k]) {

@@ -51,5 +51,7 @@ template void relu_forward(const float*, float*, std::int64_t);
 template void relu_forward(const double*, double*, std::int64_t);
 template void relu_backward(const float*, const float*, float*, std::int64_t);
 template void relu_backward(const double*, const double*, double*, std::int64_t);
+template void relu_forward(const bfloat16*, bfloat16*, std::int64_t);
+template void relu_backward(const bfloat16*, const bfloat16*, bfloat16*, std::int64_t);
 
 }  // namespace minicnn

@@ -26,8 +26,8 @@ struct BatchNormForward {
         x = arranged(x_);
         weight = arranged(weight);
         bias = arranged(bias);
-        mean = empty(op, "mean", {x.size(1)}, x.scalar_type());
-        invstd = empty(op, "invstd", {x.size(1)}, x.scalar_type());
+        mean = empty(op, "mean", {x.size(1)}, weight_dtype(x));
+        invstd = empty(op, "invstd", {x.size(1)}, weight_dtype(x));
     }
 
     void finish() const {
@@ -55,10 +55,10 @@ inline Tensor batch_norm_output(const BatchNormForward& a, Array residual_, bool
     const Tensor residual = arranged(given_residual), y = empty_like("batch_norm2d", "y", a.x);
     run(a.x, [&](auto zero) {
         using T = decltype(zero);
-        minicnn::batch_norm2d_forward<T>(in<T>(a.x), in<T>(a.weight), in<T>(a.bias),
-                                         out<T>(a.running_mean.get()), out<T>(a.running_var.get()),
-                                         in<T>(residual), out<T>(y), out<T>(a.mean), out<T>(a.invstd),
-                                         image_shape(a.x.sizes()), a.p, relu);
+        minicnn::batch_norm2d_forward<T>(
+            in<T>(a.x), in<Sum<T>>(a.weight), in<Sum<T>>(a.bias), out<Sum<T>>(a.running_mean.get()),
+            out<Sum<T>>(a.running_var.get()), in<T>(residual), out<T>(y), out<Sum<T>>(a.mean),
+            out<Sum<T>>(a.invstd), image_shape(a.x.sizes()), a.p, relu);
     });
     a.finish();
     return y;
@@ -111,8 +111,8 @@ struct BatchNormBackward {
         mean = arranged(mean);
         invstd = arranged(invstd);
         dx = empty_if(need.dx, op, "dx", x.sizes(), x.scalar_type());
-        dw = empty_if(need.dw && weight.defined(), op, "dw", {x.size(1)}, x.scalar_type());
-        db = empty_if(need.db && weight.defined(), op, "db", {x.size(1)}, x.scalar_type());
+        dw = empty_if(need.dw && weight.defined(), op, "dw", {x.size(1)}, weight_dtype(x));
+        db = empty_if(need.db && weight.defined(), op, "db", {x.size(1)}, weight_dtype(x));
         weight = arranged(weight);
     }
 };
@@ -130,9 +130,10 @@ inline ResidualGradients batch_norm_gradients(const Tensor& given_dy, const Tens
     const Tensor dresidual = empty_if(need_dresidual, op, "dresidual", a.x.sizes(), a.x.scalar_type());
     run(a.x, [&](auto zero) {
         using T = decltype(zero);
-        minicnn::batch_norm2d_backward<T>(in<T>(dy), in<T>(y), in<T>(a.x), in<T>(a.weight), in<T>(a.mean),
-                                          in<T>(a.invstd), out<T>(a.dx), out<T>(dresidual), out<T>(a.dw),
-                                          out<T>(a.db), image_shape(a.x.sizes()), training);
+        minicnn::batch_norm2d_backward<T>(in<T>(dy), in<T>(y), in<T>(a.x), in<Sum<T>>(a.weight),
+                                          in<Sum<T>>(a.mean), in<Sum<T>>(a.invstd), out<T>(a.dx),
+                                          out<T>(dresidual), out<Sum<T>>(a.dw), out<Sum<T>>(a.db),
+                                          image_shape(a.x.sizes()), training);
     });
     return {a.dx, dresidual, a.dw, a.db};
 }
@@ -188,9 +189,9 @@ inline FusedMany batch_norm2d_relu_max_pool2d_forward(Array x, Array weight, Arr
         with_index(argmax_dtype(pool), [&](auto index) {
             using Index = decltype(index);
             minicnn::batch_norm2d_pool_forward<T, Index>(
-                in<T>(a.x), in<T>(a.weight), in<T>(a.bias), out<T>(a.running_mean.get()),
-                out<T>(a.running_var.get()), out<T>(y), out<Index>(argmax), out<T>(a.mean),
-                out<T>(a.invstd), s, a.p, pool);
+                in<T>(a.x), in<Sum<T>>(a.weight), in<Sum<T>>(a.bias), out<Sum<T>>(a.running_mean.get()),
+                out<Sum<T>>(a.running_var.get()), out<T>(y), out<Index>(argmax), out<Sum<T>>(a.mean),
+                out<Sum<T>>(a.invstd), s, a.p, pool);
         });
     });
     a.finish();
@@ -219,8 +220,9 @@ inline Gradients batch_norm2d_relu_max_pool2d_backward(Array dy_, Array x, Array
         with_index(argmax.scalar_type(), [&](auto index) {
             using Index = decltype(index);
             minicnn::batch_norm2d_pool_backward<T, Index>(
-                in<T>(dy), in<T>(y), in<Index>(argmax), in<T>(a.x), in<T>(a.weight), in<T>(a.mean),
-                in<T>(a.invstd), out<T>(a.dx), out<T>(a.dw), out<T>(a.db), s, training, pool);
+                in<T>(dy), in<T>(y), in<Index>(argmax), in<T>(a.x), in<Sum<T>>(a.weight),
+                in<Sum<T>>(a.mean), in<Sum<T>>(a.invstd), out<T>(a.dx), out<Sum<T>>(a.dw),
+                out<Sum<T>>(a.db), s, training, pool);
         });
     });
     return {a.dx, a.dw, a.db};
@@ -248,7 +250,7 @@ inline std::pair<Tensor, Tensor> fold_batch_norm2d(Array weight_, Array bias_, A
     const double eps = number(op, "eps", eps_);
     const Tensor weight = arranged(given), folded_weight = empty_like(op, "weight", weight);
     const Tensor folded_bias = empty(op, "bias", {F}, weight.scalar_type());
-    run(weight, [&](auto zero) {
+    run_on_floats(weight, [&](auto zero) {
         using T = decltype(zero);
         minicnn::fold_batch_norm2d<T>(in<T>(weight), in<T>(bias), in<T>(gamma), in<T>(beta), in<T>(mean),
                                       in<T>(var), out<T>(folded_weight), out<T>(folded_bias), F,

@@ -65,7 +65,7 @@ inline Tensor conv2d_output(const ConvForward& a, bool relu) {
     const Tensor y = empty("conv2d", "y", {a.p.N, a.p.F, a.p.OH, a.p.OW}, a.x.scalar_type());
     run(a.x, [&](auto zero) {
         using T = decltype(zero);
-        minicnn::conv2d_forward<T>(in<T>(a.x), in<T>(a.weight), in<T>(a.bias), out<T>(y), a.p, relu);
+        minicnn::conv2d_forward(in<T>(a.x), in<Sum<T>>(a.weight), in<Sum<T>>(a.bias), out<T>(y), a.p, relu);
     });
     return y;
 }
@@ -91,8 +91,8 @@ struct ConvBackward {
     ConvBackward(const Tensor& x_, const Tensor& weight_, const Conv& conv, Size output, Need need)
         : x(arranged(x_)), weight(arranged(weight_)), p(conv_params(x, weight, conv, output)) {
         const char* op = "conv2d_backward";
-        const at::ScalarType dtype = x.scalar_type();
-        dx = empty_if(need.dx, op, "dx", x.sizes(), dtype);
+        const at::ScalarType dtype = weight.scalar_type();
+        dx = empty_if(need.dx, op, "dx", x.sizes(), x.scalar_type());
         dw = empty_if(need.dw, op, "dw", weight.sizes(), dtype);
         db = empty_if(need.db, op, "db", {p.F}, dtype);
     }
@@ -109,8 +109,8 @@ inline Gradients conv2d_gradients(const Tensor& given_dy, const Tensor& relu_y, 
     const Tensor dy = arranged(given_dy), y = arranged(relu_y);
     run(dy, [&](auto zero) {
         using T = decltype(zero);
-        minicnn::conv2d_backward<T>(in<T>(dy), in<T>(y), in<T>(a.x), in<T>(a.weight), out<T>(a.dx),
-                                    out<T>(a.dw), out<T>(a.db), a.p);
+        minicnn::conv2d_backward(in<T>(dy), in<T>(y), in<T>(a.x), in<Sum<T>>(a.weight), out<T>(a.dx),
+                                 out<Sum<T>>(a.dw), out<Sum<T>>(a.db), a.p);
     });
     return {a.dx, a.dw, a.db};
 }

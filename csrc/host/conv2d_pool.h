@@ -24,8 +24,8 @@ inline FusedMany fused_forward(const ConvForward& a, const PoolParams& pool, boo
     const Tensor winner = empty_if(need_saved, "max_pool2d", "argmax", pooled, at::kByte);
     run(a.x, [&](auto zero) {
         using T = decltype(zero);
-        minicnn::conv2d_pool_forward<T>(in<T>(a.x), in<T>(a.weight), in<T>(a.bias), out<T>(y),
-                                        out<std::uint8_t>(winner), a.p, pool, relu);
+        minicnn::conv2d_pool_forward(in<T>(a.x), in<Sum<T>>(a.weight), in<Sum<T>>(a.bias), out<T>(y),
+                                     out<std::uint8_t>(winner), a.p, pool, relu);
     });
     if (!need_saved) return {y, py::none()};
     return {y, py::make_tuple(fused_kind, winner)};
@@ -75,7 +75,7 @@ inline Gradients fused_backward(Array dy_, Array x_, Array weight_, Array winner
     const char *op = "conv2d_backward", *pool_op = "max_pool2d_backward";
     const Tensor &given_dy = tensor(op, "dy", dy_), &given_winner = tensor(pool_op, "argmax", winner_);
     if (relu) {
-        check_float("relu_backward", "dy", given_dy);
+        check_activation("relu_backward", "dy", given_dy);
         check_shape("relu_backward", "y", given_winner, given_dy.sizes());
     }
     check_image(pool_op, "dy", given_dy);
@@ -92,8 +92,8 @@ inline Gradients fused_backward(Array dy_, Array x_, Array weight_, Array winner
     const Tensor dy = arranged(given_dy), winner = arranged(given_winner);
     run(dy, [&](auto zero) {
         using T = decltype(zero);
-        minicnn::conv2d_pool_backward<T>(in<T>(dy), in<std::uint8_t>(winner), in<T>(a.x), in<T>(a.weight),
-                                         out<T>(a.dx), out<T>(a.dw), out<T>(a.db), a.p, map.pool);
+        minicnn::conv2d_pool_backward(in<T>(dy), in<std::uint8_t>(winner), in<T>(a.x), in<Sum<T>>(a.weight),
+                                      out<T>(a.dx), out<Sum<T>>(a.dw), out<Sum<T>>(a.db), a.p, map.pool);
     });
     return {a.dx, a.dw, a.db};
 }

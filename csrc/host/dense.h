@@ -14,8 +14,8 @@ inline Tensor dense_output(Array x_, Array weight_, Array bias_, bool relu) {
     const Tensor y = empty(op, "y", {x.size(0), weight.size(0)}, x.scalar_type());
     run(x, [&](auto zero) {
         using T = decltype(zero);
-        minicnn::dense_forward<T>(in<T>(x), in<T>(weight), in<T>(bias), out<T>(y), x.size(0), x.size(1),
-                                  weight.size(0), relu);
+        minicnn::dense_forward(in<T>(x), in<Sum<T>>(weight), in<Sum<T>>(bias), out<T>(y), x.size(0),
+                               x.size(1), weight.size(0), relu);
     });
     return y;
 }
@@ -29,14 +29,14 @@ inline Gradients dense_gradients(const Tensor& given_dy, const Tensor& relu_y, A
     check_array(op, "dy", given_dy, {given_x.size(0), given_weight.size(0)}, given_x);
     const Tensor dy = arranged(given_dy), y = arranged(relu_y), x = arranged(given_x),
                  weight = arranged(given_weight);
-    const at::ScalarType dtype = x.scalar_type();
-    const Tensor dx = empty_if(need.dx, op, "dx", x.sizes(), dtype),
+    const at::ScalarType dtype = weight.scalar_type();
+    const Tensor dx = empty_if(need.dx, op, "dx", x.sizes(), x.scalar_type()),
                  dw = empty_if(need.dw, op, "dw", weight.sizes(), dtype),
                  db = empty_if(need.db, op, "db", {weight.size(0)}, dtype);
     run(dy, [&](auto zero) {
         using T = decltype(zero);
-        minicnn::dense_backward<T>(in<T>(dy), in<T>(y), in<T>(x), in<T>(weight), out<T>(dx), out<T>(dw),
-                                   out<T>(db), x.size(0), x.size(1), weight.size(0));
+        minicnn::dense_backward(in<T>(dy), in<T>(y), in<T>(x), in<Sum<T>>(weight), out<T>(dx),
+                                out<Sum<T>>(dw), out<Sum<T>>(db), x.size(0), x.size(1), weight.size(0));
     });
     return {dx, dw, db};
 }

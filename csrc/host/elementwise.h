@@ -1,4 +1,4 @@
-// Host side of the elementwise operations: ReLU, add (alone and fused with ReLU) and dropout.
+// Host side of the elementwise operations: ReLU, add (alone and fused with ReLU), dropout and cast.
 #pragma once
 
 #include "host.h"
@@ -16,14 +16,14 @@ inline Tensor relu_of(const Tensor& x) {
 
 inline Tensor relu_forward(Array x_) {
     const Tensor& x = tensor("relu", "x", x_);
-    check_float("relu", "x", x);
+    check_activation("relu", "x", x);
     return relu_of(arranged(x));
 }
 
 // The output y of a ReLU, once it is checked to fit the gradient dy of this output.
 inline const Tensor& relu_output(const Tensor& dy, Array y) {
     const Tensor& given = tensor("relu_backward", "y", y);
-    check_float("relu_backward", "dy", dy);
+    check_activation("relu_backward", "dy", dy);
     check_array("relu_backward", "y", given, dy.sizes(), dy);
     return given;
 }
@@ -43,7 +43,7 @@ inline Tensor relu_backward(Array dy_, Array y_) {
 inline Tensor sum(Array a_, Array b_, bool relu) {
     const char* op = "add";
     const Tensor &given_a = tensor(op, "a", a_), &given_b = tensor(op, "b", b_);
-    check_float(op, "a", given_a);
+    check_activation(op, "a", given_a);
     check_array(op, "b", given_b, given_a.sizes(), given_a);
     const Tensor a = arranged(given_a), b = arranged(given_b), y = empty_like(op, "y", a);
     run(a, [&](auto zero) {
@@ -57,7 +57,7 @@ inline Tensor add_forward(Array a, Array b) { return sum(a, b, /*relu=*/false); 
 
 inline std::pair<Tensor, Tensor> add_backward(Array dy_) {
     const Tensor& dy = tensor("add_backward", "dy", dy_);
-    check_float("add_backward", "dy", dy);
+    check_activation("add_backward", "dy", dy);
     return {dy, dy};
 }
 
@@ -79,7 +79,7 @@ inline Tensor dropout(const char* op, const char* name, Array x_, Array keep_mas
     const double factor = p == 1 ? 0 : 1 / (1 - p);
     run(x, [&](auto zero) {
         using T = decltype(zero);
-        minicnn::dropout<T>(in<T>(x), in<std::uint8_t>(mask), T(factor), out<T>(y), x.numel());
+        minicnn::dropout<T>(in<T>(x), in<std::uint8_t>(mask), Sum<T>(factor), out<T>(y), x.numel());
     });
     return y;
 }
@@ -92,6 +92,36 @@ inline Tensor dropout_backward(Array dy, Array keep_mask, const Number& p) {
     return dropout("dropout_backward", "dy", dy, keep_mask, p);
 }
 
+// The dtype that a cast is asked for.
+inline at::ScalarType cast_dtype(const char* op, const char* name, const Word& word) {
+    if (word.is("float32")) return at::kFloat;
+    if (word.is("bfloat16")) return at::kBFloat16;
+    fail(op, name, "'float32' or 'bfloat16'", repr(word.source));
+}
+
+inline Tensor cast(const char* op, const char* name, Array x_, const char* dtype_name_, const Word& word) {
+    const Tensor& given = tensor(op, name, x_);
+    if (given.scalar_type() != at::kFloat && given.scalar_type() != at::kBFloat16) {
+        fail(op, name, "dtype float32 or bfloat16", dtype_name(given.scalar_type()));
+    }
+    const at::ScalarType dtype = cast_dtype(op, dtype_name_, word);
+    if (given.scalar_type() == dtype) return given;
+    const Tensor x = arranged(given), y = empty(op, "y", x.sizes(), dtype);
+    const py::gil_scoped_release release;
+    if (dtype == at::kFloat) {
+        minicnn::cast(in<bfloat16>(x), out<float>(y), x.numel());
+    } else {
+        minicnn::cast(in<float>(x), out<bfloat16>(y), x.numel());
+    }
+    return y;
+}
+
+inline Tensor cast_forward(Array x, const Word& dtype) { return cast("cast", "x", x, "dtype", dtype); }
+
+inline Tensor cast_backward(Array dy, const Word& input_dtype) {
+    return cast("cast_backward", "dy", dy, "input_dtype", input_dtype);
+}
+
 inline void offer_elementwise(py::module_& m) {
     offer<relu_forward>(m, "relu_forward", "x"_a);
     offer<relu_backward>(m, "relu_backward", "dy"_a, "y"_a);
@@ -101,6 +131,8 @@ inline void offer_elementwise(py::module_& m) {
     offer<add_relu_backward>(m, "add_relu_backward", "dy"_a, "saved"_a);
     offer<dropout_forward>(m, "dropout_forward", "x"_a, "keep_mask"_a, py::kw_only(), "p"_a);
     offer<dropout_backward>(m, "dropout_backward", "dy"_a, "keep_mask"_a, py::kw_only(), "p"_a);
+    offer<cast_forward>(m, "cast_forward", "x"_a, py::kw_only(), "dtype"_a);
+    offer<cast_backward>(m, "cast_backward", "dy"_a, py::kw_only(), "input_dtype"_a);
 }
 
 }  // namespace minicnn::host

@@ -1,5 +1,5 @@
 // The host side of every operation, compiled into the CPU module and into the CUDA module: check the
-// arguments, allocate the results, choose float or double, run the kernel without the GIL.  This header has
+// arguments, allocate the results, choose the dtype, run the kernel without the GIL.  This header has
 // the means for that.  One header a subject has the operations (conv2d.h, pool.h, ...), and bindings.h
 // collects them.
 //
@@ -175,9 +175,17 @@ T* out(const Tensor& t) {
 
 // Calls body(float()) or body(double()), whichever is x's dtype, without the GIL.
 template <typename Body>
-auto run(const Tensor& x, const Body& body) {
+auto run_on_floats(const Tensor& x, const Body& body) {
     const py::gil_scoped_release release;
     return x.scalar_type() == at::kFloat ? body(float()) : body(double());
+}
+
+// The same for the operations that take bfloat16, too.
+template <typename Body>
+auto run(const Tensor& x, const Body& body) {
+    if (x.scalar_type() != at::kBFloat16) return run_on_floats(x, body);
+    const py::gil_scoped_release release;
+    return body(bfloat16());
 }
 
 inline ImageShape image_shape(c10::IntArrayRef sizes) { return {sizes[0], sizes[1], sizes[2], sizes[3]}; }

@@ -37,7 +37,7 @@ class Lists {
     template <typename Body>
     void run_on_parameters(const Body& body) const {
         if (arrays_.empty()) return;
-        run(arrays_[0].get(), [&](auto zero) {
+        run_on_floats(arrays_[0].get(), [&](auto zero) {
             using T = decltype(zero);
             std::vector<Parameter<T>> parameters;
             parameters.reserve(arrays_.size() / width_);

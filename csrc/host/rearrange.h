@@ -72,6 +72,7 @@ inline Tensor flatten_forward(Array x_) {
 inline Tensor flatten_backward(Array dy_, const Ints& input_shape) {
     const char* op = "flatten_backward";
     const Tensor& given = tensor(op, "dy", dy_);
+    check_activation(op, "dy", given);
     check_matrix(op, "dy", given, "N, C*H*W");
     check_image_shape(op, "input_shape", input_shape);
     const Tensor dx = empty(op, "dx", input_shape.values, given.scalar_type());

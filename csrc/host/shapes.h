@@ -49,10 +49,23 @@ inline std::string dtype_name(at::ScalarType type) {
     }
 }
 
+inline bool is_float(const Tensor& a) {
+    return a.scalar_type() == at::kFloat || a.scalar_type() == at::kDouble;
+}
+
 inline void check_float(const char* op, Name name, const Tensor& a) {
-    if (a.scalar_type() != at::kFloat && a.scalar_type() != at::kDouble) {
-        fail(op, name, "dtype float32 or float64", dtype_name(a.scalar_type()));
+    if (!is_float(a)) fail(op, name, "dtype float32 or float64", dtype_name(a.scalar_type()));
+}
+
+inline void check_activation(const char* op, Name name, const Tensor& a) {
+    if (!is_float(a) && a.scalar_type() != at::kBFloat16) {
+        fail(op, name, "dtype float32, float64 or bfloat16", dtype_name(a.scalar_type()));
     }
+}
+
+// The dtype of weights, statistics and gradients of weights beside activations of this dtype.
+inline at::ScalarType weight_dtype(const Tensor& x) {
+    return x.scalar_type() == at::kBFloat16 ? at::kFloat : x.scalar_type();
 }
 
 inline void check_dtype(const char* op, Name name, const Tensor& a, at::ScalarType type) {
@@ -73,8 +86,15 @@ inline void check_array(const char* op, Name name, const Tensor& a, c10::IntArra
     check_shape(op, name, a, shape);
 }
 
+// A weight, statistic or gradient of a weight beside the activations x.
+inline void check_weight(const char* op, Name name, const Tensor& a, c10::IntArrayRef shape,
+                         const Tensor& x) {
+    check_dtype(op, name, a, weight_dtype(x));
+    check_shape(op, name, a, shape);
+}
+
 inline void check_image(const char* op, Name name, const Tensor& x) {
-    check_float(op, name, x);
+    check_activation(op, name, x);
     if (x.dim() != 4) fail(op, name, "4 dimensions (N, C, H, W)", std::to_string(x.dim()));
     if (x.size(1) < 1 || x.size(2) < 1 || x.size(3) < 1) {
         fail(op, name, "C, H and W of at least 1", "shape " + repr(x.sizes()));
@@ -90,7 +110,6 @@ inline void check_filters(const char* op, Name name, const Tensor& weight) {
 }
 
 inline void check_matrix(const char* op, Name name, const Tensor& x, const char* letters) {
-    check_float(op, name, x);
     if (x.dim() != 2) {
         fail(op, name, "2 dimensions (" + std::string(letters) + ")", std::to_string(x.dim()));
     }
@@ -151,7 +170,7 @@ namespace minicnn::shapes {
 inline Size conv2d(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias,
                    const Ints& stride, const Ints& padding, const Ints& dilation, const Int& groups) {
     check_image(op, "x", x);
-    check_like(op, "weight", weight, x);
+    check_dtype(op, "weight", weight, weight_dtype(x));
     check_filters(op, "weight", weight);
     const auto w = weight.sizes();
     check_pair(op, "stride", stride, 1);
@@ -167,7 +186,7 @@ inline Size conv2d(const char* op, const Tensor& x, const Tensor& weight, const 
         const std::string letter = groups.value == 1 ? "C=" : "C/groups=";
         fail(op, "weight", letter + std::to_string(channels / groups.value), letter + std::to_string(w[1]));
     }
-    if (bias.defined()) check_array(op, "bias", bias, {filters}, x);
+    if (bias.defined()) check_weight(op, "bias", bias, {filters}, x);
     std::int64_t out[2];
     for (int axis = 0; axis < 2; ++axis) {
         const Wide size = x.size(2 + axis);
@@ -215,26 +234,27 @@ inline Size pool2d(const char* op, c10::IntArrayRef shape, const Ints& kernel_si
 }
 
 inline void dense(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+    check_activation(op, "x", x);
     check_matrix(op, "x", x, "N, in");
-    check_like(op, "weight", weight, x);
+    check_dtype(op, "weight", weight, weight_dtype(x));
     check_matrix(op, "weight", weight, "out, in");
     if (weight.size(1) != x.size(1)) {
         fail(op, "weight", "in=" + std::to_string(x.size(1)), "in=" + std::to_string(weight.size(1)));
     }
-    if (bias.defined()) check_array(op, "bias", bias, {weight.size(0)}, x);
+    if (bias.defined()) check_weight(op, "bias", bias, {weight.size(0)}, x);
 }
 
 inline void batch_norm2d(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias,
                          const Tensor& running_mean, const Tensor& running_var, bool training) {
     check_image(op, "x", x);
     const std::int64_t channels = x.size(1);
-    if (weight.defined()) check_array(op, "weight", weight, {channels}, x);
-    if (bias.defined()) check_array(op, "bias", bias, {channels}, x);
+    if (weight.defined()) check_weight(op, "weight", weight, {channels}, x);
+    if (bias.defined()) check_weight(op, "bias", bias, {channels}, x);
     const std::pair<const char*, const Tensor&> running[] = {{"running_mean", running_mean},
                                                              {"running_var", running_var}};
     for (const auto& [name, a] : running) {
         if (a.defined()) {
-            check_array(op, name, a, {channels}, x);
+            check_weight(op, name, a, {channels}, x);
         } else if (!training) {
             fail(op, name, "shape " + repr(c10::IntArrayRef{channels}) + " in evaluation", "None");
         }
@@ -248,6 +268,7 @@ inline void batch_norm2d(const char* op, const Tensor& x, const Tensor& weight, 
 // caller checks that labels are in range, as only the module can read them on their device.  Returns K.
 inline std::int64_t softmax_cross_entropy(const char* op, Name name, const Tensor& logits,
                                           const Tensor& labels) {
+    check_float(op, name, logits);
     check_matrix(op, name, logits, "N, K");
     if (logits.size(1) < 1) fail(op, name, "K of at least 1", "shape " + repr(logits.sizes()));
     if (labels.scalar_type() == at::kLong) {
@@ -262,7 +283,7 @@ inline std::int64_t softmax_cross_entropy(const char* op, Name name, const Tenso
 }
 
 inline void dropout(const char* op, Name name, const Tensor& x, const Tensor& keep_mask) {
-    check_float(op, name, x);
+    check_activation(op, name, x);
     check_dtype(op, "keep_mask", keep_mask, at::kBool);
     check_shape(op, "keep_mask", keep_mask, x.sizes());
 }

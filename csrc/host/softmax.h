@@ -8,9 +8,10 @@ namespace minicnn::host {
 inline Tensor softmax_forward(Array x_) {
     const char* op = "softmax";
     const Tensor& given = tensor(op, "x", x_);
+    check_float(op, "x", given);
     check_matrix(op, "x", given, "N, K");
     const Tensor x = arranged(given), p = empty_like(op, "p", x);
-    run(x, [&](auto zero) {
+    run_on_floats(x, [&](auto zero) {
         using T = decltype(zero);
         minicnn::softmax_forward<T>(in<T>(x), out<T>(p), x.size(0), x.size(1));
     });
@@ -20,10 +21,11 @@ inline Tensor softmax_forward(Array x_) {
 inline Tensor softmax_backward(Array dy_, Array p_) {
     const char* op = "softmax_backward";
     const Tensor &given_dy = tensor(op, "dy", dy_), &given_p = tensor(op, "p", p_);
+    check_float(op, "dy", given_dy);
     check_matrix(op, "dy", given_dy, "N, K");
     check_array(op, "p", given_p, given_dy.sizes(), given_dy);
     const Tensor dy = arranged(given_dy), p = arranged(given_p), dx = empty_like(op, "dx", dy);
-    run(dy, [&](auto zero) {
+    run_on_floats(dy, [&](auto zero) {
         using T = decltype(zero);
         minicnn::softmax_backward<T>(in<T>(dy), in<T>(p), out<T>(dx), dy.size(0), dy.size(1));
     });
@@ -108,7 +110,7 @@ inline std::pair<Tensor, Tensor> softmax_cross_entropy_forward(Array logits, Arr
     const at::ScalarType dtype = a.x.scalar_type();
     const Tensor loss = a.reduction == Reduction::none ? empty(op, "loss", {a.x.size(0)}, dtype)
                                                        : empty(op, "loss", {}, dtype);
-    run(a.x, [&](auto zero) {
+    run_on_floats(a.x, [&](auto zero) {
         using T = decltype(zero);
         minicnn::softmax_cross_entropy_forward<T>(in<T>(a.x), a.targets<T>(), out<T>(loss), out<T>(probs),
                                                   a.x.size(0), a.x.size(1));
@@ -123,7 +125,7 @@ inline Tensor softmax_cross_entropy_backward(Array probs, Array labels, const Nu
     const LossArguments a(op, "probs", probs, labels,
                           {label_smoothing, class_weight, ignore_index, reduction});
     const Tensor dlogits = empty_like(op, "dlogits", a.x);
-    run(a.x, [&](auto zero) {
+    run_on_floats(a.x, [&](auto zero) {
         using T = decltype(zero);
         minicnn::softmax_cross_entropy_backward<T>(in<T>(a.x), a.targets<T>(), out<T>(dlogits), a.x.size(0),
                                                    a.x.size(1));

@@ -156,17 +156,13 @@ def make_notes(args: argparse.Namespace, *, stderr: bool = False) -> Console:
 
 
 def choose_backend(args: argparse.Namespace, console: Console) -> str:
-    """Follow --backend, --threads and --tf32; print and return the name of the backend that computes.
+    """Follow --backend and --threads; print and return the name of the backend that computes.
 
     Raises: BackendUnavailable with the reason
     """
     backend, why = fastest() if args.backend == "auto" else (get_backend(args.backend), "as asked")
     if args.threads is not None:
         set_num_threads(args.threads)
-    if args.tf32 and backend.name == "cuda":
-        from minicnn.backends.cuda_backend import allow_tf32
-
-        allow_tf32(backend, True)
     console.print(f"backend: {backend.label}, {why}")
     return backend.name
 

@@ -40,6 +40,7 @@ class Experiment:
         self.model = models.create(
             config.model, in_channels=channels, num_classes=len(dataset.class_names),
             image_size=(height, width), backend=config.backend, seed=config.seed,
+            precision=config.precision,
         )  # fmt: skip
         if config.freeze:
             self.model.freeze(*config.freeze.split(","))

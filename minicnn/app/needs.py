@@ -75,7 +75,7 @@ def needs_of(config: Config, plan: Plan) -> Needs | None:
     batch = _FLOAT * min(tested, plan.images) * math.prod(plan.shape)
     if config.freeze:  # layers are frozen only once they have weights, and keep nothing then
         return Needs(plan.memory, weights, batch)
-    step = training_memory(model, plan.shape, min(config.batch_size, plan.images))
+    step = training_memory(model, plan.shape, min(config.batch_size, plan.images), config.precision)
     without = training_memory(model, plan.shape, 0)
     return Needs(plan.memory, without + copies * weights, max(batch, step - without))
 

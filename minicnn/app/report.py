@@ -29,13 +29,14 @@ def make(
     """`metrics.report` on a model's logits (N,K) and labels (N,), and whether its confidence holds.
 
     All of it is of the answers that the model gives, so of the logits divided by the temperature.  Besides,
-    ``computed_by`` is the backend that they came from, ``calibration`` and ``reject`` are what
-    `calibration.measure` and `calibration.coverage` give, and ``uncalibrated`` is the calibration without
-    the temperature, or None if there is none.
+    ``computed_by`` is the backend that they came from, ``precision`` the model's, ``calibration`` and
+    ``reject`` are what `calibration.measure` and `calibration.coverage` give, and ``uncalibrated`` is the
+    calibration without the temperature, or None if there is none.
     """
     answers = calibration.scaled(logits, temperature)
     return {
         "computed_by": model.backend.label,
+        "precision": model.precision,
         **metrics.report(answers, labels, class_names),
         "temperature": temperature,
         "calibration": calibration.measure(answers, labels),

@@ -21,6 +21,7 @@ from minicnn.data.decode import IN_MEMORY
 from minicnn.data.resize import RESIZE, height_width
 from minicnn.data.sources import FORMS
 from minicnn.data.views import TTA
+from minicnn.precision import PRECISIONS
 from minicnn.schema import check, short
 
 RATES = {"sgd": 0.1, "adam": 3e-3, "adamw": 3e-3, "rmsprop": 1e-3}
@@ -50,15 +51,19 @@ class _OneOrTwo(argparse.Action):
         setattr(namespace, self.dest, values[0] if len(set(values)) == 1 else tuple(values))
 
 
-def setting(group: str, *, added: bool = False, free: bool = False, **flag: Any) -> Any:
+def setting(
+    group: str, *, added: bool = False, free: bool = False, shorthand: tuple[str, str] | None = None,
+    **flag: Any,
+) -> Any:  # fmt: skip
     """A field of `Config`.
 
     ``flag`` is what argparse's ``add_argument`` takes besides the name, which is the field's.  --resume
     may change a ``free`` setting.  A checkpoint may lack a setting that was ``added`` after the first
-    version: it had the default then.
+    version: it had the default then.  ``shorthand`` is another flag, and the value that it stands for.
     """
     default: dict[str, Any] = {"default": flag.get("default")} if added else {}
-    return field(metadata={"group": group, "flag": flag, "free": free}, **default)
+    metadata = {"group": group, "flag": flag, "free": free, "shorthand": shorthand}
+    return field(metadata=metadata, **default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +152,10 @@ class Config:
         metavar="N",
         help="CPU threads to use (default: all cores)",
     )
-    tf32: bool = setting(
-        HOW, added=True, action="store_true", default=False,
-        help="let cuda's products use tensor cores, which round their factors to 10 bits of mantissa",
+    precision: str = setting(
+        HOW, added=True, choices=PRECISIONS, default="float32", shorthand=("--tf32", "tf32"),
+        help="bfloat16: activations and the factors of products have 8 bits of mantissa, all else is "
+        "float32; tf32: cuda's tensor cores round the factors of products to 11 bits",
     )  # fmt: skip
     epochs: int = setting(HOW, type=whole_number(1), default=3, metavar="N", help="passes over the data")
     batch_size: int = setting(HOW, type=whole_number(1), default=128, metavar="N", help="images in a step")
@@ -266,8 +272,9 @@ class Config:
                 one that its flag does not take
         """
         try:
-            check(cls, saved.config)
-            config = cls(**saved.config)
+            found = _with_precision(saved.config)
+            check(cls, found)
+            config = cls(**found)
             for f in fields(cls):
                 _check_taken(f.name, getattr(config, f.name), **f.metadata["flag"])
             config.augment_options()
@@ -313,6 +320,17 @@ class Config:
             )
 
 
+def _with_precision(saved: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a checkpoint, where "tf32" was a setting before there was "precision"."""
+    if "tf32" not in saved or "precision" in saved:
+        return saved
+    tf32 = saved["tf32"]
+    if not isinstance(tf32, bool):
+        raise ValueError(f"tf32: expected true or false, got {short(tf32)}")
+    found = {name: value for name, value in saved.items() if name != "tf32"}
+    return found | {"precision": "tf32" if tf32 else "float32"}
+
+
 def _check_taken(name: str, value: Any, **flag: Any) -> None:
     """Raise ValueError if a setting has a value that its flag, declared so, would refuse."""
     if value is None:
@@ -347,6 +365,12 @@ def add_flag(parser: argparse._ActionsContainer, name: str, **changed: Any) -> N
     """Add the flag of one setting to a command, with what is otherwise there, such as another default."""
     (declared,) = (f for f in fields(Config) if f.name == name)
     parser.add_argument(flag_of(name), **(declared.metadata["flag"] | changed))
+    if declared.metadata["shorthand"]:
+        option, value = declared.metadata["shorthand"]
+        parser.add_argument(
+            option, dest=name, action="store_const", const=value, default=argparse.SUPPRESS,
+            help=f"short for {flag_of(name)} {value}",
+        )  # fmt: skip
 
 
 def add_all_flags(
@@ -381,12 +405,14 @@ def parse(
 
 
 def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
-    """Add --checkpoint, --tta and the choice of a backend, for the commands that use a trained model."""
+    """Add --checkpoint, --tta, --precision and the choice of a backend, for commands that use a model."""
     parser.add_argument(
         "--checkpoint", type=Path, required=True, metavar="FILE",
         help="the trained model: best.safetensors or checkpoint.safetensors of a run",
     )  # fmt: skip
     (tta,) = (f.metadata["flag"] for f in fields(Config) if f.name == "tta")
     add_flag(parser, "tta", default=None, help=f"{tta['help']} (default: as in training)")
-    for name in ("backend", "threads", "tf32"):
+    precision = next(f.metadata["flag"] for f in fields(Config) if f.name == "precision")
+    add_flag(parser, "precision", default=None, help=f"{precision['help']} (default: as in training)")
+    for name in ("backend", "threads"):
         add_flag(parser, name)

@@ -13,6 +13,8 @@ import numpy as np
 from minicnn.backends import build
 from minicnn.backends.base import BackendUnavailable
 from minicnn.backends.tables import CompiledTable
+from minicnn.ops.bfloat16 import bfloat16
+from minicnn.shapes import is_bfloat16
 
 if TYPE_CHECKING:
     import torch
@@ -40,13 +42,21 @@ class CppBackend(CompiledTable):
             a = a.astype(a.dtype.newbyteorder("="))
         if not a.flags.writeable or not a.flags.aligned or any(stride < 0 for stride in a.strides):
             a = a.copy()
-        tensor = self._torch.from_numpy(a)
+        tensor = self._tensor(a)
         if tensor.dim() == 4:
             return tensor.contiguous(memory_format=self._torch.channels_last)
         return tensor.contiguous()
 
     def to_numpy(self, a: torch.Tensor) -> np.ndarray:
+        if a.dtype == self._torch.bfloat16:
+            return a.detach().view(self._torch.int16).numpy().view(bfloat16())
         return a.detach().numpy()
+
+    def _tensor(self, a: np.ndarray) -> torch.Tensor:
+        """A tensor on the array's memory; torch knows no array of bfloat16, but its bits."""
+        if is_bfloat16(a):
+            return self._torch.from_numpy(a.view(np.int16)).view(self._torch.bfloat16)
+        return self._torch.from_numpy(a)
 
     def synchronize(self) -> None:
         """Nothing is queued on the CPU."""

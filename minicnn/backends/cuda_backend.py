@@ -6,6 +6,8 @@ Arrays are ``torch.Tensor`` on the device.  Both compiled modules offer the same
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -58,6 +60,15 @@ class CudaBackend(CppBackend):
     def synchronize(self) -> None:
         if not self._emulated:
             self._torch.cuda.synchronize()
+
+    @contextmanager
+    def multiplying(self, precision: str) -> Iterator[None]:
+        before = self._module.tf32()
+        self._module.set_tf32(before or precision == "tf32")
+        try:
+            yield
+        finally:
+            self._module.set_tf32(before)
 
 
 def _fetch(tf32: bool) -> Backend:

@@ -1,9 +1,10 @@
 """The primitive operations, which every backend must have: one abstract method for each.
 
 The letters in shapes are N batch, C channels, H height, W width, F filters, KH KW kernel, OH OW
-output and K classes.  Arrays are float32 or float64 and have the shape NCHW; a backend may store them
-in another memory order.  ``kernel_size``, ``stride`` and ``dilation`` are pairs ``(h, w)``; ``padding`` is
-such a pair, for both sides each, or ``(top, left, bottom, right)``.  Flags are True or False.
+output and K classes.  Arrays are float32 or float64, activations also bfloat16 (below), and have the
+shape NCHW; a backend may store them in another memory order.  ``kernel_size``, ``stride`` and
+``dilation`` are pairs ``(h, w)``; ``padding`` is such a pair, for both sides each, or
+``(top, left, bottom, right)``.  Flags are True or False.
 
 Every operation is a pair of functions, ``{op}_forward`` and ``{op}_backward``.  They keep no state and
 change none of their arguments; the exceptions are the running statistics of batch norm, and the arrays
@@ -17,12 +18,30 @@ wins.  The output of a forward pass has NaN and infinities where that of torch h
 Denormal numbers, below 1.2e-38 in float32: operations that only select or move values keep them and compare
 them exactly, as torch does.  These are relu, max_pool2d, their gradients, concat and flatten.  All others
 compute, and there cpp counts denormal numbers as zero, because processors are slow with them.
+
+bfloat16: x, y, dy, dx, a, b and residual may be bfloat16 arrays, all of a call together.  Weights, biases,
+their gradients and batch norm's statistics are float32 then.  Everything is computed in float32, and
+rounded to bfloat16, to nearest even, at these points:
+
+- conv2d and dense round ``weight`` before they multiply.  Products of bfloat16 factors are exact.  They are
+  summed in float32, the bias is added in float32, and y is rounded once.  Backward, dx is rounded once; dw
+  and db are float32 sums and not rounded.
+- batch_norm2d computes in float32 from x to y and rounds y once.  Backward it rounds dx once.
+- add, dropout, the average pools, and max_pool2d's backward, which adds gradients up, round once.
+- relu and its gradient, max_pool2d, concat and flatten only select or move values, which is exact.
+- cast rounds, or widens, which is exact.
+- A fused operation rounds where its composition does, or less often: its kernel may keep in float32 what
+  lies between, and round once at the end.  So where values are equal only after rounding, its max-pool may
+  choose another of them than the composition's.
+
+Softmax, the loss, fold_batch_norm2d and the optimizers' steps take no bfloat16.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -61,6 +80,10 @@ class Primitives(ABC):
     @abstractmethod
     def synchronize(self) -> None:
         """Wait for queued device work; does nothing on the CPU."""
+
+    def multiplying(self, precision: str) -> AbstractContextManager[None]:  # noqa: ARG002 - for overriders
+        """Within this context float32 factors are multiplied as float32, or on cuda as "tf32"."""
+        return nullcontext()
 
     # ---- convolution -------------------------------------------------------------------------
 
@@ -270,6 +293,20 @@ class Primitives(ABC):
     @abstractmethod
     def flatten_backward(self, dy: Array, *, input_shape: tuple[int, ...]) -> Array:
         """dy in the input's shape."""
+
+    # ---- precision -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def cast_forward(self, x: Array, *, dtype: str) -> Array:
+        """x, float32 or bfloat16 and of any shape, in the other dtype; x itself where it has it.
+
+        Args: dtype "float32" or "bfloat16"
+        Torch: x.to(dtype)
+        """
+
+    @abstractmethod
+    def cast_backward(self, dy: Array, *, input_dtype: str) -> Array:
+        """dx: the gradient cast the other way, to the dtype of the forward's x."""
 
     # ---- optimizer steps: lists of parameters, changed in place ----------------------------------
 

@@ -13,6 +13,7 @@ from minicnn.ops import (
     add,
     avg_pool2d,
     batch_norm2d,
+    bfloat16,
     concat,
     conv2d,
     dense,
@@ -25,38 +26,45 @@ from minicnn.ops import (
     softmax,
     softmax_cross_entropy,
 )
+from minicnn.ops.bfloat16 import computed_in_float32
 
 
 class NumpyTable(Backend):
     """The functions of `minicnn.ops`."""
 
-    conv2d_forward = staticmethod(conv2d.conv2d_forward)
-    conv2d_backward = staticmethod(conv2d.conv2d_backward)
-    max_pool2d_forward = staticmethod(max_pool2d.max_pool2d_forward)
-    max_pool2d_backward = staticmethod(max_pool2d.max_pool2d_backward)
-    avg_pool2d_forward = staticmethod(avg_pool2d.avg_pool2d_forward)
-    avg_pool2d_backward = staticmethod(avg_pool2d.avg_pool2d_backward)
-    adaptive_avg_pool2d_forward = staticmethod(adaptive_avg_pool2d.adaptive_avg_pool2d_forward)
-    adaptive_avg_pool2d_backward = staticmethod(adaptive_avg_pool2d.adaptive_avg_pool2d_backward)
+    conv2d_forward = staticmethod(computed_in_float32(conv2d.conv2d_forward, of="x", factor="weight"))
+    conv2d_backward = staticmethod(computed_in_float32(conv2d.conv2d_backward, of="x", factor="weight"))
+    max_pool2d_forward = staticmethod(computed_in_float32(max_pool2d.max_pool2d_forward, of="x"))
+    max_pool2d_backward = staticmethod(computed_in_float32(max_pool2d.max_pool2d_backward, of="dy"))
+    avg_pool2d_forward = staticmethod(computed_in_float32(avg_pool2d.avg_pool2d_forward, of="x"))
+    avg_pool2d_backward = staticmethod(computed_in_float32(avg_pool2d.avg_pool2d_backward, of="dy"))
+    adaptive_avg_pool2d_forward = staticmethod(
+        computed_in_float32(adaptive_avg_pool2d.adaptive_avg_pool2d_forward, of="x")
+    )
+    adaptive_avg_pool2d_backward = staticmethod(
+        computed_in_float32(adaptive_avg_pool2d.adaptive_avg_pool2d_backward, of="dy")
+    )
     relu_forward = staticmethod(relu.relu_forward)
     relu_backward = staticmethod(relu.relu_backward)
-    dense_forward = staticmethod(dense.dense_forward)
-    dense_backward = staticmethod(dense.dense_backward)
-    batch_norm2d_forward = staticmethod(batch_norm2d.batch_norm2d_forward)
-    batch_norm2d_backward = staticmethod(batch_norm2d.batch_norm2d_backward)
+    dense_forward = staticmethod(computed_in_float32(dense.dense_forward, of="x", factor="weight"))
+    dense_backward = staticmethod(computed_in_float32(dense.dense_backward, of="x", factor="weight"))
+    batch_norm2d_forward = staticmethod(computed_in_float32(batch_norm2d.batch_norm2d_forward, of="x"))
+    batch_norm2d_backward = staticmethod(computed_in_float32(batch_norm2d.batch_norm2d_backward, of="x"))
     fold_batch_norm2d = staticmethod(fold_batch_norm2d.fold_batch_norm2d)
-    dropout_forward = staticmethod(dropout.dropout_forward)
-    dropout_backward = staticmethod(dropout.dropout_backward)
+    dropout_forward = staticmethod(computed_in_float32(dropout.dropout_forward, of="x"))
+    dropout_backward = staticmethod(computed_in_float32(dropout.dropout_backward, of="dy"))
     softmax_forward = staticmethod(softmax.softmax_forward)
     softmax_backward = staticmethod(softmax.softmax_backward)
     softmax_cross_entropy_forward = staticmethod(softmax_cross_entropy.softmax_cross_entropy_forward)
     softmax_cross_entropy_backward = staticmethod(softmax_cross_entropy.softmax_cross_entropy_backward)
-    add_forward = staticmethod(add.add_forward)
+    add_forward = staticmethod(computed_in_float32(add.add_forward, of="a"))
     add_backward = staticmethod(add.add_backward)
     concat_forward = staticmethod(concat.concat_forward)
     concat_backward = staticmethod(concat.concat_backward)
     flatten_forward = staticmethod(flatten.flatten_forward)
     flatten_backward = staticmethod(flatten.flatten_backward)
+    cast_forward = staticmethod(bfloat16.cast_forward)
+    cast_backward = staticmethod(bfloat16.cast_backward)
     sgd_step = staticmethod(optimizers.sgd_step)
     adam_step = staticmethod(optimizers.adam_step)
     rmsprop_step = staticmethod(optimizers.rmsprop_step)
@@ -111,6 +119,8 @@ class CompiledTable(Backend):
     concat_backward = Compiled()
     flatten_forward = Compiled()
     flatten_backward = Compiled()
+    cast_forward = Compiled()
+    cast_backward = Compiled()
     sgd_step = Compiled()
     adam_step = Compiled()
     rmsprop_step = Compiled()

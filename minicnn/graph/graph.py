@@ -2,7 +2,8 @@
 
 A model's tree of layers says names and parameters.  The graph says what runs: every node applies one
 operation to values that the input or earlier nodes gave.  Values are numbered; the input is value 0.
-Passes (`fuse`, `fold_batch_norm`, `prune`) make another graph of a graph; nothing changes the model.
+Passes (`fuse`, `fold_batch_norm`, `insert_casts`, `prune`) make another graph of a graph; nothing changes
+the model.
 """
 
 from __future__ import annotations
@@ -53,8 +54,13 @@ class Node(NamedTuple):
 class Graph:
     """Nodes in the order in which they run, and the number of the value that comes out."""
 
-    def __init__(self, nodes: tuple[Node, ...], output: int, values: dict[str, int] | None = None) -> None:
+    def __init__(
+        self, nodes: tuple[Node, ...], output: int, values: dict[str, int] | None = None,
+        precision: str = "float32",
+    ) -> None:  # fmt: skip
         self.nodes, self.output = nodes, output
+        self.precision = precision
+        """How float32 values are multiplied: "float32" or "tf32"."""
         self.values = values or {}
         """Full name of a layer or container -> the value it gives; only in the graph that `build` makes."""
 
@@ -118,10 +124,10 @@ class Graph:
         rows = []
         for node in self.nodes:
             reads = ", ".join(f"v{value}" for value in node.inputs)
-            layers = ", ".join(layer.label() for layer in node.operation.layers)
-            rows.append((f"v{node.output} = {node.op}({reads})", ", ".join(node.names), layers))
+            call = f"v{node.output} = {node.op}({reads})"
+            rows.append((call, ", ".join(node.names), node.operation.label()))
         widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
-        lines = [f"{call:{widths[0]}}  {names:{widths[1]}}  {layers}" for call, names, layers in rows]
+        lines = [f"{call:{widths[0]}}  {names:{widths[1]}}  {label}" for call, names, label in rows]
         return "\n".join([*map(str.rstrip, lines), f"return v{self.output}"])
 
 

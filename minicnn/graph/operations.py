@@ -35,6 +35,10 @@ class Operation(ABC):
             found |= layer.attributes()
         return found
 
+    def label(self) -> str:
+        """What is printed of it beside its name."""
+        return ", ".join(layer.label() for layer in self.layers)
+
     @abstractmethod
     def output_shape(self, inputs: list[Shape]) -> Shape:
         """The shape of the result for one sample, given those of the inputs."""
@@ -139,6 +143,36 @@ class Concat(Operation):
         needs: Needs,  # noqa: ARG002 - a piece costs no more than leaving it out
     ) -> Gradients:
         return tuple(backend.concat_backward(dy, sizes=saved))
+
+
+class Cast(Operation):
+    """A value in another dtype, "float32" or "bfloat16"; its gradient is cast the other way."""
+
+    op = "cast"
+
+    def __init__(self, dtype: str, input_dtype: str) -> None:
+        self.dtype, self.input_dtype = dtype, input_dtype
+
+    def attributes(self) -> dict[str, Any]:
+        return {"dtype": self.dtype}
+
+    def label(self) -> str:
+        return f"to {self.dtype}"
+
+    def output_shape(self, inputs: list[Shape]) -> Shape:
+        return inputs[0]
+
+    def forward(self, backend: Backend, inputs: Sequence[Array], training: bool) -> tuple[Array, Any]:  # noqa: ARG002
+        return backend.cast_forward(inputs[0], dtype=self.dtype), None
+
+    def backward(
+        self,
+        backend: Backend,
+        dy: Array,
+        saved: Any,  # noqa: ARG002 - nothing was saved
+        needs: Needs,
+    ) -> Gradients:
+        return (backend.cast_backward(dy, input_dtype=self.input_dtype) if needs[0] else None,)
 
 
 class Fused(Operation):

@@ -18,4 +18,4 @@ def prune(graph: Graph, *, need_dx: bool) -> Graph:
         trainable = any(layer.is_trainable() for layer in node.operation.layers)
         needed[node.output] = trainable or any(needs)
         nodes.append(node._replace(needs=needs, in_backward=needed[node.output]))
-    return Graph(tuple(nodes), graph.output, graph.values)
+    return Graph(tuple(nodes), graph.output, graph.values, graph.precision)

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 def forward(graph: Graph, backend: Backend, x: Array, training: bool) -> tuple[Array, list[Any] | None]:
     """Run the nodes in order; (y, what each node saved for the backward pass), None in evaluation."""
+    with backend.multiplying(graph.precision):
+        return _forward(graph, backend, x, training)
+
+
+def _forward(graph: Graph, backend: Backend, x: Array, training: bool) -> tuple[Array, list[Any] | None]:
     values = {INPUT: x}
     saved: list[Any] = []
     for node, unread in zip(graph.nodes, graph.last_reads, strict=True):
@@ -42,6 +47,11 @@ def backward(graph: Graph, backend: Backend, dy: Array, saved: list[Any] | None)
     if saved is None or len(saved) != len(graph):
         expected = f"{len(graph)} entries, of a forward pass in training that has had no backward pass yet"
         shapes.fail("backward", "saved", expected, f"{len(saved)} entries" if saved is not None else "None")
+    with backend.multiplying(graph.precision):
+        return _backward(graph, backend, dy, saved)
+
+
+def _backward(graph: Graph, backend: Backend, dy: Array, saved: list[Any]) -> Array | None:
     gradients: dict[int, list[Array]] = {graph.output: [dy]}
     seen: set[Layer] = set()
     for node in reversed(graph.nodes):

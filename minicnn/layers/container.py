@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, Self, cast
 
 from minicnn.backends import Array
-from minicnn.graph import Graph, prune, run
+from minicnn.graph import Graph, insert_casts, prune, run
 from minicnn.graph.graph import build_children
 from minicnn.layers.layer import Layer, Shape
 
@@ -67,9 +67,15 @@ class Container(Layer):
         return self._layer_graph(need_dx=True).multiply_adds(input_shape)
 
     def _layer_graph(self, *, need_dx: bool) -> Graph:
-        return self._kept_graphs().get_or_make(
-            ("layers", need_dx), lambda: prune(build_children(self), need_dx=need_dx)
-        )
+        def make() -> Graph:
+            return prune(self._in_precision(build_children(self)), need_dx=need_dx)
+
+        return self._kept_graphs().get_or_make(("layers", need_dx, self.precision), make)
+
+    def _in_precision(self, graph: Graph) -> Graph:
+        if self.precision == "bfloat16":
+            return insert_casts(graph)
+        return Graph(graph.nodes, graph.output, graph.values, self.precision)
 
     def _kept_graphs(self) -> Graphs:
         """The graphs that were made since the last time that a layer was replaced or frozen."""

@@ -15,6 +15,7 @@ from zlib import crc32
 
 import numpy as np
 
+from minicnn import precision as precisions
 from minicnn import shapes, weights
 from minicnn.backends import Array, Backend, Pair, get_backend
 from minicnn.shapes import Padding
@@ -85,7 +86,7 @@ class Layer:
         self.grads: dict[str, Array] = {}
         self.buffers: dict[str, Array] = {}
         self.bound_backend: Backend | None = None
-        self.dtype = "float32"
+        self.dtype = self.precision = "float32"
         self.requires_grad = True
 
     # ---- what a layer defines --------------------------------------------------------------------
@@ -164,17 +165,31 @@ class Layer:
             self.bind("auto")
         return self.backend
 
-    def bind(self, backend: str | Backend, *, seed: int = 0, dtype: str = "float32") -> None:
+    def bind(
+        self, backend: str | Backend, *, seed: int = 0, dtype: str = "float32", precision: str = "float32"
+    ) -> None:
         """Draw the parameters and put them on this backend, children included.
 
         Each parameter has a generator seeded by ``seed`` and its own full name, so that a change
-        elsewhere in the model moves none of its values.
+        elsewhere in the model moves none of its values.  ``precision`` is as in `set_precision`.
         """
         if dtype not in ("float32", "float64"):
             raise ValueError(f"[{type(self).__name__}] dtype: expected float32 or float64, got {dtype}")
         table = get_backend(backend) if isinstance(backend, str) else backend
+        precisions.check(type(self).__name__, precision, dtype=dtype, backend=table)
         for name, layer in self.named_layers():
             layer._bind_own(table, f"{name}." if name else "", seed, dtype)
+        self.set_precision(precision)
+
+    def set_precision(self, precision: str) -> None:
+        """Compute in this precision from now on, children included; the parameters stay as they are.
+
+        Args:   precision float32, bfloat16, or tf32 on cuda: see `minicnn.precision`
+        Raises: ValueError where the dtype or the backend does not have it
+        """
+        precisions.check(type(self).__name__, precision, dtype=self.dtype, backend=self.backend)
+        for _, layer in self.named_layers():
+            layer.precision = precision
 
     def _bind_own(self, backend: Backend, prefix: str, seed: int, dtype: str) -> None:
         def generator(name: str) -> np.random.Generator:

@@ -28,17 +28,19 @@ class Model(Container):
         """
         graphs = self._kept_graphs()
         if training:
-            return graphs.get_or_make(("training", fuse), lambda: prune(self._fused(fuse), need_dx=False))
+            return graphs.get_or_make(
+                ("training", fuse, self.precision), lambda: prune(self._fused(fuse), need_dx=False)
+            )
         if fuse:
             plain = graphs.get_or_make("plain", lambda: build(self))
             folded = fold_batch_norm(plain, input_shape)
             if folded is not plain:
-                return fuse_nodes(folded)
-        return graphs.get_or_make(("evaluation", fuse), lambda: self._fused(fuse))
+                return self._in_precision(fuse_nodes(folded))
+        return graphs.get_or_make(("evaluation", fuse, self.precision), lambda: self._fused(fuse))
 
     def _fused(self, wanted: bool) -> Graph:
         plain = build(self)
-        return fuse_nodes(plain) if wanted else plain
+        return self._in_precision(fuse_nodes(plain) if wanted else plain)
 
     def predict(self, x: np.ndarray, batch_size: int = 256, *, fuse: bool = True) -> np.ndarray:
         """Logits (N,K) of images x (N,C,H,W), in evaluation mode, ``batch_size`` at a time.

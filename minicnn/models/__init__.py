@@ -62,14 +62,15 @@ def build(name: str, *, in_channels: int, num_classes: int, image_size: int | Pa
 
 def create(
     name: str, *, in_channels: int, num_classes: int, image_size: int | Pair,
-    backend: str | Backend = "auto", seed: int = 0, dtype: str = "float32",
+    backend: str | Backend = "auto", seed: int = 0, dtype: str = "float32", precision: str = "float32",
 ) -> Sequential:  # fmt: skip
     """A model for images (N,in_channels,H,W) and ``num_classes`` classes, with its first weights.
 
     Args:   name one of names() · image_size (H, W), or one number if they are equal · backend a name or a
-            Backend · seed of the first weights and of dropout · dtype float32 or float64
+            Backend · seed of the first weights and of dropout · dtype of the parameters, float32 or
+            float64 · precision float32, bfloat16, or tf32 on cuda: see `minicnn.precision`
     Raises: ValueError naming the argument that is wrong · BackendUnavailable
     """
     model = build(name, in_channels=in_channels, num_classes=num_classes, image_size=image_size)
-    model.bind(backend, seed=seed, dtype=dtype)
+    model.bind(backend, seed=seed, dtype=dtype, precision=precision)
     return model

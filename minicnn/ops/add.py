@@ -12,7 +12,7 @@ from minicnn import shapes
 
 def add_forward(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """y in the shape of a and b, which may be any."""
-    shapes.check_float("add", "a", a)
+    shapes.check_activation("add", "a", a)
     shapes.check_array("add", "b", b, a.shape, a)
     # without `out` NumPy gives a scalar, and no array, for arrays of no dimension
     y: np.ndarray = np.add(a, b, out=np.empty_like(a))
@@ -21,5 +21,5 @@ def add_forward(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def add_backward(dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(da, db) = (dy, dy)."""
-    shapes.check_float("add_backward", "dy", dy)
+    shapes.check_activation("add_backward", "dy", dy)
     return dy, dy

@@ -19,6 +19,7 @@ def flatten_forward(x: np.ndarray) -> np.ndarray:
 
 def flatten_backward(dy: np.ndarray, *, input_shape: tuple[int, ...]) -> np.ndarray:
     """dx: dy (N, C*H*W) in the input's shape (N,C,H,W)."""
+    shapes.check_activation("flatten_backward", "dy", dy)
     shapes.check_matrix("flatten_backward", "dy", dy, "N, C*H*W")
     shapes.check_image_shape("flatten_backward", "input_shape", input_shape)
     n, c, h, w = input_shape

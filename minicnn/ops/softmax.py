@@ -18,6 +18,7 @@ from minicnn import shapes
 
 def softmax_forward(x: np.ndarray) -> np.ndarray:
     """Probabilities (N,K) of x (N,K)."""
+    shapes.check_float("softmax", "x", x)
     shapes.check_matrix("softmax", "x", x, "N, K")
     return softmax(x)
 
@@ -33,6 +34,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 def softmax_backward(dy: np.ndarray, p: np.ndarray) -> np.ndarray:
     """dx (N,K) for dy (N,K) and the forward's p."""
+    shapes.check_float("softmax_backward", "dy", dy)
     shapes.check_matrix("softmax_backward", "dy", dy, "N, K")
     shapes.check_array("softmax_backward", "p", p, dy.shape, dy)
     dx: np.ndarray = p * (dy - (dy * p).sum(axis=1, keepdims=True))

@@ -382,6 +382,9 @@ CASES: tuple[Case, ...] = (
 
     Case("add", "image", {"a": _normal(2, 3, 4, 5), "b": _normal(2, 3, 4, 5)}),
     Case("add", "batch0", {"a": _normal(0, 3, 4, 5), "b": _normal(0, 3, 4, 5)}),
+    Case("cast", "to-bfloat16", {"x": _normal(2, 3, 4, 5)}, {"dtype": "bfloat16"}),
+    Case("cast", "to-float32", {"x": _normal(7, 5)}, {"dtype": "float32"}),
+
     _concat("one", (2, 4, 5), (3,)),
     _concat("three", (2, 4, 5), (3, 1, 17)),
     _concat("batch0", (0, 4, 5), (3, 2)),

@@ -226,6 +226,16 @@ def _torch_add(_: Any, t: Arrays, __: Attrs) -> Outputs:
     return {"y": t["a"] + t["b"]}
 
 
+def _cast(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
+    y = b.cast_forward(t["x"], **a)
+    name = str(t["x"].dtype).removeprefix("torch.")
+    return {"y": y}, lambda dy: {"x": b.cast_backward(dy, input_dtype=name)}
+
+
+def _torch_cast(_: Any, t: Arrays, __: Attrs) -> Outputs:
+    return {"y": 1 * t["x"]}
+
+
 def _concat(b: Backend, t: Arrays, _: Attrs) -> tuple[Outputs, Backward]:
     sizes = [x.shape[1] for x in t.values()]
     y = b.concat_forward(list(t.values()))
@@ -390,6 +400,7 @@ OPERATIONS: dict[str, Operation] = {
     "softmax": Operation(_softmax, _torch_softmax, lambda t, _: int(t["x"].shape[1])),
     "softmax_cross_entropy": Operation(_softmax_cross_entropy, _torch_softmax_cross_entropy, _loss_terms),
     "add": Operation(_add, _torch_add, _rounded_once),
+    "cast": Operation(_cast, _torch_cast, _moved_only),
     "concat": Operation(_concat, _torch_concat, _moved_only),
     "flatten": Operation(_flatten, _torch_flatten, _moved_only),
     "conv2d_relu": _fused(_fused_conv2d("conv2d_relu"), _smooth_conv2d, _conv2d_terms),

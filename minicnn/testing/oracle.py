@@ -9,7 +9,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from minicnn.backends.base import Backend
-from minicnn.shapes import padding_of_axis
+from minicnn.ops.bfloat16 import rounded
+from minicnn.shapes import is_bfloat16, padding_of_axis
+from minicnn.testing.bfloat16 import ACTIVATIONS, dtype_of, factor_of
 from minicnn.testing.cases import Case
 from minicnn.testing.operations import OPERATIONS, RUNNING
 from minicnn.testing.tolerance import tolerance
@@ -50,36 +52,46 @@ def draw(case: Case, dtype: Any, seed: int = 0) -> Problem:
         rng = np.random.default_rng(
             [attempt + ATTEMPTS * seed, zlib.crc32(f"{case.op}/{case.id}".encode())]
         )
-        inputs = {name: _cast(a, dtype) for name, a in case.make_inputs(rng).items()}
+        inputs = {name: _cast(name, a, dtype) for name, a in case.make_inputs(rng).items()}
         if case.exact or _distance_from_kinks(case, inputs) > KINK_GAP:
             break
     else:
         raise AssertionError(f"{case}: every draw has a value near a kink; make the case smaller")
     shape = _output_shape(case, inputs)
-    values = rng.integers(-3, 4, shape) if case.exact else rng.standard_normal(shape)
-    dy = np.asarray(values, dtype) if shape else np.ones((), dtype)
+    # what overlapping windows pass on is summed and, by a composition, rounded: whole numbers are not
+    whole = case.exact or (dtype.itemsize == 2 and "pool" in case.attrs)
+    values = rng.integers(-3, 4, shape) if whole else rng.standard_normal(shape)
+    dy_dtype = dtype_of(case.attrs["dtype"]) if case.op == "cast" else dtype
+    dy = np.asarray(values, dy_dtype) if shape else np.ones((), dy_dtype)
     terms = 0 if case.exact else operation.terms(inputs, case.attrs)
-    return Problem(case, inputs, dy, tolerance(dtype, terms))
+    return Problem(case, inputs, dy, tolerance(np.float32 if dtype.itemsize == 2 else dtype, terms))
 
 
-def _cast(a: np.ndarray | None, dtype: Any) -> np.ndarray | None:
-    return a.astype(dtype) if a is not None and a.dtype.kind == "f" else a
+def _cast(name: str, a: np.ndarray | None, dtype: np.dtype[Any]) -> np.ndarray | None:
+    """The array in this dtype; beside bfloat16 activations weights are float32."""
+    if a is None or a.dtype.kind != "f":
+        return a
+    return a.astype(np.float32 if dtype.itemsize == 2 and name not in ACTIVATIONS else dtype)
 
 
-def _tensors(torch: Any, inputs: HostArrays) -> dict[str, Any]:
-    def tensor(a: np.ndarray) -> Any:
-        if a.dtype.kind != "f":
+def _tensors(torch: Any, case: Case, inputs: HostArrays) -> dict[str, Any]:
+    """The inputs as float64 tensors, with weights rounded that are multiplied with bfloat16."""
+    factor = factor_of(case.op) if is_bfloat16(inputs.get("x")) else None
+
+    def tensor(name: str, a: np.ndarray) -> Any:
+        if a.dtype.kind in "ib":
             return torch.from_numpy(a.copy())
+        a = rounded(a) if name == factor else a
         return torch.from_numpy(a.astype(np.float64)).requires_grad_()
 
-    return {name: None if a is None else tensor(a) for name, a in inputs.items()}
+    return {name: None if a is None else tensor(name, a) for name, a in inputs.items()}
 
 
 def _output_shape(case: Case, inputs: HostArrays) -> tuple[int, ...]:
     import torch
 
     with torch.no_grad():
-        outputs = OPERATIONS[case.op].torch(torch, _tensors(torch, inputs), case.attrs)
+        outputs = OPERATIONS[case.op].torch(torch, _tensors(torch, case, inputs), case.attrs)
     return tuple(next(iter(outputs.values())).shape)
 
 
@@ -90,12 +102,14 @@ def _distance_from_kinks(case: Case, inputs: HostArrays) -> float:
     import torch
 
     with torch.no_grad():
-        z = before_kink(torch, _tensors(torch, inputs), case.attrs).numpy()
+        z = before_kink(torch, _tensors(torch, case, inputs), case.attrs).numpy()
     if z.size == 0:
         return np.inf
     nearest = np.abs(z).min() if case.op != "conv2d_max_pool2d" else np.inf
     if "pool" in case.attrs:
         nearest = min(nearest, _winning_margin(z, case.attrs["pool"]))
+        if is_bfloat16(inputs["x"]) and not _winning_margin(rounded(z), case.attrs["pool"]):
+            return 0.0
     return float(nearest / np.abs(z).max())
 
 
@@ -145,7 +159,7 @@ def run_torch(problem: Problem) -> Results:
     import torch
 
     case = problem.case
-    tensors = _tensors(torch, problem.inputs)
+    tensors = _tensors(torch, case, problem.inputs)
     outputs = OPERATIONS[case.op].torch(torch, tensors, case.attrs)
     y = next(iter(outputs.values()))
     y.backward(torch.from_numpy(problem.dy.astype(np.float64)))

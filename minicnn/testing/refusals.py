@@ -16,11 +16,14 @@ import numpy as np
 
 from minicnn.backends.base import Backend, Conv, Pool
 from minicnn.backends.primitives import Primitives
+from minicnn.ops.bfloat16 import bfloat16
 from minicnn.testing.cases import HALVES
 from minicnn.testing.checks import FIRST_OF_EACH_OP, Check, drawn
 from minicnn.testing.foreign_saved import foreign_saved_checks
 from minicnn.testing.operations import OPERATIONS
 from minicnn.testing.tolerance import require
+
+FLOATS = "dtype float32, float64 or bfloat16"
 
 
 def f32(*shape: int) -> np.ndarray:
@@ -33,6 +36,10 @@ def f64(*shape: int) -> np.ndarray:
 
 def i64(*shape: int) -> np.ndarray:
     return np.zeros(shape, np.int64)
+
+
+def bf16(*shape: int) -> np.ndarray:
+    return np.zeros(shape, bfloat16())
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +65,7 @@ class Wrong:
 
 
 REFUSALS: tuple[Wrong, ...] = (
-    Wrong("conv2d", "x: expected dtype float32 or float64, got int64", {"x": i64(2, 3, 7, 6)}),
+    Wrong("conv2d", f"x: expected {FLOATS}, got int64", {"x": i64(2, 3, 7, 6)}),
     Wrong("conv2d", "x: expected 4 dimensions (N, C, H, W), got 2", {"x": f32(7, 6)}),
     Wrong("conv2d", "x: expected C, H and W of at least 1, got shape (2, 0, 7, 6)", {"x": f32(2, 0, 7, 6)}),
     Wrong("conv2d", "weight: expected dtype float32, got float64", {"weight": f64(4, 3, 3, 3)}),
@@ -83,7 +90,7 @@ REFUSALS: tuple[Wrong, ...] = (
     Wrong("conv2d", "x: expected W of at least 3, got W=2", {"x": f32(2, 3, 7, 2)}),
     Wrong("conv2d", "x: expected H of at least 8, got H=7", {"weight": f32(4, 3, 12, 6)},
           {"padding": (1, 0, 3, 1)}),
-    Wrong("max_pool2d", "x: expected dtype float32 or float64, got bool", {"x": f32(2, 3, 6, 8) > 0}),
+    Wrong("max_pool2d", f"x: expected {FLOATS}, got bool", {"x": f32(2, 3, 6, 8) > 0}),
     Wrong("max_pool2d", "x: expected 4 dimensions (N, C, H, W), got 2", {"x": f32(6, 8)}),
     Wrong("max_pool2d", "kernel_size: expected two integers of at least 1, got (0, 2)",
           attrs={"kernel_size": (0, 2)}),
@@ -107,9 +114,9 @@ REFUSALS: tuple[Wrong, ...] = (
     Wrong("adaptive_avg_pool2d", "x: expected 4 dimensions (N, C, H, W), got 1", {"x": f32(6)}),
     Wrong("adaptive_avg_pool2d", "output_size: expected two integers of at least 1, got (1, -1)",
           attrs={"output_size": (1, -1)}),
-    Wrong("relu", "x: expected dtype float32 or float64, got int64", {"x": i64(3)}, torch_refuses=False),
+    Wrong("relu", f"x: expected {FLOATS}, got int64", {"x": i64(3)}, torch_refuses=False),
     Wrong("dense", "x: expected 2 dimensions (N, in), got 3", {"x": f32(4, 1, 5)}, torch_refuses=False),
-    Wrong("dense", "x: expected dtype float32 or float64, got int64", {"x": i64(4, 5)}),
+    Wrong("dense", f"x: expected {FLOATS}, got int64", {"x": i64(4, 5)}),
     Wrong("dense", "weight: expected dtype float32, got float64", {"weight": f64(7, 5)}),
     Wrong("dense", "weight: expected 2 dimensions (out, in), got 1", {"weight": f32(5)}),
     Wrong("dense", "weight: expected in=5, got in=6", {"weight": f32(7, 6)}),
@@ -175,7 +182,7 @@ REFUSALS: tuple[Wrong, ...] = (
     Wrong("conv2d", "x: expected 4 dimensions (N, C, H, W), got 5", {"x": f32(1, 2, 3, 7, 6)}),
     Wrong("conv2d", "x: expected 4 dimensions (N, C, H, W), got 3", {"x": f32(3, 7, 6)},
           torch_refuses=False),
-    Wrong("conv2d", "x: expected dtype float32 or float64, got complex64",
+    Wrong("conv2d", f"x: expected {FLOATS}, got complex64",
           {"x": np.zeros((2, 3, 7, 6), np.complex64)}),
     Wrong("conv2d", "weight: expected dtype float64, got float32", {"x": f64(2, 3, 7, 6)}),
     Wrong("conv2d", "weight: expected dtype float32, got int64", {"weight": i64(4, 3, 3, 3)}),
@@ -203,22 +210,22 @@ REFUSALS: tuple[Wrong, ...] = (
           attrs={"kernel_size": (2, 5), "dilation": (1, 2)}),
     Wrong("max_pool2d", "padding: expected at most half of kernel_size (3, 3), got (0, 2)",
           attrs={"kernel_size": (3, 3), "padding": (0, 2)}),
-    Wrong("avg_pool2d", "x: expected dtype float32 or float64, got int64", {"x": i64(2, 3, 6, 8)},
+    Wrong("avg_pool2d", f"x: expected {FLOATS}, got int64", {"x": i64(2, 3, 6, 8)},
           torch_refuses=False),
     Wrong("avg_pool2d", "x: expected C, H and W of at least 1, got shape (2, 3, 6, 0)",
           {"x": f32(2, 3, 6, 0)}),
     Wrong("avg_pool2d", "padding: expected two or four integers of at least 0, got (-1, 0)",
           attrs={"padding": (-1, 0)}),
-    Wrong("adaptive_avg_pool2d", "x: expected dtype float32 or float64, got int64", {"x": i64(2, 3, 5, 7)}),
+    Wrong("adaptive_avg_pool2d", f"x: expected {FLOATS}, got int64", {"x": i64(2, 3, 5, 7)}),
     Wrong("adaptive_avg_pool2d", "output_size: expected two integers of at least 1, got (1, 2, 3)",
           attrs={"output_size": (1, 2, 3)}),
-    Wrong("relu", "x: expected dtype float32 or float64, got bool", {"x": f32(3) > 0}),
+    Wrong("relu", f"x: expected {FLOATS}, got bool", {"x": f32(3) > 0}),
     Wrong("dense", "weight: expected 2 dimensions (out, in), got 3", {"weight": f32(7, 5, 1)}),
     Wrong("dense", "weight: expected in=5, got in=7", {"weight": f32(5, 7)}),
     Wrong("dense", "weight: expected dtype float64, got float32", {"x": f64(4, 5)}),
     Wrong("dense", "bias: expected shape (7,), got (7, 1)", {"bias": f32(7, 1)}),
     Wrong("dense", "bias: expected dtype float32, got float64", {"bias": f64(7)}),
-    Wrong("batch_norm2d", "x: expected dtype float32 or float64, got int64", {"x": i64(4, 3, 5, 6)}),
+    Wrong("batch_norm2d", f"x: expected {FLOATS}, got int64", {"x": i64(4, 3, 5, 6)}),
     Wrong("batch_norm2d", "weight: expected dtype float32, got int64", {"weight": i64(3)}),
     Wrong("batch_norm2d", "running_var: expected dtype float32, got int64", {"running_var": i64(3)}),
     Wrong("batch_norm2d", "weight: expected shape (3,), got (3, 2)", {"weight": f32(3, 2)}),
@@ -256,13 +263,35 @@ REFUSALS: tuple[Wrong, ...] = (
     Wrong("softmax_cross_entropy", "label_smoothing: expected a number from 0 to 1, got nan",
           attrs={"label_smoothing": float("nan")}, torch_refuses=False),
     Wrong("add", "b: expected shape (2, 3, 4, 5), got (2, 3, 5, 4)", {"b": f32(2, 3, 5, 4)}),
-    Wrong("add", "a: expected dtype float32 or float64, got int64", {"a": i64(2, 3, 4, 5)},
+    Wrong("add", f"a: expected {FLOATS}, got int64", {"a": i64(2, 3, 4, 5)},
           torch_refuses=False),
     Wrong("concat", "xs[1]: expected 4 dimensions (N, C, H, W), got 3", {"x1": f32(2, 3, 4)}),
-    Wrong("concat", "xs[0]: expected dtype float32 or float64, got int64", {"x0": i64(2, 3, 4, 5)},
+    Wrong("concat", f"xs[0]: expected {FLOATS}, got int64", {"x0": i64(2, 3, 4, 5)},
           torch_refuses=False),
-    Wrong("flatten", "x: expected dtype float32 or float64, got bool", {"x": f32(3, 2, 4, 5) > 0},
+    Wrong("flatten", f"x: expected {FLOATS}, got bool", {"x": f32(3, 2, 4, 5) > 0},
           torch_refuses=False),
+    Wrong("conv2d", "weight: expected dtype float32, got bfloat16",
+          {"x": bf16(2, 3, 7, 6), "weight": bf16(4, 3, 3, 3)}, torch_refuses=False),
+    Wrong("conv2d", "bias: expected dtype float32, got bfloat16", {"x": bf16(2, 3, 7, 6), "bias": bf16(4)},
+          torch_refuses=False),
+    Wrong("dense", "weight: expected dtype float32, got float64", {"x": bf16(4, 5), "weight": f64(7, 5)},
+          torch_refuses=False),
+    Wrong("batch_norm2d", "weight: expected dtype float32, got bfloat16",
+          {"x": bf16(4, 3, 5, 6), "weight": bf16(3)}, torch_refuses=False),
+    Wrong("add", "b: expected dtype bfloat16, got float32", {"a": bf16(2, 3, 4, 5)}, torch_refuses=False),
+    Wrong("add", "b: expected dtype float32, got bfloat16", {"b": bf16(2, 3, 4, 5)}, torch_refuses=False),
+    Wrong("concat", "xs[1]: expected dtype float32, got bfloat16", {"x1": bf16(2, 1, 4, 5)},
+          torch_refuses=False),
+    Wrong("softmax", "x: expected dtype float32 or float64, got bfloat16", {"x": bf16(5, 10)},
+          torch_refuses=False),
+    Wrong("softmax_cross_entropy", "logits: expected dtype float32 or float64, got bfloat16",
+          {"logits": bf16(6, 10)}, torch_refuses=False),
+    Wrong("cast", "x: expected dtype float32 or bfloat16, got float64", {"x": f64(3)}, torch_refuses=False),
+    Wrong("cast", "dtype: expected 'float32' or 'bfloat16', got 'float64'", attrs={"dtype": "float64"},
+          torch_refuses=False),
+    Wrong("cast", "dtype: expected 'float32' or 'bfloat16', got None", attrs={"dtype": None},
+          torch_refuses=False),
+    Wrong("cast", "x: expected ARRAY, got None", {"x": None}),
     *(Wrong(op, f"{name}: expected ARRAY, got {'None' if value is None else 'list'}", {name: value})
       for op, name in (
           ("conv2d", "x"), ("conv2d", "weight"), ("max_pool2d", "x"), ("avg_pool2d", "x"),

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minicnn.shapes import is_bfloat16
+
 SAFETY = 16
 """Leaves room for the constant factors of blocked summation and of Winograd's transforms."""
 
@@ -55,6 +57,7 @@ def assert_close(
         require(actual is expected, f"{name}: expected {_kind(expected)}, got {_kind(actual)}")
         return
     require(actual.shape == expected.shape, f"{name}: expected {_kind(expected)}, got {_kind(actual)}")
+    actual, expected = _wide(actual), _wide(expected)
     bound = allowed * _largest(expected)
     close = np.isclose(actual, expected, rtol=allowed, atol=bound, equal_nan=True)
     if not close.all():
@@ -89,6 +92,11 @@ def error(actual: np.ndarray | None, expected: np.ndarray | None) -> Error:
 def _largest(a: np.ndarray) -> float:
     """The largest absolute value of the finite elements, 0 if there are none."""
     return float(np.abs(a[np.isfinite(a)]).max(initial=0))
+
+
+def _wide(a: np.ndarray) -> np.ndarray:
+    """bfloat16 as float32, which NumPy can compare and print."""
+    return a.astype(np.float32) if is_bfloat16(a) else a
 
 
 def _kind(a: np.ndarray | None) -> str:

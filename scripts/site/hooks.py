@@ -50,7 +50,7 @@ FOLDED = {"benchmarks.md"}
 SHORT = 8
 SECTIONS = (
     "Convolution", "Activations and dense layers", "Pooling", "Normalisation", "Softmax and the loss",
-    "Joining and reshaping", "Optimizers", "Fused",
+    "Joining and reshaping", "Precision", "Optimizers", "Fused",
 )  # fmt: skip
 _TABLE_ROW = re.compile(r"^\|.*`.*\\\|.*`.*$", re.M)
 _DIRECTIVE = re.compile(r"^\{\{ (\w+) ?(.*?) \}\}$", re.M)

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "../../bfloat16.h"
 #include "parallel.h"
 
 namespace minicnn {
@@ -14,7 +15,7 @@ constexpr std::int64_t elements_per_piece = 16384;
 // case: if it were read only where y > 0, the compiler could not make vectors of the loop.
 template <typename T>
 inline T relu_gradient(T y, T dy) {
-    return y <= 0 ? T(0) : dy;
+    return widen(y) <= 0 ? T{0} : dy;
 }
 
 // How many items of so many elements make such a piece.  The number of elements may have overflowed if

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <utility>
 
+#include "../../bfloat16.h"
+
 #define MINICNN_INLINE inline __attribute__((always_inline))
 
 namespace minicnn {
@@ -43,6 +45,32 @@ MINICNN_INLINE Vec<T, L> load(const T* p) {
 template <typename V, typename T>
 MINICNN_INLINE void store(T* p, const V& v) {
     std::memcpy(p, &v, sizeof v);
+}
+
+// L values of float, double or bfloat16, as vectors of what they are computed in; and back, rounded.
+template <int L, typename T>
+MINICNN_INLINE Vec<Sum<T>, L> load_wide(const T* p) {
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        const auto bits = __builtin_convertvector(load<L>(&p->bits), Vec<std::uint32_t, L>) << 16;
+        Vec<float, L> v;
+        std::memcpy(&v, &bits, sizeof v);
+        return v;
+    } else {
+        return load<L>(p);
+    }
+}
+
+template <int L, typename T>
+MINICNN_INLINE void store_narrow(T* p, const Vec<Sum<T>, L>& v) {
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        Vec<std::uint32_t, L> bits;
+        std::memcpy(&bits, &v, sizeof v);
+        const auto rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+        bits = (v == v ? rounded : bits | 0x00400000u) >> 16;
+        store(p, __builtin_convertvector(bits, Vec<std::uint16_t, L>));
+    } else {
+        store(p, v);
+    }
 }
 
 // Stores the first `count` lanes, where 0 < count <= L.

@@ -40,7 +40,7 @@ void with_math([[maybe_unused]] std::int64_t columns, const Body& body) {
     if (columns <= 16) return body(Choice<typename Of::Narrow>());
     if constexpr (std::is_same_v<T, float>) {
         if constexpr (wide_loads) {
-            if (allow_tf32) return body(Choice<TensorCores>());
+            if (uses_tf32()) return body(Choice<TensorCores>());
         }
         if (columns <= 32) return body(Choice<typename Of::Half>());
         if constexpr (most_columns > 64) {

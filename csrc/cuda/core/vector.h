@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "../../bfloat16.h"
+
 namespace minicnn::cuda {
 
 template <typename T>
@@ -24,6 +26,24 @@ __device__ __forceinline__ Vector<T, V> load(const T* at) {
 template <int V, typename T>
 __device__ __forceinline__ void store(T* at, const Vector<T, V>& values) {
     *reinterpret_cast<Vector<T, V>*>(at) = values;
+}
+
+// bfloat16 is widened as it is loaded and rounded as it is stored.
+template <int V>
+__device__ __forceinline__ Vector<float, V> load(const bfloat16* at) {
+    const auto stored = *reinterpret_cast<const Vector<bfloat16, V>*>(at);
+    Vector<float, V> values;
+#pragma unroll
+    for (int k = 0; k < V; ++k) values.v[k] = widen(stored.v[k]);
+    return values;
+}
+
+template <int V>
+__device__ __forceinline__ void store(bfloat16* at, const Vector<float, V>& values) {
+    Vector<bfloat16, V> rounded;
+#pragma unroll
+    for (int k = 0; k < V; ++k) rounded.v[k] = to_bfloat16(values.v[k]);
+    *reinterpret_cast<Vector<bfloat16, V>*>(at) = rounded;
 }
 
 // Stores the first `count` of the values.  It is one store where the vector is full and its place is

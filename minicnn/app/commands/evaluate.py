@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
     """Evaluate the checkpoint that the arguments name.  Raises what `exit_with` turns into one line."""
     args = _parser(prog).parse_args(argv)
     console, notes = make_console(), make_notes(args)
-    saved, model = load_model(args.checkpoint, choose_backend(args, notes))
+    saved, model = load_model(args.checkpoint, choose_backend(args, notes), args.precision)
     config = Config.of_checkpoint(args.checkpoint, saved)
     config = with_known_paths(args.checkpoint, config, args.dataset)
     with summary.of_unusable(notes), shown(notes, "reading images") as progress:

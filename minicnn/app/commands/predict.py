@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.predict")
     """Classify the images that the arguments name.  Raises what `exit_with` turns into one line."""
     args = _parser(prog).parse_args(argv)
     notes = make_notes(args, stderr=True)  # stdout is for the answers alone
-    saved, model = load_model(args.checkpoint, choose_backend(args, notes))
+    saved, model = load_model(args.checkpoint, choose_backend(args, notes), args.precision)
     config = Config.of_checkpoint(args.checkpoint, saved)
     brightness = Brightness(saved.mean, saved.std)
     if saved.temperature is not None:
