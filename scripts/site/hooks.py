@@ -170,7 +170,7 @@ def operations() -> set[str]:
         classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
         methods = [node.name for cls in classes for node in cls.body if isinstance(node, ast.FunctionDef)]
         names |= {re.sub(r"_(forward|backward)$", "", name) for name in methods if not name.startswith("_")}
-    return names - {"label", "asarray", "to_numpy", "synchronize"}
+    return names - {"label", "asarray", "to_numpy", "synchronize", "multiplying"}
 
 
 def _operation_pages() -> dict[str, list[tuple[Path, dict[str, Any]]]]:
