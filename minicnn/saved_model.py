@@ -27,9 +27,7 @@ MOST_MEMORY = 4 << 30
 """Bytes that a checkpoint's model may need for one image, and that `images_at_once` stays below."""
 
 
-def load_model(
-    path: Path, backend: str, precision: str | None = None
-) -> tuple[Checkpoint, Sequential]:
+def load_model(path: Path, backend: str, precision: str | None = None) -> tuple[Checkpoint, Sequential]:
     """The checkpoint, and the model it holds, bound to a backend with its weights loaded.
 
     It computes in ``precision``, or as in training: in float32 where the backend does not have tf32.
