@@ -17,7 +17,7 @@ def test_every_part_is_reported() -> None:
     found = {finding.part: finding for finding in doctor.findings()}
     parts = {
         "minicnn", "Python", "NumPy", "CPU", "threads", "torch", "C++ compiler", "ninja", "build cache",
-        "cpp module", "CUDA toolkit", "backend numpy", "backend cpp", "backend auto",
+        "cpp module", "bfloat16", "CUDA toolkit", "backend numpy", "backend cpp", "backend auto",
     }  # fmt: skip
     assert parts <= found.keys()
     assert found["backend numpy"].remedy == ""

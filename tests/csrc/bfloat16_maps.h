@@ -70,7 +70,7 @@ void bfloat16_maps() {
         for (const auto& [kernel, stride, pad] : {std::array<int64_t, 3>{2, 2, 0}, {3, 2, 1}, {3, 1, 1}}) {
             const int64_t OH = out_size(s.H, kernel, stride, pad, 1),
                           OW = out_size(s.W, kernel, stride, pad, 1);
-            bfloat16_pools(s, {kernel, kernel, OH, OW, stride, stride, pad, pad, 1, 1});
+            bfloat16_pools(s, {kernel, kernel, OH, OW, stride, stride, pad, pad, 1, 1, pad, pad});
         }
     }
 }

@@ -3,10 +3,9 @@
 // Fused: bias, ReLU and max-pool into the forward pass, the ReLU mask into the reading of the gradient.
 #include "direct.h"
 
-#include <numeric>
-
 #include "../core/transpose.h"
 #include "correlation.h"
+#include "phase.h"
 
 namespace minicnn {
 namespace {
@@ -21,25 +20,6 @@ Correlation<T> forward_correlation(const T* x, const T* weight, const T* bias, c
     const PackedFilters<T> filters = pack_filters<T>(p.groups, Fg, depth, bias, scratch, fill);
     return {x,    nullptr, p.N, p.H,      p.W,    p.C, taps_down(p), taps_across(p),
             p.OH, p.OW,    p.F, p.groups, filters};
-}
-
-// The inputs phase, phase + stride, phase + 2*stride, ... meet the same taps of a filter: start, start +
-// every, start + 2*every, ...  `taps` says where in the gradient they meet them.
-// For example with a stride of 2, a padding of 1 and a kernel of 3, the inputs 0, 2, 4, ... meet tap 1,
-// and the inputs 1, 3, 5, ... meet taps 0 and 2.
-struct Phase {
-    int64_t start, every;
-    Taps taps;
-};
-
-Phase phase_of(int64_t phase, int64_t stride, int64_t dilation, int64_t padding, int64_t kernel) {
-    const int64_t every = stride / std::gcd(stride, dilation);
-    for (int64_t u = 0; u < std::min(every, kernel); ++u) {
-        const int64_t from = phase + padding - u * dilation;
-        if (from % stride != 0) continue;
-        return {u, every, {from / stride, -every * dilation / stride, (kernel - u + every - 1) / every, 1}};
-    }
-    return {0, 1, {0, 0, 0, 1}};
 }
 
 }  // namespace

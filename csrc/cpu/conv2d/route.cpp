@@ -11,15 +11,6 @@
 namespace minicnn {
 namespace {
 
-// ---- shapes ----------------------------------------------------------------------------------------
-
-// Whether every window of the pool is a 2x2 square of its own that lies inside the convolution's map.
-bool is_two_by_two(const ConvParams& p, const PoolParams& pool) {
-    return pool.KH == 2 && pool.KW == 2 && pool.stride_h == 2 && pool.stride_w == 2 && pool.pad_h == 0 &&
-           pool.pad_w == 0 && pool.dil_h == 1 && pool.dil_w == 1 && 2 * pool.OH <= p.OH &&
-           2 * pool.OW <= p.OW;
-}
-
 // ---- depthwise -------------------------------------------------------------------------------------
 
 // depthwise_tiles.cpp has kernels for float filters of these widths and strides, whose taps read
@@ -149,6 +140,12 @@ bool suits_unpooled(const ConvParams& p, std::int64_t bytes_per_value) {
 }
 
 }  // namespace
+
+bool is_two_by_two(const ConvParams& p, const PoolParams& pool) {
+    return pool.KH == 2 && pool.KW == 2 && pool.stride_h == 2 && pool.stride_w == 2 && pool.pad_h == 0 &&
+           pool.pad_w == 0 && pool.dil_h == 1 && pool.dil_w == 1 && 2 * pool.OH <= p.OH &&
+           2 * pool.OW <= p.OW;
+}
 
 std::int64_t images_in_columns(const ConvParams& p, std::int64_t bytes_per_value) {
     const double pixels = double(p.OH) * double(p.OW), patch = double(p.KH) * double(p.KW) * double(p.C);

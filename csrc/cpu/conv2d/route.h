@@ -66,6 +66,9 @@ PooledDataWay pooled_data_way(const ConvParams& p, const PoolParams& pool, std::
 PooledWeightWay pooled_weight_way(const ConvParams& p, const PoolParams& pool, std::int64_t bytes_per_value,
                                   Winograd winograd = Winograd::allowed);
 
+// Whether every window of the pool is a 2x2 square of its own that lies inside the convolution's map.
+bool is_two_by_two(const ConvParams& p, const PoolParams& pool);
+
 // How many images' columns fit the matrix of columns.h, which bounds the memory that it takes.
 std::int64_t images_in_columns(const ConvParams& p, std::int64_t bytes_per_value);
 

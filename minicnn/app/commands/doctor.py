@@ -25,6 +25,7 @@ from minicnn.backends import (
     compiler,
     cuda_build,
     module_cache,
+    tile_unit,
     torch_package,
 )
 from minicnn.backends.module_file import CPU, BuildError, ModuleSpec
@@ -78,6 +79,7 @@ def _compiling() -> list[Finding]:
         _cache(),
         _module("cpp module", CPU),
         _winograd(),
+        _bfloat16(),
     ]
 
 
@@ -91,6 +93,13 @@ def _winograd() -> Finding:
     return Finding(
         "Winograd", found.get(given, given), "" if given in found else "set MINICNN_WINOGRAD to 0 or 1"
     )
+
+
+def _bfloat16() -> Finding:
+    try:
+        return Finding("bfloat16", f"cpp multiplies by {tile_unit.chosen()}")
+    except ValueError as error:
+        return Finding("bfloat16", os.environ["MINICNN_TILE_UNIT"], str(error))
 
 
 def _found(part: str, found: str | None, remedy: str) -> Finding:

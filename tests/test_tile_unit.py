@@ -1,0 +1,144 @@
+"""The ways of the cpp backend's convolutions and dense layers in bfloat16.
+
+They are the tile unit of the processor, its emulation in plain C++, AVX512-BF16, and widening.
+
+A process chooses its way once, so that each other way runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import BACKENDS
+
+from minicnn.backends import Backend, compiler, get_backend, tile_unit
+from minicnn.testing import CASES
+from minicnn.testing.checks import drawn, half_a_unit, solved
+from minicnn.testing.oracle import run_backend
+
+pytestmark = pytest.mark.skipif("cpp" not in BACKENDS, reason="the ways of the cpp backend")
+
+SUMS = [case for case in CASES if case.op.startswith(("conv2d", "dense"))]
+CONV = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+
+
+def bits_of_every_case() -> dict[str, str]:
+    """Check every case of a convolution or a dense layer; a hash of its results in bfloat16."""
+    cpp = get_backend("cpp")
+    check_infinities(cpp)
+    found = {}
+    for case in SUMS:
+        problem = drawn(case, "bfloat16")
+        half_a_unit(cpp, problem, solved(case, "bfloat16"))
+        results = run_backend(cpp, problem)
+        arrays = [a for a in (*results.outputs.values(), *results.gradients.values()) if a is not None]
+        found[str(case)] = hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest()
+    return found
+
+
+def in_a_process(unit: str, program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parent,
+        env={**os.environ, "MINICNN_TILE_UNIT": unit},
+    )  # fmt: skip
+
+
+def bits_on(unit: str) -> dict[str, str]:
+    program = "import json, test_tile_unit as t; print(json.dumps(t.bits_of_every_case()))"
+    done = in_a_process(unit, program)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def test_the_emulation_has_the_bits_of_the_tile_unit() -> None:
+    emulated = bits_on("emulated")
+    assert len(emulated) == len(SUMS)
+    if tile_unit.chosen().kind != "native":
+        pytest.skip(f"cases are right, but there is nothing to compare: {tile_unit.chosen()}")
+    assert emulated == bits_of_every_case()
+
+
+@pytest.mark.parametrize("unit", ["vector", "none"])
+def test_other_ways_are_right(unit: str) -> None:
+    if unit == "vector" and "avx512_bf16" not in compiler.cpu_features():
+        pytest.skip("the processor has no AVX512-BF16")
+    assert len(bits_on(unit)) == len(SUMS)
+
+
+def test_an_unknown_unit_is_refused() -> None:
+    program = (
+        "import numpy as np, ml_dtypes\nfrom minicnn.backends import get_backend\nb = get_backend('cpp')\n"
+        "x, weight = np.ones((1, 1), ml_dtypes.bfloat16), np.ones((1, 1), np.float32)\n"
+        "b.dense_forward(b.asarray(x), b.asarray(weight), None)"
+    )
+    said = in_a_process("amx", program).stderr
+    assert "[conv2d] MINICNN_TILE_UNIT: expected auto, none, vector or emulated, got amx" in said
+
+
+# ---- infinities --------------------------------------------------------------------------------------
+
+
+def check_infinities(cpp: Backend) -> None:
+    """What is not finite comes out where torch has it, for filters that leave parts of a tile unused."""
+    for channels, value in ((1, np.inf), (3, np.inf), (3, np.nan), (16, np.inf), (40, np.nan)):
+        rng = np.random.default_rng(channels)
+        x = rng.standard_normal((2, channels, 7, 18)).astype(np.float32)
+        x[0, 0, 0, 4] = x[1, -1, 6, 17] = value
+        weight = rng.standard_normal((20, channels, 3, 3)).astype(np.float32)
+        images, filters = torch.tensor(x).bfloat16(), torch.tensor(weight)
+        y = cpp.to_numpy(cpp.conv2d_forward(images, filters, None, **CONV)).astype(float)
+        expected = torch.nn.functional.conv2d(images.double(), filters.bfloat16().double(), padding=1)
+        np.testing.assert_array_equal(np.isnan(y), expected.isnan(), err_msg=f"{channels} channels")
+        np.testing.assert_array_equal(np.isinf(y), expected.isinf(), err_msg=f"{channels} channels")
+
+
+def test_what_is_not_finite_comes_out_where_torch_has_it() -> None:
+    check_infinities(get_backend("cpp"))
+
+
+def test_an_infinite_gradient_reaches_its_pixels_alone() -> None:
+    cpp = get_backend("cpp")
+    x = torch.zeros(1, 3, 8, 8, dtype=torch.bfloat16)
+    dy = torch.ones(1, 5, 8, 8, dtype=torch.bfloat16)
+    dy[0, 2, 3, 3] = torch.inf
+    dx, _, db = cpp.conv2d_backward(dy, x, torch.ones(5, 3, 3, 3), **CONV)
+    infinite = np.isinf(cpp.to_numpy(dx).astype(float))
+    assert infinite[:, :, 2:5, 2:5].all()
+    assert infinite.sum() == 3 * 9
+    assert np.isinf(cpp.to_numpy(db)).tolist() == [False, False, True, False, False]
+
+
+# ---- what doctor says --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("features", "granted", "kind", "reason"),
+    [
+        (["amx_bf16", "amx_tile", "avx512_bf16"], True, "native", "lets it be used"),
+        (["amx_bf16", "amx_tile", "avx512_bf16"], False, "vector", "does not let AMX be used"),
+        (["avx512_bf16"], True, "vector", "the processor has no AMX"),
+        (["avx2"], True, "none", "has no AMX, and there is no AVX512-BF16"),
+    ],
+)
+def test_the_reason_of_the_choice(
+    monkeypatch: pytest.MonkeyPatch, features: list[str], granted: bool, kind: str, reason: str
+) -> None:
+    monkeypatch.delenv("MINICNN_TILE_UNIT", raising=False)
+    monkeypatch.setattr(compiler, "cpu_features", lambda: features)
+    monkeypatch.setattr(tile_unit, "_may_use_tiles", lambda: granted)
+    assert tile_unit.chosen().kind == kind
+    assert reason in tile_unit.chosen().reason
+    monkeypatch.setenv("MINICNN_TILE_UNIT", "emulated")
+    assert tile_unit.chosen() == ("emulated", "MINICNN_TILE_UNIT is emulated")
+    monkeypatch.setenv("MINICNN_TILE_UNIT", "amx")
+    with pytest.raises(ValueError, match="expected auto, none, vector, emulated, got amx"):
+        tile_unit.chosen()
