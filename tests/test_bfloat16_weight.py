@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from minicnn.backends import Backend, Conv, Pool, available_backends, get_backend, tile_unit
 from minicnn.backends.numpy_backend import NumpyBackend
-from minicnn.ops.bfloat16 import bfloat16
+from minicnn.ops.cast import bfloat16
 
 REASON = available_backends()["cpp"]
 if REASON is not None and "cpp" not in LISTED:

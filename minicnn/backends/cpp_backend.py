@@ -13,7 +13,7 @@ import numpy as np
 from minicnn.backends import build
 from minicnn.backends.base import BackendUnavailable
 from minicnn.backends.tables import CompiledTable
-from minicnn.ops.bfloat16 import bfloat16
+from minicnn.ops.cast import bfloat16
 from minicnn.shapes import is_bfloat16
 
 if TYPE_CHECKING:

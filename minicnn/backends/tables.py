@@ -13,7 +13,7 @@ from minicnn.ops import (
     add,
     avg_pool2d,
     batch_norm2d,
-    bfloat16,
+    cast,
     concat,
     conv2d,
     dense,
@@ -27,7 +27,7 @@ from minicnn.ops import (
     softmax,
     softmax_cross_entropy,
 )
-from minicnn.ops.bfloat16 import computed_in_float32
+from minicnn.ops.cast import computed_in_float32
 
 
 class NumpyTable(Backend):
@@ -64,8 +64,8 @@ class NumpyTable(Backend):
     concat_backward = staticmethod(concat.concat_backward)
     flatten_forward = staticmethod(flatten.flatten_forward)
     flatten_backward = staticmethod(flatten.flatten_backward)
-    cast_forward = staticmethod(bfloat16.cast_forward)
-    cast_backward = staticmethod(bfloat16.cast_backward)
+    cast_forward = staticmethod(cast.cast_forward)
+    cast_backward = staticmethod(cast.cast_backward)
     make_batch = staticmethod(make_batch.make_batch)
     sgd_step = staticmethod(optimizers.sgd_step)
     adam_step = staticmethod(optimizers.adam_step)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.backends.base import Backend
-from minicnn.ops.bfloat16 import bfloat16
+from minicnn.ops.cast import bfloat16
 from minicnn.shapes import is_bfloat16
 from minicnn.testing.tolerance import Error, assert_close, require
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from minicnn.backends.base import Backend
-from minicnn.ops.bfloat16 import rounded
+from minicnn.ops.cast import rounded
 from minicnn.shapes import is_bfloat16, padding_of_axis
 from minicnn.testing.bfloat16 import ACTIVATIONS, dtype_of, factor_of
 from minicnn.testing.cases import Case

@@ -16,7 +16,7 @@ import numpy as np
 
 from minicnn.backends.base import Backend, Conv, Pool
 from minicnn.backends.primitives import Primitives
-from minicnn.ops.bfloat16 import bfloat16
+from minicnn.ops.cast import bfloat16
 from minicnn.testing.batches import table_of
 from minicnn.testing.cases import HALVES
 from minicnn.testing.checks import FIRST_OF_EACH_OP, Check, drawn

@@ -16,6 +16,8 @@ from minicnn.testing.definitions.pools import max_pool2d_backward as max_pool2d_
 from minicnn.testing.definitions.pools import max_pool2d_forward as max_pool2d_forward
 from minicnn.testing.definitions.values import add_backward as add_backward
 from minicnn.testing.definitions.values import add_forward as add_forward
+from minicnn.testing.definitions.values import cast_backward as cast_backward
+from minicnn.testing.definitions.values import cast_forward as cast_forward
 from minicnn.testing.definitions.values import concat_backward as concat_backward
 from minicnn.testing.definitions.values import concat_forward as concat_forward
 from minicnn.testing.definitions.values import dropout_backward as dropout_backward

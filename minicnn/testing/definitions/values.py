@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from minicnn.ops.cast import bfloat16
+
 Array = np.ndarray
 
 
@@ -125,3 +127,20 @@ def flatten_backward(dy: Array, *, input_shape: tuple[int, ...]) -> Array:
     for image, c, i, j in np.ndindex(dx.shape):
         dx[image, c, i, j] = dy[image, (c * h + i) * w + j]
     return dx
+
+
+def cast_forward(x: Array, *, dtype: str) -> Array:
+    """The upper half of a float32's bits, after half of what is cut off was added; back is exact."""
+    if dtype == "float32":
+        return x.astype(np.float32)
+    upper = np.zeros(x.shape, np.uint16)
+    for at in np.ndindex(x.shape):
+        bits = int(x[at].astype(np.float32).view(np.uint32))
+        last_kept = bits >> 16 & 1  # half way, this makes the even neighbour of both
+        upper[at] = (bits + 0x7FFF + last_kept) >> 16
+    return upper.view(bfloat16())
+
+
+def cast_backward(dy: Array, *, input_dtype: str) -> Array:
+    """The gradient, cast the other way."""
+    return cast_forward(dy, dtype=input_dtype)

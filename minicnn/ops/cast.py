@@ -1,4 +1,4 @@
-"""bfloat16 in the NumPy reference: widen, compute in float32, round once.
+"""The cast between float32 and bfloat16, and how NumPy computes with bfloat16: widen, compute, round once.
 
 A bfloat16 is the upper half of a float32: the same sign and 8 bits of exponent, but 7 bits of fraction
 instead of 23.  Widening one to float32 is exact.  Rounding goes to the nearest bfloat16, and to the one
