@@ -114,12 +114,14 @@ void find_statistics(const T* x, Sum<T>* running_mean, Sum<T>* running_var, Sum<
         return;
     }
     const std::int64_t pixels = s.N * s.H * s.W;
+    // Step 1: the mean and the variance of each channel.
     const std::vector<Moments> moments = batch_moments(x, pixels, s.C);
     for (std::int64_t c = 0; c < s.C; ++c) {
         const auto [average, squares] = moments[std::size_t(c)];
         mean[c] = Sum<T>(average);
         invstd[c] = Sum<T>(1 / std::sqrt(squares / double(pixels) + p.eps));
         if (pixels == 0) continue;  // an empty batch has no statistics
+        // Step 2: move the running statistics towards them.
         move_towards(running_mean ? running_mean + c : nullptr, average, p.momentum);
         const double unbiased = squares / double(pixels - 1);
         move_towards(running_var ? running_var + c : nullptr, unbiased, p.momentum);
@@ -188,6 +190,7 @@ void backward(const GradientRow& gradient_row, const T* x, const Sum<T>* weight,
             }
         }
     };
+    // Step 4: sum dy, and dy times the normalised x.
     if (summed) for_each_part(rows, length, add_part);
     for (std::int64_t part = 1; part < parts; ++part) {
         for (std::int64_t i = 0; i < 2 * C; ++i)
@@ -220,6 +223,7 @@ void backward(const GradientRow& gradient_row, const T* x, const Sum<T>* weight,
                 T* result = dx + row * length + i;
 #pragma GCC ivdep
                 for (std::int64_t c = 0; c < C; ++c) {
+                    // Step 5: take from dy what normalisation cancels.
                     const S centred = widen(pixel[c]) - mean[c];
                     result[c] = narrow<T>(scale[c] * (widen(g[i + c]) - offset[c] - centred * slope[c]));
                 }
@@ -243,6 +247,7 @@ void batch_norm2d_forward(const T* x, const Sum<T>* weight, const Sum<T>* bias, 
             for (std::int64_t i = first * C; i < last * C; i += C) {
 #pragma GCC ivdep
                 for (std::int64_t c = 0; c < C; ++c) {
+                    // Step 3: normalise, scale and shift.
                     y[i + c] = narrow<T>(finish((widen(x[i + c]) - mean[c]) * scale[c] + shift[c], i + c));
                 }
             }

@@ -87,6 +87,8 @@ template <typename T>
 void find_statistics(const T* x, Sum<T>* running_mean, Sum<T>* running_var, Sum<T>* mean, Sum<T>* invstd,
                      const ImageShape& s, const BatchNormParams& p) {
     if (p.training) {
+        // Step 1: the mean and the variance of each channel.
+        // Step 2: move the running statistics towards them.
         reduce_rows(ImageMoments<T>{x, s.C},
                     KeepStatistics<Sum<T>>{mean, invstd, running_mean, running_var, p.momentum, p.eps},
                     s.N * s.H * s.W, s.C);
@@ -105,6 +107,7 @@ struct Affine {
     __device__ Vector<S, V> at(std::int64_t i, std::int64_t c) const {
         Vector<S, V> values = load<V>(x + i);
         for (int k = 0; k < V; ++k) {
+            // Step 3: normalise, scale and shift.
             const S scale = weight ? invstd[c + k] * weight[c + k] : invstd[c + k];
             values.v[k] = (values.v[k] - mean[c + k]) * scale + (bias ? bias[c + k] : S(0));
         }
@@ -134,6 +137,7 @@ struct SumGradients {
     __device__ void add(Accumulator& sum, std::int64_t row, int c) const {
         const std::int64_t i = row * C + c;
         const Sum<T> g = gradient(i);
+        // Step 4: sum dy, and dy times the normalised x.
         sum.g += double(g);
         sum.product += double(g) * double(widen(x[i]) - mean[c]);
     }
@@ -172,6 +176,7 @@ struct InputGradient {
             const S g = gradient(i + k), scale = weight ? invstd[c] * weight[c] : invstd[c];
             if (dresidual) dresidual[i + k] = minicnn::narrow<T>(g);
             if (!dx) continue;
+            // Step 5: take from dy what normalisation cancels.
             const S centred = widen(x[i + k]) - mean[c];
             dx[i + k] =
                 minicnn::narrow<T>(training ? scale * (g - offset[c] - centred * slope[c]) : scale * g);

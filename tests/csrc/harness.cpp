@@ -14,6 +14,7 @@
 #include "../../csrc/ops.h"
 #include "arrays.h"
 #include "bfloat16_layers.h"
+#include "bfloat16_maps.h"
 #include "conv_shapes.h"
 
 namespace minicnn {
@@ -317,6 +318,7 @@ void everything() {
 int main() {
     minicnn::everything<float>();
     minicnn::everything<double>();
+    minicnn::bfloat16_maps();
     minicnn::winograds();
     minicnn::bfloat16_layers();
     minicnn::scratch_memory();

@@ -286,7 +286,7 @@ bool suits_tile_weight(const ConvParams& p, const PoolParams* pool) {
 template <typename Unit>
 bool tile_weight(const bfloat16* dy, const bfloat16* relu_y, const std::uint8_t* winner, const bfloat16* x,
                  float* dw, float* db, const ConvParams& p) {
-    if (p.N == 0) {
+    if (p.N * p.OH * p.OW == 0) {
         std::fill_n(dw, p.F * p.KH * p.KW * p.C, 0.0f);
         if (db) std::fill_n(db, p.F, 0.0f);
         return true;

@@ -27,6 +27,7 @@ Correlation<T> forward_correlation(const T* x, const T* weight, const T* bias, c
 template <typename T>
 void direct_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu) {
     Scratch scratch;
+    // Step 3: add the bias; the sums begin with it.
     correlate(forward_correlation(x, weight, bias, p, scratch),
               PlainOutput<T>{y, p.OH * p.OW * p.F, p.OW * p.F, p.F, relu});
 }
