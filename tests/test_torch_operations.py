@@ -18,6 +18,7 @@ from minicnn.testing.cases import CASES, Case
 from minicnn.testing.checks import FIRST_OF_EACH_OP, drawn
 from minicnn.testing.oracle import run_backend
 from minicnn.testing.tolerance import assert_equal
+from minicnn.torch import call
 
 REASON = available_backends()["cpp"]
 if REASON is not None and "cpp" not in LISTED:
@@ -67,7 +68,11 @@ def test_gradcheck(case: Case) -> None:
         by_name = dict(zip(learnt, tensors, strict=True))
 
         def put(value: Any) -> Any:
-            return [put(v) for v in value] if isinstance(value, list) else by_name.get(places.get(id(value)), value)
+            return (
+                [put(v) for v in value]
+                if isinstance(value, list)
+                else by_name.get(places.get(id(value)), value)
+            )
 
         return operation(case)(*[put(value) for value in args])
 
@@ -105,9 +110,89 @@ def results_of(function: Any) -> list[np.ndarray]:
     return [t.detach().numpy() for t in found]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*non-leaf.*:UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*non-leaf.*:UserWarning"
+)
 def test_compile_breaks_no_graph_and_changes_no_result() -> None:
     """opcheck misses a wrong memory order of a result, which Inductor notices."""
     compiled = torch.compile(of_every_op, fullgraph=True)
     for actual, expected in zip(results_of(compiled), results_of(of_every_op), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
+
+
+def conv_arguments(**options: Any) -> tuple[torch.Tensor, torch.Tensor, None]:
+    return images(2, 4, 6, 7, **options), images(5, 4, 3, 3, **options), None
+
+
+def test_the_library_refuses_what_autograd_would_lose() -> None:
+    """It gave a result without a gradient before, and said nothing."""
+    x, w, _ = conv_arguments()
+    b = get_backend("cpp")
+    attrs = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    message = (
+        "[conv2d] weight: expected a tensor without gradient (use minicnn.torch or torch.no_grad(): this "
+        "operation is not recorded by autograd), got requires_grad=True"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        b.conv2d_forward(x, w.requires_grad_(), None, **attrs)
+    with torch.no_grad():
+        expected = b.conv2d_forward(x, w, None, **attrs)
+    assert torch.equal(OP.conv2d(x, w), expected)
+    with pytest.raises(ValueError, match="not recorded by autograd"):
+        b.sgd_step([w], [w.detach()], [w.detach()], lr=1, momentum=0, weight_decay=0, nesterov=False)
+
+
+@pytest.mark.parametrize("way", ["dispatcher", "past it"])
+def test_what_torch_refuses_is_refused(way: str) -> None:
+    conv = OP.conv2d_relu if way == "dispatcher" else lambda *args: call("conv2d_relu", *args)
+    attrs = ([1, 1], [0, 0], [1, 1], 1)
+    x, w, _ = conv_arguments(requires_grad=True)
+    y = conv(x, w, None, *attrs)
+    (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dx.sum().backward()
+    y = conv(x, w, None, *attrs)
+    with torch.no_grad():
+        w.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+    with pytest.raises(RuntimeError, match=r"\[minicnn::conv2d_relu\w*\] torch.vmap is not supported"):
+        torch.vmap(lambda image: conv(image[None], w.detach(), None, *attrs))(x.detach())
+    with pytest.raises(ValueError, match=r"^\[conv2d\] weight: expected C=4, got C=5"):
+        conv(images(1, 4, 6, 6), images(2, 5, 3, 3), None, *attrs)
+
+
+def test_modes_and_memory_orders() -> None:
+    x, w, _ = conv_arguments()
+    expected = torch.relu(nn.functional.conv2d(x, w))
+    variants = {
+        "contiguous": x,
+        "channels-last": x.contiguous(memory_format=torch.channels_last),
+        "strided": x.repeat_interleave(2, 3)[..., ::2],
+        "transposed": x.transpose(2, 3).contiguous().transpose(2, 3),
+    }
+    for name, variant in variants.items():
+        learnt = variant.detach().clone().requires_grad_()
+        y = OP.conv2d_relu(learnt, w)
+        torch.testing.assert_close(y, expected, msg=name)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        y.sum().backward()
+        assert learnt.grad is not None
+    for mode in (torch.no_grad(), torch.inference_mode()):
+        with mode:
+            y = OP.conv2d_relu(x, w.requires_grad_())
+            assert not y.requires_grad
+            torch.testing.assert_close(y, expected)
+    assert OP.conv2d_relu(x, w).requires_grad
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_export_keeps_the_operations() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+            return OP.flatten(OP.conv2d_relu_max_pool2d(x, w))
+
+    x, w, _ = conv_arguments()
+    exported = torch.export.export(Net(), (x, w))
+    assert "minicnn.conv2d_relu_max_pool2d.default" in exported.graph_module.code
+    assert torch.equal(exported.module()(x, w), Net()(x, w))

@@ -15,7 +15,9 @@ LISTED = ("concat",)
 def arguments(problem: Problem, *, learn: bool = True) -> tuple[list[Any], dict[str, torch.Tensor]]:
     """The operation's arguments, and those by name that have a gradient."""
     case = problem.case
-    tensors = {name: None if a is None else torch.from_numpy(a.copy()) for name, a in problem.inputs.items()}
+    tensors = {
+        name: None if a is None else torch.from_numpy(a.copy()) for name, a in problem.inputs.items()
+    }
     learnt = {name: t for name, t in tensors.items() if t is not None and name in learns(case)}
     for tensor in learnt.values():
         tensor.requires_grad_(learn)

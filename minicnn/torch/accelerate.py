@@ -25,9 +25,10 @@ MODES = {True: "training", False: "evaluation"}
 def accelerate(module: Module, *example: Any, choose: str = "faster") -> Module:
     """Let a torch.nn module run minicnn's operations, fused ones where neighbours allow it.
 
-    The module itself is changed and returned.  Classes, parameters, names, hooks and modes stay as they are;
-    only ``forward`` of the modules that hold others is another.  Weights of convolutions become channels-last
-    in memory.  `report` tells what was replaced and what was left, and why; `restore` undoes everything.
+    The module itself is changed and returned.  Classes, parameters, names, hooks and modes stay as they
+    are; only ``forward`` of the modules that hold others is another.  Weights of convolutions become
+    channels-last in memory.  `report` tells what was replaced, what was left, and why; `restore` undoes
+    everything.
 
     Args:    module: on the CPU or an NVIDIA GPU; operations in float32 and float64 are replaced
              example: what the module is called with, images of the usual batch size.  Both directions are
@@ -86,7 +87,9 @@ def _replace(module: nn.Module) -> list[Row]:
     for name, part in module.named_modules():
         if type(part) in MODULES or "forward" in vars(part):
             if "forward" in vars(part) and not isinstance(vars(part)["forward"], Replacement | Alone):
-                left.append(Row(name or "the module", "", "", False, "its forward was replaced already", None))
+                left.append(
+                    Row(name or "the module", "", "", False, "its forward was replaced already", None)
+                )
             continue
         if type(part).forward is nn.Module.forward or not (part._modules or _is_custom(part)):
             continue
@@ -176,7 +179,9 @@ def _choose(module: nn.Module, example: tuple[Any, ...], left: list[Row]) -> Non
         step.on = choice
     rows = _rows(steps, whole)
     _drop_idle(module)
-    verdict = "faster as a whole" if whole else "nothing is replaced: the whole is not faster on the example"
+    verdict = (
+        "faster as a whole" if whole else "nothing is replaced: the whole is not faster on the example"
+    )
     if not whole:
         restore(module)
     vars(module)[KEPT] = Report((*rows, *left), whole, verdict)
@@ -210,12 +215,16 @@ def _rows(steps: list[tuple[str, bool | None, Step]], whole: dict[str, Timing]) 
         for gradients in (True, False) if mode is None else (mode,):
             timing = step.timings.get(gradients)
             if timing is None:
-                why = "the example does not get there" if not step.values else "of a dtype or device minicnn has not"
+                why = (
+                    "the example does not get there"
+                    if not step.values
+                    else "of a dtype or device minicnn has not"
+                )
             else:
                 why = f"{timing.modules:.3g} ms in torch, {timing.step:.3g} ms in minicnn"
             if timing is not None and not step.on[gradients] and MODES[gradients] not in whole:
                 why += "; the whole is not faster"
-            rows.append(Row(name, MODES[gradients], step.op, step.on[gradients], why, timing))
+            rows.append(Row(name, MODES[gradients], step.label, step.on[gradients], why, timing))
         step.values, step.arguments = (), ()
     return rows
 
@@ -229,7 +238,8 @@ def _drop_idle(module: nn.Module) -> None:
 
 def _keep_report(module: nn.Module, left: list[Row], whole: dict[str, Timing], verdict: str) -> None:
     rows = [
-        Row(name, MODES[mode is not False], step.op, True, "", None) for name, mode, step in _steps(module)
+        Row(name, MODES[mode is not False], step.label, True, "", None)
+        for name, mode, step in _steps(module)
     ]
     vars(module)[KEPT] = Report((*rows, *left), whole, verdict)
 

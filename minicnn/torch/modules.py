@@ -91,7 +91,7 @@ class BatchNormAddReLU(nn.BatchNorm2d):
 
 
 class BatchNormReLUMaxPool(nn.BatchNorm2d):
-    """nn.BatchNorm2d, then nn.ReLU, then the max-pool ``pool``; the other arguments are nn.BatchNorm2d's."""
+    """nn.BatchNorm2d, then nn.ReLU, then the max-pool ``pool``; other arguments are nn.BatchNorm2d's."""
 
     def __init__(self, *args: Any, pool: Window | int = 2, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

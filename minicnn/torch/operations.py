@@ -18,8 +18,8 @@ from minicnn import shapes
 from minicnn.backends.base import Backend, Conv, Pool
 
 Shape = Sequence[Any]
-Forward = Callable[..., tuple[Tensor, ...]]
-Results = tuple[Tensor | None, ...]
+Results = tuple[Any, ...]
+"""Tensors, or None for what is not needed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,9 +39,9 @@ class Op:
     """How many of the first arguments may have a gradient."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Type and name of every other argument -> its default."""
-    forward: Forward
+    forward: Callable[..., Results]
     backward: Callable[..., Results] | None
-    saves: Callable[[Sequence[Any], Sequence[Tensor]], tuple[Tensor | None, ...]] = lambda args, results: ()
+    saves: Callable[[Results, Results], Results] = lambda args, results: ()
     results: Callable[..., tuple[tuple[Shape, torch.dtype], ...]]
     """Shapes and dtypes of all results, of the arguments."""
     extras: int = 0
@@ -133,10 +133,12 @@ def _conv(op: str) -> Op:
             return (b.conv2d_relu_forward(x, weight, bias, conv=Conv(*conv), need_saved=False)[0],)
         return (b.conv2d_forward(x, weight, bias, **Conv(*conv)._asdict()),)
 
-    def backward(b: Backend, dy: Tensor, saved: Any, _: Shape, conv: Any, need: Any) -> Results:
+    def backward(b: Any, dy: Tensor, saved: Any, _: Shape, conv: Any, need: Any) -> Results:
         if relu:
-            return b.conv2d_relu_backward(dy, *saved, conv=Conv(*conv), **_needs(need))
-        return b.conv2d_backward(dy, *saved, **Conv(*conv)._asdict(), **_needs(need))
+            gradients: Results = b.conv2d_relu_backward(dy, *saved, conv=Conv(*conv), **_needs(need))
+        else:
+            gradients = b.conv2d_backward(dy, *saved, **Conv(*conv)._asdict(), **_needs(need))
+        return gradients
 
     return Op(
         name=op, tensors=WEIGHTED, learns=3, attributes=CONV, forward=forward, backward=backward,
@@ -153,9 +155,7 @@ def _conv_pool(op: str) -> Op:
         b: Backend, need_saved: bool, x: Tensor, weight: Tensor, bias: Tensor | None, *attributes: Any
     ) -> Results:
         conv, pool = Conv(*attributes[:4]), Pool(*attributes[4:])
-        y, saved = getattr(b, f"{op}_forward")(
-            x, weight, bias, conv=conv, pool=pool, need_saved=need_saved
-        )
+        y, saved = getattr(b, f"{op}_forward")(x, weight, bias, conv=conv, pool=pool, need_saved=need_saved)
         if not need_saved:
             return (y,)
         kind, winners, *_ = saved
@@ -271,7 +271,7 @@ DROPOUT = Op(
     saves=lambda args, results: (args[1],), results=_same_shape,
 )  # fmt: skip
 
-LOSS = {"float label_smoothing": "0.0", "int ignore_index": "-100", 'str reduction': '"mean"'}
+LOSS = {"float label_smoothing": "0.0", "int ignore_index": "-100", "str reduction": '"mean"'}
 LOSS_NAMES = ("label_smoothing", "ignore_index", "reduction")
 
 

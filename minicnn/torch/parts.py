@@ -1,4 +1,4 @@
-"""Which nodes of a traced forward are operations that minicnn has, and as which torch.nn module each counts.
+"""Which nodes of a traced forward are operations that minicnn has, and which torch.nn module each is.
 
 A call of a function is read as the call of a module without parameters: ``F.max_pool2d(x, 2)`` as
 ``nn.MaxPool2d(2)``.

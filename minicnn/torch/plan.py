@@ -1,4 +1,4 @@
-"""The code that an accelerated module runs: its own forward, with steps in the places of their operations."""
+"""The code that an accelerated module runs: its own forward, with steps in place of operations."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import fx, nn
 from minicnn.torch.parts import Part, part_of
 from minicnn.torch.steps import EVALUATION, TRAINING, Ops, Step
 from minicnn.torch.tracing import trace
+
 
 class Plan:
     """A traced forward: ``run(module, *values)``, and the steps in it by the names of their modules."""
@@ -85,7 +86,7 @@ def _is_seen_to_change(part: Part) -> bool:
 
 
 def _input_is_read_between(chain: list[fx.Node]) -> bool:
-    """Whether others read what the chain reads before its end, where the step stands: they may change it."""
+    """Whether others read the chain's input before its end, where the step stands: they may change it."""
     order = {node: number for number, node in enumerate(chain[0].graph.nodes)}
     first, last = order[chain[0]], order[chain[-1]]
     readers = {user for value in chain[0].all_input_nodes for user in value.users} - {*chain}

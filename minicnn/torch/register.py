@@ -27,7 +27,7 @@ from torch.library import Library
 from minicnn.backends import Backend, get_backend
 from minicnn.torch.operations import TABLE, Op, Results
 
-LIBRARY = Library("minicnn", "FRAGMENT")  # noqa: TOR901 - the library lives as long as the process
+LIBRARY: Any = Library("minicnn", "FRAGMENT")  # type: ignore[no-untyped-call]
 DEVICES = {"CPU": "cpp", "CUDA": "cuda"}
 """Dispatch key -> the backend whose kernels run there."""
 
@@ -55,12 +55,13 @@ def _defaults(op: Op) -> tuple[Any, ...]:
     return tuple(argument.default_value for argument in schema.arguments)
 
 
-def _result(op: Op, name: str, *args: Any) -> Tensor | None:
+def _result(op: Op, name: str, *args: Any) -> Any:
     return op.forward(backend_of(name), False, *_complete(op, args))[0]
 
 
-def _results(op: Op, name: str, *args: Any) -> Results:
-    return op.forward(backend_of(name), True, *_complete(op, args))
+def _results(op: Op, name: str, *args: Any) -> Any:
+    results = op.forward(backend_of(name), True, *_complete(op, args))
+    return results if op.extras else results[0]
 
 
 def _gradients(
@@ -95,9 +96,15 @@ def memory_order(dimensions: int) -> torch.memory_format:
     return torch.channels_last if dimensions == 4 else torch.contiguous_format
 
 
-def _fake_results(op: Op, *args: Any) -> Results:
+def _fake_result(op: Op, *args: Any) -> Tensor:
     args = _complete(op, args)
-    return tuple(_empty(args[0], *result) for result in op.results(*args))
+    return _empty(args[0], *op.results(*args)[0])
+
+
+def _fake_results(op: Op, *args: Any) -> Any:
+    args = _complete(op, args)
+    results = tuple(_empty(args[0], *result) for result in op.results(*args))
+    return results if op.extras else results[0]
 
 
 def _fake_gradients(
@@ -177,7 +184,7 @@ class DispatchedRunner(Runner):
 
     def forward(self, op: Op, args: Sequence[Any]) -> Results:
         with torch._C._AutoDispatchBelowAutograd():
-            results = _packet(f"{op.name}_forward")(*([args] if op.listed else args))
+            results = _packet(f"{op.name}_forward")(*([list(args)] if op.listed else args))
         return results if isinstance(results, tuple) else (results,)
 
     def backward(
@@ -205,49 +212,32 @@ def _recorded(op: Op, *args: Any) -> Tensor:
 
 
 def _refuse_vmap(name: str, *_: Any) -> Any:
-    raise RuntimeError(f"[minicnn::{name}] torch.vmap is not supported: its batch is the first axis already")
+    raise RuntimeError(
+        f"[minicnn::{name}] torch.vmap is not supported: its batch is the first axis already"
+    )
 
 
 def _register(op: Op) -> None:
-    names = {op.name: _result, f"{op.name}_forward": _results}
     results = ", ".join(["Tensor"] * (1 + op.extras))
+    kernels: dict[str, tuple[Callable[..., Any], Callable[..., Any]]]
     if op.backward is None:  # without a gradient there is one operation, which gives all results
-        names = {op.name: _results}
-        LIBRARY.define(f"{op.name}({op.arguments}) -> ({results})")
+        kernels = {f"{op.name}({op.arguments}) -> ({results})": (_results, _fake_results)}
     else:
-        LIBRARY.define(f"{op.name}({op.arguments}) -> Tensor")
-        LIBRARY.define(f"{op.name}_forward({op.arguments}) -> ({results})")
-        LIBRARY.define(
-            f"{op.name}_backward(Tensor dy, Tensor[] saved, SymInt[] shape, {op.plain_attributes}"
-            "bool[] need) -> Tensor[]"
-        )
-        names[f"{op.name}_backward"] = _gradients
-        LIBRARY.impl(op.name, partial(_recorded, op), "Autograd")
-    for name, kernel in names.items():
+        gradients = f"Tensor dy, Tensor[] saved, SymInt[] shape, {op.plain_attributes}bool[] need"
+        kernels = {
+            f"{op.name}({op.arguments}) -> Tensor": (_result, _fake_result),
+            f"{op.name}_forward({op.arguments}) -> ({results})": (_results, _fake_results),
+            f"{op.name}_backward({gradients}) -> Tensor[]": (_gradients, _fake_gradients),
+        }
+    for schema, (kernel, fake) in kernels.items():
+        name = schema.partition("(")[0]
+        LIBRARY.define(schema)
         for key, backend in DEVICES.items():
-            LIBRARY.impl(name, _single(op, partial(kernel, op, backend), name), key)
-        fake: Callable[..., Any] = partial(_fake(kernel), op)
-        torch.library.register_fake(f"minicnn::{name}", _single(op, fake, name), lib=LIBRARY)
+            LIBRARY.impl(name, partial(kernel, op, backend), key)
+        torch.library.register_fake(f"minicnn::{name}", partial(fake, op), lib=LIBRARY)
         torch.library.register_vmap(f"minicnn::{name}", partial(_refuse_vmap, name), lib=LIBRARY)
-
-
-def _fake(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    if kernel is _gradients:
-        return _fake_gradients
-    return _fake_results
-
-
-def _single(op: Op, kernel: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """The kernel, with a tuple of one result as the result itself."""
-    single = name == op.name if op.backward is not None else False
-    if not (single or (name.endswith("_forward") and op.extras == 0)):
-        return kernel
-
-    def unpacked(*args: Any) -> Any:
-        results = kernel(*args)
-        return results[0] if isinstance(results, tuple) else results
-
-    return unpacked
+    if op.backward is not None:
+        LIBRARY.impl(op.name, partial(_recorded, op), "Autograd")
 
 
 for _op in TABLE.values():
@@ -276,6 +266,6 @@ def call(name: str, *args: Any) -> Tensor:
         if torch.is_grad_enabled():
             y: Tensor = Recorded.apply(op, _DIRECT, *args)
             return y
-        return op.forward(_device_backend(args[0].device.type), False, *args)[0]  # type: ignore[return-value]
-    result: Tensor = _packet(name)(*([args] if op.listed else args))
+        return op.forward(_device_backend(args[0].device.type), False, *args)[0]  # type: ignore[no-any-return]
+    result: Tensor = _packet(name)(*([list(args)] if op.listed else args))
     return result

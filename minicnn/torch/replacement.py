@@ -40,7 +40,7 @@ class Replacement:
         module = self.module
         plans = self.plans if self.plans is not None else self._make_plans()
         plan = plans[module.training]
-        if kwargs or len(args) != plan.arguments or not self._as_traced() or _has_any_global_hook():
+        if kwargs or len(args) != plan.arguments or not self._as_traced() or _has_any_global_hook():  # type: ignore[no-untyped-call]
             return type(module).forward(module, *args, **kwargs)
         return plan.run(module, *args)
 

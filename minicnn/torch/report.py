@@ -40,8 +40,9 @@ class Report(NamedTuple):
         for mode in dict.fromkeys(row.mode for row in self.rows):
             rows = [row for row in self.rows if row.mode == mode]
             width = max(len(row.names) for row in rows)
+            ops = max((len(row.op) for row in rows if row.replaced), default=4)
             lines.append(f"{mode}:" if mode else "not read:")
             for row in rows:
                 what = row.op if row.replaced else "left"
-                lines.append(f"  {row.names:{width}}  {what:28}  {row.why}".rstrip())
+                lines.append(f"  {row.names:{width}}  {what:{ops}}  {row.why}".rstrip())
         return "\n".join(lines)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from minicnn.graph.fold_batch_norm import FOLDING
 from minicnn.graph.fuse import PATTERNS as FUSED
 from minicnn.torch import calls
+from minicnn.torch.register import call
 
 Ops = tuple[str, ...]
 Run = Callable[[str, Sequence[Tensor], Sequence[Any]], Tensor]
@@ -55,7 +56,9 @@ class Timing(NamedTuple):
 class Step:
     """Runs its operations as ``op`` where ``on`` says so: with gradients (True) and without (False)."""
 
-    def __init__(self, ops: Ops, op: str, modules: Sequence[nn.Module | None], given: Sequence[bool]) -> None:
+    def __init__(
+        self, ops: Ops, op: str, modules: Sequence[nn.Module | None], given: Sequence[bool]
+    ) -> None:
         self.ops, self.op = ops, op
         self.modules = tuple(None if own else module for module, own in zip(modules, given, strict=True))
         """The modules that stand for calls of functions; the others are arguments of each call."""
@@ -63,11 +66,20 @@ class Step:
         self.kinds = tuple(type(module) for module, own in zip(modules, given, strict=True) if own)
         self.on = {True: True, False: True}
         self.timings: dict[bool, Timing] = {}
-        self.recording, self.seen = False, False
+        self.recording = False
+        self.__name__ = self.__module__ = ""  # what torch.fx writes into code; the plan gives them
         self.values: tuple[Tensor, ...] = ()
         self.arguments: tuple[Any, ...] = ()
         self._run: Run = _RUNS[ops[0]] if ops[:2] != ("conv2d", "batch_norm2d") else _run_folded
         self._dimensions = 2 if ops[0] == "dense" else 4
+
+    @property
+    def label(self) -> str:
+        """The operation as a reader knows it."""
+        if self.ops[:2] != ("conv2d", "batch_norm2d"):
+            return self.op
+        added = ", add_relu" if "add" in self.ops else ""
+        return f"{AFTER_FOLDING[self.op]} (batch norm folded){added}"
 
     def __call__(self, values: Sequence[Tensor], *modules: Any) -> Tensor:
         if self.recording:
@@ -103,8 +115,7 @@ class Step:
         if torch.is_autocast_enabled(device.type) or _transformed():
             return False
         return all(
-            _ordinary(module, kind, dtype, device)
-            for module, kind in zip(modules, self.kinds, strict=True)
+            _ordinary(module, kind, dtype, device) for module, kind in zip(modules, self.kinds, strict=True)
         )
 
     def _complete(self, modules: Sequence[Any]) -> Sequence[Any]:
@@ -156,7 +167,7 @@ def _run_folded(op: str, values: Sequence[Tensor], modules: Sequence[Any]) -> Te
         z = calls.convolve("conv2d", x, conv)
         return _run_norm(op, (z, *values[1:]), others)
     y = calls.convolve_folded(AFTER_FOLDING[op], x, conv, norm, _max_pool_of(others))
-    return calls.call("add_relu", y, values[1]) if len(values) > 1 else y
+    return call("add_relu", y, values[1]) if len(values) > 1 else y
 
 
 def _folds(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> bool:
@@ -179,6 +190,6 @@ _RUNS: dict[str, Run] = {
     "max_pool2d": lambda _, values, modules: calls.max_pool(values[0], modules[0]),
     "avg_pool2d": lambda _, values, modules: calls.avg_pool(values[0], modules[0]),
     "adaptive_avg_pool2d": lambda _, values, modules: calls.adaptive_avg_pool(values[0], modules[0]),
-    "add": lambda _, values, __: calls.call("add_relu", *values),
-    "concat": lambda _, values, __: calls.call("concat", *values),
+    "add": lambda _, values, __: call("add_relu", *values),
+    "concat": lambda _, values, __: call("concat", *values),
 }

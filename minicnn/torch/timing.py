@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from minicnn.torch.steps import Step, Timing
 
-ROUNDS = 4
-SECONDS = 0.05
-"""A comparison ends after this time, but not before `ROUNDS` rounds; twice as many are timed where it is short."""
+LEAST_ROUNDS = 2
 MOST_ROUNDS = 40
+SECONDS = 0.05
+"""A comparison ends after this time for each side and `LEAST_ROUNDS` rounds, or after `MOST_ROUNDS`."""
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def fastest(sides: Sequence[Callable[[], object]], *, cuda: bool = False) -> lis
                 torch.cuda.synchronize()
             if done:  # the first round warms up
                 best[i] = min(best[i], (time.perf_counter() - start) * 1e3)
-        if done >= ROUNDS and time.perf_counter() > end:
+        if done >= LEAST_ROUNDS and time.perf_counter() > end:
             break
     return best
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 
 class Untraceable(Exception):
@@ -79,9 +79,8 @@ def trace(module: nn.Module, training: bool) -> fx.Graph:
 
     Raises: Untraceable with the reason
     """
-    before, mode = dict(vars(module)), module.training
-    versions = [(buffer, buffer._version) for buffer in module.buffers() if not buffer.is_inference()]
-    random_states = _random_states()
+    mode, versions = module.training, [(buffer, buffer._version) for buffer in _plain_buffers(module)]
+    before, random_states = _attributes(module), _random_states()
     module.training = training
     try:
         graph = _OwnForward().trace(module)
@@ -92,7 +91,7 @@ def trace(module: nn.Module, training: bool) -> fx.Graph:
         raise Untraceable(f"torch.fx cannot trace it: {line or type(error).__name__}") from error
     finally:
         module.training = mode
-        changed = _restore(module, before)
+        changed = _restore(before)
     if changed:
         raise Untraceable(f"its forward changes or makes {', '.join(sorted(changed))}")
     if _random_states() != random_states:
@@ -102,18 +101,32 @@ def trace(module: nn.Module, training: bool) -> fx.Graph:
     return graph
 
 
-def _restore(module: nn.Module, before: dict[str, Any]) -> set[str]:
-    """Give the module its attributes back; the names of those that were not the same."""
-    now = vars(module)
-    changed = {name for name in {*now, *before} if now.get(name) is not before.get(name)}
-    for name in changed:
-        if name in before:
-            now[name] = before[name]
-        else:
-            del now[name]
+def _plain_buffers(module: nn.Module) -> list[Tensor]:
+    """The buffers that count their changes."""
+    return [buffer for buffer in module.buffers() if not buffer.is_inference()]
+
+
+Kept = list[tuple[dict[str, Any], dict[str, Any]]]
+
+
+def _attributes(module: nn.Module) -> Kept:
+    """Each dict of attributes, parameters or buffers of the module and of those in it, with a copy."""
+    own = [d for part in module.modules() for d in (vars(part), part._parameters, part._buffers)]
+    return [(attributes, dict(attributes)) for attributes in own]
+
+
+def _restore(kept: Kept) -> set[str]:
+    """Give the modules their attributes back; the names of those that were not the same."""
+    changed: set[str] = set()
+    for now, before in kept:
+        different = {name for name in {*now, *before} if now.get(name) is not before.get(name)}
+        if different:
+            now.clear()
+            now.update(before)
+        changed |= different
     return changed
 
 
 def _random_states() -> tuple[Any, ...]:
-    numpys = np.random.get_state()  # noqa: NPY002 - the one that a forward would use
+    numpys: Any = np.random.get_state()
     return random.getstate(), numpys[1].tobytes(), numpys[2], torch.random.get_rng_state().tolist()
