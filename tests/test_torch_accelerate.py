@@ -153,7 +153,8 @@ def test_every_kind_of_neighbours_is_found() -> None:
         "evaluation: fc1, relu()": "dense_relu",
         "evaluation: fc2": "dense",
         "evaluation: block.conv1, block.bn1, block.relu": "conv2d_relu (batch norm folded)",
-        "evaluation: block.conv2, block.bn2, block.add(), block.relu": "conv2d (batch norm folded), add_relu",
+        "evaluation: block.conv2, block.bn2, block.add(), block.relu":
+            "conv2d (batch norm folded), add_relu",
         "evaluation: block.downsample.0, block.downsample.1": "conv2d (batch norm folded)",
         "evaluation: branch.0, branch.1, branch.2": "conv2d_relu_max_pool2d",
     }  # fmt: skip
@@ -175,9 +176,9 @@ def test_it_computes_with_minicnn(monkeypatch: pytest.MonkeyPatch) -> None:
     module = fast.accelerate(net(), choose="all")
     module(batch()[0])
     assert called == [
-        "conv2d", "batch_norm2d_relu_max_pool2d", "conv2d", "batch_norm2d_relu", "conv2d", "conv2d", "batch_norm2d",
-        "batch_norm2d_add_relu", "conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d", "concat", "avg_pool2d", "conv2d",
-        "adaptive_avg_pool2d", "dense_relu", "dense",
+        "conv2d", "batch_norm2d_relu_max_pool2d", "conv2d", "batch_norm2d_relu", "conv2d", "conv2d",
+        "batch_norm2d", "batch_norm2d_add_relu", "conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d",
+        "concat", "avg_pool2d", "conv2d", "adaptive_avg_pool2d", "dense_relu", "dense",
     ]  # fmt: skip
 
 

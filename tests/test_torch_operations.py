@@ -12,7 +12,6 @@ from conftest import LISTED
 from torch import nn
 from torch_cases import arguments, learns, operation
 
-import minicnn.torch
 from minicnn.backends import available_backends, get_backend
 from minicnn.testing.cases import CASES, Case
 from minicnn.testing.checks import FIRST_OF_EACH_OP, drawn
@@ -36,11 +35,11 @@ def test_every_case_has_the_bits_of_the_backend(dtype: str) -> None:
         problem = drawn(case, dtype)
         expected = run_backend(get_backend("cpp"), problem)
         dy = torch.from_numpy(problem.dy.copy())
-        for call in (operation(case), lambda *args, name=case.op: minicnn.torch.call(name, *args)):
+        for way in (operation(case), lambda *args, name=case.op: call(name, *args)):
             args, learnt = arguments(problem)
             if case.op == "concat":
-                args = args if call is operation(case) else args[0]
-            y = call(*args)
+                args = args if way is operation(case) else args[0]
+            y = way(*args)
             first, *_ = y if isinstance(y, tuple) else (y,)
             assert_equal(first.detach().numpy(), next(iter(expected.outputs.values())), f"{case}: y")
             if not learnt:

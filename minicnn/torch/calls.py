@@ -5,7 +5,6 @@ Each function gives what the modules would give one after another; the operation
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -18,8 +17,10 @@ DTYPES = (torch.float32, torch.float64)
 
 
 def pair(value: Any) -> Any:
-    """3 -> (3, 3)."""
-    return value if isinstance(value, tuple | list) else (value, value)
+    """3 -> (3, 3), and (3,) -> (3, 3)."""
+    if not isinstance(value, tuple | list):
+        return value, value
+    return value if len(value) == 2 else (*value, *value)
 
 
 def conv_attributes(conv: nn.Conv2d) -> tuple[Any, ...]:
@@ -110,10 +111,9 @@ def adaptive_avg_pool(x: Tensor, pool: nn.AdaptiveAvgPool2d) -> Tensor:
 
 def has_backend(device: str) -> bool:
     """Whether minicnn computes on this type of device here."""
-    return device == "cpu" or (device == "cuda" and backend_reason("cuda") is None)
+    return device in _DEVICES
 
 
-@cache
-def backend_reason(name: str) -> str | None:
-    """Why a backend is not available, or None."""
-    return available_backends()[name]
+_DEVICES = ["cpu"]
+if torch.cuda.is_available() and available_backends()["cuda"] is None:
+    _DEVICES.append("cuda")

@@ -184,19 +184,14 @@ class DispatchedRunner(Runner):
 
     def forward(self, op: Op, args: Sequence[Any]) -> Results:
         with torch._C._AutoDispatchBelowAutograd():
-            results = _packet(f"{op.name}_forward")(*([list(args)] if op.listed else args))
+            results = _PACKETS[f"{op.name}_forward"](*([list(args)] if op.listed else args))
         return results if isinstance(results, tuple) else (results,)
 
     def backward(
         self, op: Op, dy: Tensor, saved: Sequence[Tensor], shape: Any, attributes: Any, need: Any
     ) -> Results:
-        gradients = _packet(f"{op.name}_backward")(dy, list(saved), list(shape), *attributes, list(need))
+        gradients = _PACKETS[f"{op.name}_backward"](dy, list(saved), list(shape), *attributes, list(need))
         return tuple(gradients)
-
-
-@cache
-def _packet(name: str) -> Any:
-    return getattr(torch.ops.minicnn, name).default
 
 
 _DIRECT, _DISPATCHED = Runner(), DispatchedRunner()
@@ -212,9 +207,7 @@ def _recorded(op: Op, *args: Any) -> Tensor:
 
 
 def _refuse_vmap(name: str, *_: Any) -> Any:
-    raise RuntimeError(
-        f"[minicnn::{name}] torch.vmap is not supported: its batch is the first axis already"
-    )
+    raise RuntimeError(f"[minicnn::{name}] torch.vmap is not supported: the first axis is the batch")
 
 
 def _register(op: Op) -> None:
@@ -236,9 +229,13 @@ def _register(op: Op) -> None:
             LIBRARY.impl(name, partial(kernel, op, backend), key)
         torch.library.register_fake(f"minicnn::{name}", partial(fake, op), lib=LIBRARY)
         torch.library.register_vmap(f"minicnn::{name}", partial(_refuse_vmap, name), lib=LIBRARY)
+        _PACKETS[name] = getattr(torch.ops.minicnn, name).default
     if op.backward is not None:
         LIBRARY.impl(op.name, partial(_recorded, op), "Autograd")
 
+
+_PACKETS: dict[str, Any] = {}
+"""Name -> torch's operation; a plain dict, which a compiler reads through."""
 
 for _op in TABLE.values():
     _register(_op)
@@ -248,7 +245,7 @@ for _op in TABLE.values():
 
 
 def _unwatched() -> bool:
-    """Whether nothing needs to see operations in the dispatcher: a compiler, a mode, a transform, autocast."""
+    """Whether nothing has to see operations in the dispatcher: compiler, mode, transform or autocast."""
     return not (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack()
@@ -267,5 +264,5 @@ def call(name: str, *args: Any) -> Tensor:
             y: Tensor = Recorded.apply(op, _DIRECT, *args)
             return y
         return op.forward(_device_backend(args[0].device.type), False, *args)[0]  # type: ignore[no-any-return]
-    result: Tensor = _packet(name)(*([list(args)] if op.listed else args))
+    result: Tensor = _PACKETS[name](*([list(args)] if op.listed else args))
     return result

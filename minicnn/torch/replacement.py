@@ -1,7 +1,7 @@
 """What stands in the place of a module's forward while it is accelerated.
 
 It is kept in the module itself, as the attribute ``forward``, which Python finds before the method of the
-class.  So the module keeps its class, parameters, names, hooks and modes, and copies of it have copies of this.
+class.  So the module keeps its class, parameters, names, hooks and modes; its copies have copies of this.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Replacement:
                 yield mode, name, step
 
     def _as_traced(self) -> bool:
-        """Whether the module is what was traced: its children, and the attributes its forward may branch on."""
+        """Whether the module is what was traced: its children, and attributes its forward may branch on."""
         own = vars(self.module)
         for name, value in self._attributes:
             if own.get(name) is not value and own.get(name) != value:

@@ -1,9 +1,10 @@
 """A step: neighbouring operations of a forward that minicnn can run as one.
 
-`TRAINING` and `EVALUATION` say which neighbours those are.  A step stands in the code of an accelerated module
-(`minicnn.torch.plan`) and gets the values and the modules at each call, so parameters, attributes and modes
-are always the present ones.  It runs the modules themselves, one after another, where minicnn cannot or should
-not: other dtypes and devices, autocast, torch.func's transforms, modules with hooks, or a step that is off.
+`TRAINING` and `EVALUATION` say which neighbours those are.  A step stands in the code of an
+accelerated module (`minicnn.torch.plan`) and gets the values and the modules at each call, so parameters,
+attributes and modes are always the present ones.  It runs the modules themselves, one after another, where
+minicnn cannot or should not: other dtypes and devices, autocast, torch.func's transforms, modules with
+hooks, or a step that is off.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ def _run_norm(op: str, values: Sequence[Tensor], modules: Sequence[Any]) -> Tens
 
 
 def _run_folded(op: str, values: Sequence[Tensor], modules: Sequence[Any]) -> Tensor:
-    """A convolution and what a batch norm begins, as two operations where folding is wrong or costs more."""
+    """A convolution and what a batch norm begins; two operations where folding is wrong or costs more."""
     conv, *others = modules
     norm, x = others[0], values[0]
     if not _folds(conv, norm, x):
