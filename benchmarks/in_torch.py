@@ -2,8 +2,8 @@
 
     python benchmarks/in_torch.py [--nets lenet5 ...] [--threads 2] [--no-compile]
 
-Steps and whole epochs (DataLoader, loss, backward, step) of every net of torch_nets.py, timed in turn in one
-process; peak memory, in a process for each side; and by how much the losses of 100 steps differ.  Writes
+Steps and whole epochs (DataLoader, loss, backward, step) of every net of torch_nets.py, timed in turn in
+one process; peak memory, in a process for each side; and how much the losses of 100 steps differ.  Writes
 benchmarks/results/in_torch.json.
 """
 
@@ -14,11 +14,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from memory import peak
 from paired import machine, save, time_in_turn
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -107,12 +107,20 @@ def memory(name: str, side: str) -> float:
 
 
 def grown(name: str, side: str) -> float:
+    """MB by which five steps raise this process's memory at most, from what it has before the first one."""
     step, _ = script(name, side)
     x, y = images(name)
-    before = peak()
+    before = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     for _ in range(5):
         step(x, y)
-    return round(peak() - before, 1)
+    return round(status("VmHWM") - before, 1)
+
+
+def status(key: str) -> float:
+    """One of the figures that Linux tells of this process's memory, in MB."""
+    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[key].split()[0]) / 1024
 
 
 def main() -> None:

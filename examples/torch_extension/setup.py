@@ -1,6 +1,6 @@
 """Builds my_extension/_C.so.  What is built belongs to the torch that it was built with.
 
-    pip install --no-build-isolation .
+pip install --no-build-isolation .
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What torch has to know of each operation: its arguments, both directions, and the shapes of its results.
+"""What torch has to know of each operation of the contract, as a table.
 
 `TABLE` has a row for each operation of the contract (`minicnn.backends.primitives` and `base` say what it
 computes).  `minicnn.torch.register` makes torch's operations of the rows; no kernel is written here.
@@ -6,9 +6,7 @@ computes).  `minicnn.torch.register` makes torch's operations of the rows; no ke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,54 +14,7 @@ from torch import Tensor
 
 from minicnn import shapes
 from minicnn.backends.base import Backend, Conv, Pool
-
-Shape = Sequence[Any]
-Results = tuple[Any, ...]
-"""Tensors, or None for what is not needed."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Op:
-    """One operation as torch sees it.
-
-    A forward function gets the backend, whether a backward pass will follow, and the arguments.  It returns
-    y, and after it what the backward pass needs besides, if one follows.  A backward function gets the
-    backend, dy, what ``saves`` chose of arguments and results, the shape of the first argument, the
-    attributes and which gradients are needed; it returns a gradient for each of ``learns``.
-    """
-
-    name: str
-    tensors: tuple[str, ...]
-    """Types and names of the tensors, which are the first arguments."""
-    learns: int
-    """How many of the first arguments may have a gradient."""
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    """Type and name of every other argument -> its default."""
-    forward: Callable[..., Results]
-    backward: Callable[..., Results] | None
-    saves: Callable[[Results, Results], Results] = lambda args, results: ()
-    results: Callable[..., tuple[tuple[Shape, torch.dtype], ...]]
-    """Shapes and dtypes of all results, of the arguments."""
-    extras: int = 0
-    """How many results the forward pass gives besides y, for the backward pass."""
-    listed: bool = False
-    """Whether the tensors are one argument, a list."""
-
-    @property
-    def arguments(self) -> str:
-        """The arguments as torch's schemas write them."""
-        return ", ".join([*self.tensors, *(f"{name}={value}" for name, value in self.attributes.items())])
-
-    @property
-    def plain_attributes(self) -> str:
-        """The attributes as torch's schemas write them, without defaults."""
-        return "".join(f"{name}, " for name in self.attributes)
-
-    @cached_property
-    def tensor_count(self) -> int:
-        """How many arguments come before the attributes."""
-        return len(self.tensors)
-
+from minicnn.torch.op import Op, Results, Shape
 
 CONV = {"int[] stride": "[1, 1]", "int[] padding": "[0, 0]", "int[] dilation": "[1, 1]", "int groups": "1"}
 POOL_AFTER = {

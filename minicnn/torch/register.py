@@ -25,7 +25,8 @@ from torch.autograd.function import once_differentiable
 from torch.library import Library
 
 from minicnn.backends import Backend, get_backend
-from minicnn.torch.operations import TABLE, Op, Results
+from minicnn.torch.op import Op, Results
+from minicnn.torch.operations import TABLE
 
 LIBRARY: Any = Library("minicnn", "FRAGMENT")  # type: ignore[no-untyped-call]
 DEVICES = {"CPU": "cpp", "CUDA": "cuda"}

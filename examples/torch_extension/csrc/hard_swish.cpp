@@ -15,8 +15,8 @@ using at::Tensor;
 constexpr std::int64_t grain = 32768;  // fewer values are not worth a thread
 
 void check(const Tensor& t, const char* name) {
-    TORCH_CHECK_VALUE(t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble, "[hard_swish] ", name,
-                      ": expected dtype float32 or float64, got ", t.scalar_type());
+    TORCH_CHECK_VALUE(t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble, "[hard_swish] ",
+                      name, ": expected dtype float32 or float64, got ", t.scalar_type());
 }
 
 // y is dense and in the memory order of x, as at::empty_like makes it; the fake kernel says the same.
@@ -70,7 +70,7 @@ TORCH_LIBRARY_IMPL(my_extension, CPU, m) {
 
 // Importing the module is what registers the operations; it holds nothing itself.
 PyMODINIT_FUNC PyInit__C() {
-    static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr,
-                                 nullptr,               nullptr, nullptr, nullptr};
+    static PyModuleDef module = {
+        PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
     return PyModule_Create(&module);
 }

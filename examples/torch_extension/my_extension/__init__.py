@@ -16,11 +16,11 @@ def _(x: Tensor) -> Tensor:
 
 
 @torch.library.register_fake("my_extension::hard_swish_backward")
-def _(dy: Tensor, x: Tensor) -> Tensor:
+def _(dy: Tensor, x: Tensor) -> Tensor:  # noqa: ARG001 - the gradient's shape is x's
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _save(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+def _save(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG001 - torch gives it
     ctx.save_for_backward(*inputs)
 
 
