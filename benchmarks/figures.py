@@ -27,6 +27,13 @@ COLORS = {
     "JAX": "#7b52ab", "ONNX Runtime": "#d0a800", "OpenVINO": "#4c9f50",
 }  # fmt: skip
 LOOKS = {"font.family": "DejaVu Sans", "axes.spines.top": False, "axes.spines.right": False}
+PAPER, INK = "#1e2129", "#d5d8e2"  # the site's dark theme
+DARK: dict[str, Any] = {
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), PAPER),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+}
+THEMES: dict[str, dict[str, Any]] = {"": LOOKS, "-dark": {**LOOKS, **DARK}}
+"""What is added to a plot's file name, and how it looks."""
 PHASE_COLORS = {"training": "#0b6e99", "inference": "#7fb8d1"}
 
 
@@ -53,7 +60,7 @@ def speedup(result: Result) -> Figure:
 
 
 def finish_ratio(axes: Any, label: str) -> None:
-    axes.axvline(1.0, color="black", linewidth=1)
+    axes.axvline(1.0, color=ink(), linewidth=1)
     axes.set_xlim(0, axes.get_xlim()[1] * 1.06)
     axes.set_xlabel(label, fontsize=9)
 
@@ -150,7 +157,7 @@ def dots(axes: Any, names: list[str], result: Result, which: int, labels: list[s
         )
     axes.set_yticks(range(len(names)), labels, fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.axvline(1.0, color="black", linewidth=1)
+    axes.axvline(1.0, color=ink(), linewidth=1)
     axes.set_xlim(0, max(1.05, axes.get_xlim()[1]))
     axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
 
@@ -183,11 +190,11 @@ def ladder(result: Result) -> Figure:
         color = "#7fb8d1" if name.startswith("step") else COLORS.get(name, COLORS[OURS])
         axes.barh(place, rate, 0.7, color=color)
         axes.text(rate + 4, place, f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}", va="center", fontsize=9,
-                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
+                  bbox={"facecolor": paper(), "edgecolor": "none", "pad": 0.5})  # fmt: skip
     axes.set_yticks(range(len(rows)), [label for _, label, _ in rows])
     axes.invert_yaxis()
     for threads, peak in result["GFLOP/s at peak"].items():
-        axes.axvline(peak, color="black", linewidth=0.8, linestyle="--")
+        axes.axvline(peak, color=ink(), linewidth=0.8, linestyle="--")
         axes.text(peak, -0.75, f"peak, {threads}", ha="center", fontsize=8)
     axes.set_xlim(0, axes.get_xlim()[1] * 1.06)
     axes.set_xlabel("GFLOP/s, counted as the plain sum has them (more is better)", fontsize=9)
@@ -211,6 +218,20 @@ A result that was not measured is empty.
 """
 
 
+def ink() -> Any:
+    """The colour of text and lines in the present theme."""
+    import matplotlib
+
+    return matplotlib.rcParams["text.color"]
+
+
+def paper() -> Any:
+    """The colour of the ground in the present theme."""
+    import matplotlib
+
+    return matplotlib.rcParams["axes.facecolor"]
+
+
 def new_figure(width: float, height: float) -> Figure:
     """A figure of this size in inches, which opens no window."""
     from matplotlib.figure import Figure
@@ -231,15 +252,17 @@ def result_hash(name: str) -> str:
 
 
 def stale() -> list[str]:
-    """The plots that are missing, or that were drawn from another result than the saved one."""
+    """The plots, light and dark, that are missing or were drawn from another result than the saved one."""
     from PIL import Image
 
     found = []
     for name in PLOTS:
-        path, wanted = IMAGES / f"{name}.png", result_hash(name)
-        if wanted and not path.exists():
-            found.append(path.name)
-        elif wanted:
+        wanted = result_hash(name)
+        for theme in THEMES if wanted else ():
+            path = IMAGES / f"{name}{theme}.png"
+            if not path.exists():
+                found.append(path.name)
+                continue
             with Image.open(path) as image:
                 if image.info.get(KEY) != wanted:
                     found.append(path.name)
@@ -251,9 +274,10 @@ def draw(files: Iterable[str]) -> None:
     import matplotlib
 
     for file in files:
-        name = file.removesuffix(".png")
+        stem = file.removesuffix(".png")
+        name = stem.removesuffix("-dark")
         result, plot = PLOTS[name]
-        with matplotlib.rc_context(LOOKS):
+        with matplotlib.rc_context(THEMES[stem.removeprefix(name)]):
             plot(result()).savefig(
                 IMAGES / file, dpi=140, metadata={KEY: result_hash(name), "Software": None}
             )

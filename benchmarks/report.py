@@ -42,7 +42,7 @@ PAGES = (
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("benchmarks", "fused", "lockstep", "pytorch", "reliability", "report")
+        for name in ("benchmarks", "folders", "fused", "lockstep", "pytorch", "reliability", "report")
     ),
 )
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n)(.*?)(<!-- \2: end -->)", re.DOTALL)
@@ -102,6 +102,24 @@ def step_table(entries: list[Result]) -> str:
     return f"Milliseconds:\n\n{table(rows)}"
 
 
+def bfloat16(result: Result) -> str:
+    """Every net in bfloat16: training and inference, with all peers and their precisions."""
+    parts = []
+    for phase in ("training", "inference"):
+        entries = [entry for entry in result.values() if entry["phase"] == phase]
+        peers = list(dict.fromkeys(row for e in entries for row in e["milliseconds"]))
+        rows = [["net, batch", *peers, "best PyTorch / minicnn bfloat16"]]
+        for entry in sorted(entries, key=lambda e: [*NETS].index(e["net"])):
+            ms = entry["milliseconds"]
+            cells = [milliseconds(ms[peer]) if peer in ms else "" for peer in peers]
+            best = ms[best_torch(ms)] / ms["minicnn bfloat16"]
+            rows.append([f"{entry['net']}, {entry['batch']}", *cells, f"**{best:.2f}**"])
+        parts.append(
+            f"Milliseconds, {phase}:\n\n{table(rows)}\n\n`benchmarks/bfloat16.py` on {places(entries)}."
+        )
+    return "\n\n".join(parts)
+
+
 def losses(result: Result) -> str:
     """Everything in which a peer is faster, however it is run."""
     rows = [["net, batch, phase, threads", "faster", "its ms", "minicnn, ms", "ratio"]]
@@ -154,6 +172,18 @@ def memory(result: Result) -> str:
     rows = [["peak memory of training, MB", *sides]]
     rows += [[net, *(f"{row[side]:.0f}" for side in sides)] for net, row in grown.items()]
     return f"{table(rows)}\n\n`benchmarks/memory.py` on {where(result)}."
+
+
+def large_folder(result: Result) -> str:
+    rows = [["", "seconds", "peak resident memory, MB"]]
+    for name in ("first start", "second start", "one epoch and test"):
+        rows.append([name, f"{result[name]['seconds']:.1f}", f"{result[name]['peak, MB']:,}"])
+    what = (
+        f"{result['images']:,} JPEG files of {result['side']}×{result['side']} pixels, "
+        f"{result['JPEG, MB']:,.0f} MB, decoded {result['decoded, MB']:,.0f} MB; {result['model']} in "
+        f"batches of {result['batch']}."
+    )
+    return f"{table(rows)}\n\n{what} `benchmarks/large_folder.py` on {where(result)}."
 
 
 def threads(result: Result) -> str:
@@ -311,10 +341,12 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     **{
         section.__name__: (section.__name__, section)
         for section in (
+            bfloat16,
             untuned,
             end_to_end,
             numpy_steps,
             memory,
+            large_folder,
             threads,
             recipes,
             augment,

@@ -38,7 +38,7 @@ def main() -> None:
     args = parser.parse_args()
 
     dataset = data.load(f"folder:{args.folder}", image_size=(28, 28))
-    _, channels, *size = dataset.train.x.shape
+    channels, *size = dataset.train.shape
     model = network(channels, (size[0], size[1]), len(dataset.class_names), args.backend)
     print(model)
     trainer = Trainer(model, optim.Adam(lr=2e-3))
@@ -47,7 +47,8 @@ def main() -> None:
         losses = [trainer.step(x, y) for x, y in batches.epoch(epoch)]
         print(f"epoch {epoch + 1}: loss {np.mean(losses):.3f}")
 
-    logits = model.predict(data.normalize(dataset.test.x, dataset.mean, dataset.std))
+    pieces = [data.normalize(x, dataset.mean, dataset.std) for x in dataset.test.pieces()]
+    logits = np.concatenate([model.predict(x) for x in pieces])
     accuracy = (logits.argmax(axis=1) == dataset.test.y).mean()
     print(f"{len(dataset.test)} images kept for the test: {accuracy:.1%} right")
     for path in args.images:

@@ -28,8 +28,8 @@ def check_memory(need: int, what: str, remedy: str) -> None:
     """
     available = available_memory()
     if available is not None and need > available:
-        there = f"{_shown(available)} are available"
-        raise NotEnoughMemory(f"{what} needs {_shown(need)} of memory, and {there}; {remedy}")
+        there = f"{shown(available)} are available"
+        raise NotEnoughMemory(f"{what} needs {shown(need)} of memory, and {there}; {remedy}")
 
 
 def available_memory() -> int | None:
@@ -103,5 +103,6 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def _shown(count: int) -> str:
+def shown(count: int) -> str:
+    """A number of bytes: 12.3 GB, or 4.5 MB."""
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

@@ -15,7 +15,7 @@ import numpy as np
 
 Pair = tuple[int, int]
 Padding = Pair | tuple[int, int, int, int]
-"""A convolution's padding: (h, w) on both sides each, or (top, left, bottom, right)."""
+"""Padding of an image: (h, w) on both sides each, or (top, left, bottom, right)."""
 Shape = tuple[int, ...]
 
 
@@ -35,18 +35,18 @@ def conv_output_size(size: int, kernel: int, stride: int, padding: Pair, dilatio
 
 
 def pool_output_size(
-    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
+    size: int, kernel: int, stride: int, padding: Pair, dilation: int, ceil_mode: bool
 ) -> int:
-    """Number of window positions along one axis of a pool.
+    """Number of window positions along one axis of a pool; ``padding`` is before and after it.
 
     In ceil mode a last window that is cut off by the border counts too, if it starts inside the input or
     its left padding.
     """
-    span = size + 2 * padding - dilation * (kernel - 1) - 1
+    span = size + sum(padding) - dilation * (kernel - 1) - 1
     if not ceil_mode:
         return span // stride + 1
     out = -(-span // stride) + 1
-    return out - 1 if (out - 1) * stride >= size + padding else out
+    return out - 1 if (out - 1) * stride >= size + padding[0] else out
 
 
 # ---- building blocks ---------------------------------------------------------------------------
@@ -83,6 +83,15 @@ def check_array(op: str, name: str, a: Any, shape: Sequence[int], x: Any) -> Non
     """Raise ValueError unless a has this shape and x's dtype."""
     check_like(op, name, a, x)
     check_shape(op, name, a, shape)
+
+
+def check_in_place(op: str, name: str, a: Any) -> None:
+    """Raise ValueError unless an operation can write to a."""
+    expected = "an array that can be changed in place"
+    if not a.flags.writeable:
+        fail(op, name, expected, "a read-only one")
+    if a.size > 1 and any(step == 0 and n > 1 for step, n in zip(a.strides, a.shape, strict=True)):
+        fail(op, name, expected, "one whose elements share memory")
 
 
 def check_image(op: str, name: str, x: Any) -> None:
@@ -132,7 +141,7 @@ def check_pair(op: str, name: str, pair: Pair, least: int) -> None:
 
 
 def check_padding(op: str, name: str, padding: Padding) -> None:
-    """Raise ValueError unless padding is that of a convolution."""
+    """Raise ValueError unless padding is two or four sizes."""
     expected = "two or four integers of at least 0"
     if not isinstance(padding, tuple | list):
         fail(op, name, expected, type(padding).__name__)
@@ -202,6 +211,12 @@ def flag(op: str, name: str, value: Any) -> bool:
     return bool(value)
 
 
+def flags(op: str, **values: Any) -> None:
+    """Raise ValueError unless each of an operation's flags is True or False."""
+    for name, value in values.items():
+        flag(op, name, value)
+
+
 # ---- one function per operation ------------------------------------------------------------------
 
 
@@ -253,21 +268,24 @@ def conv2d_map(op: str, x: Any, weight: Any, stride: Pair, padding: Padding, dil
 
 
 def pool2d(
-    op: str, shape: Shape, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
-) -> Pair:
+    op: str, shape: Shape, kernel_size: Pair, stride: Pair, padding: Padding, dilation: Pair,
+    ceil_mode: bool,
+) -> Pair:  # fmt: skip
     """Check a pool's attributes for an input of this shape; returns (OH, OW)."""
     check_pair(op, "kernel_size", kernel_size, 1)
     check_pair(op, "stride", stride, 1)
-    check_pair(op, "padding", padding, 0)
+    check_padding(op, "padding", padding)
     check_pair(op, "dilation", dilation, 1)
-    if 2 * padding[0] > kernel_size[0] or 2 * padding[1] > kernel_size[1]:
+    flag(op, "ceil_mode", ceil_mode)
+    if any(2 * side > kernel_size[i % 2] for i, side in enumerate(padding)):
         fail(op, "padding", f"at most half of kernel_size {tuple(kernel_size)}", tuple(padding))
     sizes = []
     for axis, letter in enumerate("HW"):
-        size, kernel, pad, dil = shape[2 + axis], kernel_size[axis], padding[axis], dilation[axis]
-        out = pool_output_size(size, kernel, stride[axis], pad, dil, ceil_mode)
+        size, kernel, dil = shape[2 + axis], kernel_size[axis], dilation[axis]
+        sides = padding_of_axis(padding, axis)
+        out = pool_output_size(size, kernel, stride[axis], sides, dil, ceil_mode)
         if out < 1:
-            least = dil * (kernel - 1) + 1 - 2 * pad
+            least = dil * (kernel - 1) + 1 - sum(sides)
             fail(op, "x", f"{letter} of at least {least}", f"{letter}={size}")
         sizes.append(out)
     return sizes[0], sizes[1]
@@ -359,10 +377,19 @@ def concat(op: str, xs: Sequence[Any]) -> None:
             fail(op, f"xs[{i}]", f"N, H, W = {(n, h, w)}", (x.shape[0], *x.shape[2:]))
 
 
-def optimizer(op: str, params: Sequence[Any], **others: Sequence[Any]) -> None:
-    """Raise ValueError unless every list has the parameters' length, shapes and dtypes."""
-    for name, arrays in others.items():
-        if len(arrays) != len(params):
-            fail(op, name, f"{len(params)} arrays", len(arrays))
-        for i, (a, p) in enumerate(zip(arrays, params, strict=True)):
-            check_array(op, f"{name}[{i}]", a, p.shape, p)
+def optimizer(op: str, only_read: str = "", **lists: Sequence[Any]) -> None:
+    """Check the lists of an optimizer step: they have the first one's length, shapes and dtype.
+
+    All arrays are changed in place, except those of the list ``only_read``.
+    """
+    first = next(iter(lists.values()))
+    for name, arrays in lists.items():
+        if len(arrays) != len(first):
+            fail(op, name, f"{len(first)} arrays", len(arrays))
+    for i, like in enumerate(first):
+        for name, arrays in lists.items():
+            check_float(op, f"{name}[{i}]", arrays[i])
+            check_dtype(op, f"{name}[{i}]", arrays[i], first[0].dtype)
+            check_shape(op, f"{name}[{i}]", arrays[i], like.shape)
+            if name != only_read:
+                check_in_place(op, f"{name}[{i}]", arrays[i])

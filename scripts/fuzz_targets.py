@@ -9,6 +9,7 @@ import json
 import math
 import pickle
 import struct
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from PIL import Image
 from minicnn import checkpoint, data, models, recipes, saved_model
 from minicnn.app.commands.train import parse
 from minicnn.app.settings import Config
-from minicnn.data import cifar, folder, idx, svhn
+from minicnn.data import cifar, idx, svhn
 from minicnn.data.images import MOST_PIXELS
 from minicnn.pretrained import init_from, read_state
 
@@ -187,9 +188,32 @@ def read_image_folder(path: Path) -> object:
     damaged = root / "train" / "fuzzed" / f"1{path.suffix}"
     path.replace(damaged)
     try:
-        return folder.read_folder(root, image_size=None, limit_train=None, limit_test=None, seed=0)
+        return data.load(f"folder:{root}")
     finally:
         damaged.replace(path)
+
+
+def source_samples(folder: Path) -> list[Sample]:
+    """A table of paths, an archive of arrays and a tar file, of eight images in two classes each."""
+    x, y = np.random.default_rng(0).integers(0, 256, (8, 9, 7, 3), np.uint8), np.arange(8) % 2
+    packed, loose, table = io.BytesIO(), io.BytesIO(), ["path,label"]
+    np.savez(loose, x=x, y=y)
+    np.savez_compressed(packed, x=x, y=y)
+    with tarfile.open(folder / "eight.tar", "w") as archive:
+        for number, image in enumerate(x):
+            Image.fromarray(image).save(folder / f"{number}.png")
+            (folder / f"{number}.cls").write_text(str(y[number]))
+            archive.add(folder / f"{number}.png", f"{number}.png")
+            archive.add(folder / f"{number}.cls", f"{number}.cls")
+            table.append(f"{folder / f'{number}.png'},{y[number]}")
+    return [
+        Sample(".csv", "\n".join(table).encode()), Sample(".npz", loose.getvalue()),
+        Sample(".npz", packed.getvalue()), Sample(".tar", (folder / "eight.tar").read_bytes()),
+    ]  # fmt: skip
+
+
+def read_source(path: Path) -> object:
+    return data.load(f"{path.suffix[1:]}:{path}", skip_bad=True)
 
 
 def cifar_samples(_: Path) -> list[Sample]:
@@ -320,7 +344,8 @@ TARGETS = {
     "image": Target(lambda path: data.read_image(path, channels=None, size=None), image_samples, 24, 64,
                     ANY_IMAGE),
     "image folder": Target(read_image_folder, image_samples, 6, 64, ANY_IMAGE),
-    "checkpoint": Target(read_checkpoint, checkpoint_samples, 16, 64),
+    "source": Target(read_source, source_samples, 4, 64, ANY_IMAGE),
+    "checkpoint": Target(read_checkpoint, checkpoint_samples, 12, 64),
     "weights": Target(read_weights, weights_samples, 10, 64),
     "CIFAR": Target(read_cifar_batch, cifar_samples, 8, 64, verified=True),
     "SVHN": Target(read_svhn_file, svhn_samples, 4, 4 * DEFLATE, verified=True),

@@ -5,7 +5,8 @@ python scripts/screenshots.py [--out DIR] [PAGE...]
 Run it after `make docs`; it needs chromium, chromedriver and selenium.
 
 It writes a picture of each whole page, and prints faults of the layout: a page wider than the window,
-a formula that is still TeX, an image that did not load, anything that is fetched from another site.
+on the desktop code that does not fit its column, a formula that is still TeX, an image that did not load,
+anything that is fetched from another site.
 """
 
 from __future__ import annotations
@@ -27,6 +28,15 @@ for (const e of document.querySelectorAll("article *")) {
   const box = e.getBoundingClientRect();
   if (e.closest(".formula, pre, code, .md-typeset__scrollwrap, .highlight, svg, .tabbed-labels")) continue;
   if (box.width && box.right > arguments[0] + 1) found.push(`${e.tagName} reaches ${box.right | 0} px`);
+}
+if (arguments[0] > 600) {  // on a phone long lines scroll
+  const open = document.createElement("style");
+  open.textContent = ".tabbed-block, details > * { display: block !important }";
+  document.head.append(open);
+  for (const code of document.querySelectorAll("article pre > code"))
+    if (code.clientWidth && code.scrollWidth > code.clientWidth + 1)
+      found.push(`code of ${code.scrollWidth} px in ${code.clientWidth}: ${code.innerText.slice(0, 40)}`);
+  open.remove();
 }
 if (document.querySelector(".arithmatex")) found.push("a formula is TeX still");
 if (document.querySelector("merror")) found.push("a formula is an error");

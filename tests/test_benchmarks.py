@@ -157,13 +157,13 @@ def test_a_plot_of_other_results_is_stale(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(figures, "IMAGES", tmp_path)
     monkeypatch.setattr(figures, "load", lambda _: saved)
     monkeypatch.setattr(figures, "PLOTS", {"speedup": (lambda: saved, figures.speedup)})
-    assert figures.stale() == ["speedup.png"]
+    assert figures.stale() == ["speedup.png", "speedup-dark.png"]
     before = dict(matplotlib.rcParams)
     figures.draw(figures.stale())
     assert dict(matplotlib.rcParams) == before, "a run's plots must not depend on what was drawn before"
     assert figures.stale() == []
     saved["lenet5 128"]["milliseconds"]["minicnn cpp"] = 1.0
-    assert figures.stale() == ["speedup.png"]
+    assert figures.stale() == ["speedup.png", "speedup-dark.png"]
 
 
 def test_shares_of_the_peaks() -> None:

@@ -150,6 +150,16 @@ def test_sizes_that_overflow_are_refused(cpp: Backend) -> None:
         cpp.relu_forward(huge)
 
 
+def test_product_of_sizes_that_is_a_multiple_of_2_to_the_64(cpp: Backend) -> None:
+    """What one image takes as columns came to 0 bytes, and the batch was divided by it."""
+    x, weight = torch.empty(0, 8, 2**43 + 2**16 - 1, 1), torch.zeros(16, 8, 2**16, 1)
+    conv = {**CONV._asdict(), "padding": (0, 0)}
+    dx, dw, db = cpp.conv2d_backward(torch.empty(0, 16, 2**43, 1), x, weight, **conv)
+    assert dx.shape == x.shape
+    assert not dw.any()
+    assert not db.any()
+
+
 def test_sizes_that_overflow_are_refused_in_empty_arrays_too(cpp: Backend) -> None:
     """NumPy has no such arrays, and torch has."""
     too_many = r"x: expected fewer than 2\*\*48 elements, got shape \(0, "

@@ -314,3 +314,22 @@ def test_command_line_turns_tf32_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_backend(arguments, console) == "cuda"  # type: ignore[arg-type]
     assert asked == [True]
     assert printed == ["backend: cuda (emulated on the CPU), as asked"]
+
+
+@emulation_only
+@pytest.mark.parametrize(
+    ("shape", "padding", "stride", "axis"),
+    [
+        ((1, 1, 4, 1), (0, 0, 2**31 - 1, 0), (2**21, 1), "H"),
+        ((1, 1, 1, 4), (0, 2**30, 0, 0), (1, 2**21), "W"),
+    ],
+    ids=["below", "left"],
+)
+def test_places_that_kernels_cannot_count_are_refused(
+    shape: tuple[int, ...], padding: tuple[int, ...], stride: tuple[int, int], axis: str
+) -> None:
+    backend = get_backend("cuda")
+    x, weight = (backend.asarray(np.zeros(s, np.float32)) for s in (shape, (1, 1, 1, 1)))
+    message = rf"^\[cuda\] {axis} with its padding: expected fewer than 2\*\*30, got "
+    with pytest.raises(ValueError, match=message):
+        backend.conv2d_forward(x, weight, None, stride=stride, padding=padding, dilation=(1, 1), groups=1)

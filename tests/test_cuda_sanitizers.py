@@ -51,7 +51,7 @@ FIRST_LAYER = """
     const ConvParams p{1, 3, 6, 6, 20, 3, 3, 6, 6, 1, 1, 1, 1, 1, 1, 1};
     Numbers x(3 * 36), w(20 * 27), b(20), y(20 * 36), dw(20 * 27), db(20);
 """
-POOL = "const PoolParams pool{2, 2, 3, 3, 2, 2, 0, 0, 1, 1}; std::vector<std::uint8_t> won(20 * 9);"
+POOL = "const PoolParams pool{2, 2, 3, 3, 2, 2, 0, 0, 1, 1, 0, 0}; std::vector<std::uint8_t> won(20 * 9);"
 
 CALLS = {
     "flatten": "Numbers x(5 * 40), y(5 * 40); flatten_forward<float>(x, y, {1, 5, 5, 8});",

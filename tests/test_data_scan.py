@@ -9,7 +9,8 @@ from PIL import Image
 
 from minicnn import data
 from minicnn.data import DataError, Summary, UnusableImages
-from minicnn.data.decode import decode, without_bad
+from minicnn.data.decode import Work, decode, without_bad
+from minicnn.data.facts import is_one_shade
 from minicnn.data.leftovers import BEGINNINGS, FILES, FOLDERS
 from minicnn.data.scan import (
     AGAIN,
@@ -22,7 +23,6 @@ from minicnn.data.scan import (
     class_folders,
     list_images,
 )
-from minicnn.data.summary import is_one_shade
 
 SHADES = np.arange(0, 240, dtype=np.uint8).reshape(12, 20)
 
@@ -269,7 +269,7 @@ def test_without_bad_keeps_the_order(root):
     listed = list_images(root, ["a", "b"])
     (root / "a" / "1.png").write_bytes(b"")
     summary = Summary()
-    x = decode(listed, None, summary=summary, skip_bad=True)
+    x = decode(listed, Work(skip_bad=True), summary=summary).x
     assert [str(path.relative_to(root)) for path, _ in without_bad(listed, summary)] == [
         *WHOLE[:1],
         *WHOLE[2:],
@@ -295,7 +295,7 @@ def test_different_sizes_are_told_with_the_commonest(root):
     exif[0x0112] = 6
     Image.new("L", (30, 40)).save(root / "b" / "camera.jpg", exif=exif)
     with pytest.raises(UnusableImages, match=r"--image-size N scales all .*there are 20x12: 5, ") as error:
-        decode(list_images(root, ["a", "b"]), None)
+        decode(list_images(root, ["a", "b"]))
     assert error.value.summary.sizes == {(12, 20): 5, (20, 12): 1, (30, 40): 1}
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from minicnn import data
 from minicnn.data import DataError
-from minicnn.data.duplicates import digests
+from minicnn.data.facts import digests
 from minicnn.data.groups import group_split
 from minicnn.data.parts import part_of
 
@@ -237,7 +237,7 @@ def test_groups_that_cannot_be_kept_are_refused(pictures: Pictures) -> None:
         pictures.load(group_by="frame")
     with pytest.raises(DataError, match=r"group-by '\(': expected a regular expression: "):
         pictures.load(group_by="(")
-    with pytest.raises(DataError, match=r"group-by 'x': expected folder:DIR, .* got digits"):
+    with pytest.raises(DataError, match=r"group-by 'x': expected files with names, .* got digits"):
         data.load("digits", group_by="x")
 
 

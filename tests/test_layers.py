@@ -170,38 +170,6 @@ def test_multiply_adds(layer: Layer, shape: tuple[int, ...], expected: int) -> N
 # ---- names -----------------------------------------------------------------------------------------------
 
 
-def test_padding_of_a_convolution(backend: Backend, rng: np.random.Generator) -> None:
-    sides = Conv2d(4, 6, 3, padding=(0, 1, 2, 3))
-    assert repr(sides) == "Conv2d(4, 6, 3, padding=(0, 1, 2, 3))"
-    assert repr(Conv2d(4, 6, 3, padding=(1, 2, 1, 2))) == "Conv2d(4, 6, 3, padding=(1, 2))"
-    assert repr(Conv2d(4, 6, 3, padding="same")) == "Conv2d(4, 6, 3, padding=1)"
-    assert Conv2d(4, 6, (4, 3), padding="same").conv.padding == (1, 1, 2, 1)
-    model, plain = (Sequential(layer, backend=backend) for layer in (sides, Conv2d(4, 6, 3)))
-    plain.load_state_dict(model.state_dict())
-    x = rng.standard_normal((2, 4, 5, 6)).astype(np.float32)
-    y = model.predict(x)
-    assert y.shape == (2, *sides.output_shape((4, 5, 6))) == (2, 6, 5, 8)
-    padded = np.pad(x, ((0, 0), (0, 0), (0, 2), (1, 3)))
-    np.testing.assert_allclose(y, plain.predict(padded), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"padding": "same", "stride": 2}, "[Conv2d] stride: expected 1 with padding='same', got (2, 2)"),
-        ({"padding": "full"}, "[Conv2d] padding: expected 'same', 'valid' or integers, got 'full'"),
-        (
-            {"padding": (1, 1, 1, -1)},
-            "[Conv2d] padding: expected two or four integers of at least 0, got (1, 1, 1, -1)",
-        ),
-    ],
-)
-def test_wrong_padding_is_named(options: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match="Conv2d") as caught:
-        Conv2d(4, 6, 3, **options)  # type: ignore[arg-type]
-    assert str(caught.value) == message
-
-
 def test_residual_and_parallel_add_no_key_of_their_own(backend: Backend) -> None:
     model = Sequential(
         {

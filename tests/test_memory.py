@@ -1,6 +1,8 @@
 """Runs that cannot fit into memory are refused in one line, before anything is allocated."""
 
+import re
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from PIL import Image
 
 from minicnn import data, memory, models
 from minicnn.app.commands import train
-from minicnn.data.decode import decode
-from minicnn.data.images import resize_images
+from minicnn.app.needs import check_needs, needs_of
+from minicnn.app.settings import Config
+from minicnn.data.decode import Plan, decode
+from minicnn.data.resize import resize_images
 from minicnn.data.scan import list_images
 from minicnn.memory import NotEnoughMemory, available_memory, check_memory, training_memory
 
@@ -121,7 +125,7 @@ def test_a_coloured_image_after_grey_ones_is_counted(root, monkeypatch, lacking,
     left = 8 * 3 * 100 * 80 - 100 * 80  # the grey one is in memory already
     monkeypatch.setattr(memory, "available_memory", lambda: left - lacking)
     with pytest.raises(NotEnoughMemory, match=r"8 images of 3x100x80") if refused else nullcontext():
-        assert decode(listed, None).shape == (8, 3, 100, 80)
+        assert decode(listed).x.shape == (8, 3, 100, 80)
 
 
 def test_scaling_up_is_refused(monkeypatch):
@@ -134,7 +138,57 @@ def test_a_step_that_does_not_fit_is_refused_before_the_model_is_made(root, monk
     monkeypatch.setattr(memory, "available_memory", lambda: 3_000_000)
     monkeypatch.setattr(models, "create", lambda *_, **__: pytest.fail("the model was made"))
     words = (
-        r"training simple_cnn on \d images of 3x100x80 at a time needs .*; --image-size N scales the images"
+        r"^training simple_cnn on 8 images of 3x100x80, 128 at a time, needs \d+\.\d MB of memory \("
+        r"0\.2 MB for images, .*\), and 3\.0 MB are available; --image-size \d+ would do$"
     )
     with pytest.raises(NotEnoughMemory, match=words):
         train.main(["--dataset", f"folder:{root}", "--backend", "numpy", "--dry-run"])
+
+
+def test_the_settings_that_are_named_would_do(monkeypatch):
+    config = Config.resolve(
+        vars(train.parse(["--model", "vgg_small", "--batch-size", "512", "--backend", "cpp"]))
+    )
+    plan = Plan(2000, (3, 64, 96), 10, memory=30_000_000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 300_000_000)
+    with pytest.raises(NotEnoughMemory) as error:
+        check_needs(config, plan)
+    told = str(error.value)
+    assert re.match(
+        r"training vgg_small on 2,000 images of 3x64x96, 512 at a time, needs 2\.3 GB of memory \(30", told
+    )
+    batch = int(re.search(r"--batch-size (\d+) or", told)[1])
+    side = int(re.search(r"--image-size (\d+) would do$", told)[1])
+    smaller = plan._replace(shape=(3, side, side), memory=2000 * 3 * side * side)
+    check_needs(replace(config, batch_size=batch), plan)
+    check_needs(config, smaller)
+    with pytest.raises(NotEnoughMemory):
+        check_needs(replace(config, batch_size=2 * batch), plan)
+    needs = [
+        needs_of(replace(config, optimizer=name, momentum=momentum), plan)
+        for name, momentum in (("sgd", None), ("sgd", 0.9), ("adam", None))
+    ]
+    weights = needs[1].model - needs[0].model
+    assert [one.model - needs[0].model for one in needs] == [0, weights, 2 * weights]
+    assert needs_of(replace(config, backend="cuda"), plan).total == plan.memory
+    check_needs(
+        config, plan._replace(shape=(3, 1, 1))
+    )  # the model takes no such images, which it tells itself
+
+
+def test_a_plan_is_told_before_anything_is_decoded(root, tmp_path):
+    plans = []
+
+    def refuse(plan):
+        plans.append(plan)
+        raise NotEnoughMemory("no")
+
+    for in_memory in (10**6, 0):
+        with pytest.raises(NotEnoughMemory):
+            data.load(f"folder:{root}", planned=refuse, in_memory=in_memory, cache=tmp_path / "cache")
+    with pytest.raises(NotEnoughMemory):
+        data.load("fashion-mnist-sample", image_size=(40, 50), planned=refuse)
+    shape, size = (3, 100, 80), 3 * 100 * 80
+    assert plans[:2] == [Plan(8, shape, 2, 8 * size), Plan(8, shape, 2, 0)]
+    assert plans[2] == Plan(12_000, (1, 40, 50), 10, 12_000 * 40 * 50)
+    assert not (tmp_path / "cache").exists()

@@ -168,7 +168,7 @@ def test_groups_are_in_one_fold(folder: Path) -> None:
     images = data.load(f"folder:{folder}").train
     assert images.paths is not None
     digits = np.array([path.stem[-1] for path in images.paths])
-    folds = list(_folds(config, images, 3))
+    folds = list(_folds(config, images, 3, folder))
     assert sorted(np.concatenate([held for _, held in folds])) == list(range(len(images)))
     for learnt, held in folds:
         assert not set(digits[learnt]) & set(digits[held])

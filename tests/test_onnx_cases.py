@@ -1,12 +1,15 @@
-"""The cases of the ONNX package: models that PyTorch exported, with the outputs that PyTorch gave.
+"""The cases of the ONNX package, on every backend, except those that are listed below with the reason.
 
-Every folder of ``pytorch-converted`` either runs on every backend or is listed below with the reason.
-Cases of one dimension run as images of height 1; a softmax over the last axis runs on the rows of a matrix.
+``pytorch-converted`` has models that PyTorch exported, with the outputs that PyTorch gave.  The cases of
+convolution and pooling are single nodes, with the outputs of ONNX's own definition in NumPy.  Cases of one
+dimension run as images of height 1; a softmax over the last axis runs on the rows of a matrix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import onnx
 import onnx.backend.test
 import pytest
 from onnx import numpy_helper
+from onnx.backend.test.case import node as node_cases
 
 from minicnn.backends import Backend
 from minicnn.testing import assert_close, tolerance
@@ -46,6 +50,39 @@ OUTSIDE = {
 }  # fmt: skip
 """Cases that the contract does not cover, by reason."""
 
+NODES_OUTSIDE = {
+    "three dimensions": [
+        "averagepool_3d_default", "averagepool_3d_dilations_small",
+        *(f"averagepool_3d_dilations_large_count_include_pad_is_{pad}_ceil_mode_is_{ceil}"
+          for pad in (0, 1) for ceil in (True, False)),
+        "maxpool_3d_default", "maxpool_3d_dilations", "maxpool_3d_dilations_use_ref_impl",
+        "maxpool_3d_dilations_use_ref_impl_large",
+    ],
+    "padding of more than half the window, as torch refuses it too": [
+        "averagepool_2d_pads", "averagepool_2d_pads_count_include_pad", "maxpool_2d_pads",
+    ],
+    "an average pool has no dilation, as in torch": ["averagepool_2d_dilations"],
+    "no integers": ["maxpool_2d_uint8"],
+}  # fmt: skip
+"""Cases of single nodes that the contract does not cover, by reason."""
+
+NODES = [
+    "averagepool_1d_default", "averagepool_2d_ceil", "averagepool_2d_ceil_last_window_starts_on_pad",
+    "averagepool_2d_default", "averagepool_2d_precomputed_pads",
+    "averagepool_2d_precomputed_pads_count_include_pad", "averagepool_2d_precomputed_same_upper",
+    "averagepool_2d_precomputed_strides", "averagepool_2d_same_lower", "averagepool_2d_same_upper",
+    "averagepool_2d_strides", "basic_conv_with_padding", "basic_conv_without_padding",
+    "conv_with_autopad_same", "conv_with_strides_and_asymmetric_padding", "conv_with_strides_no_padding",
+    "conv_with_strides_padding", "maxpool_1d_default", "maxpool_2d_ceil",
+    "maxpool_2d_ceil_output_size_reduce_by_one", "maxpool_2d_default", "maxpool_2d_dilations",
+    "maxpool_2d_precomputed_pads", "maxpool_2d_precomputed_same_upper", "maxpool_2d_precomputed_strides",
+    "maxpool_2d_same_lower", "maxpool_2d_same_upper", "maxpool_2d_strides",
+    "maxpool_with_argmax_2d_precomputed_pads", "maxpool_with_argmax_2d_precomputed_strides",
+]  # fmt: skip
+
+OF_FOUR_DIGITS = ("averagepool_2d_ceil_last_window_starts_on_pad",)
+"""Cases whose input and output ONNX wrote down with four digits."""
+
 LEFT_OUT = {name for names in OUTSIDE.values() for name in names}
 NAMES = sorted(path.name.removeprefix("test_") for path in FOLDER.glob("test_*"))
 COVERED = [name for name in NAMES if name not in LEFT_OUT]
@@ -66,32 +103,55 @@ def pair(values: list[int], extra: int) -> tuple[int, int]:
     return tuple(values) if len(values) == 2 else (extra, *values)
 
 
-def window(attributes: Attributes, kernel: bool = True) -> dict[str, Any]:
-    """kernel_size, stride and padding, of one dimension or two; ONNX's pads may differ by side."""
-    pads = attributes["pads"]
-    sides = len(pads) // 2
-    assert pads[:sides] == pads[sides:], "padding of one side only"
-    size = {"kernel_size": pair(attributes["kernel_shape"], 1)} if kernel else {}
-    return {**size, "stride": pair(attributes["strides"], 1), "padding": pair(pads[:sides], 0)}
+def window(attributes: Attributes, x: Any, kernel: tuple[int, int]) -> dict[str, Any]:
+    """stride, padding and dilation, of one dimension or two."""
+    found = {
+        "stride": pair(attributes.get("strides", [1, 1]), 1),
+        "dilation": pair(attributes.get("dilations", [1, 1]), 1),
+    }
+    pads = attributes.get("pads", [0, 0, 0, 0])
+    half = len(pads) // 2
+    sides = (*pair(pads[:half], 0), *pair(pads[half:], 0))
+    if (rule := attributes.get("auto_pad", b"NOTSET")) != b"NOTSET":
+        sides = automatic_padding(rule, tuple(x.shape[2:]), kernel, found["stride"], found["dilation"])
+    return {**found, "padding": sides}
+
+
+def automatic_padding(
+    rule: bytes, size: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int],
+    dilation: tuple[int, int],
+) -> tuple[int, ...]:  # fmt: skip
+    """(top, left, bottom, right) for ceil(size / stride) outputs; the rule tells the larger half's side."""
+    assert rule in (b"SAME_UPPER", b"SAME_LOWER")
+    reach = [
+        max(0, (-(-n // s) - 1) * s + d * (k - 1) + 1 - n)
+        for n, k, s, d in zip(size, kernel, stride, dilation, strict=True)
+    ]
+    smaller, larger = [n // 2 for n in reach], [-(-n // 2) for n in reach]
+    return (*smaller, *larger) if rule == b"SAME_UPPER" else (*larger, *smaller)
 
 
 def conv(b: Backend, attributes: Attributes, x: Any, weight: Any, bias: Any = None) -> tuple[Any, int]:
-    attrs = {
-        **window(attributes, kernel=False), "dilation": pair(attributes["dilations"], 1),
-        "groups": attributes["group"],
-    }  # fmt: skip
-    return b.conv2d_forward(x, weight, bias, **attrs), int(np.prod(weight.shape[1:]))
+    attrs = window(attributes, x, tuple(weight.shape[2:]))
+    y = b.conv2d_forward(x, weight, bias, **attrs, groups=attributes.get("group", 1))
+    return y, int(np.prod(weight.shape[1:]))
+
+
+def pool(attributes: Attributes, x: Any) -> dict[str, Any]:
+    kernel = pair(attributes["kernel_shape"], 1)
+    ceil = bool(attributes.get("ceil_mode", 0))
+    return {"kernel_size": kernel, **window(attributes, x, kernel), "ceil_mode": ceil}
 
 
 def max_pool(b: Backend, attributes: Attributes, x: Any) -> tuple[Any, int]:
-    dilation = pair(attributes.get("dilations", [1, 1]), 1)
-    attrs = {**window(attributes), "dilation": dilation, "ceil_mode": False}
-    return b.max_pool2d_forward(x, **attrs, need_argmax=False)[0], 0
+    return b.max_pool2d_forward(x, **pool(attributes, x), need_argmax=False)[0], 0
 
 
 def average_pool(b: Backend, attributes: Attributes, x: Any) -> tuple[Any, int]:
-    attrs = {**window(attributes), "ceil_mode": False, "count_include_pad": False}
-    return b.avg_pool2d_forward(x, **attrs), int(np.prod(attributes["kernel_shape"]))
+    attrs = pool(attributes, x)
+    assert attrs.pop("dilation") == (1, 1)
+    counted = bool(attributes.get("count_include_pad", 0))
+    return b.avg_pool2d_forward(x, **attrs, count_include_pad=counted), int(np.prod(attrs["kernel_size"]))
 
 
 def batch_norm(b: Backend, attributes: Attributes, x: Any, *parameters: Any) -> tuple[Any, int]:
@@ -133,11 +193,14 @@ MOVE: dict[str, Callable[[np.ndarray, Attributes], np.ndarray]] = {
 """ONNX operators that only move values, done by NumPy."""
 
 
-def run_model(backend: Backend, model: onnx.ModelProto, x: np.ndarray) -> tuple[np.ndarray, int]:
-    """The model's output, computed by the backend, and the longest sum in it."""
+def run_model(
+    backend: Backend, model: onnx.ModelProto, x: np.ndarray, *others: np.ndarray
+) -> tuple[np.ndarray, int]:
+    """The model's first output, computed by the backend, and the longest sum in it."""
     graph = model.graph
     values = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
-    values |= {i.name: x for i in graph.input if i.name not in values}
+    names = [i.name for i in graph.input if i.name not in values]
+    values |= dict(zip(names, (x, *others), strict=True))
     longest = 0
     for node in graph.node:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
@@ -174,6 +237,32 @@ def read(name: str) -> tuple[onnx.ModelProto, np.ndarray, np.ndarray]:
     data = [f"test_data_set_0/{part}_0.pb" for part in ("input", "output")]
     arrays = [numpy_helper.to_array(onnx.load_tensor(folder / file)) for file in data]
     return onnx.load(folder / "model.onnx"), arrays[0], arrays[1]
+
+
+@cache
+def single_nodes() -> dict[str, Any]:
+    """ONNX's cases of convolution and pooling, by name.  To import them makes them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node_cases, "_NodeTestCases", found := [])
+        for module in ("conv", "maxpool", "averagepool"):
+            import_module(f"{node_cases.__name__}.{module}")
+    return {case.name.removeprefix("test_"): case for case in found}
+
+
+def test_list_of_nodes_is_exact() -> None:
+    left_out = [name for names in NODES_OUTSIDE.values() for name in names]
+    assert sorted([*NODES, *left_out]) == sorted(single_nodes())
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_equals_what_the_definition_of_the_node_gives(backend: Backend, name: str) -> None:
+    case = single_nodes()[name]
+    ((inputs, (expected, *_)),) = case.data_sets
+    y, terms = run_model(backend, case.model, *inputs)
+    if name in OF_FOUR_DIGITS:
+        np.testing.assert_allclose(y, expected, rtol=0, atol=1e-4)
+    else:
+        assert_close(y, expected, tolerance(np.float32, terms))
 
 
 @pytest.mark.parametrize("name", COVERED)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minicnn import optim
-from minicnn.backends import Backend
+from minicnn.backends import Backend, get_backend
 
 STEPS: dict[str, tuple[int, dict[str, Any]]] = {
     "sgd_step": (3, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True}),
@@ -96,3 +96,52 @@ def test_optimizers_refuse_what_torchs_refuse(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match="expected") as error:
         make()
     assert str(error.value) == message
+
+
+def shared(backend: Backend) -> Any:
+    """An array of three elements with memory for one."""
+    one = backend.asarray(np.ones(1, np.float32))
+    return np.lib.stride_tricks.as_strided(one, (3,), (0,)) if backend.name == "numpy" else one.expand(3)
+
+
+def test_arrays_that_cannot_be_changed_are_refused(backend: Backend) -> None:
+    own = [backend.asarray(np.ones(3, np.float32)) for _ in range(2)]
+    message = "expected an array that can be changed in place, got one whose elements share memory"
+    sgd = STEPS["sgd_step"][1]
+    with pytest.raises(ValueError, match=rf"^\[sgd_step\] params\[1\]: {message}$"):
+        backend.sgd_step([own[0], shared(backend)], own, own, **sgd)
+    assert backend.to_numpy(own[0]).tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match=rf"^\[ema_update\] averages\[0\]: {message}$"):
+        backend.ema_update([shared(backend)], own[:1], decay=0.5)
+    backend.ema_update(own[:1], [shared(backend)], decay=0.5)
+    x = backend.asarray(np.arange(6, dtype=np.float32).reshape(2, 3, 1, 1))
+    norm = {"momentum": 0.1, "eps": 1e-5}
+    with pytest.raises(ValueError, match=rf"^\[batch_norm2d\] running_var: {message}$"):
+        backend.batch_norm2d_forward(x, None, None, own[0], shared(backend), training=True, **norm)
+    backend.batch_norm2d_forward(x, None, None, own[0], shared(backend), training=False, **norm)
+
+
+def test_a_read_only_array_is_refused_before_anything_changes() -> None:
+    backend = get_backend("numpy")
+    own, fixed = np.ones(3, np.float32), np.ones(3, np.float32)
+    fixed.flags.writeable = False
+    message = (
+        r"^\[sgd_step\] buffers\[1\]: expected an array that can be changed in place, got a read-only one$"
+    )
+    with pytest.raises(ValueError, match=message):
+        backend.sgd_step([own, own], [own, own], [own, fixed], **STEPS["sgd_step"][1])
+    assert own.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", [*STEPS, "global_norm"])
+def test_wrong_arrays_of_a_step_are_named(backend: Backend, name: str) -> None:
+    count, scalars = STEPS.get(name, (1, {}))
+    first = {"ema_update": "averages", "scale": "arrays", "global_norm": "arrays"}.get(name, "params")
+    single, double, whole = (backend.asarray(np.ones(3, kind)) for kind in ("float32", "float64", "int64"))
+    for arrays, message in (
+        ([whole], "[0]: expected dtype float32 or float64, got int64"),
+        ([single, double], "[1]: expected dtype float32, got float64"),
+    ):
+        with pytest.raises(ValueError, match="expected") as error:
+            getattr(backend, name)(*[arrays] * count, **scalars)
+        assert str(error.value) == f"[{name}] {first}{message}"

@@ -180,6 +180,11 @@ BORDERS = [
     (shape(pool_stride=1), "evaluation", "apart"),
     (shape(H=32, W=32, pool=15, pool_stride=15), "training", "fused"),
     (shape(H=32, W=32, pool=16, pool_stride=16), "training", "apart"),
+    # offsets into the five rows that a pooled row reads, and into all filters, are kept in 32 bits
+    (shape(W=6710881), "training", "fused"),
+    (shape(W=6710882), "training", "apart"),
+    (shape(F=65536, C=32759, KH=1, KW=1, pad=0), "training", "fused"),
+    (shape(F=65536, C=32760, KH=1, KW=1, pad=0), "training", "apart"),
 ]  # fmt: skip
 
 

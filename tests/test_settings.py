@@ -15,7 +15,7 @@ from minicnn.checkpoint import Checkpoint, CheckpointError
 DEFAULTS = asdict(Config.resolve(vars(train.parse([]))))
 ADDED = {
     "recipe", "init_from", "freeze", "augment", "tf32", "class_weight", "ema", "tta", "test_every",
-    "early_stop", "temperature", "skip_bad", "validation", "group_by",
+    "early_stop", "temperature", "skip_bad", "validation", "group_by", "resize", "cache", "cache_above",
 }  # fmt: skip
 """What the first checkpoints did not hold."""
 

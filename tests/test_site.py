@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -130,6 +131,13 @@ def hooks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("hooks")
 
 
+def page_of(path: str) -> Any:
+    """A page as MkDocs gives it to the hooks."""
+    from mkdocs.structure.files import File
+
+    return SimpleNamespace(file=File(path, "docs", "site", False), meta={})
+
+
 def test_the_menu_and_the_table_have_each_operation_once(hooks: ModuleType) -> None:
     pages = sorted(f"ops/{path.name}" for path in (ROOT / "docs/ops").glob("*.md"))
     first, *sections = hooks.on_config({"nav": [{"Operations": "ops/index.md"}]})["nav"][0]["Operations"]
@@ -185,15 +193,16 @@ def test_a_dead_link_fails_the_build(tmp_path: Path, text: str, fails: bool) -> 
         ("{{ picture swish }}", "no picture 'swish'"),
         ("{{ run python swish.py }}", "docs/tutorial_run.json has no run of 'python swish.py'"),
         ("{{ swish }}", "no directive 'swish'"),
+        ("{{ lesson swish }}", "docs/learn/record.json has no program 'swish'"),
+        ("{{ exercises swish }}", "no exercises examples/learn/tasks/swish.py"),
+        ("so {{ value linear.swish .1f }} it is", "docs/learn/record.json has no number 'linear.swish'"),
     ],
 )
 def test_a_page_that_names_what_is_not_there(hooks: ModuleType, text: str, message: str) -> None:
     from mkdocs.exceptions import PluginError
-    from mkdocs.structure.files import File
 
-    page = type("Page", (), {"file": File("ops/page.md", "docs", "site", False), "meta": {}})()
     with pytest.raises(PluginError, match=re.escape(f"ops/page.md: {message}")):
-        hooks.on_page_markdown(text, page)
+        hooks.on_page_markdown(text, page_of("ops/page.md"))
 
 
 def test_make_docs_counts_warnings() -> None:
@@ -211,7 +220,68 @@ def test_every_operation_is_known(hooks: ModuleType) -> None:
 
 
 def test_formulas(hooks: ModuleType) -> None:
-    page = hooks.on_page_content('a <span class="arithmatex">\\(x_1 &lt; 2\\)</span> b')
+    page = hooks.on_page_content('a <span class="arithmatex">\\(x_1 &lt; 2\\)</span> b', page_of("a.md"))
     assert page.startswith("a <math")
     assert "arithmatex" not in page
     assert "<msub>" in page
+
+
+def test_a_formula_of_two_parts_can_stand_in_two_lines(hooks: ModuleType) -> None:
+    html = '<div class="arithmatex">\\[a_{i=1} = f(x=1), \\qquad b \\leftarrow 2\\]</div>'
+    shown = hooks.on_page_content(html, page_of("a.md"))
+    assert (shown.count("<span>"), shown.count("<math")) == (2, 4)
+
+
+def test_long_tables_of_measurements_are_folded(hooks: ModuleType) -> None:
+    row = "<tr><td>1</td></tr>"
+    for rows, folded in ((hooks.SHORT, False), (hooks.SHORT + 1, True)):
+        html = f"<table><tr><th>net, batch</th></tr>{row * rows}</table>"
+        assert ("<details>" in hooks.on_page_content(html, page_of("benchmarks.md"))) == folded
+        assert hooks.on_page_content(html, page_of("report.md")) == html
+    assert f"{hooks.SHORT + 1} rows, by net, batch" in hooks.fold_tables(html)
+
+
+def test_plots_with_a_dark_version_are_shown_in_both(hooks: ModuleType) -> None:
+    html = '<img alt="a" src="../images/speedup.png" />'
+    both = hooks.on_page_content(html, page_of("a.md"))
+    assert both.count("<img") == 2
+    assert "images/speedup.png#only-light" in both
+    assert "images/speedup-dark.png#only-dark" in both
+    alone = html.replace("speedup", "preview")
+    assert hooks.on_page_content(alone, page_of("a.md")) == alone
+
+
+def test_plain_operations_come_before_the_fused_ones(hooks: ModuleType) -> None:
+    _, *sections = hooks.on_config({"nav": [{"Operations": "ops/index.md"}]})["nav"][0]["Operations"]
+    listed = [page for section in sections for names in section.values() for page in names]
+    assert listed[:2] == ["ops/conv2d.md", "ops/relu.md"]
+    assert list(sections[-1]) == ["Fused"]
+    assert "ops/conv2d_relu.md" in sections[-1]["Fused"]
+
+
+def test_each_page_of_an_operation_says_why_and_begins_with_a_definition() -> None:
+    for path in sorted((ROOT / "docs/ops").glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if path.stem == "index":
+            continue
+        assert re.search(r"^sources:\n  Definition:", text, re.M), path
+        if "section: Fused" not in text or path.stem == "fold_batch_norm2d":
+            assert re.search(r"^# .*\n\n\*\*Why (it is|they are) there\.\*\*", text, re.M), path
+
+
+def test_the_sources_of_an_operation_number_the_same_steps(hooks: ModuleType) -> None:
+    pages = [page for pages in hooks._operation_pages().values() for page in pages]
+    stepped = {path.stem: meta for path, meta in pages if "steps" in meta}
+    assert {
+        "conv2d",
+        "max_pool2d",
+        "relu",
+        "dense",
+        "batch_norm2d",
+        "softmax_cross_entropy",
+    } <= stepped.keys()
+    for op, meta in stepped.items():
+        for tab, listing in meta["sources"].items():
+            code = "\n".join(extract(path, name) for path, names in listing.items() for name in names)
+            for number, step in enumerate(meta["steps"], 1):
+                assert f" Step {number}: {step}" in code, f"{op}, {tab}: no step {number}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from torch import nn
 
 from minicnn import models
 from minicnn.backends import Backend
-from minicnn.layers import Conv2d, Layer, ReLU, Sequential
+from minicnn.layers import AvgPool2d, Conv2d, Layer, MaxPool2d, ReLU, Sequential
 from minicnn.torch_reference import from_torch, to_torch
 
 # torch warns that it copies the image where the sides of padding="same" differ
@@ -253,7 +255,8 @@ def test_dtype_of_a_module_without_parameters() -> None:
     assert from_torch(module, backend="numpy").dtype == "float64"
 
 
-def test_sides_that_torch_cannot_have_are_refused() -> None:
-    model = Sequential(Conv2d(1, 1, 3, padding=(0, 1, 2, 1)), backend="numpy")
+@pytest.mark.parametrize("layer", [partial(Conv2d, 1, 1), MaxPool2d, AvgPool2d])
+def test_sides_that_torch_cannot_have_are_refused(layer: Callable[..., Layer]) -> None:
+    model = Sequential(layer(4, padding=(0, 1, 2, 1)), backend="numpy")
     with pytest.raises(ValueError, match=r"^\[to_torch\] padding: .*, got \(0, 1, 2, 1\)$"):
         to_torch(model)

@@ -7,7 +7,7 @@ namespace minicnn {
 namespace {
 
 // How many cells of a window count along one axis: those inside the image, or with padding also the
-// padded ones.
+// padded ones.  `pad` is the padding after the image.
 std::int64_t counted(const Cells& cells, std::int64_t kernel, std::int64_t size, std::int64_t pad,
                      bool with_pad) {
     if (!with_pad) return std::max(cells.last - cells.first, std::int64_t{0});
@@ -29,7 +29,7 @@ void avg_pool2d_forward(const T* x, T* y, const ImageShape& s, const PoolParams&
         for (std::int64_t item = first; item < last; ++item) {
             const T* image = x + item / p.OH * s.H * s.W * s.C;
             const Cells rows = cells_inside(item % p.OH, p.stride_h, p.pad_h, 1, p.KH, s.H);
-            const std::int64_t height = counted(rows, p.KH, s.H, p.pad_h, with_pad);
+            const std::int64_t height = counted(rows, p.KH, s.H, p.pad_bottom, with_pad);
             for (std::int64_t ow = 0; ow < p.OW; ++ow) {
                 const Cells columns = cells_inside(ow, p.stride_w, p.pad_w, 1, p.KW, s.W);
                 T* mean = y + (item * p.OW + ow) * s.C;
@@ -39,7 +39,7 @@ void avg_pool2d_forward(const T* x, T* y, const ImageShape& s, const PoolParams&
                         add_to(mean, image + ((rows.start + u) * s.W + columns.start + v) * s.C, s.C);
                     }
                 }
-                const T count = T(height * counted(columns, p.KW, s.W, p.pad_w, with_pad));
+                const T count = T(height * counted(columns, p.KW, s.W, p.pad_right, with_pad));
                 for (std::int64_t c = 0; c < s.C; ++c) mean[c] /= count;
             }
         }
@@ -57,10 +57,11 @@ void avg_pool2d_backward(const T* dy, T* dx, const ImageShape& s, const PoolPara
                 const Windows across = windows_around(w, p.stride_w, p.pad_w, 1, p.KW, p.OW);
                 for (std::int64_t oh = down.last - 1; oh >= down.first; --oh) {
                     const Cells rows = cells_inside(oh, p.stride_h, p.pad_h, 1, p.KH, s.H);
-                    const std::int64_t height = counted(rows, p.KH, s.H, p.pad_h, with_pad);
+                    const std::int64_t height = counted(rows, p.KH, s.H, p.pad_bottom, with_pad);
                     for (std::int64_t ow = across.last - 1; ow >= across.first; --ow) {
                         const Cells columns = cells_inside(ow, p.stride_w, p.pad_w, 1, p.KW, s.W);
-                        const T share = T(1) / T(height * counted(columns, p.KW, s.W, p.pad_w, with_pad));
+                        const T share =
+                            T(1) / T(height * counted(columns, p.KW, s.W, p.pad_right, with_pad));
                         const T* upstream = dy + ((row / s.H * p.OH + oh) * p.OW + ow) * s.C;
 #pragma GCC ivdep
                         for (std::int64_t c = 0; c < s.C; ++c) pixel[c] += upstream[c] * share;

@@ -114,12 +114,14 @@ void find_statistics(const T* x, T* running_mean, T* running_var, T* mean, T* in
         return;
     }
     const std::int64_t pixels = s.N * s.H * s.W;
+    // Step 1: the mean and the variance of each channel.
     const std::vector<Moments> moments = batch_moments(x, pixels, s.C);
     for (std::int64_t c = 0; c < s.C; ++c) {
         const auto [average, squares] = moments[std::size_t(c)];
         mean[c] = T(average);
         invstd[c] = T(1 / std::sqrt(squares / double(pixels) + p.eps));
         if (pixels == 0) continue;  // an empty batch has no statistics
+        // Step 2: move the running statistics towards them.
         move_towards(running_mean ? running_mean + c : nullptr, average, p.momentum);
         const double unbiased = squares / double(pixels - 1);
         move_towards(running_var ? running_var + c : nullptr, unbiased, p.momentum);
@@ -188,6 +190,7 @@ void backward(const GradientRow& gradient_row, const T* x, const T* weight, cons
             }
         }
     };
+    // Step 4: sum dy, and dy times the normalised x.
     if (summed) for_each_part(rows, length, add_part);
     for (std::int64_t part = 1; part < parts; ++part) {
         for (std::int64_t i = 0; i < 2 * C; ++i)
@@ -219,6 +222,7 @@ void backward(const GradientRow& gradient_row, const T* x, const T* weight, cons
                 T* result = dx + row * length + i;
 #pragma GCC ivdep
                 for (std::int64_t c = 0; c < C; ++c) {
+                    // Step 5: take from dy what normalisation cancels.
                     result[c] = scale[c] * (g[i + c] - offset[c] - (pixel[c] - mean[c]) * slope[c]);
                 }
             }
@@ -240,6 +244,7 @@ void batch_norm2d_forward(const T* x, const T* weight, const T* bias, T* running
             for (std::int64_t i = first * C; i < last * C; i += C) {
 #pragma GCC ivdep
                 for (std::int64_t c = 0; c < C; ++c) {
+                    // Step 3: normalise, scale and shift.
                     y[i + c] = finish((x[i + c] - mean[c]) * scale[c] + shift[c], i + c);
                 }
             }

@@ -24,6 +24,7 @@ void finish_transposed(const T* product, const T* bias, T* y, int64_t N, int64_t
                          pack_transposed<L>(product + o * N, N, count, N, block, L);
                          for (int64_t n = 0; n < N; ++n) {
                              for (int64_t l = 0; l < count; ++l) {
+                                 // Step 2: add the bias.
                                  const T value = block[n * L + l] + (bias ? bias[o + l] : T(0));
                                  y[n * out + o + l] = relu && value <= 0 ? T(0) : value;
                              }
@@ -47,6 +48,7 @@ void dense_forward(const T* x, const T* weight, const T* bias, T* y, int64_t N, 
         gemm<T>({weight, in, 1, x, 1, in, nullptr, product, out, N, in, false});
         finish_transposed(product, bias, y, N, out, relu);
     } else {
+        // Step 1: multiply the inputs by the weights and add up.
         gemm<T>({x, in, 1, weight, 1, in, bias, y, N, out, in, relu});
     }
 }
@@ -54,10 +56,13 @@ void dense_forward(const T* x, const T* weight, const T* bias, T* y, int64_t N, 
 template <typename T>
 void dense_backward(const T* dy, const T* relu_y, const T* x, const T* weight, T* dx, T* dw, T* db,
                     int64_t N, int64_t in, int64_t out) {
+    // Step 5: the gradient to the bias: the sum of dy.
     if (db) sum_channels<T>(dy, relu_y, db, N, out);
     Scratch scratch;
     dy = masked_gradient(dy, relu_y, N * out, scratch);
+    // Step 3: the gradient to x: dy times the weights.
     if (dx) gemm<T>({dy, out, 1, weight, in, 1, nullptr, dx, N, in, out, false});
+    // Step 4: the gradient to the weights: dy times x.
     if (dw) gemm<T>({dy, 1, out, x, in, 1, nullptr, dw, out, in, N, false});
 }
 

@@ -38,11 +38,13 @@ MINICNN_INLINE void max_of_lanes(const Value& value, const Finish& finish, T* y,
     using Number = std::conditional_t<sizeof(Index) == 8 || sizeof(T) == 8, std::int64_t, std::int32_t>;
     Vec<T, L> best = Vec<T, L>{} - std::numeric_limits<T>::infinity();
     Vec<Number, L> winner = Vec<Number, L>{} + Number(rows.first * p.KW + columns.first);
+    // Step 1: go through the cells of each window.
     for (std::int64_t u = rows.first; u < rows.last; ++u) {
         const std::int64_t row = image + (rows.start + u * p.dil_h) * s.W;
         for (std::int64_t v = columns.first; v < columns.last; ++v) {
             const std::int64_t offset = (row + columns.start + v * p.dil_w) * s.C;
             const Vec<T, L> x = value(std::integral_constant<int, L>{}, offset, c);
+            // Step 2: keep the largest value and the number of its cell.
             const auto wins = (x > best) | (x != x);
             best = wins ? x : best;
             const Vec<Number, L> number = Vec<Number, L>{} + Number(u * p.KW + v);
@@ -120,6 +122,7 @@ void max_pool_dx_row(const Gradient& gradient, const Index* argmax, T* dx, std::
                 const Index number = Index(u / p.dil_h * p.KW + v / p.dil_w);
 #pragma GCC ivdep
                 for (std::int64_t c = 0; c < s.C; ++c) {
+                    // Step 3: give each gradient to the pixel that won.
                     // read whether it won or not, so that the compiler can make vectors of the loop
                     const T passed = gradient(at + c);
                     pixel[c] += argmax[at + c] == number ? passed : T(0);

@@ -44,8 +44,10 @@ double divisor(const Targets<T>& t, std::int64_t N) {
 template <typename T>
 double row_loss(const T* logits, const Targets<T>& t, RowSum<T> row, std::int64_t n, std::int64_t K) {
     if (is_ignored(t, n)) return 0;
+    // Step 2: take the logarithm of the sum of the powers.
     const T log_sum = std::log(row.sum);
     double loss = 0;
+    // Step 3: add up the loss of the targets.
     for (std::int64_t k = 0; k < K; ++k) {
         const T a = weighted_target(t, n, k, K);
         if (a != 0) loss -= double(a) * double(logits[k] - row.maximum - log_sum);
@@ -63,6 +65,7 @@ void softmax_cross_entropy_forward(const T* logits, const Targets<T>& t, T* loss
     parallel_for(0, N, grain, [&](std::int64_t first, std::int64_t last) {
         double sum = 0;
         for (std::int64_t n = first; n < last; ++n) {
+            // Step 1: subtract the largest logit, so that no power overflows.
             const RowSum<T> row = softmax_row(logits + n * K, probs + n * K, K);
             const double loss_of_row = row_loss(logits + n * K, t, row, n, K);
             if (t.reduction == Reduction::none) loss[n] = T(loss_of_row);
@@ -89,6 +92,7 @@ void softmax_cross_entropy_backward(const T* probs, const Targets<T>& t, T* dlog
             T sum = 0;
             for (std::int64_t k = 0; k < K; ++k) sum += weighted_target(t, n, k, K);
             for (std::int64_t k = 0; k < K; ++k) {
+                // Step 4: the gradient: probabilities minus targets.
                 dlogits[n * K + k] = (probs[n * K + k] * sum - weighted_target(t, n, k, K)) / D;
             }
         }

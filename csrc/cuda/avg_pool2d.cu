@@ -6,7 +6,7 @@
 namespace minicnn {
 namespace {
 
-// How many cells of a window count along one axis.
+// How many cells of a window count along one axis; `pad` is the padding after the image.
 __device__ std::int64_t counted(const cuda::Cells& cells, std::int64_t kernel, std::int64_t size,
                                 std::int64_t pad, bool with_pad) {
     if (!with_pad) return cuda::larger(cells.last - cells.first, std::int64_t{0});
@@ -15,7 +15,8 @@ __device__ std::int64_t counted(const cuda::Cells& cells, std::int64_t kernel, s
 
 __device__ std::int64_t counted(const cuda::Cells& rows, const cuda::Cells& columns, const ImageShape& s,
                                 const PoolParams& p, bool with_pad) {
-    return counted(rows, p.KH, s.H, p.pad_h, with_pad) * counted(columns, p.KW, s.W, p.pad_w, with_pad);
+    return counted(rows, p.KH, s.H, p.pad_bottom, with_pad) *
+           counted(columns, p.KW, s.W, p.pad_right, with_pad);
 }
 
 template <typename T>

@@ -87,6 +87,8 @@ template <typename T>
 void find_statistics(const T* x, T* running_mean, T* running_var, T* mean, T* invstd, const ImageShape& s,
                      const BatchNormParams& p) {
     if (p.training) {
+        // Step 1: the mean and the variance of each channel.
+        // Step 2: move the running statistics towards them.
         reduce_rows(ImageMoments<T>{x, s.C},
                     KeepStatistics<T>{mean, invstd, running_mean, running_var, p.momentum, p.eps},
                     s.N * s.H * s.W, s.C);
@@ -103,6 +105,7 @@ struct Affine {
     __device__ Vector<T, V> at(std::int64_t i, std::int64_t c) const {
         Vector<T, V> values = load<V>(x + i);
         for (int k = 0; k < V; ++k) {
+            // Step 3: normalise, scale and shift.
             const T scale = weight ? invstd[c + k] * weight[c + k] : invstd[c + k];
             values.v[k] = (values.v[k] - mean[c + k]) * scale + (bias ? bias[c + k] : T(0));
         }
@@ -131,6 +134,7 @@ struct SumGradients {
     __device__ void add(Accumulator& sum, std::int64_t row, int c) const {
         const std::int64_t i = row * C + c;
         const T g = gradient(i);
+        // Step 4: sum dy, and dy times the normalised x.
         sum.g += double(g);
         sum.product += double(g) * double(x[i] - mean[c]);
     }
@@ -167,6 +171,7 @@ struct InputGradient {
             const T g = gradient(i + k), scale = weight ? invstd[c] * weight[c] : invstd[c];
             if (dresidual) dresidual[i + k] = g;
             if (!dx) continue;
+            // Step 5: take from dy what normalisation cancels.
             dx[i + k] = training ? scale * (g - offset[c] - (x[i + k] - mean[c]) * slope[c]) : scale * g;
         }
     }

@@ -15,12 +15,17 @@ ConvParams as_convolution(std::int64_t N, std::int64_t in, std::int64_t out) {
 template <typename T>
 void dense_forward(const T* x, const T* weight, const T* bias, T* y, std::int64_t N, std::int64_t in,
                    std::int64_t out, bool relu) {
+    // Step 1: multiply the inputs by the weights and add up.
+    // Step 2: add the bias.
     conv2d_forward(x, weight, bias, y, as_convolution(N, in, out), relu);
 }
 
 template <typename T>
 void dense_backward(const T* dy, const T* relu_y, const T* x, const T* weight, T* dx, T* dw, T* db,
                     std::int64_t N, std::int64_t in, std::int64_t out) {
+    // Step 3: the gradient to x: dy times the weights.
+    // Step 4: the gradient to the weights: dy times x.
+    // Step 5: the gradient to the bias: the sum of dy.
     conv2d_backward(dy, relu_y, x, weight, dx, dw, db, as_convolution(N, in, out));
 }
 

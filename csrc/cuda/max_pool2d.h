@@ -28,11 +28,13 @@ struct MaxPool {
             best.v[k] = -T(INFINITY);
             winner[k] = rows.first * p.KW + columns.first;
         }
+        // Step 1: go through the cells of each window.
         for (std::int64_t u = rows.first; u < rows.last; ++u) {
             const std::int64_t row = (out.n * s.H + rows.start + u * p.dil_h) * s.W;
             for (std::int64_t v = columns.first; v < columns.last; ++v) {
                 const std::int64_t pixel = row + columns.start + v * p.dil_w;
                 const Vector<T, V> x = value.template at<V>(pixel * s.C + out.c, out.c);
+                // Step 2: keep the largest value and the number of its cell.
                 for (int k = 0; k < V; ++k) {
                     if (x.v[k] > best.v[k] || x.v[k] != x.v[k]) {
                         best.v[k] = x.v[k];
@@ -66,6 +68,7 @@ __device__ T gradient_of_pixel(const Gradient& gradient, const Index* argmax, co
             const std::int64_t across = at.w + p.pad_w - ow * p.stride_w, v = divide(across, p.dil_w);
             if (v * p.dil_w != across) continue;
             const std::int64_t j = ((at.n * p.OH + oh) * p.OW + ow) * s.C + at.c;
+            // Step 3: give each gradient to the pixel that won.
             if (argmax[j] == Index(u * p.KW + v)) sum += gradient(j);
         }
     }

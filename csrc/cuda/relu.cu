@@ -13,6 +13,7 @@ struct Forward {
     template <int V>
     __device__ void at(std::int64_t i) const {
         auto values = cuda::load<V>(x + i);
+        // Step 1: keep what is above 0.
         for (int k = 0; k < V; ++k) values.v[k] = cuda::relu(values.v[k]);
         cuda::store(y + i, values);
     }
@@ -27,6 +28,7 @@ struct Backward {
     __device__ void at(std::int64_t i) const {
         auto gradient = cuda::load<V>(dy + i);
         const auto output = cuda::load<V>(y + i);
+        // Step 2: pass the gradient where the output is above 0.
         for (int k = 0; k < V; ++k) gradient.v[k] = cuda::relu_gradient(output.v[k], gradient.v[k]);
         cuda::store(dx + i, gradient);
     }

@@ -50,10 +50,13 @@ __global__ void __launch_bounds__(block_threads)
     double loss_sum = 0, weight_sum = 0;
     for (std::int64_t n = cuda::row_of_warp(); n < N; n += std::int64_t(gridDim.x) * warp_rows) {
         const T* row = logits + n * K;
+        // Step 1: subtract the largest logit, so that no power overflows.
         const cuda::RowSum<T> softmax = cuda::softmax_row(row, probs + n * K, K);
+        // Step 2: take the logarithm of the sum of the powers.
         const T log_sum = log(softmax.sum);
         double row_loss = 0;
         for (std::int64_t k = is_ignored(t, n) ? K : lane; k < K; k += warp_lanes) {
+            // Step 3: add up the loss of the targets.
             // a class that is no target adds nothing, even if its probability is 0 and its logarithm
             // infinite
             const T a = weighted_target(t, n, k, K);
@@ -102,6 +105,7 @@ __global__ void __launch_bounds__(block_threads)
         for (std::int64_t k = lane; k < K; k += warp_lanes) sum += weighted_target(t, n, k, K);
         sum = cuda::warp_sum(sum);
         for (std::int64_t k = lane; k < K; k += warp_lanes) {
+            // Step 4: the gradient: probabilities minus targets.
             const T gradient = (probs[n * K + k] * sum - weighted_target(t, n, k, K)) / T(weight);
             dlogits[n * K + k] = ignored ? T(0) : gradient;
         }

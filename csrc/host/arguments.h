@@ -76,7 +76,7 @@ struct Conv {
 // The attributes of a max-pool: base.py's named tuple of the same name.
 struct Pool {
     Ints kernel_size, stride, padding, dilation;
-    bool ceil_mode = false;
+    Flag ceil_mode;
 };
 
 // The name of an argument, or of one array of a list.
@@ -326,9 +326,7 @@ struct type_caster<minicnn::Pool> {
         minicnn::read(PyTuple_GET_ITEM(source.ptr(), 1), value.stride);
         minicnn::read(PyTuple_GET_ITEM(source.ptr(), 2), value.padding);
         minicnn::read(PyTuple_GET_ITEM(source.ptr(), 3), value.dilation);
-        make_caster<bool> ceil_mode;
-        if (!ceil_mode.load(PyTuple_GET_ITEM(source.ptr(), 4), true)) return false;
-        value.ceil_mode = cast_op<bool>(ceil_mode);
+        minicnn::read(PyTuple_GET_ITEM(source.ptr(), 4), value.ceil_mode);
         return true;
     }
 };

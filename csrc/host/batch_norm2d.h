@@ -21,6 +21,8 @@ struct BatchNormForward {
           running_var(running_var_),
           p{number(op, "momentum", momentum), number(op, "eps", eps), training} {
         shapes::batch_norm2d(op, x_, weight, bias, running_mean_, running_var_, training);
+        if (training && running_mean_.defined()) check_in_place(op, "running_mean", running_mean_);
+        if (training && running_var_.defined()) check_in_place(op, "running_var", running_var_);
         x = arranged(x_);
         weight = arranged(weight);
         bias = arranged(bias);

@@ -16,10 +16,25 @@ inline ConvParams conv_params(const Tensor& x, const Tensor& weight, const Conv&
     const double values = copied(x.size(2), output.h, 0) * copied(x.size(3), output.w, 1) *
                           double(std::max(x.size(1), weight.size(0)));
     if (values > 0x1p58) throw std::bad_alloc();
-    return {x.size(0),       x.size(1),        x.size(2),        x.size(3),
-            weight.size(0),  weight.size(2),   weight.size(3),   output.h,
-            output.w,        conv.stride[0],   conv.stride[1],   conv.padding[0],
-            conv.padding[1], conv.dilation[0], conv.dilation[1], conv.groups.value};
+    const auto step = [&](const Ints& steps, int axis) {
+        return useful_step(steps, axis, x.size(2 + axis), conv.padding);
+    };
+    return {x.size(0),
+            x.size(1),
+            x.size(2),
+            x.size(3),
+            weight.size(0),
+            weight.size(2),
+            weight.size(3),
+            output.h,
+            output.w,
+            step(conv.stride, 0),
+            step(conv.stride, 1),
+            conv.padding[0],
+            conv.padding[1],
+            step(conv.dilation, 0),
+            step(conv.dilation, 1),
+            conv.groups.value};
 }
 
 inline Size conv_output(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias,

@@ -129,6 +129,12 @@ inline Tensor arranged(const Tensor& t) {
     return or_out_of_memory([&] { return t.resolve_neg().contiguous(memory_format(t.dim())); });
 }
 
+inline void check_in_place(const char* op, Name name, const Tensor& t) {
+    if (at::has_internal_overlap(t) == at::MemOverlap::Yes) {
+        fail(op, name, "an array that can be changed in place", "one whose elements share memory");
+    }
+}
+
 // A tensor that a kernel changes in place.  If its memory order is not the kernels', the kernel changes a
 // copy, and finish() copies the result back.  Either way torch learns of the change, so that its autograd
 // refuses to use a tensor that it saved before.

@@ -51,6 +51,14 @@ class Signature {
         }
     }
 
+    // Raises the contract's error unless a flag of the operation is True or False.
+    void check_flag(std::size_t i, PyObject* value) const {
+        if (is_bool(value)) return;
+        const std::string op = function_.substr(0, function_.rfind("_forward"));
+        const std::string name = py::str(arguments_[i].name);
+        fail(op.c_str(), name.c_str(), "True or False", shown(value));
+    }
+
     [[noreturn]] void refuse_type(std::size_t i, PyObject* value) const {
         refuse("cannot take " + std::string(Py_TYPE(value)->tp_name) + " for the argument " +
                repr(arguments_[i].name));
@@ -118,6 +126,8 @@ class Callable {
     PyObject* call(PyObject** values, std::index_sequence<I...>) const {
         std::tuple<py::detail::make_caster<Arguments>...> casters;
         const auto load = [&](std::size_t i, auto& caster) {
+            using Caster = std::remove_reference_t<decltype(caster)>;
+            if (std::is_same_v<Caster, py::detail::make_caster<bool>>) signature_.check_flag(i, values[i]);
             if (!caster.load(values[i], /*convert=*/true)) signature_.refuse_type(i, values[i]);
         };
         (load(I, std::get<I>(casters)), ...);

@@ -60,6 +60,7 @@ class Lists {
         check_float(op, name, a);
         if (!arrays_.empty()) check_like(op, name, a, arrays_[0].get());
         if (place > 0) check_shape(op, name, a, arrays_[arrays_.size() - place].get().sizes());
+        if (changes_[place]) check_in_place(op, name, a);
         arrays_.emplace_back(a);
     }
 

@@ -9,8 +9,13 @@ namespace minicnn::host {
 inline PoolParams pool_params(const char* op, c10::IntArrayRef shape, const Pool& pool) {
     const auto& [kernel, stride, padding, dilation, ceil_mode] = pool;
     const Size output = shapes::pool2d(op, shape, kernel, stride, padding, dilation, ceil_mode);
-    return {kernel[0], kernel[1],  output.h,   output.w,    stride[0],
-            stride[1], padding[0], padding[1], dilation[0], dilation[1]};
+    const std::size_t after = padding.values.size() - 2;
+    const auto step = [&, &padding = padding](const Ints& steps, int axis) {
+        return useful_step(steps, axis, shape[2 + axis], padding);
+    };
+    return {kernel[0],         kernel[1],         output.h,       output.w,
+            step(stride, 0),   step(stride, 1),   padding[0],     padding[1],
+            step(dilation, 0), step(dilation, 1), padding[after], padding[after + 1]};
 }
 
 // A window of up to 255 cells: the winner's number fits a byte, and the value 255 stays free.
@@ -50,7 +55,7 @@ inline std::pair<Tensor, Tensor> max_pool(const char* op, const Tensor& x, const
 
 inline std::pair<Tensor, Tensor> max_pool2d_forward(Array x_, const Ints& kernel_size, const Ints& stride,
                                                     const Ints& padding, const Ints& dilation,
-                                                    bool ceil_mode, bool need_argmax) {
+                                                    const Flag& ceil_mode, bool need_argmax) {
     const char* op = "max_pool2d";
     const Tensor& x = tensor(op, "x", x_);
     check_image(op, "x", x);
@@ -87,7 +92,7 @@ inline Tensor max_pool_dx(const Tensor& dy, const Tensor& argmax, const Ints& in
 
 inline Tensor max_pool2d_backward(Array dy, Array argmax, const Ints& input_shape, const Ints& kernel_size,
                                   const Ints& stride, const Ints& padding, const Ints& dilation,
-                                  bool ceil_mode) {
+                                  const Flag& ceil_mode) {
     const char* op = "max_pool2d_backward";
     return max_pool_dx(tensor(op, "dy", dy), tensor(op, "argmax", argmax), input_shape,
                        {kernel_size, stride, padding, dilation, ceil_mode});
@@ -103,7 +108,7 @@ inline Ints pair_of_ones() {
 }
 
 inline Tensor avg_pool2d_forward(Array x_, const Ints& kernel_size, const Ints& stride, const Ints& padding,
-                                 bool ceil_mode, bool count_include_pad) {
+                                 const Flag& ceil_mode, bool count_include_pad) {
     const char* op = "avg_pool2d";
     const Tensor& given = tensor(op, "x", x_);
     check_image(op, "x", given);
@@ -120,7 +125,7 @@ inline Tensor avg_pool2d_forward(Array x_, const Ints& kernel_size, const Ints& 
 }
 
 inline Tensor avg_pool2d_backward(Array dy_, const Ints& input_shape, const Ints& kernel_size,
-                                  const Ints& stride, const Ints& padding, bool ceil_mode,
+                                  const Ints& stride, const Ints& padding, const Flag& ceil_mode,
                                   bool count_include_pad) {
     const char* op = "avg_pool2d_backward";
     const Tensor& given = tensor(op, "dy", dy_);

@@ -106,7 +106,7 @@ inline void check_pair(const char* op, Name name, const Ints& pair, std::int64_t
     }
 }
 
-// A convolution's padding: (h, w) on both sides each, or (top, left, bottom, right).
+// (h, w) on both sides each, or (top, left, bottom, right).
 inline void check_padding(const char* op, Name name, const Ints& padding) {
     const auto& values = padding.values;
     const bool counted = values.size() == 2 || values.size() == 4;
@@ -121,6 +121,12 @@ inline void check_padding(const char* op, Name name, const Ints& padding) {
 // Before and after the image together, along axis 0, down, or 1, across.
 inline Wide padding_of_axis(const Ints& padding, int axis) {
     return Wide{padding[axis]} + padding[padding.values.size() == 4 ? axis + 2 : axis];
+}
+
+// A stride or a dilation along an axis, or less where that makes no difference: a step longer than the
+// image with its padding leads out of it.  So kernels can multiply steps with sizes.
+inline std::int64_t useful_step(const Ints& steps, int axis, std::int64_t size, const Ints& padding) {
+    return std::int64_t(std::min<Wide>(steps[axis], size + padding_of_axis(padding, axis)));
 }
 
 inline void check_image_shape(const char* op, Name name, const Ints& shape) {
@@ -177,20 +183,24 @@ inline Size conv2d(const char* op, const Tensor& x, const Tensor& weight, const 
 }
 
 inline Size pool2d(const char* op, c10::IntArrayRef shape, const Ints& kernel_size, const Ints& stride,
-                   const Ints& padding, const Ints& dilation, bool ceil_mode) {
+                   const Ints& padding, const Ints& dilation, const Flag& ceil_mode) {
     check_pair(op, "kernel_size", kernel_size, 1);
     check_pair(op, "stride", stride, 1);
-    check_pair(op, "padding", padding, 0);
+    check_padding(op, "padding", padding);
     check_pair(op, "dilation", dilation, 1);
-    if (2 * padding[0] > kernel_size[0] || 2 * padding[1] > kernel_size[1]) {
-        fail(op, "padding", "at most half of kernel_size " + repr(kernel_size), repr(padding));
+    const bool ceil = flag(op, "ceil_mode", ceil_mode);
+    for (std::size_t i = 0; i < padding.values.size(); ++i) {
+        if (2 * padding[i] > kernel_size[i % 2]) {
+            fail(op, "padding", "at most half of kernel_size " + repr(kernel_size), repr(padding));
+        }
     }
     std::int64_t out[2];
     for (int axis = 0; axis < 2; ++axis) {
         const Wide size = shape[2 + axis], pad = padding[axis], step = stride[axis];
-        const Wide least = Wide{dilation[axis]} * (kernel_size[axis] - 1) + 1 - 2 * pad;
+        const Wide least =
+            Wide{dilation[axis]} * (kernel_size[axis] - 1) + 1 - padding_of_axis(padding, axis);
         Wide count = floor_div(size - least, step) + 1;
-        if (ceil_mode) {
+        if (ceil) {
             count = -floor_div(least - size, step) + 1;
             if ((count - 1) * step >= size + pad) --count;
         }

@@ -36,8 +36,7 @@ class Experiment:
 
     def __init__(self, config: Config, dataset: data.Dataset) -> None:
         self.config, self.dataset = config, dataset
-        channels, height, width = dataset.train.x.shape[1:]
-        self.image_shape = (channels, height, width)
+        self.image_shape = channels, height, width = dataset.train.shape
         self.model = models.create(
             config.model, in_channels=channels, num_classes=len(dataset.class_names),
             image_size=(height, width), backend=config.backend, seed=config.seed,
@@ -180,7 +179,7 @@ class Experiment:
         mean, std, config = self.dataset.mean, self.dataset.std, self.config
         try:
             return predict_images(
-                self.model, images.x, mean, std, progress, tta=config.tta, fuse=not config.no_fuse
+                self.model, images, mean, std, progress, tta=config.tta, fuse=not config.no_fuse
             )
         except NotFinite as error:
             raise self._diverged(str(error)) from None

@@ -14,12 +14,12 @@ from typing import Any
 
 from minicnn.app.settings import Config
 from minicnn.checkpoint import CheckpointError
-from minicnn.data.dataset import FOLDER
+from minicnn.data.sources import FOLDER, form_of, kind_of
 from minicnn.regular_file import read_regular
 
 CONFIG = "config.json"
 _MOST_BYTES = 1 << 16
-_PATHS = ("dataset", "data_dir", "init_from", "recipe")
+_PATHS = ("dataset", "data_dir", "cache", "init_from", "recipe")
 
 
 def without_folders(settings: dict[str, Any]) -> dict[str, Any]:
@@ -38,10 +38,10 @@ def with_known_paths(file: Path, config: Config, named: str | None) -> Config:
     known = _beside(file)
     if known and all(getattr(config, key) in (path, _last_part(path)) for key, path in known.items()):
         return replace(config, **known)
-    if named is None and config.dataset.startswith(FOLDER):
+    if named is None and (kind := kind_of(config.dataset)):
         raise CheckpointError(
             f"{file}: its dataset is {config.dataset:.60}, which no {CONFIG} beside it confirms: "
-            f"name the folder with --dataset {FOLDER}DIR"
+            f"name {'the folder' if kind == FOLDER else 'it'} with --dataset {form_of(kind)}"
         )
     return replace(config, data_dir=None)
 
@@ -59,6 +59,6 @@ def _beside(file: Path) -> dict[str, Any]:
 def _last_part(value: str | None) -> str | None:
     if value is None:
         return None
-    if value.startswith(FOLDER):
-        return FOLDER + Path(value.removeprefix(FOLDER)).name
+    if kind := kind_of(value):
+        return f"{kind}:{Path(value.removeprefix(f'{kind}:')).name}"
     return Path(value).name

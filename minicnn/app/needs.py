@@ -3,37 +3,120 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
-from minicnn import data, models
-from minicnn.app.prediction import IMAGES_AT_ONCE
+from minicnn import memory, models
+from minicnn.app.prediction import images_together
 from minicnn.app.settings import Config
-from minicnn.memory import check_memory, training_memory
+from minicnn.data.decode import Plan
+from minicnn.layers import Sequential
+from minicnn.memory import NotEnoughMemory, shown, training_memory
+
+_FLOAT = 4
+_STATES = {"adam": 2, "adamw": 2, "rmsprop": 1}
+"""How many numbers for each weight an optimizer keeps; with momentum, sgd and rmsprop keep one more."""
 
 
-def check_training_memory(config: Config, dataset: data.Dataset) -> None:
-    """Refuse a run that takes more memory than there is: for a step of training, or for the test images.
+class Needs(NamedTuple):
+    """Bytes that a run takes at least."""
 
-    A card's memory is not looked at, since only its driver knows what it has left.
+    images: int
+    """All decoded images, where they are in memory."""
+    model: int
+    """Weights, gradients, the optimizer's state and the averages."""
+    batch: int
+    """What is kept of a batch for the backward pass, or the images that are tested together."""
 
-    Raises: NotEnoughMemory telling how much it would take and what takes less
-    """
-    if config.backend == "cuda":
-        return
-    channels, height, width = dataset.train.x.shape[1:]
-    shape = (channels, height, width)
-    batch = min(config.batch_size, len(dataset.train))
-    model = models.build(
-        config.model, in_channels=channels, num_classes=len(dataset.class_names), image_size=(height, width)
-    )
-    size, scaled = "x".join(map(str, shape)), "--image-size N scales the images"
-    if not config.freeze:  # layers are frozen only once they have weights, and keep nothing then
-        step, what = (
-            training_memory(model, shape, batch),
-            f"training {config.model} on {batch} images of {size}",
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+    def __str__(self) -> str:
+        return (
+            f"{shown(self.images)} for images, {shown(self.model)} for weights, gradients and optimizer, "
+            f"{shown(self.batch)} for a batch"
         )
-        check_memory(step, f"{what} at a time", f"{scaled}, --batch-size N takes fewer at a time")
-    tested = min(IMAGES_AT_ONCE, len(dataset.test))
-    normalized = 4 * tested * math.prod(shape)
-    check_memory(
-        normalized, f"testing on {tested} images of {size}", f"{scaled}, --limit-test N takes fewer"
+
+
+def check_needs(config: Config, plan: Plan) -> None:
+    """Refuse a run that takes more memory than there is.
+
+    A card's memory is not looked at, since only its driver knows what it has left: there, only the images
+    count.
+
+    Raises: NotEnoughMemory telling how much it would take, and which --batch-size or --image-size fits;
+            ValueError if the model takes no such images
+    """
+    available = memory.available_memory()
+    needs = needs_of(config, plan)
+    if available is None or needs is None or needs.total <= available:
+        return
+    size = "x".join(map(str, plan.shape))
+    remedies = " or ".join(_remedies(config, plan, available))
+    raise NotEnoughMemory(
+        f"training {config.model} on {plan.images:,} images of {size}, {config.batch_size} at a time, "
+        f"needs {shown(needs.total)} of memory ({needs}), and {shown(available)} are available; "
+        f"{f'{remedies} would do' if remedies else '--limit-train N takes fewer images'}"
     )
+
+
+def needs_of(config: Config, plan: Plan) -> Needs | None:
+    """What a run takes; None where that cannot be said."""
+    model = _model(config, plan)
+    if model is None:
+        return None
+    if config.backend == "cuda":
+        return Needs(plan.memory, 0, 0)
+    weights = _FLOAT * sum(math.prod(array.shape) for array in model.state_shapes().values())
+    copies = _STATES.get(config.optimizer, 0) + bool(config.momentum) + bool(config.ema)
+    tested, _ = images_together(plan.shape)
+    batch = _FLOAT * min(tested, plan.images) * math.prod(plan.shape)
+    if config.freeze:  # layers are frozen only once they have weights, and keep nothing then
+        return Needs(plan.memory, weights, batch)
+    step = training_memory(model, plan.shape, min(config.batch_size, plan.images))
+    without = training_memory(model, plan.shape, 0)
+    return Needs(plan.memory, without + copies * weights, max(batch, step - without))
+
+
+def _model(config: Config, plan: Plan) -> Sequential | None:
+    """The model, without memory for its weights; None if it takes no such images."""
+    channels, height, width = plan.shape
+    try:
+        return models.build(
+            config.model, in_channels=channels, num_classes=plan.classes, image_size=(height, width)
+        )
+    except ValueError:  # making it will tell why
+        return None
+
+
+def _remedies(config: Config, plan: Plan, available: int) -> Iterator[str]:
+    """Settings, each of which suffices: the largest batch and the largest images."""
+
+    def fits_batch(size: int) -> bool:
+        needs = needs_of(replace(config, batch_size=size), plan)
+        return needs is not None and needs.total <= available
+
+    def fits_side(side: int) -> bool:
+        needs = needs_of(config, _scaled(plan, side))
+        return needs is not None and needs.total <= available
+
+    if batch := _largest(config.batch_size, fits_batch):
+        yield f"--batch-size {batch}"
+    if side := _largest(max(plan.shape[1:]), fits_side):
+        yield f"--image-size {side}"
+
+
+def _scaled(plan: Plan, side: int) -> Plan:
+    """The plan with square images of this side."""
+    shape = (plan.shape[0], side, side)
+    return plan._replace(shape=shape, memory=plan.memory * math.prod(shape) // math.prod(plan.shape))
+
+
+def _largest(below: int, fits: Callable[[int], bool]) -> int:
+    """The largest of below/2, below/4 and so on that fits; 0 if none does."""
+    while below := below // 2:
+        if fits(below):
+            return below
+    return 0

@@ -3,6 +3,7 @@ whether images are as bright as those of the training."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from minicnn.data.views import views
 from minicnn.graph import run
 
 IMAGES_AT_ONCE = 1000
-"""Images that are normalised and predicted together."""
+"""Images that are normalised and predicted together, if they are small."""
+BYTES_AT_ONCE, BYTES_OF_A_BATCH = 32 << 20, 8 << 20
+"""Bytes of images, before they are normalised, that are so: of larger images, fewer are taken together."""
 FAR = 0.8
 """How far an image's mean may be from that of the training's pixels, in their standard deviations."""
 
@@ -24,27 +27,31 @@ class NotFinite(ValueError):
 
 
 def predict_images(
-    model: Any, x: np.ndarray, mean: Any, std: Any, progress: OnProgress = ignore,
+    model: Any, images: data.Images | np.ndarray, mean: Any, std: Any, progress: OnProgress = ignore,
     batch_size: int = 256, tta: str = "none", fuse: bool = True,
 ) -> np.ndarray:  # fmt: skip
-    """Logits (N,K) of uint8 images (N,C,H,W), normalised a part at a time.
+    """Logits (N,K) of images, or of uint8 (N,C,H,W), normalised a part at a time.
 
     With ``tta`` they are the means over the image's `views`.  ``progress`` is called before each part, and
     may raise.
 
     Raises: NotFinite if a logit is infinite or NaN
     """
-    graph = model.graph(training=False, fuse=fuse, input_shape=x.shape)
+    if isinstance(images, np.ndarray):
+        images = data.Images(images, np.zeros(len(images), np.int64))
+    graph = model.graph(training=False, fuse=fuse, input_shape=(len(images), *images.shape))
+    together, batch_size = images_together(images.shape, batch_size)
     options = {"batch_size": batch_size, "dtype": model.dtype}
-    parts, step = [], max(IMAGES_AT_ONCE, batch_size)
-    for start in range(0, len(x), step):
-        progress(start, len(x))
+    parts, done = [], 0
+    for x in images.pieces(together):
+        progress(done, len(images))
         with np.errstate(over="ignore", invalid="ignore"):  # the result shows it
             logits = [
                 share * run.predict(graph, model.backend, data.normalize(view, mean, std), **options)
-                for share, view in views(x[start : start + step], tta)
+                for share, view in views(x, tta)
             ]
             parts.append(np.sum(logits, axis=0))
+        done += len(x)
     found = np.concatenate(parts)
     finite = int(np.isfinite(found).all(axis=1).sum())
     if finite < len(found):
@@ -52,6 +59,15 @@ def predict_images(
             f"the model gives {len(found) - finite} of {len(found)} images numbers that are not finite"
         )
     return found
+
+
+def images_together(shape: tuple[int, int, int], batch_size: int = 256) -> tuple[int, int]:
+    """How many images (C,H,W) are normalised together, and predicted: whole batches of at most so many."""
+    size = math.prod(shape)
+    batch = max(1, min(batch_size, BYTES_OF_A_BATCH // size))
+    if IMAGES_AT_ONCE * size <= BYTES_AT_ONCE:
+        return max(IMAGES_AT_ONCE, batch), batch
+    return max(BYTES_AT_ONCE // size // batch * batch, batch), batch
 
 
 class Brightness:

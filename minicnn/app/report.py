@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from minicnn import calibration, metrics, plots, plots_judging
+from minicnn import calibration, data, metrics, plots, plots_judging
 from minicnn.app.command_line import warn
 from minicnn.app.experiment import Experiment
 from minicnn.app.run_folder import PLOTS, REPORT, RunFolder
@@ -44,19 +44,20 @@ def make(
     }
 
 
-def write(
-    folder: Path, report: dict[str, Any], images: np.ndarray, labels: np.ndarray, logits: np.ndarray
-) -> None:
+def write(folder: Path, report: dict[str, Any], images: data.Images, logits: np.ndarray) -> None:
     """Write report.json and the plots of the answers into a folder that is there.
 
-    Args: report of `make`; images (N,C,H,W) uint8, labels (N,) int64, logits (N,K)
+    Args: report of `make`; the N images with their labels; logits (N,K)
     """
     write_json(folder / REPORT, report)
     draw(plots.confusion, folder / "confusion_matrix.png", report)
     draw(plots_judging.reliability, folder / "reliability.png", report)
     answers = calibration.scaled(logits, report["temperature"])
-    worst = metrics.worst_mistakes(answers, labels, MISTAKES_SHOWN)
-    draw(plots.mistakes, folder / "mistakes.png", images, labels, worst, report["class_names"])
+    worst = metrics.worst_mistakes(answers, images.y, MISTAKES_SHOWN)
+    rows = np.array([row for row, _, _ in worst], np.int64)
+    numbered = [(number, *answer) for number, (_, *answer) in enumerate(worst)]
+    drawn = images.take(rows), images.y[rows], numbered
+    draw(plots.mistakes, folder / "mistakes.png", *drawn, report["class_names"])
 
 
 def draw(plot: Callable[..., None], path: Path, *arguments: Any) -> None:
@@ -103,7 +104,7 @@ def finish(folder: RunFolder, experiment: Experiment, console: Console) -> None:
         patience = f"for {config.early_stop} epochs"
         console.print(f"stopped early: the validation loss has not fallen {patience}")
     console.print(f"tested: {folder.best}, {_why_best(experiment)}")
-    write(folder.path, result, dataset.test.x, dataset.test.y, logits)
+    write(folder.path, result, dataset.test, logits)
     title = f"{config.model} on {config.dataset}"
     draw(plots.curves, folder.path / "curves.png", experiment.history, title)
     name, weight = _first_filters(experiment.model.state_dict())  # the best weights, since it was tested

@@ -17,6 +17,9 @@ from minicnn import data, models, recipes, schedules
 from minicnn.app.command_line import number, whole_number
 from minicnn.checkpoint import Checkpoint, CheckpointError
 from minicnn.data.augment import Augment, help_text
+from minicnn.data.decode import IN_MEMORY
+from minicnn.data.resize import RESIZE, height_width
+from minicnn.data.sources import FORMS
 from minicnn.data.views import TTA
 from minicnn.schema import check, short
 
@@ -24,6 +27,7 @@ RATES = {"sgd": 0.1, "adam": 3e-3, "adamw": 3e-3, "rmsprop": 1e-3}
 """Default learning rates: the highest of the schedule."""
 
 MOST_THREADS = 1024
+MB = 1_000_000
 MOST_SEED = (1 << 63) - 1
 
 LIST = "list"
@@ -33,6 +37,17 @@ WHAT, HOW = "what to train, and on what", "how to train"
 LEARNING, WHERE = "how to learn", "where results go"
 GROUPS = (WHAT, HOW, LEARNING, WHERE)
 """The headings under which --help lists the flags."""
+
+
+class _OneOrTwo(argparse.Action):
+    """Takes one number or two; two that are equal are one."""
+
+    def __call__(
+        self, _: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, __: str | None = None
+    ) -> None:
+        if len(values) > 2:
+            raise argparse.ArgumentError(self, f"expected one number or two, got {len(values)}")
+        setattr(namespace, self.dest, values[0] if len(set(values)) == 1 else tuple(values))
 
 
 def setting(group: str, *, added: bool = False, free: bool = False, **flag: Any) -> Any:
@@ -61,18 +76,32 @@ class Config:
     )  # fmt: skip
     dataset: str = setting(
         WHAT, default=data.SAMPLE, metavar="NAME",
-        help=f"{', '.join(data.names())}, or folder:DIR with one folder of images a class",
+        help=f"{', '.join(data.names())}; or images of your own: {', '.join(FORMS)}, of which folder:DIR "
+        "has one folder of images a class",
     )  # fmt: skip
     data_dir: str | None = setting(
         WHAT, free=True, metavar="DIR", help="where datasets lie, and are downloaded to (default: ./data)"
     )
-    image_size: int | None = setting(
-        WHAT, type=whole_number(1), metavar="N",
-        help="scale images to N by N pixels (default: as they are)",
+    image_size: int | tuple[int, int] | None = setting(
+        WHAT, type=whole_number(1), nargs="+", action=_OneOrTwo, metavar=("N", "W"),
+        help="scale images to N by N pixels, or to height N and width W (default: as they are)",
+    )  # fmt: skip
+    resize: str = setting(
+        WHAT, added=True, choices=RESIZE, default="stretch",
+        help="how an image of other proportions gets that size: all of it stretched, its middle cropped, "
+        "or all of it padded with black",
     )  # fmt: skip
     skip_bad: bool = setting(
         WHAT, added=True, action="store_true", default=False,
-        help="leave out those files of folder:DIR that are no intact images, and name them in skipped.txt",
+        help="leave out those of your own files that are no intact images, and name them in skipped.txt",
+    )  # fmt: skip
+    cache: str | None = setting(
+        WHAT, added=True, free=True, metavar="DIR",
+        help="where images are kept decoded if they are too many for memory (default: in the user's cache)",
+    )  # fmt: skip
+    cache_above: int = setting(
+        WHAT, added=True, free=True, type=whole_number(0), default=IN_MEMORY // MB, metavar="MB",
+        help="keep images of your own in memory up to so many megabytes, decoded; more go to --cache",
     )  # fmt: skip
     init_from: str | None = setting(
         WHAT, added=True, metavar="FILE",
@@ -201,6 +230,11 @@ class Config:
         help="checkpoint this often within an epoch; there is always one at its end",
     )  # fmt: skip
 
+    def __post_init__(self) -> None:
+        size: Any = self.image_size
+        if isinstance(size, list):  # as JSON has it
+            object.__setattr__(self, "image_size", tuple(size))
+
     @classmethod
     def resolve(cls, flags: dict[str, Any]) -> Self:
         """The settings of a complete set of flags, with the defaults that depend on the optimizer.
@@ -237,8 +271,8 @@ class Config:
             for f in fields(cls):
                 _check_taken(f.name, getattr(config, f.name), **f.metadata["flag"])
             config.augment_options()
-            sizes = saved.image_shape[1:]
-            if config.image_size and sizes != (config.image_size, config.image_size):
+            sizes, size = saved.image_shape[1:], config.image_size
+            if size is not None and sizes != height_width(size):
                 raise ValueError(f"image_size: expected the images' {sizes}, got {config.image_size}")
         except ValueError as error:
             raise CheckpointError(f"{path}: its settings: {error}") from None
@@ -287,9 +321,16 @@ def _check_taken(name: str, value: Any, **flag: Any) -> None:
         raise ValueError(f"{name}: expected one of {', '.join(flag['choices'])}, got {short(value)}")
     if "type" in flag:
         try:
-            flag["type"](str(value))
+            for one in value if isinstance(value, tuple) else [value]:
+                flag["type"](str(one))
         except argparse.ArgumentTypeError as error:
             raise ValueError(f"{name}: {error}") from None
+
+
+def in_memory(args: argparse.Namespace | Config) -> int:
+    """The bytes of --cache-above."""
+    above: int = args.cache_above
+    return above * MB
 
 
 def flag_of(name: str) -> str:
@@ -334,7 +375,7 @@ def parse(
         return given
     chosen = [a for a in recipes.arguments(given.recipe) if _setting_of(a) not in without]
     for argument in chosen:
-        if argument.partition("=")[0] not in parser._option_string_actions:
+        if argument.startswith("--") and argument.partition("=")[0] not in parser._option_string_actions:
             raise ValueError(f"recipe {given.recipe}: expected flags of this command, got {argument}")
     return parser.parse_args([*chosen, *argv])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,12 @@ import numpy as np
 
 from minicnn import data
 from minicnn.app import progress
+from minicnn.app.needs import check_needs
 from minicnn.app.run_folder import SKIPPED
-from minicnn.app.settings import Config
+from minicnn.app.settings import Config, in_memory
+from minicnn.data.facts import ONE_SHADE
 from minicnn.data.judged import Judged
-from minicnn.data.summary import ONE_SHADE, Summary, common_sizes, is_one_shade
+from minicnn.data.summary import Summary, common_sizes
 from minicnn.files import write_atomically
 from minicnn.text import printable
 
@@ -43,10 +46,11 @@ def load(console: Console, config: Config, *, download: bool = True) -> data.Dat
     """
     with of_unusable(console), progress.shown(console, "reading images") as on_progress:
         dataset = data.load(
-            config.dataset, data_dir=config.data_dir, image_size=config.image_size, seed=config.seed,
-            validation=config.validation, group_by=config.group_by, limit_train=config.limit_train,
-            limit_test=config.limit_test, skip_bad=config.skip_bad, download=download,
-            progress=on_progress,
+            config.dataset, data_dir=config.data_dir, image_size=config.image_size, resize=config.resize,
+            seed=config.seed, validation=config.validation, group_by=config.group_by,
+            limit_train=config.limit_train, limit_test=config.limit_test, skip_bad=config.skip_bad,
+            cache=config.cache, in_memory=in_memory(config), download=download,
+            progress=on_progress, planned=partial(check_needs, config),
         )  # fmt: skip
     if dataset.summary:
         _print(console, [*_classes(dataset), *_found(dataset.summary), *_left_out(dataset.summary)])
@@ -120,7 +124,7 @@ def _left_out(summary: Summary) -> list[str]:
 def _warnings(dataset: data.Dataset) -> list[str]:
     """What will probably keep a network from learning."""
     lines = []
-    if count := int(is_one_shade(dataset.train.x).sum()):
+    if count := dataset.one_shade:
         named = dataset.summary.one_shade if dataset.summary else []
         example = f", such as {named[0]}" if named else ""
         lines.append(

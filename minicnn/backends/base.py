@@ -46,7 +46,7 @@ class Pool(NamedTuple):
 
     kernel_size: Pair
     stride: Pair
-    padding: Pair
+    padding: Padding
     dilation: Pair
     ceil_mode: bool
 
@@ -93,6 +93,7 @@ class Backend(Primitives):
         self, x: Array, weight: Array, bias: Array | None, *, conv: Conv, need_saved: bool = True
     ) -> tuple[Array, Any]:
         """relu(conv2d(x))."""
+        shapes.flags("conv2d_relu", need_saved=need_saved)
         y = self.relu_forward(self.conv2d_forward(x, weight, bias, **conv._asdict()))
         return y, y if need_saved else None
 
@@ -101,6 +102,7 @@ class Backend(Primitives):
         need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
     ) -> Gradients:  # fmt: skip
         """Gradients (dx, dw, db) of conv2d_relu."""
+        shapes.flags("conv2d_relu_backward", need_dx=need_dx, need_dw=need_dw, need_db=need_db)
         return self.conv2d_backward(
             self.relu_backward(dy, saved), x, weight, **conv._asdict(),
             need_dx=need_dx, need_dw=need_dw, need_db=need_db,
@@ -111,6 +113,7 @@ class Backend(Primitives):
         need_saved: bool = True,
     ) -> tuple[Array, Any]:  # fmt: skip
         """max_pool2d(conv2d(x))."""
+        shapes.flags("conv2d_max_pool2d", need_saved=need_saved)
         full = self.conv2d_forward(x, weight, bias, **conv._asdict())
         y, argmax = self.max_pool2d_forward(full, **pool._asdict(), need_argmax=need_saved)
         return y, (argmax,) if need_saved else None
@@ -120,6 +123,7 @@ class Backend(Primitives):
         need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
     ) -> Gradients:  # fmt: skip
         """Gradients (dx, dw, db) of conv2d_max_pool2d."""
+        shapes.flags("conv2d_max_pool2d_backward", need_dx=need_dx, need_dw=need_dw, need_db=need_db)
         (argmax,) = parts_of(saved, 1, "conv2d_max_pool2d_backward")
         shape = shapes.conv2d_map("conv2d_backward", x, weight, *conv[:3])
         dfull = self.max_pool2d_backward(dy, argmax, input_shape=shape, **pool._asdict())
@@ -137,6 +141,7 @@ class Backend(Primitives):
         result is the same, because the maximum of ReLUs is the ReLU of the maximum.  So are the
         gradients, because a window whose maximum is not positive passes none in either order.
         """
+        shapes.flags("conv2d_relu_max_pool2d", need_saved=need_saved)
         pooled, saved = self.conv2d_max_pool2d_forward(
             x, weight, bias, conv=conv, pool=pool, need_saved=need_saved
         )
@@ -148,6 +153,7 @@ class Backend(Primitives):
         need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
     ) -> Gradients:  # fmt: skip
         """Gradients (dx, dw, db) of conv2d_relu_max_pool2d."""
+        shapes.flags("conv2d_relu_max_pool2d_backward", need_dx=need_dx, need_dw=need_dw, need_db=need_db)
         y, winners = parts_of(saved, 2, "conv2d_relu_max_pool2d_backward")
         return self.conv2d_max_pool2d_backward(
             self.relu_backward(dy, y), x, weight, winners, conv=conv, pool=pool,
@@ -160,6 +166,7 @@ class Backend(Primitives):
         self, x: Array, weight: Array, bias: Array | None, *, need_saved: bool = True
     ) -> tuple[Array, Any]:
         """relu(dense(x))."""
+        shapes.flags("dense_relu", need_saved=need_saved)
         y = self.relu_forward(self.dense_forward(x, weight, bias))
         return y, y if need_saved else None
 
@@ -168,6 +175,7 @@ class Backend(Primitives):
         need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
     ) -> Gradients:  # fmt: skip
         """Gradients (dx, dw, db) of dense_relu."""
+        shapes.flags("dense_relu_backward", need_dx=need_dx, need_dw=need_dw, need_db=need_db)
         return self.dense_backward(
             self.relu_backward(dy, saved), x, weight,
             need_dx=need_dx, need_dw=need_dw, need_db=need_db,
@@ -177,6 +185,7 @@ class Backend(Primitives):
 
     def add_relu_forward(self, a: Array, b: Array, *, need_saved: bool = True) -> tuple[Array, Any]:
         """relu(a + b), of equal shapes."""
+        shapes.flags("add_relu", need_saved=need_saved)
         y = self.relu_forward(self.add_forward(a, b))
         return y, y if need_saved else None
 
@@ -192,6 +201,7 @@ class Backend(Primitives):
         training: bool, momentum: float, eps: float, need_saved: bool = True,
     ) -> tuple[Array, Any]:  # fmt: skip
         """relu(batch_norm2d(x))."""
+        shapes.flags("batch_norm2d_relu", training=training, need_saved=need_saved)
         z, mean, invstd = self.batch_norm2d_forward(
             x, weight, bias, running_mean, running_var, training=training, momentum=momentum, eps=eps
         )
@@ -203,6 +213,10 @@ class Backend(Primitives):
         need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
     ) -> Gradients:  # fmt: skip
         """Gradients (dx, dw, db) of batch_norm2d_relu."""
+        shapes.flags(
+            "batch_norm2d_relu_backward", training=training,
+            need_dx=need_dx, need_dw=need_dw, need_db=need_db,
+        )  # fmt: skip
         y, mean, invstd = parts_of(saved, 3, "batch_norm2d_relu_backward")
         return self.batch_norm2d_backward(
             self.relu_backward(dy, y), x, weight, mean, invstd, training=training,
@@ -215,6 +229,7 @@ class Backend(Primitives):
         training: bool, momentum: float, eps: float, need_saved: bool = True,
     ) -> tuple[Array, Any]:  # fmt: skip
         """relu(batch_norm2d(x) + residual)."""
+        shapes.flags("batch_norm2d_add_relu", training=training, need_saved=need_saved)
         z, mean, invstd = self.batch_norm2d_forward(
             x, weight, bias, running_mean, running_var, training=training, momentum=momentum, eps=eps
         )
@@ -226,6 +241,10 @@ class Backend(Primitives):
         need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
     ) -> tuple[Array | None, Array, Array | None, Array | None]:  # fmt: skip
         """Gradients (dx, dresidual, dw, db) of batch_norm2d_add_relu."""
+        shapes.flags(
+            "batch_norm2d_add_relu_backward", training=training,
+            need_dx=need_dx, need_dw=need_dw, need_db=need_db,
+        )  # fmt: skip
         y, mean, invstd = parts_of(saved, 3, "batch_norm2d_add_relu_backward")
         dz, dresidual = self.add_backward(self.relu_backward(dy, y))
         dx, dw, db = self.batch_norm2d_backward(
@@ -240,6 +259,7 @@ class Backend(Primitives):
         training: bool, momentum: float, eps: float, pool: Pool, need_saved: bool = True,
     ) -> tuple[Array, Any]:  # fmt: skip
         """max_pool2d(relu(batch_norm2d(x)))."""
+        shapes.flags("batch_norm2d_relu_max_pool2d", training=training, need_saved=need_saved)
         z, mean, invstd = self.batch_norm2d_forward(
             x, weight, bias, running_mean, running_var, training=training, momentum=momentum, eps=eps
         )
@@ -252,6 +272,10 @@ class Backend(Primitives):
         need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
     ) -> Gradients:  # fmt: skip
         """Gradients (dx, dw, db) of batch_norm2d_relu_max_pool2d."""
+        shapes.flags(
+            "batch_norm2d_relu_max_pool2d_backward", training=training,
+            need_dx=need_dx, need_dw=need_dw, need_db=need_db,
+        )  # fmt: skip
         y, argmax, mean, invstd = parts_of(saved, 4, "batch_norm2d_relu_max_pool2d_backward")
         dz = self.max_pool2d_backward(
             self.relu_backward(dy, y), argmax, input_shape=tuple(x.shape), **pool._asdict()

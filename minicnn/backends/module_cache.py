@@ -8,13 +8,14 @@ its name.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from minicnn import own_files
 
 from .module_file import BuildError
 
@@ -98,28 +99,9 @@ def _below(top: Path, folder: Path) -> list[Path]:
 def _open(path: Path, is_kind: Callable[[int], bool]) -> int:
     """A descriptor of a file or folder that is to be trusted, which its own status shows."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise BuildError(f"{path} is a symbolic link, which is not followed; {REMEDY}") from error
-        raise BuildError(f"cannot read {path}: {error.strerror}; {REMEDY}") from error
-    reason = _distrust(path, os.fstat(descriptor), is_kind)
-    if reason is not None:
-        os.close(descriptor)
-        raise BuildError(reason)
-    return descriptor
-
-
-def _distrust(path: Path, status: os.stat_result, is_kind: Callable[[int], bool]) -> str | None:
-    if not is_kind(status.st_mode):
-        return f"{path} is not what the cache keeps there; remove it, or {REMEDY}"
-    if status.st_uid not in (os.geteuid(), 0):
-        return f"{path} belongs to another user (number {status.st_uid}); {REMEDY}"
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"other users can write to {path}; chmod go-w {path}, or {REMEDY}"
-    return None
+        return own_files.open_own(path, is_kind, REMEDY)
+    except own_files.NotOwn as error:
+        raise BuildError(str(error)) from error
 
 
 # ---- writing ---------------------------------------------------------------------------------------
@@ -130,41 +112,21 @@ def prepare(folder: Path) -> None:
 
     Raises: BuildError if that cannot be, or if a folder that is there is not to be trusted
     """
-    for place in (*reversed(folder.parents), folder):
-        try:
-            place.mkdir(0o700)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            if not place.is_dir():
-                raise BuildError(f"cannot make {place}: {error.strerror}; {REMEDY}") from error
+    try:
+        own_files.make_folders(folder, REMEDY)
+    except own_files.NotOwn as error:
+        raise BuildError(str(error)) from error
     _check_folders(folder)
 
 
 def write(path: Path, text: str) -> None:
     """Write a file of the cache aside, and `keep` it.  Raises OSError."""
-    aside = path.with_name(f".{path.name}.new")
-    aside.unlink(missing_ok=True)
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    keep(aside, path)
+    own_files.write_own(path, text.encode())
 
 
 def keep(aside: Path, path: Path) -> None:
     """Give a file that was written aside its name, after it has reached the disk.  Raises OSError."""
-    aside.chmod(0o600)
-    _sync(aside)
-    aside.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    own_files.keep(aside, path)
 
 
 @contextmanager

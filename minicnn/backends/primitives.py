@@ -2,8 +2,8 @@
 
 The letters in shapes are N batch, C channels, H height, W width, F filters, KH KW kernel, OH OW
 output and K classes.  Arrays are float32 or float64 and have the shape NCHW; a backend may store them
-in another memory order.  ``kernel_size``, ``stride``, ``padding`` and ``dilation`` are pairs
-``(h, w)``.
+in another memory order.  ``kernel_size``, ``stride`` and ``dilation`` are pairs ``(h, w)``; ``padding`` is
+such a pair, for both sides each, or ``(top, left, bottom, right)``.  Flags are True or False.
 
 Every operation is a pair of functions, ``{op}_forward`` and ``{op}_backward``.  They keep no state and
 change none of their arguments; the exceptions are the running statistics of batch norm, and the arrays
@@ -74,7 +74,6 @@ class Primitives(ABC):
         y[n,f,i,j] = b[f] + sum over c,u,v of x[n,c, i*sh + u*dh - ph, j*sw + v*dw - pw] * w[f,c,u,v]
 
         Args:    x (N,C,H,W), weight (F,C/groups,KH,KW), bias (F,) or None;
-                 padding (ph, pw) on both sides each, or (top, left, bottom, right)
         Returns: y (N,F,OH,OW), OH = (H + 2*ph - dh*(KH-1) - 1)//sh + 1, or top + bottom for 2*ph
         Torch:   F.conv2d(x, weight, bias, stride, padding, dilation, groups), after F.pad where the
                  sides differ
@@ -92,35 +91,38 @@ class Primitives(ABC):
 
     @abstractmethod
     def max_pool2d_forward(
-        self, x: Array, *, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair,
+        self, x: Array, *, kernel_size: Pair, stride: Pair, padding: Padding, dilation: Pair,
         ceil_mode: bool, need_argmax: bool = True,
     ) -> tuple[Array, Array | None]:  # fmt: skip
         """The maximum of each window, and which cell of the window has it.
 
-        Args:    x (N,C,H,W); padding at most half the kernel
+        Args:    x (N,C,H,W); padding of each side at most half the kernel
         Returns: y (N,C,OH,OW); argmax, an integer array that only this backend's backward reads
                  (a byte where the window has at most 255 cells), or None if not needed
-        Torch:   F.max_pool2d
+        Torch:   F.max_pool2d, after F.pad with -inf where the sides differ
         """
 
     @abstractmethod
     def max_pool2d_backward(
         self, dy: Array, argmax: Array, *, input_shape: tuple[int, ...], kernel_size: Pair,
-        stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool,
+        stride: Pair, padding: Padding, dilation: Pair, ceil_mode: bool,
     ) -> Array:  # fmt: skip
         """dx (N,C,H,W): each dy is added to the cell that won its window."""
 
     @abstractmethod
     def avg_pool2d_forward(
-        self, x: Array, *, kernel_size: Pair, stride: Pair, padding: Pair, ceil_mode: bool,
+        self, x: Array, *, kernel_size: Pair, stride: Pair, padding: Padding, ceil_mode: bool,
         count_include_pad: bool,
     ) -> Array:  # fmt: skip
-        """The mean of each window, (N,C,OH,OW).  Torch: F.avg_pool2d."""
+        """The mean of each window, (N,C,OH,OW); padding of each side at most half the kernel.
+
+        Torch: F.avg_pool2d, after F.pad where the sides differ
+        """
 
     @abstractmethod
     def avg_pool2d_backward(
         self, dy: Array, *, input_shape: tuple[int, ...], kernel_size: Pair, stride: Pair,
-        padding: Pair, ceil_mode: bool, count_include_pad: bool,
+        padding: Padding, ceil_mode: bool, count_include_pad: bool,
     ) -> Array:  # fmt: skip
         """dx (N,C,H,W): each dy is spread evenly over its window."""
 

@@ -67,7 +67,7 @@ class Batches:
         self.augment, self.num_classes = augment or Augment(), num_classes
         if self.augment.mixup and num_classes is None:
             raise ValueError("num_classes: expected a number, which mixup's labels need, got None")
-        self.augment.check_size(*images.x.shape[2:])
+        self.augment.check_size(*images.shape[1:])
         self.images, self.batch_size = images, batch_size
         self.mean, self.std, self.dtype = mean, std, dtype
         self.seed, self.shuffle = seed, shuffle
@@ -87,7 +87,7 @@ class Batches:
         for number in range(start, len(self)):
             begin = number * self.batch_size
             chosen = order[begin : None if number == len(self) - 1 else begin + self.batch_size]
-            pixels = changes.images(self.images.x[chosen], chosen)
+            pixels = changes.images(self.images.take(chosen), chosen)
             x, y = normalize(pixels, self.mean, self.std, self.dtype), self.images.y[chosen]
             if self.augment.mixup and self.num_classes is not None:
                 yield changes.mixed(x, y, chosen, self.num_classes)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.data.errors import DataError
-from minicnn.data.scan import Listed
+from minicnn.data.scan import Listed, name_below
 from minicnn.data.split import Indices
 
 Groups = NDArray[np.str_]
@@ -29,7 +29,7 @@ def group_names(root: Path, listed: Listed, pattern: str) -> Groups:
         raise DataError(f"group-by {pattern!r}: expected a regular expression: {error}") from None
     names = []
     for path, _ in listed:
-        match = compiled.search(path.relative_to(root).as_posix())
+        match = compiled.search(name_below(root, path))
         name = match and match[1 if compiled.groups else 0]
         if name is None:
             raise DataError(f"{path}: expected a name that --group-by {pattern!r} matches")

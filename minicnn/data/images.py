@@ -15,29 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from minicnn.data.contents import Contents, Files
 from minicnn.data.depth import depth_of, to_8_bits
 from minicnn.data.errors import DataError
 from minicnn.data.formats import pillows_format
 from minicnn.data.jpeg_scans import check_scans
+from minicnn.data.mapped import mapping_of
 from minicnn.data.png_texts import without_texts
-from minicnn.data.progress import OnProgress, ignore
-from minicnn.memory import check_memory
-from minicnn.regular_file import read_regular
-
-Size = int | tuple[int, int]
-"""A square's side, or (H, W)."""
+from minicnn.data.resize import STRETCH, Size, height_width, resized
 
 MOST_PIXELS = 100_000_000
 """An image may have as many pixels, whatever its format: a larger one is refused before it is decoded."""
-
-MOST_BYTES = 256 << 20
-"""The largest image file that is read."""
 
 SIXTEEN_BITS = "I;16"
 """The mode of images with 16 bits of grey."""
 
 _ORIENTATION = 0x0112  # EXIF's tag
 _GREY_MODES = ("1", "L", "LA")
+_FILES = Files()
+_BYTES_OF_A_PIECE = 32 << 20
 
 
 class Described(NamedTuple):
@@ -52,46 +48,80 @@ class Described(NamedTuple):
 class Images:
     """Labelled images: x uint8 (N,C,H,W), y int64 (N,).  ``len`` is N.
 
-    ``paths`` are the N files that they were read from, or None if each image is no file of its own.
+    ``paths`` are what they were read from, or None if each image is no file of its own.  With ``rows``
+    int64 (N,), the images are these rows of x, which has others too: a file of a whole dataset that is
+    mapped into memory, say.  `take`, `pieces` and `locate` hold for both.
 
-    Raises: ValueError if x or y has another shape or dtype, or if there are more or fewer paths
+    Raises: ValueError if x, y or rows has another shape or dtype, or if there are more or fewer paths
     """
 
     x: NDArray[np.uint8]
     y: NDArray[np.int64]
     paths: tuple[Path, ...] | None = None
+    rows: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.x.ndim != 4 or self.x.dtype != np.uint8:
             raise ValueError(f"x: expected uint8 (N,C,H,W), got {self.x.dtype} {self.x.shape}")
-        if self.y.shape != (len(self.x),) or self.y.dtype != np.int64:
-            raise ValueError(f"y: expected int64 ({len(self.x)},), got {self.y.dtype} {self.y.shape}")
-        if self.paths is not None and len(self.paths) != len(self.x):
-            raise ValueError(f"paths: expected {len(self.x)}, one an image, got {len(self.paths)}")
+        count = len(self.x) if self.rows is None else len(self.rows)
+        if self.rows is not None and (self.rows.ndim != 1 or self.rows.dtype != np.int64):
+            raise ValueError(f"rows: expected int64 (N,), got {self.rows.dtype} {self.rows.shape}")
+        if self.y.shape != (count,) or self.y.dtype != np.int64:
+            raise ValueError(f"y: expected int64 ({count},), got {self.y.dtype} {self.y.shape}")
+        if self.paths is not None and len(self.paths) != count:
+            raise ValueError(f"paths: expected {count}, one an image, got {len(self.paths)}")
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.y)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C,H,W) of each image."""
+        channels, height, width = self.x.shape[1:]
+        return channels, height, width
+
+    def locate(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows of x that have the images of these numbers, whose pixels are about to be read.
+
+        If x is a mapped file, the system begins to read these rows, and takes back the memory of rows that
+        were located long before, so that the process stays small.
+        """
+        rows = indices if self.rows is None else self.rows[indices]
+        mapping = mapping_of(self.x)
+        if mapping is not None:
+            mapping.announce(self.x, rows)
+        return rows
+
+    def take(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """A copy of the images (B,C,H,W) of these numbers."""
+        return self.x[self.locate(indices)]
+
+    def pieces(self, count: int | None = None) -> Iterator[NDArray[np.uint8]]:
+        """All images in order, (B,C,H,W), so many at a time; by default as many as take about 32 MB."""
+        step = count or max(1, _BYTES_OF_A_PIECE // max(1, math.prod(self.shape)))
+        for start in range(0, len(self), step):
+            if self.rows is None and mapping_of(self.x) is None:
+                yield self.x[start : start + step]
+            else:
+                yield self.take(np.arange(start, min(start + step, len(self))))
 
     def subset(self, indices: NDArray[np.int64]) -> Images:
+        """The images of these numbers; rows of a mapped file are not copied."""
         paths = None if self.paths is None else tuple(self.paths[i] for i in indices)
-        return Images(self.x[indices], self.y[indices], paths)
+        if self.rows is None:
+            return Images(self.x[indices], self.y[indices], paths)
+        return Images(self.x, self.y[indices], paths, self.rows[indices])
 
 
-def height_width(size: Size) -> tuple[int, int]:
-    """(H, W) of a Size.  Raises ValueError unless both are at least 1."""
-    height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < 1:
-        raise ValueError(f"image size: expected at least 1, got {size}")
-    return height, width
-
-
-def read_image(path: str | Path, *, channels: int | None, size: Size | None) -> NDArray[np.uint8]:
+def read_image(
+    path: str | Path, *, channels: int | None, size: Size | None, resize: str = STRETCH
+) -> NDArray[np.uint8]:
     """Decode one image file into uint8 (C,H,W).
 
     Its content says which of `formats.FORMATS` it is, not its name.  Of an animation, or of several pages,
     the first is taken.  The image is turned upright by its EXIF orientation.  Of more than 8 bits a
     channel, the 8 highest are kept; a file of 16 bits without a value above 255 is refused.  A transparent
-    image is laid over white.  Then the image is converted to ``channels`` and stretched to ``size``
+    image is laid over white.  Then the image is converted to ``channels`` and brought to ``size``
     (bilinear, antialiased).
 
     An image has MOST_PIXELS at most.  A larger JPEG is decoded at a half, a quarter or an eighth of its
@@ -99,44 +129,33 @@ def read_image(path: str | Path, *, channels: int | None, size: Size | None) -> 
 
     Args:    channels 1 (grey) | 3 (RGB) | None: 1 if the file is grey, else 3
              size side of a square | (H, W) | None: the file's own
+             resize how an image of other proportions gets the size, one of `resize.RESIZE`
     Raises:  DataError naming the file, if it is missing or not an intact image
              ValueError for other channels or sizes
     """
-    return describe_image(Path(path), channels=channels, size=size).pixels
+    return describe_image(Path(path), channels=channels, size=size, resize=resize).pixels
 
 
-def describe_image(path: Path, *, channels: int | None, size: Size | None) -> Described:
-    """`read_image`, and what the file is like."""
+def describe_image(
+    path: Path,
+    *,
+    channels: int | None,
+    size: Size | None,
+    resize: str = STRETCH,
+    contents: Contents = _FILES,
+) -> Described:
+    """`read_image` of an image that ``contents`` has, and what it is like."""
     if channels not in (None, 1, 3):
         raise ValueError(f"channels: expected 1, 3 or None, got {channels}")
-    image, mode = _open(path, size)
+    image, mode = _open(path, size, contents)
     upright = image.height, image.width
     if channels is not None:
         image = image.convert("L" if channels == 1 else "RGB")
     if size is not None:
-        image = _resize(image, size)
+        image = resized(image, size, resize)
     pixels = np.asarray(image)
     pixels = pixels[None].copy() if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
     return Described(pixels, upright, mode)
-
-
-def resize_images(x: NDArray[np.uint8], size: Size, progress: OnProgress = ignore) -> NDArray[np.uint8]:
-    """Images (N,C,H,W) stretched to ``size``, exactly as `read_image` does it.
-
-    Raises: NotEnoughMemory if all together are too large
-    """
-    height, width = height_width(size)
-    if x.shape[2:] == (height, width):
-        return x
-    shape = (*x.shape[:2], height, width)
-    what = f"scaling {len(x):,} images to {height}x{width} pixels"
-    check_memory(math.prod(shape), what, "--image-size can be smaller, --limit-train N takes fewer")
-    out = np.empty(shape, np.uint8)
-    for n in range(len(x)):
-        progress(n, len(x))
-        for c in range(x.shape[1]):
-            out[n, c] = _resize(Image.fromarray(x[n, c]), size)
-    return out
 
 
 def convert_channels(x: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
@@ -149,25 +168,20 @@ def convert_channels(x: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     return np.stack(grey)[:, None]
 
 
-def _resize(image: Image.Image, size: Size) -> Image.Image:
-    height, width = height_width(size)
-    return image.resize((width, height), Image.Resampling.BILINEAR)
-
-
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path, contents: Contents = _FILES) -> tuple[int, int]:
     """(H,W) of an image file by its header, without decoding it; a PNG's is not turned upright.
 
     Raises:  DataError naming the file
     """
-    with _opened(path) as image:
+    with _opened(path, contents) as image:
         # A PNG may tell its orientation after its pixels.
         turned = image.format != "PNG" and image.getexif().get(_ORIENTATION, 1) > 4
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def _open(path: Path, size: Size | None) -> tuple[Image.Image, str]:
+def _open(path: Path, size: Size | None, contents: Contents) -> tuple[Image.Image, str]:
     """The decoded file in mode L or RGB, and the file's own mode; ``size`` is what it will be scaled to."""
-    with _opened(path) as image:
+    with _opened(path, contents) as image:
         _limit_pixels(image, size)
         depth = depth_of(image)
         mode = SIXTEEN_BITS if image.mode.startswith("I") else image.mode
@@ -176,14 +190,18 @@ def _open(path: Path, size: Size | None) -> tuple[Image.Image, str]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path, contents: Contents) -> Iterator[Image.Image]:
     """The file with its header read, not yet decoded.  All that goes wrong becomes a DataError."""
+    form = "file"
     try:
         with warnings.catch_warnings():
             # Pillow warns of harmless oddities, and of more pixels than a limit; _limit_pixels has another.
             warnings.simplefilter("ignore")
             # Pillow gets the bytes, not the file: there it would allocate whatever a false length asks for.
-            content = read_regular(path, MOST_BYTES)
+            content = contents.read(path)
+            if isinstance(content, np.ndarray):
+                yield Image.fromarray(content)
+                return
             form = pillows_format(path, content)
             if form == "PNG":
                 content = without_texts(content)

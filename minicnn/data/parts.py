@@ -86,7 +86,7 @@ def list_part(root: Path, class_names: list[str], summary: Summary | None = None
     here = classes(root, summary, least=1)
     if unknown := sorted(here.keys() - set(map(normalized, class_names))):
         raise DataError(
-            f"{root}: expected classes that were learnt, {_few(class_names)}, got {_few(unknown)}"
+            f"{root}: expected classes that were learnt, {few(class_names)}, got {few(unknown)}"
         )
     listed = list_known(root, class_names, summary)
     if not listed:
@@ -105,8 +105,9 @@ def list_known(root: Path, class_names: list[str], summary: Summary | None = Non
 def lacking(part: str, labels: list[int], class_names: list[str]) -> list[str]:
     """A line that names the classes without an image in the part; none if all have one."""
     missing = [name for i, name in enumerate(class_names) if i not in set(labels)]
-    return [f"no {part} images of {_few(missing)}"] if missing else []
+    return [f"no {part} images of {few(missing)}"] if missing else []
 
 
-def _few(names: list[str]) -> str:
+def few(names: list[str]) -> str:
+    """The first names, and how many more there are."""
     return f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"

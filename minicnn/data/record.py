@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from minicnn.data.duplicates import Digests, digests
+from minicnn.data.facts import Digests
 
 
 def _none() -> Digests:
@@ -19,7 +18,7 @@ def _none() -> Digests:
 
 @dataclass(frozen=True, eq=False)
 class SplitRecord:
-    """The `digests` of the images of each part, sorted, and the names of the test images below the root."""
+    """The digests of the images of each part, sorted, and the names of the test images below the root."""
 
     train: Digests = field(default_factory=_none)
     validation: Digests = field(default_factory=_none)
@@ -27,9 +26,9 @@ class SplitRecord:
     test_files: list[str] = field(default_factory=list)
 
     @classmethod
-    def of_images(cls, parts: dict[str, NDArray[np.uint8]], test_files: list[str]) -> SplitRecord:
-        """The record of decoded parts, each (N,C,H,W)."""
-        return cls(**{name: np.sort(digests(x)) for name, x in parts.items()}, test_files=test_files)
+    def of_digests(cls, parts: dict[str, Digests], test_files: list[str]) -> SplitRecord:
+        """The record of parts whose images have these digests."""
+        return cls(**{name: np.sort(digests) for name, digests in parts.items()}, test_files=test_files)
 
     def as_json(self) -> dict[str, str | list[str]]:
         """The record as JSON holds it, about 11 bytes for each image and the names; `of_json` reads it."""

@@ -88,7 +88,8 @@ def list_images(
     seen = _identities(root, class_names)
     listed = []
     for label, name in enumerate(class_names):
-        images = sorted(_walk(root / name, seen, found))
+        # By their parts, as paths are compared, but many times as fast.
+        images = sorted(_walk(root / name, seen, found), key=lambda path: path.parts)
         if not images and not may_be_empty:
             what = f"expected images of the class {name!r}, got none"
             raise DataError(f"{root / name}: {what}{_besides(root / name, found)}")
@@ -103,6 +104,11 @@ def labels(listed: Listed) -> NDArray[np.int64]:
     return np.array([label for _, label in listed], np.int64)
 
 
+def name_below(root: Path, path: Path) -> str:
+    """The path below ``root``, or all of it if it is elsewhere, with ``/`` between the folders."""
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
 def _walk(top: Path, seen: set[_Identity], found: Summary) -> Iterator[Path]:
     """The images below a folder; all else goes to ``found``."""
     folders = [top]
@@ -111,7 +117,7 @@ def _walk(top: Path, seen: set[_Identity], found: Summary) -> Iterator[Path]:
         try:
             entries = _entries(folder)
         except DataError as error:
-            found.note_bad(folder, error)
+            found.note_bad(folder, str(error))
             continue
         for entry in entries:
             kind = _kind(entry, seen, found)
@@ -155,7 +161,7 @@ def _reason_of_name(name: str) -> str:
 
 def _entries(folder: Path) -> list[Path]:
     try:
-        return sorted(folder.iterdir())
+        return sorted(folder.iterdir(), key=lambda path: path.name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
 

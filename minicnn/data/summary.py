@@ -5,18 +5,38 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from minicnn.data.errors import DataError
+from minicnn.data.facts import is_one_shade
 from minicnn.data.images import SIXTEEN_BITS, Described
-
-ONE_SHADE = 16
-"""An image whose values, of 0 to 255, are all less than this apart shows nothing."""
 
 MOST_NAMED = 20
 """As many bad files are named in a message; the rest are counted."""
+
+
+class Look(NamedTuple):
+    """What a decoded image is like.
+
+    size, mode: upright (H,W) of the file, and Pillow's mode
+    pixels:     (C,H,W) of what it became
+    highest:    the highest value, as 8 bits, of an image of 16 bits of grey; None of others
+    one_shade:  whether it shows nothing
+    """
+
+    size: tuple[int, int]
+    mode: str
+    pixels: tuple[int, int, int]
+    highest: int | None
+    one_shade: bool = False
+
+
+def look_at(image: Described) -> Look:
+    """What an image is like."""
+    channels, height, width = image.pixels.shape
+    highest = int(image.pixels.max()) if image.mode == SIXTEEN_BITS else None
+    one_shade = bool(is_one_shade(image.pixels[None])[0])
+    return Look(image.size, image.mode, (channels, height, width), highest, one_shade)
 
 
 @dataclass
@@ -41,24 +61,22 @@ class Summary:
         """Note a file or folder that is no image."""
         self.passed_over.setdefault(why, []).append(path)
 
-    def note_bad(self, path: Path, error: DataError) -> None:
-        """Note a file or folder that was to be used, with the error that names it."""
-        self.bad[path] = str(error).removeprefix(f"{path}: ")
+    def note_bad(self, path: Path, error: str) -> None:
+        """Note a file or folder that was to be used, with the text of the error that names it."""
+        self.bad[path] = error.removeprefix(f"{path}: ")
 
-    def take_up(self, path: Path, image: Described) -> None:
+    def take_up(self, path: Path, look: Look) -> None:
         """Note what an image is like."""
-        self.sizes[image.size] += 1
-        self.modes[image.mode] += 1
-        if is_one_shade(image.pixels[None])[0]:
+        self.sizes[look.size] += 1
+        self.modes[look.mode] += 1
+        if look.one_shade:
             self.one_shade.append(path)
-        if image.mode == SIXTEEN_BITS:
-            self.highest = max(self.highest or 0, int(image.pixels.max()))
+        self.note_highest(look.highest)
 
-
-def is_one_shade(x: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which of the images (N,C,H,W) show nothing: in each channel, all values are within ONE_SHADE."""
-    spread = x.max((2, 3)) - x.min((2, 3))
-    return np.asarray(spread.max(1) < ONE_SHADE)
+    def note_highest(self, highest: int | None) -> None:
+        """Note the highest value of an image of 16 bits, if it is one."""
+        if highest is not None:
+            self.highest = max(self.highest or 0, highest)
 
 
 class UnusableImages(DataError):
@@ -87,3 +105,20 @@ def common_sizes(summary: Summary, most: int = 3) -> str:
     shown = [f"{width}x{height}: {count}" for (height, width), count in summary.sizes.most_common(most)]
     more = len(summary.sizes) - len(shown)
     return ", ".join(shown) + (f", {more} more" if more else "")
+
+
+def different_sizes(path: Path, expected: tuple[int, ...], got: tuple[int, ...]) -> str:
+    """What to say of the first image that has another (H,W) than those before it."""
+    return (
+        f"{path}: expected {expected[1]}x{expected[0]} pixels as images before it have, "
+        f"got {got[1]}x{got[0]}; --image-size N scales all to one size"
+    )
+
+
+def refuse(found: Summary, different: str, *, skip_bad: bool) -> None:
+    """Raise UnusableImages if there are bad files, or what to say of images of ``different`` sizes."""
+    reasons = [bad_files(found)] if found.bad and not skip_bad else []
+    if different:
+        reasons.append(f"{different} (there are {common_sizes(found)})")
+    if reasons:
+        raise UnusableImages(reasons, found)

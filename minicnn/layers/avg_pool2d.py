@@ -6,24 +6,29 @@ from typing import Any, Self
 
 from minicnn import shapes
 from minicnn.backends import Array, Pair, Pool
-from minicnn.layers.layer import Layer, Shape, pair, refuse_option
+from minicnn.layers.layer import Layer, Shape, pair, refuse_option, sides, torch_padding
 from minicnn.layers.max_pool2d import pool_arguments
+from minicnn.shapes import Padding
 
 
 class AvgPool2d(Layer):
-    """(N,C,H,W) -> (N,C,OH,OW), the mean of each window; ``stride`` defaults to the kernel."""
+    """(N,C,H,W) -> (N,C,OH,OW), the mean of each window; ``stride`` defaults to the kernel.
+
+    ``padding`` is one number, a pair (h, w) or (top, left, bottom, right): at most half the kernel.
+    """
 
     op = "avg_pool2d"
     torch_name = "AvgPool2d"
 
     def __init__(
-        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0,
+        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: int | Padding = 0,
         ceil_mode: bool = False, count_include_pad: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
+        shapes.flags("AvgPool2d", ceil_mode=ceil_mode, count_include_pad=count_include_pad)
         kernel = pair(kernel_size)
         step = kernel if stride is None else pair(stride)
-        self.pool = Pool(kernel, step, pair(padding), (1, 1), ceil_mode)
+        self.pool = Pool(kernel, step, sides("AvgPool2d", padding), (1, 1), ceil_mode)
         self.count_include_pad = count_include_pad
 
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
@@ -47,7 +52,7 @@ class AvgPool2d(Layer):
         return (input_shape[0], *shapes.pool2d("AvgPool2d", (1, *input_shape), *self.pool))
 
     def torch_arguments(self) -> dict[str, Any]:
-        return self.attributes()
+        return {**self.attributes(), "padding": torch_padding(self.pool.padding, "AvgPool2d")}
 
     @classmethod
     def from_torch(cls, module: Any) -> Self:

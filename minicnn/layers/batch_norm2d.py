@@ -24,6 +24,7 @@ class BatchNorm2d(Layer):
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True
     ) -> None:
         super().__init__()
+        shapes.flags("BatchNorm2d", affine=affine)
         self.num_features, self.eps, self.momentum, self.affine = num_features, eps, momentum, affine
 
     def initial_params(self, generator: Generators) -> dict[str, np.ndarray]:  # noqa: ARG002 - nothing is drawn

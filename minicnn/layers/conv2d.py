@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any, Self
 
 import numpy as np
 
 from minicnn import init, shapes
 from minicnn.backends import Array, Conv, Pair
-from minicnn.layers.layer import Generators, Layer, Shape, pair, refuse_option
+from minicnn.layers.layer import Generators, Layer, Shape, pair, refuse_option, sides, torch_padding
 from minicnn.shapes import Padding
 
 
@@ -34,6 +33,7 @@ class Conv2d(Layer):
         bias_init: init.Initializer = init.torch_default_bias,
     ) -> None:  # fmt: skip
         super().__init__()
+        shapes.flags("Conv2d", bias=bias)
         if groups < 1 or in_channels % groups or out_channels % groups:
             sizes = f"in_channels={in_channels} and out_channels={out_channels}"
             shapes.fail("Conv2d", "groups", f"a divisor of {sizes}", groups)
@@ -123,28 +123,18 @@ class Conv2d(Layer):
 
 
 def _torch_padding(layer: Conv2d) -> Pair | str:
-    """nn.Conv2d pads both sides of an axis alike, except with "same"."""
+    """nn.Conv2d can differ in its sides only by padding="same"."""
     padding = layer.conv.padding
-    if len(padding) == 2:
-        return padding
     if layer.conv.stride == (1, 1) and padding == same_padding(layer.kernel_size, layer.conv.dilation):
-        return "same"
-    raise ValueError(
-        "[to_torch] padding: expected the same before and after the image, or padding='same', as in "
-        f"nn.Conv2d, got {padding}"
-    )
+        return padding if len(padding) == 2 else "same"
+    return torch_padding(padding, "Conv2d")
 
 
 def same_padding(kernel_size: Pair, dilation: Pair) -> Padding:
     """The padding with which the output is as large as the input, at a stride of 1."""
     spans = [d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True)]
-    before = [span // 2 for span in spans]
-    return _sides(*before, *(span - half for span, half in zip(spans, before, strict=True)))
-
-
-def _sides(top: int, left: int, bottom: int, right: int) -> Padding:
-    """A pair where both sides of each axis are equal."""
-    return (top, left) if (top, left) == (bottom, right) else (top, left, bottom, right)
+    (top, left), (bottom, right) = [span // 2 for span in spans], [-(-span // 2) for span in spans]
+    return sides("Conv2d", (top, left, bottom, right))
 
 
 def _padding(padding: int | Padding | str, kernel_size: Pair, stride: Pair, dilation: Pair) -> Padding:
@@ -156,11 +146,7 @@ def _padding(padding: int | Padding | str, kernel_size: Pair, stride: Pair, dila
         return same_padding(kernel_size, dilation)
     if isinstance(padding, str):
         shapes.fail("Conv2d", "padding", "'same', 'valid' or integers", repr(padding))
-    if isinstance(padding, tuple | list) and len(padding) == 4:
-        shapes.check_padding("Conv2d", "padding", padding)
-        top, left, bottom, right = map(operator.index, padding)
-        return _sides(top, left, bottom, right)
-    return pair(padding)
+    return sides("Conv2d", padding)
 
 
 def _short(value: int | Padding) -> int | Padding:

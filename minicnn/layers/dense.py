@@ -26,6 +26,7 @@ class Dense(Layer):
         bias_init: init.Initializer = init.torch_default_bias,
     ) -> None:  # fmt: skip
         super().__init__()
+        shapes.flags("Dense", bias=bias)
         self.weight_init, self.bias_init = weight_init, bias_init
         self.in_features, self.out_features, self.bias = in_features, out_features, bias
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from minicnn import shapes, weights
 from minicnn.backends import Array, Backend, Pair, get_backend
+from minicnn.shapes import Padding
 
 if TYPE_CHECKING:
     from minicnn.graph.graph import Builder
@@ -32,6 +33,28 @@ def pair(value: int | Pair) -> Pair:
     if not (isinstance(values, (tuple, list)) and len(values) == 2 and all(map(shapes.is_integer, values))):
         shapes.fail("pair", "value", "an integer or two", value)
     return operator.index(values[0]), operator.index(values[1])
+
+
+def sides(layer: str, value: int | Padding) -> Padding:
+    """One number, a pair or (top, left, bottom, right), as a pair where both sides of each axis are equal.
+
+    Raises ValueError unless it is one, two or four integers, of four none of them negative.
+    """
+    if not (isinstance(value, tuple | list) and len(value) == 4):
+        return pair(value)
+    shapes.check_padding(layer, "padding", value)
+    top, left, bottom, right = map(operator.index, value)
+    return (top, left) if (top, left) == (bottom, right) else (top, left, bottom, right)
+
+
+def torch_padding(padding: Padding, module: str) -> Pair:
+    """The padding of a torch.nn module, which pads both sides of an axis alike.  Raises ValueError."""
+    if len(padding) == 2:
+        return padding
+    raise ValueError(
+        "[to_torch] padding: expected the same before and after the image, as in "
+        f"nn.{module}, got {padding}"
+    )
 
 
 def refuse_option(module: Any, option: str, wrong: Any) -> None:

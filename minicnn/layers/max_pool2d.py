@@ -6,24 +6,28 @@ from typing import Any, Self
 
 from minicnn import shapes
 from minicnn.backends import Array, Pair, Pool
-from minicnn.layers.layer import Layer, Shape, pair, refuse_option
+from minicnn.layers.layer import Layer, Shape, pair, refuse_option, sides, torch_padding
+from minicnn.shapes import Padding
 
 
 class MaxPool2d(Layer):
-    """(N,C,H,W) -> (N,C,OH,OW), the maximum of each window; ``stride`` defaults to the kernel."""
+    """(N,C,H,W) -> (N,C,OH,OW), the maximum of each window; ``stride`` defaults to the kernel.
+
+    ``padding`` is one number, a pair (h, w) or (top, left, bottom, right): at most half the kernel.
+    """
 
     op = "max_pool2d"
     torch_name = "MaxPool2d"
 
     def __init__(
-        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0,
+        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: int | Padding = 0,
         dilation: int | Pair = 1, ceil_mode: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
+        shapes.flags("MaxPool2d", ceil_mode=ceil_mode)
         kernel = pair(kernel_size)
-        self.pool = Pool(
-            kernel, kernel if stride is None else pair(stride), pair(padding), pair(dilation), ceil_mode
-        )
+        step = kernel if stride is None else pair(stride)
+        self.pool = Pool(kernel, step, sides("MaxPool2d", padding), pair(dilation), ceil_mode)
 
     def attributes(self) -> dict[str, Any]:
         return {"pool": self.pool}
@@ -43,7 +47,7 @@ class MaxPool2d(Layer):
         return (input_shape[0], *shapes.pool2d("MaxPool2d", (1, *input_shape), *self.pool))
 
     def torch_arguments(self) -> dict[str, Any]:
-        return self.pool._asdict()
+        return {**self.pool._asdict(), "padding": torch_padding(self.pool.padding, "MaxPool2d")}
 
     @classmethod
     def from_torch(cls, module: Any) -> Self:
@@ -57,8 +61,8 @@ class MaxPool2d(Layer):
 def pool_arguments(pool: Pool) -> str:
     """A pool's arguments as one would write them, defaults left out."""
 
-    def short(value: Pair) -> str:
-        return str(value[0] if value[0] == value[1] else value)
+    def short(value: Padding) -> str:
+        return str(value[0] if len(value) == 2 and value[0] == value[1] else value)
 
     parts = [short(pool.kernel_size)]
     defaults = {"stride": pool.kernel_size, "padding": (0, 0), "dilation": (1, 1)}

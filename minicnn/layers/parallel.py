@@ -18,6 +18,7 @@ class Parallel(Container):
     """
 
     def __init__(self, *branches: Layer | dict[str, Layer], flat: bool = False) -> None:
+        shapes.flags("Parallel", flat=flat)
         children = named(branches)
         if not children:
             shapes.fail("Parallel", "branches", "at least 1 layer", 0)

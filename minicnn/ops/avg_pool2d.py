@@ -18,10 +18,11 @@ from minicnn.ops.im2col import Pair, Window, pad_images
 
 
 def avg_pool2d_forward(
-    x: np.ndarray, *, kernel_size: Pair, stride: Pair, padding: Pair, ceil_mode: bool,
+    x: np.ndarray, *, kernel_size: Pair, stride: Pair, padding: shapes.Padding, ceil_mode: bool,
     count_include_pad: bool,
 ) -> np.ndarray:  # fmt: skip
     """y (N,C,OH,OW) of x (N,C,H,W)."""
+    shapes.flags("avg_pool2d", count_include_pad=count_include_pad)
     shapes.check_image("avg_pool2d", "x", x)
     output = shapes.pool2d("avg_pool2d", x.shape, kernel_size, stride, padding, (1, 1), ceil_mode)
     window = Window(kernel_size, stride, padding, (1, 1), output)
@@ -34,11 +35,12 @@ def avg_pool2d_forward(
 
 
 def avg_pool2d_backward(
-    dy: np.ndarray, *, input_shape: tuple[int, ...], kernel_size: Pair, stride: Pair, padding: Pair,
-    ceil_mode: bool, count_include_pad: bool,
+    dy: np.ndarray, *, input_shape: tuple[int, ...], kernel_size: Pair, stride: Pair,
+    padding: shapes.Padding, ceil_mode: bool, count_include_pad: bool,
 ) -> np.ndarray:  # fmt: skip
     """dx (N,C,H,W) for an upstream gradient dy (N,C,OH,OW)."""
     op = "avg_pool2d_backward"
+    shapes.flags(op, count_include_pad=count_include_pad)
     shapes.check_image(op, "dy", dy)
     shapes.check_image_shape(op, "input_shape", input_shape)
     output = shapes.pool2d(op, input_shape, kernel_size, stride, padding, (1, 1), ceil_mode)
@@ -49,7 +51,7 @@ def avg_pool2d_backward(
     dx = np.zeros((n, window.padded(h, 0), window.padded(w, 1), c), dy.dtype)
     for _, _, rows, columns in window.cells():
         dx[:, rows, columns] += share
-    ph, pw = padding
+    ph, pw = padding[:2]
     return dx[:, ph : ph + h, pw : pw + w].transpose(0, 3, 1, 2)
 
 
@@ -57,9 +59,9 @@ def _counts(window: Window, input_shape: tuple[int, ...], count_include_pad: boo
     """The number of cells that count in each window, (OH,OW,1)."""
     lengths = []
     for axis, size in enumerate(input_shape[2:]):
-        pad = window.padding[axis]
-        start = np.arange(window.output[axis]) * window.stride[axis] - pad
-        end = np.minimum(start + window.kernel[axis], size + pad)
+        before, after = shapes.padding_of_axis(window.padding, axis)
+        start = np.arange(window.output[axis]) * window.stride[axis] - before
+        end = np.minimum(start + window.kernel[axis], size + after)
         if not count_include_pad:
             start, end = np.maximum(start, 0), np.minimum(end, size)
         lengths.append(end - start)

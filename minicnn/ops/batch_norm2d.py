@@ -39,13 +39,19 @@ def batch_norm2d_forward(
     Args: x (N,C,H,W) · weight, bias, running_mean, running_var (C,) or None · training or evaluation,
           which needs both running statistics · momentum, the batch's share · eps, added to the variance
     """
+    shapes.flags("batch_norm2d", training=training)
     shapes.batch_norm2d("batch_norm2d", x, weight, bias, running_mean, running_var, training)
+    for name, running in (("running_mean", running_mean), ("running_var", running_var)):
+        if training and running is not None:
+            shapes.check_in_place("batch_norm2d", name, running)
     momentum = shapes.number("batch_norm2d", "momentum", momentum)
     eps = shapes.number("batch_norm2d", "eps", eps)
     images = x.transpose(0, 2, 3, 1)
     if training:
+        # Step 1: the mean and the variance of each channel.
         mean, var = _moments(images)
         count = images.size // images.shape[3]
+        # Step 2: move the running statistics towards them.
         if count:  # an empty batch changes no running statistics
             _move(running_mean, mean, momentum)
             _move(running_var, var * x.dtype.type(count / max(count - 1, 1)), momentum)
@@ -54,6 +60,7 @@ def batch_norm2d_forward(
         assert running_var is not None
         mean, var = running_mean.copy(), running_var
     invstd = 1 / np.sqrt(var + x.dtype.type(eps))
+    # Step 3: normalise, scale and shift.
     y = images - mean
     y *= invstd if weight is None else invstd * weight
     if bias is not None:
@@ -70,17 +77,20 @@ def batch_norm2d_backward(
     Without a weight, dw and db are None.  ``mean`` and ``invstd`` are the forward's.
     """
     op = "batch_norm2d_backward"
+    shapes.flags(op, training=training, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
     shapes.check_ndarray(op, "running_mean", mean)
     shapes.check_ndarray(op, "running_var", invstd)
     shapes.batch_norm2d(op, x, weight, None, mean, invstd, training)
     shapes.check_array(op, "dy", dy, x.shape, x)
     upstream = dy.transpose(0, 2, 3, 1)
     xhat = (x.transpose(0, 2, 3, 1) - mean) * invstd
+    # Step 4: sum dy, and dy times the normalised x.
     db = upstream.sum(axis=_AXES)
     dw = np.einsum("nhwc,nhwc->c", upstream, xhat)
     dx = None
     if need_dx:
         dx = upstream.copy()
+        # Step 5: take from dy what normalisation cancels.
         if training and dx.size:
             count = x.dtype.type(dx.size // dx.shape[3])
             dx -= db / count

@@ -34,13 +34,16 @@ def conv2d_forward(
 ) -> np.ndarray:  # fmt: skip
     """y (N,F,OH,OW) of x (N,C,H,W), weight (F,C/groups,KH,KW), bias (F,) or None."""
     output = shapes.conv2d("conv2d", x, weight, bias, stride, padding, dilation, groups)
-    window = _window(weight, stride, padding, dilation, output)
+    window = Window((weight.shape[2], weight.shape[3]), stride, padding, dilation, output)
     images = x.transpose(0, 2, 3, 1)
     matrix = _weight_matrix(weight, groups)
     y = np.empty((len(x), *output, len(weight)), x.dtype)
     for chunk in _chunks(x, window):
+        # Step 1: find the pixels of each window.
         cols = im2col(images[chunk], window, groups)
+        # Step 2: multiply them by the filter and add up.
         np.matmul(cols, matrix, out=_by_group(y[chunk], groups))
+        # Step 3: add the bias.
         if bias is not None:
             y[chunk] += bias
     return y.transpose(0, 3, 1, 2)
@@ -53,9 +56,10 @@ def conv2d_backward(
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:  # fmt: skip
     """(dx, dw, db), in the shapes of x, weight and bias, for dy (N,F,OH,OW); None where not needed."""
     op = "conv2d_backward"
+    shapes.flags(op, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
     output = shapes.conv2d(op, x, weight, None, stride, padding, dilation, groups)
     shapes.check_array(op, "dy", dy, (len(x), len(weight), *output), x)
-    window = _window(weight, stride, padding, dilation, output)
+    window = Window((weight.shape[2], weight.shape[3]), stride, padding, dilation, output)
     images = x.transpose(0, 2, 3, 1)
     upstream = np.ascontiguousarray(dy.transpose(0, 2, 3, 1))
     matrix = _weight_matrix(weight, groups)
@@ -64,25 +68,20 @@ def conv2d_backward(
     for chunk in _chunks(x, window):
         grouped = _by_group(upstream[chunk], groups)
         if dmatrix is not None:
+            # Step 5: the gradient to the weights: each output adds dy times its window.
             cols = im2col(images[chunk], window, groups)
             dmatrix += cols.swapaxes(1, 2) @ grouped
         if dx is not None:
+            # Step 4: the gradient to x: each output gives its pixels dy times the weights.
             dcols = grouped @ matrix.swapaxes(1, 2)
             dx[chunk] = col2im(dcols, images[chunk].shape, window)
+    # Step 6: the gradient to the bias: the sum of dy.
     db = upstream.sum(axis=(0, 1, 2)) if need_db else None
     return (
         None if dx is None else dx.transpose(0, 3, 1, 2),
         None if dmatrix is None else _matrix_weight(dmatrix, weight.shape, groups),
         db,
     )
-
-
-def _window(
-    weight: np.ndarray, stride: Pair, padding: shapes.Padding, dilation: Pair, output: Pair
-) -> Window:
-    """The window of these filters.  How far it goes beyond the image's end follows from the output."""
-    kernel = weight.shape[2], weight.shape[3]
-    return Window(kernel, stride, (padding[0], padding[1]), dilation, output)
 
 
 def _chunks(x: np.ndarray, window: Window) -> list[slice]:

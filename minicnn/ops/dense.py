@@ -19,7 +19,9 @@ from minicnn import shapes
 def dense_forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     """y (N,out) of x (N,in), weight (out,in), bias (out,) or None."""
     shapes.dense("dense", x, weight, bias)
+    # Step 1: multiply the inputs by the weights and add up.
     y: np.ndarray = x @ weight.T
+    # Step 2: add the bias.
     if bias is not None:
         y += bias
     return y
@@ -30,10 +32,15 @@ def dense_backward(
     need_dx: bool = True, need_dw: bool = True, need_db: bool = True,
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:  # fmt: skip
     """(dx, dw, db), in the shapes of x, weight and bias, for dy (N,out); None where not needed."""
-    shapes.dense("dense_backward", x, weight, None)
-    shapes.check_array("dense_backward", "dy", dy, (len(x), len(weight)), x)
+    op = "dense_backward"
+    shapes.flags(op, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+    shapes.dense(op, x, weight, None)
+    shapes.check_array(op, "dy", dy, (len(x), len(weight)), x)
     return (
+        # Step 3: the gradient to x: dy times the weights.
         dy @ weight if need_dx else None,
+        # Step 4: the gradient to the weights: dy times x.
         dy.T @ x if need_dw else None,
+        # Step 5: the gradient to the bias: the sum of dy.
         dy.sum(axis=0) if need_db else None,
     )

@@ -22,6 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minicnn import shapes
+
 Pair = tuple[int, int]
 
 CHUNK_BYTES = 2**20
@@ -32,11 +34,11 @@ SHORT_RUN = 16
 
 
 class Window(NamedTuple):
-    """How a KH x KW window moves over an H x W image; ``padding`` is that above and to the left."""
+    """How a KH x KW window moves over an H x W image."""
 
     kernel: Pair
     stride: Pair
-    padding: Pair
+    padding: shapes.Padding
     dilation: Pair
     output: Pair
 
@@ -45,7 +47,7 @@ class Window(NamedTuple):
         reach = (
             (self.output[axis] - 1) * self.stride[axis] + self.dilation[axis] * (self.kernel[axis] - 1) + 1
         )
-        return max(size + 2 * self.padding[axis], reach)
+        return max(size + sum(shapes.padding_of_axis(self.padding, axis)), reach)
 
     def cells(self) -> Iterator[tuple[int, int, slice, slice]]:
         """For each cell (u, v) of the window, the padded rows and columns that it reads."""
@@ -61,7 +63,7 @@ class Window(NamedTuple):
 def pad_images(x: np.ndarray, window: Window, value: float = 0.0) -> np.ndarray:
     """x (N,H,W,C) inside a border of ``value``; x itself where no border is needed."""
     n, h, w, c = x.shape
-    ph, pw = window.padding
+    ph, pw = window.padding[:2]
     shape = (n, window.padded(h, 0), window.padded(w, 1), c)
     if shape == x.shape:
         return x
@@ -89,7 +91,7 @@ def col2im(cols: np.ndarray, shape: tuple[int, ...], window: Window) -> np.ndarr
     grouped = _by_group(padded, groups)
     for u, v, rows, columns in window.cells():
         grouped[:, :, rows, columns] += patches[:, :, :, :, u, v]
-    ph, pw = window.padding
+    ph, pw = window.padding[:2]
     return padded[:, ph : ph + h, pw : pw + w]
 
 

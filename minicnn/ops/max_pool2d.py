@@ -18,13 +18,14 @@ from minicnn.ops.im2col import Pair, Window, image_chunks, pad_images
 
 
 def max_pool2d_forward(
-    x: np.ndarray, *, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair,
+    x: np.ndarray, *, kernel_size: Pair, stride: Pair, padding: shapes.Padding, dilation: Pair,
     ceil_mode: bool, need_argmax: bool = True,
 ) -> tuple[np.ndarray, np.ndarray | None]:  # fmt: skip
     """y (N,C,OH,OW) of x (N,C,H,W), and argmax in y's shape, or None if it is not needed.
 
     argmax is uint8 where a window has at most 255 cells, else int64.
     """
+    shapes.flags("max_pool2d", need_argmax=need_argmax)
     shapes.check_image("max_pool2d", "x", x)
     output = shapes.pool2d("max_pool2d", x.shape, kernel_size, stride, padding, dilation, ceil_mode)
     window = Window(kernel_size, stride, padding, dilation, output)
@@ -32,8 +33,10 @@ def max_pool2d_forward(
     cells = [padded[:, rows, columns] for _, _, rows, columns in window.cells()]
     y = cells[0].copy()
     argmax = _first_cells(window, y.shape) if need_argmax else None
+    # Step 1: go through the cells of each window.
     for number, cell in enumerate(cells[1:], 1):
         if argmax is not None:
+            # Step 2: keep the largest value and the number of its cell.
             # numbers rise, so the winner is the cell of the largest number that beat all before it
             np.maximum(argmax, (cell > y) * argmax.dtype.type(number), out=argmax)
         np.maximum(y, cell, out=y)
@@ -45,7 +48,7 @@ def max_pool2d_forward(
 
 def max_pool2d_backward(
     dy: np.ndarray, argmax: np.ndarray, *, input_shape: tuple[int, ...], kernel_size: Pair,
-    stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool,
+    stride: Pair, padding: shapes.Padding, dilation: Pair, ceil_mode: bool,
 ) -> np.ndarray:  # fmt: skip
     """dx (N,C,H,W) for dy (N,C,OH,OW) and the forward's argmax.
 
@@ -67,8 +70,9 @@ def max_pool2d_backward(
     keep = np.multiply if np.isfinite(dy).all() else _choose
     for chunk in image_chunks(n, dx[:1].nbytes):
         for number, (_, _, rows, columns) in enumerate(window.cells()):
+            # Step 3: give each gradient to the pixel that won.
             dx[chunk, rows, columns] += keep(upstream[chunk], winners[chunk] == number)
-    ph, pw = padding
+    ph, pw = padding[:2]
     return dx[:, ph : ph + h, pw : pw + w].transpose(0, 3, 1, 2)
 
 

@@ -35,7 +35,7 @@ def sgd_step(
 ) -> None:  # fmt: skip
     """One step of torch.optim.SGD with dampening 0; ``buffers`` are v."""
     op = "sgd_step"
-    shapes.optimizer(op, params, grads=grads, buffers=buffers)
+    shapes.optimizer(op, only_read="grads", params=params, grads=grads, buffers=buffers)
     lr, momentum = shapes.number(op, "lr", lr), shapes.number(op, "momentum", momentum)
     weight_decay = shapes.number(op, "weight_decay", weight_decay)
     nesterov = shapes.flag(op, "nesterov", nesterov)
@@ -57,7 +57,9 @@ def adam_step(
     ``step`` is the number of the step, 1 for the first; beta1 and beta2 are below 1.
     """
     op = "adam_step"
-    shapes.optimizer(op, params, grads=grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
+    shapes.optimizer(
+        op, only_read="grads", params=params, grads=grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs
+    )
     lr = shapes.number(op, "lr", lr)
     beta1, beta2 = shapes.below_1(op, "beta1", beta1), shapes.below_1(op, "beta2", beta2)
     eps, weight_decay = shapes.number(op, "eps", eps), shapes.number(op, "weight_decay", weight_decay)
@@ -88,7 +90,9 @@ def rmsprop_step(
 ) -> None:  # fmt: skip
     """One step of torch.optim.RMSprop, not centred; ``square_avgs`` are s, ``buffers`` v."""
     op = "rmsprop_step"
-    shapes.optimizer(op, params, grads=grads, square_avgs=square_avgs, buffers=buffers)
+    shapes.optimizer(
+        op, only_read="grads", params=params, grads=grads, square_avgs=square_avgs, buffers=buffers
+    )
     lr, alpha = shapes.number(op, "lr", lr), shapes.number(op, "alpha", alpha)
     eps, weight_decay = shapes.number(op, "eps", eps), shapes.number(op, "weight_decay", weight_decay)
     momentum = shapes.number(op, "momentum", momentum)
@@ -109,7 +113,7 @@ def ema_update(averages: Arrays, params: Arrays, *, decay: float) -> None:
 
     Torch: torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
     """
-    shapes.optimizer("ema_update", params, averages=averages)
+    shapes.optimizer("ema_update", only_read="params", averages=averages, params=params)
     decay = shapes.number("ema_update", "decay", decay)
     for a, w in zip(averages, params, strict=True):
         a *= decay
@@ -118,11 +122,13 @@ def ema_update(averages: Arrays, params: Arrays, *, decay: float) -> None:
 
 def global_norm(arrays: Arrays) -> float:
     """The square root of the sum of squares over all arrays, as torch.nn.utils.clip_grad_norm_ takes it."""
+    shapes.optimizer("global_norm", only_read="arrays", arrays=arrays)
     return math.sqrt(sum(float(np.vdot(a, a)) for a in arrays))
 
 
 def scale(arrays: Arrays, factor: float) -> None:
     """Multiply every array by ``factor``, in place."""
+    shapes.optimizer("scale", arrays=arrays)
     factor = shapes.number("scale", "factor", factor)
     for a in arrays:
         a *= factor

@@ -45,8 +45,11 @@ def softmax_cross_entropy_forward(
     probs = softmax(logits)
     targets = _weighted_targets(logits, labels, label_smoothing, class_weight, ignore_index)
     with np.errstate(invalid="ignore", divide="ignore"):
+        # Step 1: subtract the largest logit, so that no power overflows.
         shifted = logits - logits.max(axis=1, keepdims=True, initial=-np.inf)
+        # Step 2: take the logarithm of the sum of the powers.
         log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        # Step 3: add up the loss of the targets.
         # where the target is 0, log p may be -inf, and 0 * -inf would be NaN
         terms = np.where(targets == 0, logits.dtype.type(0), targets * log_probs)
         if reduction == "none":
@@ -70,6 +73,7 @@ def softmax_cross_entropy_backward(
         op, "probs", probs, labels, label_smoothing, class_weight, ignore_index, reduction
     )
     targets = _weighted_targets(probs, labels, label_smoothing, class_weight, ignore_index)
+    # Step 4: the gradient: probabilities minus targets.
     dlogits: np.ndarray = probs * targets.sum(axis=1, keepdims=True)
     dlogits -= targets
     with np.errstate(invalid="ignore", divide="ignore"):

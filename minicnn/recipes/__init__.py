@@ -1,8 +1,8 @@
 """Recipes: readable files of flags for ``python -m minicnn.train --recipe NAME``.
 
-A recipe is a TOML file: each key is a flag without its dashes, each value what would follow it, ``true``
-for a flag alone and ``false`` for its ``--no-`` form.  The comment at its top says what it is for and
-what it aims at; what was measured of it is in results.json.
+A recipe is a TOML file: each key is a flag without its dashes, each value what would follow it, a list
+where that is several numbers, ``true`` for a flag alone and ``false`` for its ``--no-`` form.  The comment
+at its top says what it is for and what it aims at; what was measured of it is in results.json.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def arguments(name: str) -> list[str]:
             found.append(f"--{key}" if value else f"--no-{key}")
         elif isinstance(value, (str, int, float)):
             found.append(f"--{key}={value}")
+        elif isinstance(value, list) and len(value) > 1 and all(type(one) is int for one in value):
+            found += [f"--{key}", *map(str, value)]
         else:
             raise ValueError(f"{file}: {key}: expected a text, a number, true or false, got {value}")
     return found

@@ -89,11 +89,12 @@ def _conv(
 
 
 def _window(
-    kernel: Size, *, stride: Size | None = None, padding: Size = 0, dilation: Size = 1, ceil: bool = False
-) -> dict[str, Any]:
+    kernel: Size, *, stride: Size | None = None, padding: int | Padding = 0, dilation: Size = 1,
+    ceil: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     return {
         "kernel_size": _pair(kernel), "stride": _pair(kernel if stride is None else stride),
-        "padding": _pair(padding), "dilation": _pair(dilation), "ceil_mode": ceil,
+        "padding": _sides(padding), "dilation": _pair(dilation), "ceil_mode": ceil,
     }  # fmt: skip
 
 
@@ -242,6 +243,8 @@ CASES: tuple[Case, ...] = (
     _conv("padding-sides-winograd", (2, 32, 13, 14), 32, 3, padding=(0, 1, 2, 0)),
     _conv("padding-sides-columns", (3, 9, 4, 2), 33, 3, padding=(2, 0, 0, 2)),
     _conv("padding-far-after", (2, 3, 4, 5), 4, 2, padding=(0, 0, 5, 4)),
+    _conv("steps-beyond-the-image", (2, 4, 3, 4), 4, (1, 2), stride=(2**30, 2**31 - 1),
+          dilation=(2**30, 1)),
     _conv("integers", (2, 3, 6, 7), 4, 3, padding=1, exact=True),
 
     _max_pool("2x2", (2, 3, 6, 8), HALVES),
@@ -256,6 +259,17 @@ CASES: tuple[Case, ...] = (
     _max_pool("dilation", (2, 2, 9, 8), _window(3, stride=1, dilation=2)),
     _max_pool("dilation-padding-ceil", (2, 2, 9, 8),
               _window((2, 3), stride=2, padding=1, dilation=(3, 2), ceil=True)),
+    _max_pool("padding-sides", (2, 3, 7, 6), _window((3, 2), stride=2, padding=(0, 1, 1, 0))),
+    _max_pool("padding-after-2x2", (2, 17, 7, 9), _window(2, padding=(0, 0, 1, 1))),
+    _max_pool("padding-before-2x2", (2, 3, 7, 9), _window(2, padding=(1, 1, 0, 0))),
+    _max_pool("padding-same", (2, 3, 6, 5), _window(4, stride=1, padding=(1, 1, 2, 2))),
+    _max_pool("padding-sides-ceil", (2, 3, 8, 7), _window(4, stride=3, padding=(2, 0, 1, 2), ceil=True)),
+    _max_pool("no-window-begins-in-padding-after", (2, 3, 5, 5),
+              _window(4, stride=5, padding=(0, 1, 2, 2), ceil=True)),
+    _max_pool("padding-sides-dilation", (2, 2, 9, 8),
+              _window((3, 2), stride=2, padding=(1, 0, 0, 1), dilation=(2, 3), ceil=True)),
+    _max_pool("steps-beyond-the-image", (2, 3, 4, 5),
+              _window((1, 2), stride=(2**30, 2**31 - 1), dilation=(2**30, 1), ceil=True)),
     _max_pool("kernel=image", (2, 3, 4, 5), _window((4, 5))),
     _max_pool("1x1", (2, 3, 4, 5), _window(1)),
     _max_pool("1x1-stride2", (2, 3, 4, 5), _window(1, stride=2)),
@@ -281,6 +295,13 @@ CASES: tuple[Case, ...] = (
     _avg_pool("padding-pair", (2, 3, 7, 8), _window((3, 4), stride=2, padding=(0, 2))),
     _avg_pool("overlapping", (2, 2, 6, 5), _window(3, stride=1, padding=1), count_include_pad=False),
     _avg_pool("stride>kernel-ceil", (2, 2, 9, 8), _window(2, stride=(3, 4), ceil=True)),
+    _avg_pool("padding-sides-counted", (2, 3, 7, 6), _window((3, 2), stride=2, padding=(0, 1, 1, 0))),
+    _avg_pool("padding-sides-not-counted", (2, 3, 6, 5), _window(4, stride=1, padding=(1, 1, 2, 2)),
+              count_include_pad=False),
+    _avg_pool("padding-sides-ceil-counted", (2, 3, 8, 7),
+              _window(4, stride=3, padding=(2, 0, 1, 2), ceil=True)),
+    _avg_pool("padding-sides-ceil-not-counted", (2, 17, 8, 7),
+              _window(4, stride=3, padding=(0, 2, 1, 0), ceil=True), count_include_pad=False),
     _avg_pool("kernel=image", (2, 3, 4, 5), _window((4, 5))),
     _avg_pool("batch0", (0, 3, 6, 6), HALVES),
 
@@ -380,6 +401,7 @@ CASES: tuple[Case, ...] = (
     _conv_pool("in-padding", (2, 2, 4, 1), 3, (3, 1), stride=(1, 9), padding=(1, 3), pool=_window(1)),
     _conv_pool("overlapping-no-bias", (2, 3, 9, 8), 4, 3, pool=_window(3, stride=2, padding=1), bias=False),
     _conv_pool("padding-sides", (2, 3, 8, 9), 5, 4, padding=(1, 1, 2, 2), pool=HALVES),
+    _conv_pool("pool-padding-sides", (2, 3, 8, 9), 5, 3, pool=_window(3, stride=2, padding=(0, 1, 1, 0))),
     _conv_pool("ties", (2, 2, 8, 8), 4, 3, padding=1, pool=HALVES, exact=True),
 
     _conv_relu_pool("2x2", (2, 3, 8, 10), 5, 3, padding=1, pool=HALVES),
@@ -387,6 +409,13 @@ CASES: tuple[Case, ...] = (
     _conv_relu_pool("padding-sides", (2, 3, 8, 8), 9, 2, padding=(0, 0, 1, 1), pool=HALVES),
     _conv_relu_pool("padding-sides-overlapping", (2, 3, 8, 8), 4, 3, padding=(0, 1, 2, 0),
                     pool=_window(3, stride=2, padding=1)),
+    _conv_relu_pool("pool-padding-after-2x2", (2, 3, 9, 7), 5, 3, padding=1,
+                    pool=_window(2, padding=(0, 0, 1, 1))),
+    _conv_relu_pool("pool-padding-before-2x2", (2, 3, 9, 7), 5, 3, padding=1,
+                    pool=_window(2, padding=(1, 0, 0, 0))),
+    _conv_relu_pool("steps-beyond-the-image", (2, 4, 1, 4), 4, (2, 3), stride=(2**30, 1), padding=(1, 1),
+                    dilation=(1, 2), groups=2,
+                    pool=_window((1, 2), stride=(2**30, 1), padding=(0, 1), dilation=(2**30, 1))),
     _conv_relu_pool("5x5-one-channel", (3, 1, 10, 9), 6, 5, padding=2, pool=HALVES),
     _conv_relu_pool("5x5-16-filters", (2, 6, 9, 9), 16, 5, pool=HALVES),
     _conv_relu_pool("17-channels-no-bias", (1, 17, 8, 8), 18, 3, padding=1, pool=HALVES, bias=False),
@@ -412,5 +441,7 @@ CASES: tuple[Case, ...] = (
     _batch_norm_add_relu("evaluation", (4, 3, 5, 6), training=False),
     _batch_norm_relu_pool("training", (4, 3, 6, 6), pool=HALVES),
     _batch_norm_relu_pool("overlapping", (2, 3, 7, 8), pool=_window(3, stride=2, padding=1)),
+    _batch_norm_relu_pool("padding-sides", (2, 3, 7, 8),
+                          pool=_window(3, stride=2, padding=(1, 0, 0, 1), ceil=True)),
     _batch_norm_relu_pool("evaluation", (2, 3, 7, 8), training=False, pool=HALVES),
 )  # fmt: skip

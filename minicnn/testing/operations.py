@@ -8,9 +8,11 @@ tensors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from minicnn import shapes
 from minicnn.backends.base import Backend, Conv, Pool
 
 Arrays = Mapping[str, Any]
@@ -50,11 +52,17 @@ def _conv2d(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
 
 
 def _torch_conv2d(torch: Any, t: Arrays, a: Attrs) -> Outputs:
-    f, x, attrs = torch.nn.functional, t["x"], dict(a)
-    if isinstance(a["padding"], tuple) and len(a["padding"]) == 4:  # torch pads both sides alike
-        top, left, bottom, right = a["padding"]
-        x, attrs["padding"] = f.pad(x, (left, right, top, bottom)), (0, 0)
-    return {"y": f.conv2d(x, t["weight"], t["bias"], **attrs)}
+    x, attrs = _padded(torch, t["x"], a)
+    return {"y": torch.nn.functional.conv2d(x, t["weight"], t["bias"], **attrs)}
+
+
+def _padded(torch: Any, x: Any, a: Attrs, value: float = 0.0) -> tuple[Any, dict[str, Any]]:
+    """x and the attributes; x is padded first where the sides differ, as torch pads both alike."""
+    if not (isinstance(a["padding"], tuple) and len(a["padding"]) == 4):
+        return x, dict(a)
+    top, left, bottom, right = a["padding"]
+    padded = torch.nn.functional.pad(x, (left, right, top, bottom), value=value)
+    return padded, {**a, "padding": (0, 0)}
 
 
 def _conv2d_terms(t: Arrays, _: Attrs) -> int:
@@ -130,7 +138,22 @@ def _max_pool2d(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
 
 
 def _torch_max_pool2d(torch: Any, t: Arrays, a: Attrs) -> Outputs:
-    return {"y": torch.nn.functional.max_pool2d(t["x"], **a)}
+    return {"y": _torch_max_pool(torch, t["x"], a)}
+
+
+def _torch_max_pool(torch: Any, x: Any, a: Attrs) -> Any:
+    padded, attrs = _padded(torch, x, a, -math.inf)
+    return _windows_that_count(torch.nn.functional.max_pool2d(padded, **attrs), x, a)
+
+
+def _windows_that_count(y: Any, x: Any, a: Attrs) -> Any:
+    """Without windows that begin in the padding after x, which torch takes for a part of a padded x."""
+    if len(a["padding"]) == 2:
+        return y
+    dilation = a.get("dilation", (1, 1))
+    window = (a["kernel_size"], a["stride"], a["padding"], dilation, a["ceil_mode"])
+    oh, ow = shapes.pool2d("pool", x.shape, *window)
+    return y[:, :, :oh, :ow]
 
 
 def _avg_pool2d(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
@@ -140,7 +163,12 @@ def _avg_pool2d(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
 
 
 def _torch_avg_pool2d(torch: Any, t: Arrays, a: Attrs) -> Outputs:
-    return {"y": torch.nn.functional.avg_pool2d(t["x"], **a)}
+    pool, x = torch.nn.functional.avg_pool2d, t["x"]
+    padded, attrs = _padded(torch, x, a)
+    y = pool(padded, **attrs)
+    if padded is not x and not a["count_include_pad"]:
+        y = y / pool(_padded(torch, torch.ones_like(x), a)[0], **attrs)
+    return {"y": _windows_that_count(y, x, a)}
 
 
 def _window_terms(_: Arrays, a: Attrs) -> int:
@@ -340,7 +368,7 @@ def _fused(
         outputs = smooth(torch, t, a)
         z = torch.relu(outputs["y"]) if relu else outputs["y"]
         if "pool" in a:
-            z = torch.nn.functional.max_pool2d(z, **a["pool"])
+            z = _torch_max_pool(torch, z, a["pool"])
         return {**outputs, "y": z}
 
     def before_kink(torch: Any, t: Arrays, a: Attrs) -> Any:

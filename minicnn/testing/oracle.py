@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from minicnn.backends.base import Backend
+from minicnn.shapes import padding_of_axis
 from minicnn.testing.cases import Case
 from minicnn.testing.operations import OPERATIONS, RUNNING
 from minicnn.testing.tolerance import tolerance
@@ -101,7 +102,9 @@ def _distance_from_kinks(case: Case, inputs: HostArrays) -> float:
 def _winning_margin(z: np.ndarray, pool: dict[str, Any]) -> float:
     """The smallest difference between the largest and the second largest value of a window."""
     (kh, kw), (sh, sw), (dh, dw) = pool["kernel_size"], pool["stride"], pool["dilation"]
-    pads = [(0, 0), (0, 0), *((p, p + s) for p, s in zip(pool["padding"], (sh, sw), strict=True))]
+    (top, bottom), (left, right) = (padding_of_axis(pool["padding"], axis) for axis in range(2))
+    more_h, more_w = min(sh, z.shape[2]), min(sw, z.shape[3])  # for the windows that ceil_mode adds
+    pads = ((0, 0), (0, 0), (top, bottom + more_h), (left, right + more_w))
     padded = np.pad(z, pads, constant_values=-np.inf)
     windows = sliding_window_view(padded, (dh * (kh - 1) + 1, dw * (kw - 1) + 1), (2, 3))
     cells = windows[:, :, ::sh, ::sw, ::dh, ::dw].reshape(-1, kh * kw)

@@ -6,6 +6,7 @@ refused, and so are shapes that torch would broadcast and dtypes that it would p
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.backends.base import Backend
+from minicnn.backends.base import Backend, Conv, Pool
+from minicnn.backends.primitives import Primitives
 from minicnn.testing.cases import HALVES
 from minicnn.testing.checks import FIRST_OF_EACH_OP, Check, drawn
 from minicnn.testing.foreign_saved import foreign_saved_checks
@@ -89,7 +91,7 @@ REFUSALS: tuple[Wrong, ...] = (
           attrs={"stride": (2, 0)}),
     Wrong("max_pool2d", "dilation: expected two integers of at least 1, got (0, 1)",
           attrs={"dilation": (0, 1)}),
-    Wrong("max_pool2d", "padding: expected two integers of at least 0, got (0, -1)",
+    Wrong("max_pool2d", "padding: expected two or four integers of at least 0, got (0, -1)",
           attrs={"padding": (0, -1)}),
     Wrong("max_pool2d", "padding: expected at most half of kernel_size (2, 2), got (2, 1)",
           attrs={"padding": (2, 1)}),
@@ -205,7 +207,7 @@ REFUSALS: tuple[Wrong, ...] = (
           torch_refuses=False),
     Wrong("avg_pool2d", "x: expected C, H and W of at least 1, got shape (2, 3, 6, 0)",
           {"x": f32(2, 3, 6, 0)}),
-    Wrong("avg_pool2d", "padding: expected two integers of at least 0, got (-1, 0)",
+    Wrong("avg_pool2d", "padding: expected two or four integers of at least 0, got (-1, 0)",
           attrs={"padding": (-1, 0)}),
     Wrong("adaptive_avg_pool2d", "x: expected dtype float32 or float64, got int64", {"x": i64(2, 3, 5, 7)}),
     Wrong("adaptive_avg_pool2d", "output_size: expected two integers of at least 1, got (1, 2, 3)",
@@ -269,19 +271,27 @@ REFUSALS: tuple[Wrong, ...] = (
           ("softmax", "x"), ("softmax_cross_entropy", "logits"), ("softmax_cross_entropy", "labels"),
           ("add", "b"),
       ) for value in (None, [1.0])),
-    *(Wrong("conv2d", f"padding: expected two or four integers of at least 0, got {got}",
+    *(Wrong(op, f"padding: expected two or four integers of at least 0, got {got}",
             attrs={"padding": padding}, torch_refuses=len(padding) != 4)  # torch cuts off what is negative
-      for padding, got in (
+      for op in ("conv2d", "max_pool2d", "avg_pool2d") for padding, got in (
           ((1.5, 1), "(1.5, 1)"), ((1, 1, 1), "(1, 1, 1)"), ((2**63, 1), f"({2**63}, 1)"), ("11", "str"),
           (("a", 1), "('a', 1)"), ((1, 1, 0, -1), "(1, 1, 0, -1)"),
       )),
-    *(Wrong(op, f"{name}: expected two integers of at least {int(name != 'padding')}, got {got}",
+    *(Wrong("max_pool2d", f"padding: expected at most half of kernel_size (3, 2), got {padding}",
+            attrs={"kernel_size": (3, 2), "padding": padding}, torch_refuses=False)  # a padded x is not
+      for padding in ((0, 0, 2, 0), (1, 1, 0, 2), (0, 2, 0, 0))),
+    Wrong("avg_pool2d", "x: expected W of at least 7, got W=6",
+          {"x": f32(1, 1, 8, 6)}, {"kernel_size": (2, 10), "padding": (0, 1, 0, 2)}),
+    *(Wrong(op, f"{name}: expected True or False, got {value!r}", attrs={name: value}, torch_refuses=False)
+      for op, name in (
+          ("max_pool2d", "ceil_mode"), ("avg_pool2d", "ceil_mode"),
+      ) for value in ("x", None, 1, (), 0.0)),
+    *(Wrong(op, f"{name}: expected two integers of at least 1, got {got}",
             attrs={name: pair})
       for op, name in (
           ("conv2d", "stride"), ("conv2d", "dilation"),
-          ("max_pool2d", "kernel_size"), ("max_pool2d", "stride"), ("max_pool2d", "padding"),
+          ("max_pool2d", "kernel_size"), ("max_pool2d", "stride"),
           ("max_pool2d", "dilation"), ("avg_pool2d", "kernel_size"), ("avg_pool2d", "stride"),
-          ("avg_pool2d", "padding"),
           ("adaptive_avg_pool2d", "output_size"),
       ) for pair, got in (
           ((1.5, 1), "(1.5, 1)"), ((1, 1, 1), "(1, 1, 1)"), ((2**63, 1), f"({2**63}, 1)"), ("11", "str"),
@@ -313,7 +323,43 @@ def refusal_checks() -> Iterator[Check]:
     for wrong in REFUSALS:
         for op in (wrong.op, *FUSED.get(wrong.op, ())):
             yield Check(op, "float32", "refusal", wrong.message, partial(_refused, wrong, op))
+    yield from flag_checks()
     yield from foreign_saved_checks()
+
+
+ATTRIBUTES = {"conv": Conv((1, 1), (0, 0), (1, 1), 1), "pool": Pool(**HALVES)}
+
+
+def flag_checks() -> Iterator[Check]:
+    """Every function with flags, each of them given something that is neither True nor False."""
+    for name, function in {**vars(Primitives), **vars(Backend)}.items():
+        if not name.endswith(("_forward", "_backward")):
+            continue
+        parameters = inspect.signature(function).parameters.values()
+        flags = [p.name for p in parameters if p.annotation == "bool" and p.name != "ceil_mode"]
+        if flags:
+            op = name.removesuffix("_forward")
+            message = f"{' '.join(flags)}: expected True or False"
+            yield Check(op, "float32", "refusal", message, partial(_flags_are_refused, name, flags))
+
+
+def _flags_are_refused(name: str, flags: list[str], backend: Backend) -> None:
+    """A flag is looked at before all else, so the other arguments may be anything."""
+    parameters = list(inspect.signature(getattr(Backend, name)).parameters.values())[1:]
+    anything = [None for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    named: dict[str, Any] = {
+        p.name: p.name in flags or None for p in parameters if p.kind is p.KEYWORD_ONLY
+    }
+    named |= {key: value for key, value in ATTRIBUTES.items() if key in named}
+    for flag in flags:
+        for wrong in ("x", None, 1, (), 0.0):
+            expected = f"[{name.removesuffix('_forward')}] {flag}: expected True or False, got {wrong!r}"
+            got = "a result"
+            try:
+                getattr(backend, name)(*anything, **{**named, flag: wrong})
+            except ValueError as error:
+                got = repr(str(error))
+            require(got == repr(expected), f"expected the error {expected!r}, got {got}")
 
 
 def _refused(wrong: Wrong, op: str, backend: Backend) -> None:

@@ -6,11 +6,16 @@ A page may contain these directives, each on a line of its own:
     {{ printed PATH }}          a saved output of a script, whole
     {{ picture NAME }}          a drawing whose numbers are computed here (`pictures.py`)
     {{ run COMMAND }}           an entry of docs/tutorial_run.json: the command and what it printed
+    {{ lesson NAME }}           a program of examples/learn and what it printed
+    {{ exercises NAME }}        the tasks of examples/learn/tasks/NAME.py, with folded solutions
     {{ implementations }}       the contract and the implementations that the front matter lists
     {{ operations }}            a table of the pages in docs/ops
     {{ layers }}                the API reference of each class that minicnn.layers has
 
-The front matter of a page in docs/ops says its section and, in a few words, what the operation does.
+Within a line ``{{ value NAME.KEY FORMAT }}`` stands for a number that a program of examples/learn returned.
+
+The front matter of a page in docs/ops says its section and, in a few words, what the operation does.  It
+may also name the steps that its sources number in comments.
 
 The build fails if a page names something that does not exist.
 """
@@ -24,6 +29,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import lessons
+from exercise_text import exercises
 from mathml import replace_formulas
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
@@ -39,12 +46,16 @@ ROOT_PAGES = {
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }
+FOLDED = {"benchmarks.md"}
+SHORT = 8
 SECTIONS = (
-    "Convolution", "Pooling", "Activations and dense layers", "Normalisation", "Softmax and the loss",
-    "Joining and reshaping", "Optimizers",
+    "Convolution", "Activations and dense layers", "Pooling", "Normalisation", "Softmax and the loss",
+    "Joining and reshaping", "Optimizers", "Fused",
 )  # fmt: skip
 _TABLE_ROW = re.compile(r"^\|.*`.*\\\|.*`.*$", re.M)
 _DIRECTIVE = re.compile(r"^\{\{ (\w+) ?(.*?) \}\}$", re.M)
+_VALUE = re.compile(r"\{\{ value (\S+?)(?: (\S+?))? ?\}\}")
+_IMAGE = re.compile(r'<img alt="[^"]*" src="([^"]*images/([\w-]+))\.png" */?>')
 
 
 # ---- MkDocs calls these -------------------------------------------------------------------------------
@@ -95,6 +106,10 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
                 return _fence((ROOT / rest[0]).read_text(encoding="utf-8").rstrip(), "text")
             if name == "picture":
                 return draw(*rest)
+            if name == "lesson":
+                return _fence(lessons.output(rest[0]), "console")
+            if name == "exercises":
+                return exercises(rest[0])
             if name == "run":
                 return _recorded(match[2])
             if name == "operations":
@@ -109,12 +124,39 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
     # GitHub needs a backslash before a bar in a table's code; Python-Markdown would show it
     markdown = _TABLE_ROW.sub(lambda row: row[0].replace("\\|", "|"), markdown)
-    return _DIRECTIVE.sub(expand, markdown)
+    markdown = _DIRECTIVE.sub(expand, markdown)
+    return _VALUE.sub(lambda match: _value(match, page), markdown)
 
 
-def on_page_content(html: str, **_: Any) -> str:
-    """Replace formulas by MathML."""
-    return replace_formulas(html)
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """Replace formulas by MathML, show plots in both themes, fold the long tables of measurements."""
+    html = both_themes(replace_formulas(html))
+    return fold_tables(html) if page.file.src_uri in FOLDED else html
+
+
+def fold_tables(html: str) -> str:
+    """Put tables of more than SHORT rows behind a line that says how long they are."""
+
+    def fold(match: re.Match[str]) -> str:
+        rows = match[0].count("<tr>") - 1
+        if rows <= SHORT:
+            return match[0]
+        first = re.sub(r"<[^>]*>", "", re.findall(r"<th[^>]*>(.*?)</th>", match[0])[0])
+        return f"<details><summary>{rows} rows, by {first}</summary>{match[0]}</details>"
+
+    return re.sub(r"<table>.*?</table>", fold, html, flags=re.S)
+
+
+def both_themes(html: str) -> str:
+    """Where docs/images has NAME-dark.png beside NAME.png, show each in its theme."""
+
+    def pair(match: re.Match[str]) -> str:
+        if not (ROOT / "docs" / "images" / f"{match[2]}-dark.png").exists():
+            return match[0]
+        light = match[0].replace(f"{match[1]}.png", f"{match[1]}.png#only-light")
+        return light + match[0].replace(f"{match[1]}.png", f"{match[1]}-dark.png#only-dark")
+
+    return _IMAGE.sub(pair, html)
 
 
 # ---- the parts of a page ------------------------------------------------------------------------------
@@ -177,6 +219,12 @@ def _implementations(page: Any) -> str:
         contract = "\n\n\n".join(_contract(op) for op in page.meta["ops"])
         parts += ["## The contract", _fence(contract, "python")]
     parts.append("## The implementations")
+    if "steps" in page.meta:
+        steps = [f"{number}. {step}" for number, step in enumerate(page.meta["steps"], 1)]
+        parts += [
+            "The steps that are numbered in all of them, wherever they stand there:",
+            "\n".join(steps),
+        ]
     for tab, listing in page.meta["sources"].items():
         parts.append(f'=== "{tab}"')
         for path, names in listing.items():
@@ -200,6 +248,13 @@ def _whole_file(path: str) -> str:
     """The page of a source file, which is left out of the search."""
     code = _fence((ROOT / path).read_text(encoding="utf-8"), language(path))
     return f"---\nsearch:\n  exclude: true\nhide: [toc]\n---\n# {Path(path).name}\n\n`{path}`\n\n{code}\n"
+
+
+def _value(match: re.Match[str], page: Any) -> str:
+    try:
+        return lessons.value(match[1], match[2] or "")
+    except LookupError as error:
+        raise PluginError(f"{page.file.src_uri}: {error.args[0]}") from error
 
 
 def _recorded(command: str) -> str:

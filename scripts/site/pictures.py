@@ -1,10 +1,11 @@
-"""The pictures on the operations' pages.  minicnn's own operations compute the numbers in them."""
+"""The pictures that the pages name.  minicnn's own operations compute the numbers in them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import pictures_conv
+import pictures_learn
 import pictures_maps
 import pictures_rows
 
@@ -12,6 +13,7 @@ PICTURES: dict[str, Callable[..., str]] = {
     **pictures_conv.PICTURES,
     **pictures_maps.PICTURES,
     **pictures_rows.PICTURES,
+    **pictures_learn.PICTURES,
 }
 
 

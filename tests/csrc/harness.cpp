@@ -50,7 +50,9 @@ PoolParams pool_over(int64_t H, int64_t W, int64_t kernel, int64_t stride, int64
             pad,
             pad,
             1,
-            1};
+            1,
+            pad,
+            pad};
 }
 
 template <typename T>

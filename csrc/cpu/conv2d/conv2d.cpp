@@ -117,8 +117,11 @@ void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv
 template <typename T>
 void conv2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, T* dx, T* dw, T* db,
                      const ConvParams& p) {
+    // Step 4: the gradient to x: each output gives its pixels dy times the weights.
     if (dx) data_gradient(dy, relu_y, weight, dx, p);
+    // Step 5: the gradient to the weights: each output adds dy times its window.
     if (dw) weight_gradient(dy, relu_y, x, dw, p);
+    // Step 6: the gradient to the bias: the sum of dy.
     if (db) sum_channels(dy, relu_y, db, p.N * p.OH * p.OW, p.F);
 }
 

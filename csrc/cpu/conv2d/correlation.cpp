@@ -116,12 +116,14 @@ void plain_rows(const SourceBands<T>& source, int64_t n, int64_t r0, int64_t r1,
                                                            const TileInput<T>& block) {
         const auto& kernels = tile_kernels<T>(width).plain;
         for (int64_t r = r0; r < r1; ++r) {
+            // Step 1: find the pixels of each window.
             TileInput<T> in = source.for_rows(block, r0, r, r + 1);
             const T* a = in.a;
             for_each_tile(kernels, cols, plain_cols(width == two_vectors ? 2 : 1), 1,
                           [&](TileKernel<T> kernel, int64_t j) {
                               in.a = a + j * in.col_stride;
                               T* to = y + (r - r0) * row_stride + j * col_stride + channel;
+                              // Step 2: multiply them by the filter and add up.
                               kernel(in, {to, 0, col_stride, static_cast<int>(count), relu, nullptr});
                           });
         }

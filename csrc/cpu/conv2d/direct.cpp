@@ -47,6 +47,7 @@ Phase phase_of(int64_t phase, int64_t stride, int64_t dilation, int64_t padding,
 template <typename T>
 void direct_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu) {
     Scratch scratch;
+    // Step 3: add the bias; the sums begin with it.
     correlate(forward_correlation(x, weight, bias, p, scratch),
               PlainOutput<T>{y, p.OH * p.OW * p.F, p.OW * p.F, p.F, relu});
 }

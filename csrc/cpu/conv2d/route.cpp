@@ -1,6 +1,7 @@
 // The predicates and thresholds that decide which way a convolution goes; route.h says what the ways are.
 #include "route.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -112,7 +113,7 @@ bool columns_suit_forward(const ConvParams& p, std::int64_t bytes_per_value) {
 // Where the output is the smaller map, because there is little padding, a third of the products of a direct
 // sum over the input's pixels or more are with padding.
 bool has_smaller_output(const ConvParams& p) {
-    return 2 * p.H * p.W > 3 * p.stride_h * p.stride_w * p.OH * p.OW;
+    return 2.0 * double(p.H) * double(p.W) > 3.0 * double(p.stride_h * p.OH) * double(p.stride_w * p.OW);
 }
 
 bool columns_suit_data(const ConvParams& p, std::int64_t bytes_per_value) {
@@ -132,6 +133,17 @@ bool columns_suit_weight(const ConvParams& p, std::int64_t bytes_per_value) {
 // three zeros of four that a 2x2 pool leaves.
 constexpr std::int64_t small_filter = 32;
 
+// The sums over winners keep offsets in 32 bits: into the part of the padded image that the windows of a
+// pooled row read, and into the filters, whose runs are filled up to whole vectors.
+bool offsets_fit(const ConvParams& p, const PoolParams& pool) {
+    const auto reach = [](std::int64_t cells, std::int64_t step) { return double((cells - 1) * step + 1); };
+    const double rows = reach(pool.KH, pool.dil_h) * double(p.stride_h) + reach(p.KH, p.dil_h);
+    const double columns = reach(p.OW + pool.stride_w, p.stride_w) + reach(p.KW, p.dil_w);
+    const double run = double(p.C / p.groups + lanes<float>);
+    const double filters = double(p.F) * double(p.KH) * double(p.KW) * run;
+    return std::max(rows * columns * double(p.C), filters) < 0x1p31;
+}
+
 bool suits_unpooled(const ConvParams& p, std::int64_t bytes_per_value) {
     return p.KH * p.KW * p.C / p.groups <= small_filter && p.F / p.groups >= vector_bytes / bytes_per_value;
 }
@@ -139,7 +151,8 @@ bool suits_unpooled(const ConvParams& p, std::int64_t bytes_per_value) {
 }  // namespace
 
 std::int64_t images_in_columns(const ConvParams& p, std::int64_t bytes_per_value) {
-    return matrix_bytes / (p.OH * p.OW * p.KH * p.KW * p.C * bytes_per_value);
+    const double pixels = double(p.OH) * double(p.OW), patch = double(p.KH) * double(p.KW) * double(p.C);
+    return std::int64_t(double(matrix_bytes) / (pixels * patch * double(bytes_per_value)));
 }
 
 ForwardWay forward_way(const ConvParams& p, std::int64_t bytes_per_value, Winograd winograd) {
@@ -171,10 +184,10 @@ WeightWay weight_way(const ConvParams& p, std::int64_t bytes_per_value, Winograd
 
 // Where windows overlap, the fused kernel gains only from a backward pass over the winners.  Without one,
 // storing the whole map and pooling it afterwards is faster.
-bool conv2d_pool_fuses(const ConvParams&, const PoolParams& pool, bool need_saved) {
+bool conv2d_pool_fuses(const ConvParams& p, const PoolParams& pool, bool need_saved) {
     const bool overlapping = pool.KH > pool.stride_h || pool.KW > pool.stride_w;
     if (overlapping && !need_saved) return false;
-    return pool.KH * pool.KW <= relu_off;  // a winner's place is kept in one byte
+    return pool.KH * pool.KW <= relu_off && offsets_fit(p, pool);  // a winner's place is kept in one byte
 }
 
 PooledForwardWay pooled_forward_way(const ConvParams& p, const PoolParams& pool,

@@ -11,6 +11,7 @@ template <typename T, int W, typename A>
 void multiply(const A& patches, const T* weight, const cuda::ForwardOutput<T>& out, const ConvParams& p) {
     const std::int64_t depth = p.KH * p.KW * (p.C / p.groups), filters = p.F / p.groups;
     const cuda::Matrix<T, true> b{weight, depth, filters * depth};
+    // Step 2: multiply them by the filter and add up.
     const cuda::GemmSize s{p.N * p.OH * p.OW, depth, cuda::narrow(filters, "F"), 0, int(p.groups), 1, 0};
     cuda::with_math<T, (W > 1)>(
         filters, [&](auto math) { cuda::gemm<typename decltype(math)::type, W, W>(patches, b, out, s); });
@@ -37,6 +38,7 @@ void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv
         const bool wide = cuda::aligned(x) && cuda::aligned(y) && p.C % V == 0;
         return cuda::for_each<T>(f, p.N * p.OH * p.OW * p.C, wide);
     }
+    // Step 3: add the bias before a sum is stored.
     const cuda::ForwardOutput<T> out{y, bias, p.F, int(p.F / p.groups), relu};
     if (cuda::is_first_layer(p)) {
         cuda::first_layer_forward(x, weight, out, p);
@@ -53,12 +55,15 @@ void conv2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, 
     const cuda::Fused f{relu_y, nullptr, {}};
     cuda::check_sizes(p);
     if (relu_y) {
+        // Step 4: the gradient to x: each output gives its pixels dy times the weights.
         if (dx) cuda::conv2d_input_gradient<T, true>(dy, f, weight, dx, p);
+        // Step 5: the gradient to the weights: each output adds dy times its window.
         if (dw) cuda::conv2d_weight_gradient<T, true>(dy, f, x, dw, p);
     } else {
         if (dx) cuda::conv2d_input_gradient<T, false>(dy, f, weight, dx, p);
         if (dw) cuda::conv2d_weight_gradient<T, false>(dy, f, x, dw, p);
     }
+    // Step 6: the gradient to the bias: the sum of dy.
     if (db) cuda::conv2d_bias_gradient(dy, f, db, p);
 }
 

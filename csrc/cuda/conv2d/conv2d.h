@@ -50,10 +50,16 @@ void with_math([[maybe_unused]] std::int64_t columns, const Body& body) {
     body(Choice<typename Of::Wide>());
 }
 
-// Kernels count places along H and W, those in the padding included, in signed 32 bits.
+// Kernels count in signed 32 bits: places along H and W, those in the padding included, channels, filters
+// and the cells of a filter.
 inline void check_sizes(const ConvParams& p) {
-    narrow(p.H + 2 * p.pad_h, "H with its padding", 30);
-    narrow(p.W + 2 * p.pad_w, "W with its padding", 30);
+    const std::int64_t last_h = (p.OH - 1) * p.stride_h + (p.KH - 1) * p.dil_h;
+    const std::int64_t last_w = (p.OW - 1) * p.stride_w + (p.KW - 1) * p.dil_w;
+    narrow(larger(p.H + p.pad_h, last_h + 1), "H with its padding", 30);
+    narrow(larger(p.W + p.pad_w, last_w + 1), "W with its padding", 30);
+    narrow(p.C, "C");
+    narrow(p.F, "F");
+    narrow(p.KH * p.KW, "the cells of a filter");
 }
 
 // Whether the window has one cell and visits every pixel.  Then the convolution is a plain matrix product.

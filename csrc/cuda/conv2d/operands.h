@@ -114,6 +114,7 @@ struct Patches {
         return {tap.u * dil_h, tap.v * dil_w, tap.c};
     }
     __device__ const T* element(const Window& window, const Cell& cell) const {
+        // Step 1: find the pixels of each window.
         const int h = window.h + cell.h, w = window.w + cell.w;
         if (unsigned(h) >= unsigned(H) || unsigned(w) >= unsigned(W)) return nullptr;
         return window.image + (std::int64_t(h) * W + w) * C + cell.c;

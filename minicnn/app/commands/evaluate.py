@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from minicnn import data
-from minicnn.app import report, summary
+from minicnn.app import report, settings, summary
 from minicnn.app.command_line import (
     Parser,
     add_quiet_flag,
@@ -21,10 +21,11 @@ from minicnn.app.progress import shown
 from minicnn.app.run_folder import make_folder
 from minicnn.app.settings import Config, add_checkpoint_flags, add_flag
 from minicnn.checkpoint import Checkpoint, CheckpointError
-from minicnn.data.dataset import FOLDER, folder_of
-from minicnn.data.judged import Judged, Learnt, judge_folder, judge_named, judge_own_folder
+from minicnn.data.decode import Work
+from minicnn.data.judged import Judged, Learnt, judge_named, judge_own_source, judge_source
 from minicnn.data.progress import OnProgress
 from minicnn.data.record import SplitRecord
+from minicnn.data.sources import kind_of, place_of
 from minicnn.saved_model import images_at_once, load_model
 
 
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
     summary.show_judged(console, judged)
     with shown(notes, "testing") as progress:
         logits = predict_images(
-            model, images.x, saved.mean, saved.std, progress,
+            model, images, saved.mean, saved.std, progress,
             batch_size=images_at_once(model, saved.image_shape, args.batch_size),
             tta=args.tta or config.tta, fuse=not config.no_fuse,
         )  # fmt: skip
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
     if args.out:
         make_folder(args.out)
         summary.write_skipped(args.out, judged.summary)
-        report.write(args.out, result, images.x, images.y, logits)
+        report.write(args.out, result, images, logits)
         notes.print(f"report and plots: {args.out}")
 
 
@@ -64,17 +65,20 @@ def _judged(args: argparse.Namespace, saved: Checkpoint, config: Config, progres
     learnt = Learnt(saved.class_names, saved.image_shape, record)
     same = name == config.dataset
     skip_bad = args.skip_bad or (same and config.skip_bad)
-    if name.startswith(FOLDER):
+    if kind_of(name):
         own = _is_own(name, config)
         limit = args.limit_test or (config.limit_test if own else None)
-        judge = judge_own_folder if own else judge_folder
-        return judge(
-            folder_of(name), learnt, limit=limit, seed=config.seed, skip_bad=skip_bad, progress=progress
-        )
+        judge = judge_own_source if own else judge_source
+        work = Work(
+            resize=config.resize, cache=args.cache, in_memory=settings.in_memory(args),
+            skip_bad=skip_bad, progress=progress,
+        )  # fmt: skip
+        return judge(name, learnt, work, limit=limit, seed=config.seed)
     dataset = data.load(
         name,
         data_dir=args.data_dir or (config.data_dir if same else None),
         image_size=saved.image_shape[1:],
+        resize=config.resize,
         validation=config.validation if same else None,
         limit_train=config.limit_train if same else None,
         limit_test=args.limit_test or (config.limit_test if same else None),
@@ -90,9 +94,11 @@ def _judged(args: argparse.Namespace, saved: Checkpoint, config: Config, progres
 
 
 def _is_own(name: str, config: Config) -> bool:
-    """Whether a folder is the one that the model was trained on."""
-    own = config.dataset.startswith(FOLDER)
-    return own and folder_of(name).resolve() == folder_of(config.dataset).resolve()
+    """Whether a source is the one that the model was trained on."""
+    kind = kind_of(name)
+    return (
+        kind == kind_of(config.dataset) and place_of(name).resolve() == place_of(config.dataset).resolve()
+    )
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -104,8 +110,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add_checkpoint_flags(parser)
     parser.add_argument(
         "--dataset", metavar="NAME",
-        help="another dataset with classes of the model, downloaded if it is not there; of folder:DIR the "
-        "whole, or its test/ if it has parts (default: training's, of which the test part)",
+        help="another dataset with classes of the model, downloaded if it is not there; of your own "
+        "images, as in folder:DIR, the whole, or the test part if there are parts (default: training's, "
+        "of which the test part)",
     )  # fmt: skip
     parser.add_argument(
         "--data-dir", metavar="DIR", help="where the dataset lies (default: as in training)"
@@ -117,6 +124,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="test on N images only (default: as in training)",
     )
     add_flag(parser, "skip_bad", help="leave out files that are no intact images (default: as in training)")
+    for name in ("cache", "cache_above"):
+        add_flag(parser, name)
     parser.add_argument(
         "--batch-size", type=whole_number(1), default=256, metavar="N", help="images at a time"
     )

@@ -19,7 +19,6 @@ from minicnn.app.progress import Progress
 from minicnn.app.run_folder import make_folder
 from minicnn.app.settings import LIST, Config
 from minicnn.app.training import show_progress
-from minicnn.data.dataset import folder_of
 from minicnn.data.groups import group_names
 from minicnn.files import write_json
 from minicnn.pretrained import init_from
@@ -59,9 +58,17 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.mislabels
     found = label_errors.disagreements(probabilities, dataset.train.y)
     result = _result(config, dataset, args.folds, found)
     write_json(args.out / RESULT, result)
-    plots_judging.mislabels(args.out / PICTURE, dataset.train.x, found[:SHOWN], dataset.class_names)
+    _draw(args.out / PICTURE, dataset, found[:SHOWN])
     _show(console, result)
     console.print(f"all of them: {args.out / RESULT}, the first: {args.out / PICTURE}")
+
+
+def _draw(path: Path, dataset: data.Dataset, found: list[label_errors.Disagreement]) -> None:
+    images = dataset.train.take(np.array([one["index"] for one in found], np.int64))
+    numbered: list[label_errors.Disagreement] = [
+        {**one, "index": number} for number, one in enumerate(found)
+    ]
+    plots_judging.mislabels(path, images, numbered, dataset.class_names)
 
 
 def _check_folds(dataset: data.Dataset, folds: int) -> None:
@@ -81,7 +88,7 @@ def _held_out_probabilities(
     """The probabilities (N,K) of each training image, from the model that was trained without its fold."""
     train = dataset.train
     probabilities = np.empty((len(train), len(dataset.class_names)))
-    for number, (learnt, held) in enumerate(_folds(config, train, folds), 1):
+    for number, (learnt, held) in enumerate(_folds(config, train, folds, dataset.root), 1):
         title = f"fold {number}/{folds}"
         fold = replace(dataset, train=train.subset(learnt), test=train.subset(held))
         logits = _trained_logits(config, fold, title, console)
@@ -91,14 +98,16 @@ def _held_out_probabilities(
     return probabilities
 
 
-def _folds(config: Config, train: data.Images, folds: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _folds(
+    config: Config, train: data.Images, folds: int, root: Path | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Indices of the images that are learnt from, and of the fold; groups of --group-by stay whole."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    if config.group_by is None:
+    if config.group_by is None or root is None:
         splitter, groups = StratifiedKFold, None
     else:
-        root, listed = folder_of(config.dataset), [(path, 0) for path in train.paths or ()]
+        listed = [(path, 0) for path in train.paths or ()]
         splitter, groups = StratifiedGroupKFold, group_names(root, listed, config.group_by)
     folded = splitter(folds, shuffle=True, random_state=config.seed)
     yield from folded.split(np.zeros(len(train)), train.y, groups)

@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.predict")
 
     def read(path: Path) -> NDArray[np.uint8]:
         channels, height, width = saved.image_shape
-        image = data.read_image(path, channels=channels, size=(height, width))
+        image = data.read_image(path, channels=channels, size=(height, width), resize=config.resize)
         image = 255 - image if args.invert else image
         brightness.note(path, image)
         return image

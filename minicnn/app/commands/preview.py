@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn import data, plots
+from minicnn.app import settings
 from minicnn.app.command_line import Parser, make_console, whole_number
 from minicnn.app.progress import shown
 from minicnn.app.settings import MOST_SEED, add_flag
@@ -24,13 +25,15 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.preview")
     console = make_console()
     with shown(console, "reading images") as progress:
         dataset = data.load(
-            args.dataset, data_dir=args.data_dir, image_size=args.image_size, validation=args.validation,
-            group_by=args.group_by, limit_test=1, seed=args.seed, skip_bad=args.skip_bad, progress=progress,
+            args.dataset, data_dir=args.data_dir, image_size=args.image_size,
+            resize=args.resize, validation=args.validation, group_by=args.group_by, limit_test=1,
+            seed=args.seed, skip_bad=args.skip_bad, cache=args.cache, in_memory=settings.in_memory(args),
+            progress=progress,
         )  # fmt: skip
-    augment.check_size(*dataset.train.x.shape[2:])
+    augment.check_size(*dataset.train.shape[1:])
     numbers = balanced_subset(dataset.train.y, args.images, args.seed)
     epochs = (augmented(dataset, numbers, augment, args.seed, epoch) for epoch in range(args.epochs))
-    columns = [dataset.train.x[numbers], *epochs]
+    columns = [dataset.train.take(numbers), *epochs]
     titles = ["original", *(f"epoch {e}" for e in range(1, args.epochs + 1))]
     plots.grid(args.out, np.stack(columns, axis=1), titles, f"{dataset.name}, {augment}")
     console.print(f"{len(numbers)} images, {args.epochs} epochs: {args.out}")
@@ -41,7 +44,7 @@ def augmented(
 ) -> NDArray[np.uint8]:
     """The training images of these numbers as an epoch shows them, (N,C,H,W); mixup blends them in turn."""
     changes = EpochAugment(augment, len(dataset.train), dataset.mean, seed, epoch)
-    pixels: NDArray[Any] = changes.images(dataset.train.x[numbers], numbers)
+    pixels: NDArray[Any] = changes.images(dataset.train.take(numbers), numbers)
     if augment.mixup:
         x = pixels.astype(np.float32)
         pixels, _ = changes.mixed(x, dataset.train.y[numbers], numbers, len(dataset.class_names))
@@ -54,7 +57,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--augment LIST [options]",
         "Draw a grid of training images: each as it is, and as the first epochs show it.",
     )
-    for name in ("dataset", "data_dir", "image_size", "validation", "group_by", "skip_bad"):
+    for name in (
+        "dataset", "data_dir", "image_size", "resize", "validation", "group_by", "skip_bad", "cache",
+        "cache_above",
+    ):  # fmt: skip
         add_flag(parser, name)
     parser.add_argument("--augment", required=True, metavar="LIST", help=help_text())
     for flag, count, what in (("images", 8, "images, the rows"), ("epochs", 9, "epochs, the columns")):

@@ -16,10 +16,10 @@ from minicnn import recipes
 from minicnn.app import report, settings, summary, training
 from minicnn.app.command_line import Parser, add_quiet_flag, choose_backend, make_console, make_notes
 from minicnn.app.experiment import Experiment
-from minicnn.app.needs import check_training_memory
 from minicnn.app.progress import duration
 from minicnn.app.run_folder import RunFolder
 from minicnn.app.settings import LIST, Config
+from minicnn.data.stored import holds_images
 from minicnn.pretrained import init_from
 
 if TYPE_CHECKING:
@@ -86,7 +86,10 @@ def _about(recipe: str) -> str:
 def _saved_settings(folder: RunFolder, args: argparse.Namespace, console: Console) -> dict[str, Any] | None:
     """The settings of the run to resume; None if a new one begins."""
     if args.resume and folder.holds_run():
-        return asdict(folder.saved_config())
+        saved = asdict(folder.saved_config())
+        if not (saved["cache"] and holds_images(Path(saved["cache"]))):
+            del saved["cache"]  # a run folder may be a stranger's: no other place is written to
+        return saved
     if args.resume:
         console.print(f"{folder.path} holds no checkpoint yet: starting from the beginning")
     elif not (args.overwrite or args.dry_run):
@@ -96,13 +99,12 @@ def _saved_settings(folder: RunFolder, args: argparse.Namespace, console: Consol
 
 def _experiment(config: Config, console: Console, *, download: bool) -> Experiment:
     dataset = summary.load(console, config, download=download)
-    shape = "×".join(map(str, dataset.train.x.shape[1:]))
+    shape = "×".join(map(str, dataset.train.shape))
     held = f"{len(dataset.validation):,} validation" if dataset.validation else "no validation"
     console.print(
         f"data: {dataset.name}, {len(dataset.train):,} training, {held} and {len(dataset.test):,} test "
         f"images, {shape}, {len(dataset.class_names)} classes"
     )
-    check_training_memory(config, dataset)
     experiment = Experiment(config, dataset)
     parameters = sum(
         a.numel() if hasattr(a, "numel") else a.size for a in experiment.model.named_parameters().values()
