@@ -59,10 +59,12 @@ def _conv_shape(x: Tensor, weight: Tensor, stride: Shape, padding: Any, dilation
 
 
 def _pool_shape(
-    shape: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, ceil_mode: bool
+    shape: Shape, kernel: Shape, stride: Shape, padding: Any, dilation: Shape, ceil_mode: bool
 ) -> list[Any]:
     sizes = [
-        shapes.pool_output_size(shape[2 + a], kernel[a], stride[a], padding[a], dilation[a], ceil_mode)
+        shapes.pool_output_size(
+            shape[2 + a], kernel[a], stride[a], shapes.padding_of_axis(padding, a), dilation[a], ceil_mode
+        )
         for a in (0, 1)
     ]
     return [*shape[:2], *sizes]
