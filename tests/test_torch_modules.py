@@ -23,8 +23,6 @@ REASON = available_backends()["cpp"]
 if REASON is not None and "cpp" not in LISTED:
     pytest.skip(f"cpp is not available here: {REASON}", allow_module_level=True)
 
-BN = {"weight": "1.weight", "bias": "1.bias"}
-
 
 def sequence(*parts: nn.Module) -> nn.Sequential:
     return nn.Sequential(*parts)
