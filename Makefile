@@ -17,7 +17,7 @@ EMULATED := MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda
 # at installation.
 export FORCE_CUDA ?= 0
 
-.PHONY: train test test-cuda cuda-report gpu lint format docs bench bench-quick figures lockstep reliability mutants mutants-quick sanitize sanitize-quick doctor clean
+.PHONY: train test test-cuda cuda-report gpu lint format docs bench bench-quick figures lockstep reliability mutants mutants-quick torch-extension sanitize sanitize-quick doctor clean
 
 # ---- environments: a stamp file for each set of extras, renewed when pyproject.toml changes ---------
 
@@ -88,6 +88,12 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
+
+# Builds the template of a PyTorch extension by itself, and runs what its users run.
+torch-extension: $(VENV)/installed-dev
+	$(BIN)/pip install --no-deps --no-build-isolation --upgrade --target build/torch-extension examples/torch_extension
+	cd examples/torch_extension && PYTHONPATH=$(CURDIR)/build/torch-extension $(abspath $(BIN))/pytest -c pyproject.toml
+	cd examples/torch_extension && PYTHONPATH=$(CURDIR)/build/torch-extension $(abspath $(BIN))/python benchmark.py
 
 sanitize:
 	$(MAKE) -C tests/csrc -j 2

@@ -42,7 +42,16 @@ PAGES = (
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("benchmarks", "bfloat16", "folders", "fused", "lockstep", "reliability", "report")
+        for name in (
+            "benchmarks",
+            "bfloat16",
+            "folders",
+            "fused",
+            "lockstep",
+            "pytorch",
+            "reliability",
+            "report",
+        )  # fmt: skip
     ),
 )
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n)(.*?)(<!-- \2: end -->)", re.DOTALL)
@@ -284,6 +293,23 @@ def fold(result: Result) -> str:
     return f"{table(rows)}\n\n`benchmarks/fold.py` on {where(result)}."
 
 
+def in_torch(result: Result) -> str:
+    """PyTorch scripts with and without the one line: steps, epochs, memory, losses."""
+    rows = [["net, batch", "step, ms", "PyTorch", "channels-last", "torch.compile", "PyTorch / this",
+             "epoch", "memory, MB", "PyTorch's", "losses differ by", "channels-last's"]]  # fmt: skip
+    ours, sides = "minicnn.torch", ("PyTorch", "PyTorch channels-last", "torch.compile")
+    for net, entry in result["nets"].items():
+        step, epoch, grown = entry["step, ms"], entry["epoch, ms"], entry["peak growth, MB"]
+        differ = entry["losses differ by"]
+        rows.append([
+            net, milliseconds(step[ours]), *(milliseconds(step[s]) if s in step else "" for s in sides),
+            f"**{step['PyTorch'] / step[ours]:.2f}**", f"**{epoch['PyTorch'] / epoch[ours]:.2f}**",
+            f"{grown[ours]:.0f}", f"{grown['PyTorch']:.0f}", f"{differ[ours]:.1e}",
+            f"{differ['PyTorch channels-last']:.1e}",
+        ])  # fmt: skip
+    return f"{table(rows)}\n\n`benchmarks/in_torch.py` on {where(result)}."
+
+
 def fusion(result: Result) -> str:
     """What each fused operation saves of a step, and what those that are not built could."""
     rows = [["training step", "ms", "against the step as it is"]]
@@ -373,6 +399,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
             augment,
             fold,
             fusion,
+            in_torch,
             roofline,
         )
     },

@@ -17,6 +17,8 @@ from minicnn.backends import Backend
 from minicnn.graph.graph import INPUT, Builder, expands
 from minicnn.graph.operations import LayerOperation, operation_name
 from minicnn.layers.layer import Layer, refuse_option
+from minicnn.layers.model import Model
+from minicnn.torch_tracing import network
 
 
 class GraphModule(nn.Module):
@@ -39,7 +41,17 @@ class GraphModule(nn.Module):
         ]
         for (name, _), (_, part) in zip(container.named_children(), self.parts, strict=True):
             for own_name, module in [(name, part)] if name else part.named_children():
-                self.add_module(own_name, module)
+                self._add_nested(own_name, module)
+
+    def _add_nested(self, name: str, module: nn.Module) -> None:
+        """Register a module under a name whose dots are modules that hold others."""
+        *holders, own = name.split(".")
+        place: nn.Module = self
+        for holder in holders:
+            if holder not in place._modules:
+                place.add_module(holder, nn.Module())
+            place = place.get_submodule(holder)
+        place.add_module(own, module)
 
     def forward(self, x: Tensor) -> Tensor:
         values = {INPUT: x}
@@ -77,9 +89,12 @@ def to_torch(model: Layer) -> nn.Module:
 
 def from_torch(
     module: nn.Module, *, backend: str | Backend = "auto", input_shape: tuple[int, ...] | None = None
-) -> layers.Sequential:
-    """A torch.nn.Sequential of known layers as a minicnn model with the same weights.
+) -> Model:
+    """A torch.nn model whose operations minicnn has, as a minicnn model with the same weights.
 
+    nn.Sequential becomes Sequential.  A module with a forward of its own, such as torchvision's models,
+    becomes a `Network` of what torch.fx traces of it in evaluation; parts that are not called there, such
+    as auxiliary heads, are left out.
     A module at several places is one layer at several places; a module whose parameters have requires_grad
     False is a frozen layer.  With an ``input_shape`` (C,H,W) both sides are compared, in evaluation, on
     two random images.
@@ -87,20 +102,25 @@ def from_torch(
     Raises: ValueError naming a layer that minicnn does not have, an option it does not support, a module
             with hooks or a forward of its own; or if the two sides differ
     """
-    if not isinstance(module, nn.Sequential):
-        raise ValueError(f"[from_torch] module: expected nn.Sequential, got {type(module).__name__}")
+    whole = isinstance(module, GraphModule) and isinstance(module.container, Model)
+    if not (whole or isinstance(module, nn.Sequential) or _has_own_forward(module)):
+        raise ValueError(
+            "[from_torch] module: expected nn.Sequential or a module of one's own, got "
+            f"{type(module).__name__}"
+        )
     known: dict[int, Layer] = {}
     model = _layer(module, known)
-    assert isinstance(model, layers.Sequential)
+    assert isinstance(model, Model)
     if input_shape is not None:
         model.output_shape(input_shape)
         model.input_shape = input_shape
     dtype = next((a.dtype for a in module.state_dict().values() if a.is_floating_point()), torch.float32)
     model.bind(backend, dtype=str(dtype).removeprefix("torch."))
-    model.load_state_dict(module.state_dict())
+    wanted = model.state_dict()
+    model.load_state_dict({name: a for name, a in module.state_dict().items() if name in wanted})
     for part in module.modules():
-        layer = known[id(part)]
-        if layer.params:
+        layer = known.get(id(part))
+        if layer is not None and layer.params:
             layer.requires_grad = _requires_grad(part)
     if input_shape is not None:
         _compare(model, module, input_shape)
@@ -114,7 +134,7 @@ def _requires_grad(module: nn.Module) -> bool:
     return True in wanted
 
 
-def _compare(model: layers.Sequential, module: nn.Module, input_shape: tuple[int, ...]) -> None:
+def _compare(model: Model, module: nn.Module, input_shape: tuple[int, ...]) -> None:
     """Raise ValueError unless both sides give the same for two random images, in evaluation."""
     x = np.random.default_rng(0).standard_normal((2, *input_shape)).astype(model.dtype)
     modes = {part: part.training for part in module.modules()}
@@ -171,6 +191,8 @@ def _new_layer(module: nn.Module, known: dict[int, Layer]) -> Layer:
         return layers.Sequential(
             {name: _layer(child, known) for name, child in module._modules.items() if child is not None}
         )
+    if _has_own_forward(module):
+        return network(module, lambda part, own: _layer(part, known if own else {}))
     if isinstance(module, GraphModule):
         return module.container.with_children({key: _layer(part, known) for key, part in module.parts})
     for kind in (getattr(layers, name) for name in layers.__all__):
@@ -178,6 +200,14 @@ def _new_layer(module: nn.Module, known: dict[int, Layer]) -> Layer:
             layer: Layer = kind.from_torch(module)
             return layer
     raise ValueError(f"[from_torch] module: expected one that minicnn has, got {type(module).__name__}")
+
+
+def _has_own_forward(module: nn.Module) -> bool:
+    """Whether the module is of a class of one's own, which is none of torch.nn's with another forward."""
+    if isinstance(module, GraphModule):
+        return False
+    first = next(cls for cls in type(module).__mro__ if cls.__module__.startswith("torch.nn"))
+    return first is nn.Module and "forward" not in vars(module)
 
 
 def _refuse_own_ways(module: nn.Module) -> None:
@@ -190,7 +220,7 @@ def _refuse_own_ways(module: nn.Module) -> None:
     refuse_option(module, "a module with hooks", any(hooks))
     own = "forward" in vars(module)
     for cls in type(module).__mro__:
-        if cls is GraphModule or cls.__module__.startswith("torch.nn.modules"):
+        if cls is GraphModule or _has_own_forward(module) or cls.__module__.startswith("torch.nn.modules"):
             break
         own = own or "forward" in vars(cls) or "_conv_forward" in vars(cls)
     else:

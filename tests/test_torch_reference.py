@@ -94,7 +94,7 @@ def test_torch_modules_options_are_kept(backend: Backend, rng: np.random.Generat
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (nn.Conv2d(1, 1, 1), "module: expected nn.Sequential, got Conv2d"),
+        (nn.Conv2d(1, 1, 1), "module: expected nn.Sequential or a module of one's own, got Conv2d"),
         (nn.Sequential(nn.GELU()), "module: expected one that minicnn has, got GELU"),
         (
             nn.Sequential(nn.Conv2d(1, 1, 3, padding_mode="reflect")),

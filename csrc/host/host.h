@@ -88,12 +88,24 @@ inline void check_memory(const char* op, Name name, const Tensor& t, const char*
     }
 }
 
+// Raises the contract's error if torch's autograd would have to record what is computed of the tensor: its
+// gradient would be lost without a word.
+inline void check_not_recorded(const char* op, Name name, const Tensor& t) {
+    if (t.requires_grad() && at::GradMode::is_enabled()) {
+        fail(op, name,
+             "a tensor without gradient (use minicnn.torch or torch.no_grad(): this operation is not "
+             "recorded by autograd)",
+             "requires_grad=True");
+    }
+}
+
 // The tensor of an argument: one of this module's device whose values lie in memory.
 inline const Tensor& tensor(const char* op, Name name, Array array) {
     if (!is_tensor(array.object)) {
         fail(op, name, "a torch.Tensor", array.given() ? Py_TYPE(array.object)->tp_name : "None");
     }
     const Tensor& t = THPVariable_Unpack(array.object);
+    check_not_recorded(op, name, t);
     if (t.device().type() != Device::type) {
         fail(op, name, "device " + c10::DeviceTypeName(Device::type, true), t.device().str());
     }

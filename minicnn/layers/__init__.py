@@ -10,6 +10,7 @@ from minicnn.layers.dropout import Dropout
 from minicnn.layers.flatten import Flatten
 from minicnn.layers.layer import Layer
 from minicnn.layers.max_pool2d import MaxPool2d
+from minicnn.layers.network import Network
 from minicnn.layers.parallel import Parallel
 from minicnn.layers.relu import ReLU
 from minicnn.layers.residual import Residual
@@ -18,5 +19,5 @@ from minicnn.layers.softmax import Softmax
 
 __all__ = [
     "AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm2d", "Container", "Conv2d", "Dense", "Dropout",
-    "Flatten", "Layer", "MaxPool2d", "Parallel", "ReLU", "Residual", "Sequential", "Softmax",
+    "Flatten", "Layer", "MaxPool2d", "Network", "Parallel", "ReLU", "Residual", "Sequential", "Softmax",
 ]  # fmt: skip

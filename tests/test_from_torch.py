@@ -1,0 +1,132 @@
+"""Modules with a forward of their own become minicnn models: torchvision's, and what cannot be taken."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from minicnn import Trainer, optim
+from minicnn.backends import Backend
+from minicnn.layers import Network, ReLU
+from minicnn.layers.network import Wire
+from minicnn.torch_reference import from_torch, to_torch
+
+
+class Small(nn.Module):
+    """Functions and modules, a sum, a concatenation, one ReLU at two places, a part that is not called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4))
+        self.relu, self.same = nn.ReLU(inplace=True), nn.Identity()
+        self.body = nn.Conv2d(4, 4, 3, padding=1)
+        self.head, self.unused = nn.Linear(32, 3), nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.stem(x))
+        x = self.same(self.relu(self.body(x) + x))
+        x = torch.cat([F.max_pool2d(x, 2), F.avg_pool2d(x, 2)], 1)
+        x = F.adaptive_avg_pool2d(F.relu(x), (2, 2))
+        return self.head(F.dropout(torch.flatten(x, 1), 0.0, self.training))
+
+
+def test_it_trains_as_in_torch(backend: Backend, rng: np.random.Generator) -> None:
+    torch.manual_seed(0)
+    module = Small().double()
+    model = from_torch(module, backend=backend, input_shape=(2, 8, 8))
+    assert isinstance(model, Network)
+    assert "unused.weight" not in model.state_dict()
+    assert {"stem.0.weight", "stem.1.running_mean", "body.bias", "head.weight"} <= {*model.state_dict()}
+    ops = model.graph(training=True).ops
+    assert {"batch_norm2d_relu", "add_relu", "concat", "dropout"} <= ops
+    x, y = rng.standard_normal((5, 2, 8, 8)), np.arange(5) % 3
+    trainer = Trainer(model, optim.SGD(lr=0.1))
+    torchs = torch.optim.SGD(module.parameters(), lr=0.1)
+    for _ in range(2):
+        torchs.zero_grad()
+        loss = F.cross_entropy(module(torch.from_numpy(x)), torch.from_numpy(y))
+        loss.backward()
+        torchs.step()
+        assert trainer.step(x, y) == pytest.approx(loss.item(), rel=1e-9)
+    back = to_torch(model)
+    assert back.relu is not None
+    state = module.state_dict()
+    for name, a in back.state_dict().items():
+        np.testing.assert_allclose(a, state[name], rtol=1e-9, atol=1e-12, err_msg=name)
+    again = from_torch(back, backend=backend)
+    np.testing.assert_allclose(again.predict(x), model.predict(x), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "googlenet"])
+def test_torchvisions_models(name: str) -> None:
+    options = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+    module = getattr(torchvision.models, name)(num_classes=3, **options)
+    model = from_torch(module, backend="numpy", input_shape=(3, 33, 33))  # which compares both
+    assert model.state_dict().keys() == module.state_dict().keys()
+
+
+class Squares(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * x
+
+
+class Inside(nn.Module):
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.part(x)
+
+
+class Branches(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class Two(nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + y
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Inside(Squares()),
+            r"part, .*test_from_torch.py:\d+, `return x \* x`: expected an op.*, got mul",
+        ),
+        (
+            lambda: Inside(nn.GELU()),
+            r"module: expected one that minicnn has, got GELU \(part, .*`return self.p",
+        ),
+        (Branches, r"Branches: expected a forward that torch.fx can trace: symbolically traced"),
+        (Two, r"Two.*: expected one input, got y"),
+        (lambda: nn.Linear(2, 2), "module: expected nn.Sequential or a module of one's own, got Linear"),
+    ],
+    ids=["function", "module", "control flow", "two inputs", "layer"],
+)
+def test_what_it_cannot_take_it_names(make: Callable[[], nn.Module], message: str) -> None:
+    module = make()
+    with pytest.raises(ValueError, match=rf"^\[from_torch\] {message}"):
+        from_torch(module, backend="numpy")
+    assert module.training
+
+
+@pytest.mark.parametrize(
+    ("wires", "message"),
+    [
+        ([Wire("x", (0,))], "expected names of children, '+' or 'cat', got 'x'"),
+        ([Wire("relu", (1,))], "expected numbers of earlier values, got (1,)"),
+    ],
+)
+def test_wires_that_lead_nowhere_are_refused(wires: list[Wire], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{re.escape('[Network] wires: ' + message)}$"):
+        Network({"relu": ReLU()}, wires)

@@ -1,0 +1,38 @@
+"""The case table as arguments of torch's operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from minicnn.testing.cases import Case
+from minicnn.testing.oracle import Problem
+
+LISTED = ("concat",)
+
+
+def arguments(problem: Problem, *, learn: bool = True) -> tuple[list[Any], dict[str, torch.Tensor]]:
+    """The operation's arguments, and those by name that have a gradient."""
+    case = problem.case
+    tensors = {
+        name: None if a is None else torch.from_numpy(a.copy()) for name, a in problem.inputs.items()
+    }
+    learnt = {name: t for name, t in tensors.items() if t is not None and name in learns(case)}
+    for tensor in learnt.values():
+        tensor.requires_grad_(learn)
+    attrs = dict(case.attrs)
+    pool = attrs.pop("pool", {})
+    given = [list(tensors.values())] if case.op in LISTED else [*tensors.values()]
+    return [*given, *attrs.values(), *pool.values()], learnt
+
+
+def learns(case: Case) -> list[str]:
+    """The inputs that have a gradient."""
+    without = {"running_mean", "running_var", "keep_mask", "labels", "class_weight"}
+    return [] if case.op == "fold_batch_norm2d" else [name for name in case.inputs if name not in without]
+
+
+def operation(case: Case) -> Any:
+    """torch's operation of a case."""
+    return getattr(torch.ops.minicnn, case.op).default
