@@ -319,7 +319,7 @@ def test_what_is_too_much_for_a_machine_is_one_line(
         def graph(self, **_: object) -> None:
             raise error
 
-    said = line_of(capsys, lambda: predict_images(Model(), np.zeros((1, 1, 1, 1)), 0, 1))
+    said = line_of(capsys, lambda: predict_images(Model(), np.zeros((1, 1, 1, 1), np.uint8), 0, 1))
     assert said.startswith(message)
 
 

@@ -24,7 +24,7 @@ ENTRY_POINTS = {
 
 HEAVY = {
     "torch", "torchvision", "sklearn", "matplotlib", "scipy", "PIL", "rich", "safetensors", "threadpoolctl",
-    "filelock",
+    "filelock", "pyarrow",
 }  # fmt: skip
 """Packages that take long to import, or that may be missing."""
 
@@ -34,6 +34,7 @@ IMPORTED_AT_ONCE = {
     "minicnn.app.report": {"rich"},
     "minicnn.data.depth": {"PIL"},
     "minicnn.data.images": {"PIL"},
+    "minicnn.data.resize": {"PIL"},
     "minicnn.torch_reference": {"torch"},
 }
 """The modules that import heavy packages as soon as they are imported themselves, and which."""

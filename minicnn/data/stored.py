@@ -20,11 +20,11 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import PIL
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
@@ -140,7 +140,7 @@ def holds_images(folder: Path) -> bool:
 
 
 def _key(paths: Sequence[Path], contents: Contents, job: Job) -> str:
-    digest, here = hashlib.sha256(repr((FORMAT, PIL.__version__, job)).encode()), str(Path.cwd())
+    digest, here = hashlib.sha256(repr((FORMAT, version("pillow"), job)).encode()), str(Path.cwd())
     for path in paths:
         try:
             stamp: tuple[int, ...] = contents.stamp(path)

@@ -41,11 +41,11 @@ def batch_norm2d_forward(
     """
     shapes.flags("batch_norm2d", training=training)
     shapes.batch_norm2d("batch_norm2d", x, weight, bias, running_mean, running_var, training)
+    momentum = shapes.number("batch_norm2d", "momentum", momentum)
+    eps = shapes.number("batch_norm2d", "eps", eps)
     for name, running in (("running_mean", running_mean), ("running_var", running_var)):
         if training and running is not None:
             shapes.check_in_place("batch_norm2d", name, running)
-    momentum = shapes.number("batch_norm2d", "momentum", momentum)
-    eps = shapes.number("batch_norm2d", "eps", eps)
     images = x.transpose(0, 2, 3, 1)
     if training:
         # Step 1: the mean and the variance of each channel.

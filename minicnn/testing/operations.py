@@ -227,9 +227,9 @@ def _torch_add(_: Any, t: Arrays, __: Attrs) -> Outputs:
 
 
 def _cast(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
-    x = t["x"]
-    name = str(x.dtype).removeprefix("torch.")
-    return {"y": b.cast_forward(x, **a)}, lambda dy: {"x": b.cast_backward(dy, input_dtype=name)}
+    y = b.cast_forward(t["x"], **a)
+    name = str(t["x"].dtype).removeprefix("torch.")
+    return {"y": y}, lambda dy: {"x": b.cast_backward(dy, input_dtype=name)}
 
 
 def _torch_cast(_: Any, t: Arrays, __: Attrs) -> Outputs:

@@ -18,6 +18,10 @@ _MARKED = re.compile(
 _WIDE_SPACE = re.compile(r"\s*\\qquad\s*")
 
 
+LONG = 60
+"""Formulas of fewer characters fit on a phone."""
+
+
 def replace_formulas(page: str) -> str:
     """The page's HTML with every marked formula as MathML."""
     return _MARKED.sub(_formula, page)
@@ -33,7 +37,7 @@ def _formula(match: re.Match[str]) -> str:
 
 def _sides(formula: str) -> list[str]:
     """A formula cut before each = and ← outside brackets, so that it can go on in the next line."""
-    if "\\begin" in formula or "\\left" in formula.replace("\\leftarrow", ""):
+    if len(formula) < LONG or "\\begin" in formula or "\\left" in formula.replace("\\leftarrow", ""):
         return [formula]
     pieces, depth = [""], 0
     for token in re.findall(r"\\leftarrow|\\.|.", formula, re.S):

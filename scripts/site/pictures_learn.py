@@ -183,7 +183,7 @@ def loss_curve() -> str:
         d.text(x + 10, y - 10, words, "left small")
     return d.figure(
         f"The loss for every weight, computed by the program. At w = {number(w)} the slope is "
-        f"{slope:.2f}: the curve falls to the "
+        f"{number(round(slope, 2))}: the curve falls to the "
         "right. Subtracting the slope goes to the right, downhill; adding it goes uphill."
     )
 
