@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from minicnn.testing.oracle import run_backend
 pytestmark = pytest.mark.skipif("cpp" not in BACKENDS, reason="the ways of the cpp backend")
 
 SUMS = [case for case in CASES if case.op.startswith(("conv2d", "dense"))]
-CONV = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+CONV: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
 
 
 def bits_of_every_case() -> dict[str, str]:
