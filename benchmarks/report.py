@@ -38,22 +38,8 @@ from minicnn.recipes.results import epochs_of
 from minicnn.recipes.results import load as load_recipes
 
 ROOT = Path(__file__).parent.parent
-PAGES = (
-    ROOT / "README.md",
-    *(
-        ROOT / "docs" / f"{name}.md"
-        for name in (
-            "benchmarks",
-            "bfloat16",
-            "folders",
-            "fused",
-            "lockstep",
-            "pytorch",
-            "reliability",
-            "report",
-        )  # fmt: skip
-    ),
-)
+NAMES = ("benchmarks", "bfloat16", "folders", "fused", "lockstep", "pytorch", "reliability", "report")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n)(.*?)(<!-- \2: end -->)", re.DOTALL)
 
 
