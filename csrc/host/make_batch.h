@@ -211,7 +211,7 @@ inline Tensor make_batch(Array images_, Array rows_, Array table_, Array mean_, 
     }
     const Tensor y =
         empty(op, "y", {B, images.C, images.H, images.W}, dtype.is("float32") ? at::kFloat : at::kDouble);
-    run(y, [&](auto zero) {
+    run_on_floats(y, [&](auto zero) {
         using T = decltype(zero);
         std::vector<T> scale, shift;
         std::vector<float> fill;
