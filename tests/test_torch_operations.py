@@ -10,11 +10,11 @@ import pytest
 import torch
 from conftest import LISTED
 from torch import nn
-from torch_cases import arguments, learns, operation
+from torch_cases import CASES, FIRST_OF_EACH_OP, arguments, learns, operation
 
 from minicnn.backends import available_backends, get_backend
-from minicnn.testing.cases import CASES, Case
-from minicnn.testing.checks import FIRST_OF_EACH_OP, drawn
+from minicnn.testing.cases import Case
+from minicnn.testing.checks import drawn
 from minicnn.testing.oracle import run_backend
 from minicnn.testing.tolerance import assert_equal
 from minicnn.torch import call

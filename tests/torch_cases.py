@@ -6,10 +6,16 @@ from typing import Any
 
 import torch
 
+from minicnn.testing import cases, checks
 from minicnn.testing.cases import Case
 from minicnn.testing.oracle import Problem
 
 LISTED = ("concat",)
+OUTSIDE = ("cast", "make_batch")
+"""No operations of torch's dispatcher: torch casts by `Tensor.to`, its users make batches their own way."""
+
+CASES = [case for case in cases.CASES if case.op not in OUTSIDE]
+FIRST_OF_EACH_OP = {op: case for op, case in checks.FIRST_OF_EACH_OP.items() if op not in OUTSIDE}
 
 
 def arguments(problem: Problem, *, learn: bool = True) -> tuple[list[Any], dict[str, torch.Tensor]]:
