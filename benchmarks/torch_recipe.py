@@ -24,6 +24,7 @@ from minicnn.app.commands import train
 from minicnn.app.experiment import Experiment
 from minicnn.app.settings import Config
 from minicnn.data.views import views
+from minicnn.ops.make_batch import Table, make_batch
 from minicnn.torch_reference import to_torch
 
 OPTIMIZERS = {
@@ -86,12 +87,17 @@ class TorchRun:
     def _test_logits(self) -> Iterator[tuple[Tensor, Tensor]]:
         test = self.dataset.test
         for start in range(0, len(test), TEST_BATCH):
-            rows = slice(start, start + TEST_BATCH)
-            logits = [share * self._logits(view) for share, view in views(test.x[rows], self.config.tta)]
+            rows = np.arange(start, min(start + TEST_BATCH, len(test)))
+            logits = [
+                share * self._logits(rows, table) for share, table in views(len(rows), self.config.tta)
+            ]
             yield torch.stack(logits).sum(0), torch.from_numpy(test.y[rows])
 
-    def _logits(self, images: NDArray[np.uint8]) -> Tensor:
-        x = torch.from_numpy(data.normalize(images, self.dataset.mean, self.dataset.std))
+    def _logits(self, rows: NDArray[np.int64], table: Table) -> Tensor:
+        """Of test images that are changed as the table says."""
+        test = self.dataset.test
+        mean, std = (np.asarray(a, np.float64) for a in (self.dataset.mean, self.dataset.std))
+        x = torch.from_numpy(make_batch(test.x, test.locate(rows), table, mean, std))
         return self.module(x.contiguous(memory_format=self.format))
 
     @torch.no_grad()

@@ -105,7 +105,6 @@ inline const Tensor& tensor(const char* op, Name name, Array array) {
         fail(op, name, "a torch.Tensor", array.given() ? Py_TYPE(array.object)->tp_name : "None");
     }
     const Tensor& t = THPVariable_Unpack(array.object);
-    check_not_recorded(op, name, t);
     if (t.device().type() != Device::type) {
         fail(op, name, "device " + c10::DeviceTypeName(Device::type, true), t.device().str());
     }
@@ -113,6 +112,7 @@ inline const Tensor& tensor(const char* op, Name name, Array array) {
         fail(op, name, "device " + device->str(), t.device().str());
     if (t.layout() != at::kStrided || !t.has_storage()) fail(op, name, "a dense tensor", t.toString());
     check_memory(op, name, t, Py_TYPE(array.object)->tp_name);
+    check_not_recorded(op, name, t);
     return t;
 }
 
