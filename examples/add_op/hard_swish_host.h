@@ -13,7 +13,7 @@ inline Tensor hard_swish_forward(Array x_) {
     const Tensor& given = tensor(op, "x", x_);
     check_float(op, "x", given);
     const Tensor x = arranged(given), y = empty_like(op, "y", x);
-    run(x, [&](auto zero) {
+    run_on_floats(x, [&](auto zero) {
         using T = decltype(zero);
         minicnn::hard_swish_forward<T>(in<T>(x), out<T>(y), x.numel());
     });
@@ -26,7 +26,7 @@ inline Tensor hard_swish_backward(Array dy_, Array x_) {
     check_float(op, "dy", given_dy);
     check_array(op, "x", given_x, given_dy.sizes(), given_dy);
     const Tensor dy = arranged(given_dy), x = arranged(given_x), dx = empty_like(op, "dx", dy);
-    run(dy, [&](auto zero) {
+    run_on_floats(dy, [&](auto zero) {
         using T = decltype(zero);
         minicnn::hard_swish_backward<T>(in<T>(dy), in<T>(x), out<T>(dx), dy.numel());
     });
