@@ -18,6 +18,7 @@ import pytest
 from conftest import LISTED
 from safetensors.numpy import load_file, save_file
 
+import minicnn
 from minicnn.backends import Backend, Conv, Pool, available_backends, get_backend, tile_unit
 from minicnn.backends.numpy_backend import NumpyBackend
 from minicnn.ops.cast import bfloat16
@@ -28,6 +29,8 @@ if REASON is not None and "cpp" not in LISTED:
 
 import torch  # noqa: E402
 
+ROOT = Path(minicnn.__file__).parent.parent
+"""Where this process found minicnn, for the process that it starts."""
 NUMPY = NumpyBackend()
 POOL = Pool((2, 2), (2, 2), (0, 0), (1, 1), False)
 
@@ -129,10 +132,10 @@ SPOILT = Shape(2, 33, 9, 7, 18)
 
 
 def spoilt(place: str, value: float) -> tuple[np.ndarray, np.ndarray]:
-    """x and dy, one of them with this value in one place."""
+    """x and dy, one of them with this value at both ends of a row and within it."""
     rng = np.random.default_rng(SPOILT)
     x, dy = (integers(rng, (2, channels, 9, 7)) + 0.5 for channels in (SPOILT.c, SPOILT.f))
-    (x if place == "x" else dy)[1, 5, 4, 3] = value
+    (x if place == "x" else dy)[1, 5, 4, [0, 3, 6]] = value
     return x, dy
 
 
@@ -155,7 +158,7 @@ def assert_same_bits(found: Arrays, expected: Arrays) -> None:
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Arrays:
     """The gradients on the emulated unit, of a process of its own: the unit is chosen once."""
     path = tmp_path_factory.mktemp("emulated") / "gradients.safetensors"
-    environment = {**os.environ, "MINICNN_TILE_UNIT": "emulated"}
+    environment = {**os.environ, "MINICNN_TILE_UNIT": "emulated", "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, __file__, str(path)], env=environment, check=True, timeout=600)
     return load_file(path)
 

@@ -12,6 +12,7 @@ import pytest
 from conftest import BACKENDS
 
 import minicnn
+from minicnn import shapes
 from minicnn.backends import Backend, BackendUnavailable, available_backends, choice, get_backend
 from minicnn.backends.primitives import Primitives
 
@@ -117,3 +118,10 @@ def test_training_on_numpy_needs_numpy_alone(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert 0 < float(done.stdout) < 5
+
+
+def test_with_ceil_mode_no_window_begins_in_the_padding_after() -> None:
+    """Said in numbers: the other tests of padding by sides take the sizes of outputs from this function."""
+    assert shapes.pool_output_size(5, 4, 5, (0, 2), 1, True) == 1
+    assert shapes.pool_output_size(5, 4, 5, (1, 2), 1, True) == 2
+    assert shapes.pool_output_size(5, 4, 5, (2, 0), 1, True) == 2

@@ -20,6 +20,7 @@ import pytest
 import torch
 from conftest import BACKENDS
 
+import minicnn
 from minicnn.backends import Backend, compiler, get_backend, tile_unit
 from minicnn.testing import CASES
 from minicnn.testing.checks import drawn, half_a_unit, solved
@@ -27,6 +28,8 @@ from minicnn.testing.oracle import run_backend
 
 pytestmark = pytest.mark.skipif("cpp" not in BACKENDS, reason="the ways of the cpp backend")
 
+ROOT = Path(minicnn.__file__).parent.parent
+"""Where this process found minicnn, for the processes that it starts."""
 SUMS = [case for case in CASES if case.op.startswith(("conv2d", "dense"))]
 CONV: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
 
@@ -48,7 +51,7 @@ def bits_of_every_case() -> dict[str, str]:
 def in_a_process(unit: str, program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parent,
-        env={**os.environ, "MINICNN_TILE_UNIT": unit},
+        env={**os.environ, "MINICNN_TILE_UNIT": unit, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 
 

@@ -49,6 +49,18 @@ def test_every_case_has_the_bits_of_the_backend(dtype: str) -> None:
                 assert_equal(gradient.numpy(), expected.gradients[name], f"{case}: d{name}")
 
 
+def test_a_pooled_zero_passes_no_gradient_where_a_window_has_many_cells() -> None:
+    """A window of more than 255 cells is pooled by an operation of its own, which knows of no ReLU."""
+    x, weight = torch.randn(1, 1, 20, 20, requires_grad=True), torch.randn(2, 1, 1, 1)
+    y = OP.conv2d_relu_max_pool2d(
+        x, weight, torch.full((2,), -100.0), kernel_size=[17, 16], pool_stride=[1, 1]
+    )
+    assert y.max() == 0
+    y.sum().backward()
+    assert x.grad is not None
+    assert not x.grad.any()
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own
 @pytest.mark.parametrize("case", ONES, ids=str)
 def test_opcheck(case: Case) -> None:
