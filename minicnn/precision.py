@@ -18,10 +18,15 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 
 def check(where: str, precision: str, *, dtype: str, backend: Backend) -> None:
     """Raise ValueError unless a model with parameters of this dtype can compute so on the backend."""
-    if precision not in PRECISIONS:
-        fail(where, "precision", f"one of {', '.join(PRECISIONS)}", repr(precision))
+    check_name(where, precision)
     if precision == "tf32" and backend.name != "cuda":
         expected = f"float32 or bfloat16 on {backend.name}, as cuda alone has tf32"
         fail(where, "precision", expected, precision)
     if precision != "float32" and dtype != "float32":
         fail(where, "precision", f"float32 with dtype {dtype}, which computes as ever", precision)
+
+
+def check_name(where: str, precision: str) -> None:
+    """Raise ValueError unless there is such a precision."""
+    if precision not in PRECISIONS:
+        fail(where, "precision", f"one of {', '.join(PRECISIONS)}", repr(precision))

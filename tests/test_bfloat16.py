@@ -307,3 +307,14 @@ def test_half_the_memory_of_what_is_kept_for_backward() -> None:
         kept[precision] = [a.nbytes for a in saved if isinstance(a, np.ndarray)]  # type: ignore[union-attr]
     assert [2 * size for size in kept["bfloat16"]] == kept["float32"]
     assert len(kept["float32"]) >= 3
+
+
+def test_a_model_that_is_bound_later_keeps_its_precision() -> None:
+    net = Sequential(Flatten(), Dense(4, 2), precision="bfloat16")
+    net.bind("numpy")
+    assert net.precision == "bfloat16"
+    assert "cast" in net.graph(training=True).ops
+    net.bind("numpy", precision="float32")
+    assert "cast" not in net.graph(training=True).ops
+    with pytest.raises(ValueError, match="precision: expected one of float32, tf32, bfloat16, got 'half'"):
+        Sequential(Dense(4, 2), precision="half")

@@ -166,16 +166,18 @@ class Layer:
         return self.backend
 
     def bind(
-        self, backend: str | Backend, *, seed: int = 0, dtype: str = "float32", precision: str = "float32"
+        self, backend: str | Backend, *, seed: int = 0, dtype: str = "float32", precision: str | None = None
     ) -> None:
         """Draw the parameters and put them on this backend, children included.
 
         Each parameter has a generator seeded by ``seed`` and its own full name, so that a change
-        elsewhere in the model moves none of its values.  ``precision`` is as in `set_precision`.
+        elsewhere in the model moves none of its values.  ``precision`` is as in `set_precision`; None
+        keeps the one that the layer has.
         """
         if dtype not in ("float32", "float64"):
             raise ValueError(f"[{type(self).__name__}] dtype: expected float32 or float64, got {dtype}")
         table = get_backend(backend) if isinstance(backend, str) else backend
+        precision = self.precision if precision is None else precision
         precisions.check(type(self).__name__, precision, dtype=dtype, backend=table)
         for name, layer in self.named_layers():
             layer._bind_own(table, f"{name}." if name else "", seed, dtype)
@@ -188,6 +190,10 @@ class Layer:
         Raises: ValueError where the dtype or the backend does not have it
         """
         precisions.check(type(self).__name__, precision, dtype=self.dtype, backend=self.backend)
+        self._take_precision(precision)
+
+    def _take_precision(self, precision: str) -> None:
+        precisions.check_name(type(self).__name__, precision)
         for _, layer in self.named_layers():
             layer.precision = precision
 

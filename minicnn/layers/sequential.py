@@ -12,9 +12,9 @@ from minicnn.layers.model import Model
 class Sequential(Model):
     """``Sequential(Conv2d(1, 8, 3), ReLU(), ...)`` or ``Sequential({"conv1": Conv2d(1, 8, 3), ...})``.
 
-    With ``backend`` the parameters are made at once, seeded by ``seed``, in ``dtype``, and the model
-    computes in ``precision``: float32, bfloat16, or tf32 on cuda.  With ``input_shape`` (C,H,W) sizes that
-    do not fit together are an error here rather than later.
+    With ``backend`` the parameters are made at once, seeded by ``seed``, in ``dtype``.  The model computes
+    in ``precision``: float32, bfloat16, or tf32 on cuda.  With ``input_shape`` (C,H,W) sizes that do not
+    fit together are an error here rather than later.
     Torch: nn.Sequential
     """
 
@@ -28,6 +28,8 @@ class Sequential(Model):
             self.output_shape(input_shape)
         if backend is not None:
             self.bind(backend, seed=seed, dtype=dtype, precision=precision)
+        else:
+            self._take_precision(precision)
 
     def add_to(self, graph: Builder, value: int, name: str) -> int:
         for child_name, child in self.named_children():
