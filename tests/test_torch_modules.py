@@ -19,6 +19,9 @@ from torch.testing._internal.common_modules import module_db
 import minicnn.torch as fast
 from minicnn.backends import available_backends
 
+# Importing torch's samples forbids the process to set torch's flags, which other tests do.
+torch.backends.flags_frozen.__globals__["__allow_nonbracketed_mutation_flag"] = True
+
 REASON = available_backends()["cpp"]
 if REASON is not None and "cpp" not in LISTED:
     pytest.skip(f"cpp is not available here: {REASON}", allow_module_level=True)

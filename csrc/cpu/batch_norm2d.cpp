@@ -4,6 +4,7 @@
 // is summed in T, or in float for bfloat16; the sums of blocks and parts are added in double and in order.
 // So long sums stay exact, and the result does not depend on the number of threads.
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -40,6 +41,17 @@ void for_channel_groups(std::int64_t C, const F& f) {
     for (; c < C; ++c) f(std::integral_constant<int, 1>(), c);
 }
 
+// Values as they are summed: bfloat16 is widened into the buffer, of which the compiler makes vectors.
+template <typename T>
+const T* as_summed(const T* values, std::int64_t, T*) {
+    return values;
+}
+const float* as_summed(const bfloat16* values, std::int64_t count, float* buffer) {
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < count; ++i) buffer[i] = to_float(values[i]);
+    return buffer;
+}
+
 // ---- forward -------------------------------------------------------------------------------------
 
 // The mean of one channel over some pixels, and the sum of the squared distances from it.
@@ -58,14 +70,14 @@ void join(Moments& a, double count, const Moments& b, double more) {
 template <typename T>
 void add_block(const T* x, std::int64_t pixels, std::int64_t C, std::int64_t count, Moments* moments) {
     for_channel_groups(C, [&](auto width, std::int64_t c0) {
-        Sum<T> sum[width] = {}, squares[width] = {}, mean[width];
+        T sum[width] = {}, squares[width] = {}, mean[width];
         for (std::int64_t i = 0; i < pixels; ++i) {
-            for (int c = 0; c < width; ++c) sum[c] += widen(x[i * C + c0 + c]);
+            for (int c = 0; c < width; ++c) sum[c] += x[i * C + c0 + c];
         }
-        for (int c = 0; c < width; ++c) mean[c] = sum[c] / Sum<T>(pixels);
+        for (int c = 0; c < width; ++c) mean[c] = sum[c] / T(pixels);
         for (std::int64_t i = 0; i < pixels; ++i) {
             for (int c = 0; c < width; ++c) {
-                const Sum<T> distance = widen(x[i * C + c0 + c]) - mean[c];
+                const T distance = x[i * C + c0 + c] - mean[c];
                 squares[c] += distance * distance;
             }
         }
@@ -80,8 +92,11 @@ template <typename T>
 std::vector<Moments> batch_moments(const T* x, std::int64_t pixels, std::int64_t C) {
     std::vector<Moments> moments(std::size_t(std::max(parts_of(pixels), std::int64_t{1}) * C));
     for_each_part(pixels, C, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
+        Scratch scratch;
+        auto* buffer = scratch.take<Sum<T>>(block_pixels * C);
         for (std::int64_t i = first; i < last; i += block_pixels) {
-            add_block(x + i * C, std::min(block_pixels, last - i), C, i - first,
+            const std::int64_t count = std::min(block_pixels, last - i);
+            add_block(as_summed(x + i * C, count * C, buffer), count, C, i - first,
                       &moments[std::size_t(part * C)]);
         }
     });
@@ -150,16 +165,16 @@ struct Coefficients {
 
 // The sums of g and of g * (x - mean) over pixels, for each channel.
 template <typename T>
-void add_row_sums(const T* g, const T* x, const Sum<T>* mean, std::int64_t pixels, std::int64_t C,
+void add_row_sums(const T* g, const T* x, const T* mean, std::int64_t pixels, std::int64_t C,
                   double* sums) {
     for_channel_groups(C, [&](auto width, std::int64_t c0) {
-        Sum<T> sum[width] = {}, product[width] = {}, centre[width];
+        T sum[width] = {}, product[width] = {}, centre[width];
         for (int c = 0; c < width; ++c) centre[c] = mean[c0 + c];
         for (std::int64_t i = 0; i < pixels; ++i) {
             for (int c = 0; c < width; ++c) {
-                const Sum<T> value = widen(g[i * C + c0 + c]);
+                const T value = g[i * C + c0 + c];
                 sum[c] += value;
-                product[c] += value * (widen(x[i * C + c0 + c]) - centre[c]);
+                product[c] += value * (x[i * C + c0 + c] - centre[c]);
             }
         }
         for (int c = 0; c < width; ++c) {
@@ -182,10 +197,14 @@ void backward(const GradientRow& gradient_row, const T* x, const Sum<T>* weight,
     const auto add_part = [&](std::int64_t part, std::int64_t first, std::int64_t last) {
         Scratch scratch;
         T* buffer = scratch.take<T>(length);
+        auto *wide_g = scratch.take<Sum<T>>(block_pixels * C),
+             *wide_x = scratch.take<Sum<T>>(block_pixels * C);
         for (std::int64_t row = first; row < last; ++row) {
             const T* g = gradient_row(row, buffer, false);
             for (std::int64_t w = 0; w < s.W; w += block_pixels) {
-                add_row_sums(g + w * C, x + row * length + w * C, mean, std::min(block_pixels, s.W - w), C,
+                const std::int64_t count = std::min(block_pixels, s.W - w);
+                add_row_sums(as_summed(g + w * C, count * C, wide_g),
+                             as_summed(x + row * length + w * C, count * C, wide_x), mean, count, C,
                              &sums[std::size_t(part * 2 * C)]);
             }
         }
@@ -276,10 +295,13 @@ void batch_norm2d_backward(const T* dy, const T* relu_y, const T* x, const Sum<T
         if (again && dresidual) return dresidual + row * length;
         // the residual's gradient is the same as batch norm's
         T* g = dresidual ? dresidual + row * length : buffer;
-        const T* output = relu_y ? relu_y + row * length : nullptr;
+        if (!relu_y) {
+            std::copy_n(upstream, length, g);
+            return g;
+        }
+        const T* output = relu_y + row * length;
 #pragma GCC ivdep
-        for (std::int64_t i = 0; i < length; ++i)
-            g[i] = output && widen(output[i]) <= 0 ? T{0} : upstream[i];
+        for (std::int64_t i = 0; i < length; ++i) g[i] = relu_gradient(output[i], upstream[i]);
         return g;
     };
     backward(gradient_row, x, weight, mean, invstd, dx, dw, db, s, training);

@@ -15,7 +15,14 @@ constexpr std::int64_t elements_per_piece = 16384;
 // case: if it were read only where y > 0, the compiler could not make vectors of the loop.
 template <typename T>
 inline T relu_gradient(T y, T dy) {
-    return widen(y) <= 0 ? T{0} : dy;
+    return y <= 0 ? T{0} : dy;
+}
+// The same on bits, of which the compiler makes vectors: numbers above zero have no sign, and a NaN with a
+// sign lies beyond minus infinity.
+inline bfloat16 relu_gradient(bfloat16 y, bfloat16 dy) {
+    constexpr std::uint16_t sign = 0x8000, minus_infinity = 0xff80;
+    const bool passes = (y.bits > 0 && y.bits < sign) || y.bits > minus_infinity;
+    return {static_cast<std::uint16_t>(passes ? dy.bits : 0)};
 }
 
 // How many items of so many elements make such a piece.  The number of elements may have overflowed if
