@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 from nets import NETS, batch, build
-from paired import load, machine, save, time_in_turn
+from paired import load, save
 from peers import Peer
 from results import count
-from rows import MOMENTUM, export, inference, installed_rows, training_step, use_threads
+from rows import MOMENTUM, export, inference, measured, training_step, use_threads
 
 from minicnn import Trainer, optim
 from minicnn.torch_reference import to_torch
@@ -139,15 +139,11 @@ def measure(phase: str, name: str, n: int, args: argparse.Namespace) -> dict[str
     """The result's entry: milliseconds of each row, or none with --check."""
     make, rows, check = PHASES[phase]
     chosen = tuple(row for row in rows if not (args.no_compile and row.startswith("torch.compile")))
-    calls, skipped = installed_rows(make, chosen, name, n)
-    check(calls)
-    times = {} if args.check else time_in_turn(calls, seconds=args.seconds)
+    entry = measured(make, chosen, check, {"net": name, "batch": n, "phase": phase}, args)
+    times = entry["milliseconds"]
     if OPENVINO in times:
         times[f"{OPENVINO}, {openvino_precision(name, n)}"] = times.pop(OPENVINO)
-    return {
-        "net": name, "batch": n, "phase": phase, "milliseconds": {k: round(t, 4) for k, t in times.items()},
-        "skipped": skipped, "machine": machine(args.threads),
-    }  # fmt: skip
+    return entry
 
 
 def main() -> None:

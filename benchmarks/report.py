@@ -18,16 +18,15 @@ from typing import Any
 import figures
 import judging
 import trials
-from nets import NETS
+import whole_nets
 from paired import load
 from results import (
     OURS,
     Result,
     best_torch,
-    count,
     ladder_rows,
-    main_entries,
     milliseconds,
+    places,
     ratio,
     shares,
     table,
@@ -41,106 +40,6 @@ ROOT = Path(__file__).parent.parent
 NAMES = ("benchmarks", "bfloat16", "folders", "fused", "lockstep", "pytorch", "reliability", "report")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n)(.*?)(<!-- \2: end -->)", re.DOTALL)
-
-
-def headline(result: Result) -> str:
-    """README's table: each net at its main batch size, against the fastest way of running PyTorch."""
-    rows = [["net, batch", "training step, ms", "best PyTorch", "ratio",
-             "inference, ms", "best PyTorch", "ratio"]]  # fmt: skip
-    entries = main_entries(result, threads=2)
-    for name, net in NETS.items():
-        row = [f"{name}, {net.batches[0]}"]
-        for phase in ("training", "inference"):
-            entry = entries.get((name, phase))
-            if entry:
-                ms = entry["milliseconds"]
-                row += [f"{ms[OURS]:.2f}", f"{ms[best_torch(ms)]:.2f}", f"**{ratio(ms):.2f}**"]
-            else:
-                row += ["", "", ""]
-        rows.append(row)
-    return f"{table(rows)}\n\n`benchmarks/steps.py` on {places(list(entries.values()))}."
-
-
-def places(entries: list[Result]) -> str:
-    """Where the entries were measured; usually one place and one commit."""
-    commits: dict[str, dict[str, None]] = {}
-    for entry in entries:
-        place, _, commit = where(entry).rpartition(", commit ")
-        commits.setdefault(place, {})[commit] = None
-    return "; ".join(f"{place}, commit {', '.join(found)}" for place, found in commits.items())
-
-
-def steps(result: Result) -> str:
-    """Every measured batch size, phase and number of threads, with every peer."""
-    parts = []
-    for threads in (2, 1):
-        for phase in ("training", "inference"):
-            entries = [
-                e for e in result.values() if e["phase"] == phase and e["machine"]["threads"] == threads
-            ]
-            if entries:
-                title = f"### {phase.capitalize()}, {count(threads)}"
-                parts.append(
-                    f"{title}\n\n{step_table(entries)}\n\n`benchmarks/steps.py` on {places(entries)}."
-                )
-    return "\n\n".join(parts)
-
-
-def step_table(entries: list[Result]) -> str:
-    peers = list(dict.fromkeys(row for e in entries for row in e["milliseconds"]))
-    rows = [["net, batch", *peers, "best PyTorch / minicnn"]]
-    order = list(NETS)
-    for entry in sorted(entries, key=lambda e: (order.index(e["net"]), e["batch"])):
-        ms = entry["milliseconds"]
-        cells = [milliseconds(ms[peer]) if peer in ms else "" for peer in peers]
-        rows.append([f"{entry['net']}, {entry['batch']}", *cells, f"**{ratio(ms):.2f}**"])
-    return f"Milliseconds:\n\n{table(rows)}"
-
-
-def bfloat16(result: Result) -> str:
-    """Every net in bfloat16: training and inference, with all peers and their precisions."""
-    parts = []
-    for phase in ("training", "inference"):
-        entries = [entry for entry in result.values() if entry["phase"] == phase]
-        peers = list(dict.fromkeys(row for e in entries for row in e["milliseconds"]))
-        rows = [["net, batch", *peers, "best PyTorch / minicnn bfloat16"]]
-        for entry in sorted(entries, key=lambda e: [*NETS].index(e["net"])):
-            ms = entry["milliseconds"]
-            cells = [milliseconds(ms[peer]) if peer in ms else "" for peer in peers]
-            best = ms[best_torch(ms)] / ms["minicnn bfloat16"]
-            rows.append([f"{entry['net']}, {entry['batch']}", *cells, f"**{best:.2f}**"])
-        parts.append(
-            f"Milliseconds, {phase}:\n\n{table(rows)}\n\n`benchmarks/bfloat16.py` on {places(entries)}."
-        )
-    return "\n\n".join(parts)
-
-
-def losses(result: Result) -> str:
-    """Everything in which a peer is faster, however it is run."""
-    rows = [["net, batch, phase, threads", "faster", "its ms", "minicnn, ms", "ratio"]]
-    for key, entry in result.items():
-        ms = entry["milliseconds"]
-        ours = ms[OURS]
-        rows += [
-            [key, peer, milliseconds(t), milliseconds(ours), f"{t / ours:.2f}"]
-            for peer, t in ms.items()
-            if t < ours
-        ]
-    if len(rows) == 1:
-        return f"Of {len(result)} measurements of whole steps and inference, none."
-    return f"In {len(result)} measurements of whole steps and inference:\n\n{table(rows, left=2)}"
-
-
-def second_thread_lost(result: Result) -> str:
-    """What the second thread slows down; the two times are of different runs."""
-    rows = [["net, batch, phase", "1 thread, ms", "2 threads, ms"]]
-    for key, entry in result.items():
-        alone = result.get(f"{key.removesuffix('2 threads')}1 thread")
-        if alone:
-            one, two = alone["milliseconds"][OURS], entry["milliseconds"][OURS]
-            if one < two:
-                rows.append([key.removesuffix(", 2 threads"), milliseconds(one), milliseconds(two)])
-    return table(rows) if len(rows) > 1 else "Nothing."
 
 
 def numpy_steps(result: Result) -> str:
@@ -352,11 +251,12 @@ def ladder_backward(result: Result) -> str:
 
 
 SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
-    "headline": ("steps", headline),
-    "avx512": ("steps_avx512", headline),
-    "steps": ("steps", steps),
-    "losses": ("steps", losses),
-    "second_thread_lost": ("steps", second_thread_lost),
+    "headline": ("steps", whole_nets.headline),
+    "avx512": ("steps_avx512", whole_nets.headline),
+    "steps": ("steps", whole_nets.steps),
+    "losses": ("steps", whole_nets.losses),
+    "second_thread_lost": ("steps", whole_nets.second_thread_lost),
+    "bfloat16": ("bfloat16", whole_nets.bfloat16),
     "kernel_losses": ("roofline", kernel_losses),
     "ladder": ("ladder", ladder),
     "ladder_backward": ("ladder", ladder_backward),
@@ -374,7 +274,6 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     **{
         section.__name__: (section.__name__, section)
         for section in (
-            bfloat16,
             untuned,
             end_to_end,
             numpy_steps,

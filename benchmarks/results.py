@@ -22,6 +22,15 @@ def where(result: Result) -> str:
     return f"{at['cpu']}, {count(at['threads'])}, torch {at['torch']}, commit {at['commit']}"
 
 
+def places(entries: list[Result]) -> str:
+    """Where the entries were measured; usually one place and one commit."""
+    commits: dict[str, dict[str, None]] = {}
+    for entry in entries:
+        place, _, commit = where(entry).rpartition(", commit ")
+        commits.setdefault(place, {})[commit] = None
+    return "; ".join(f"{place}, commit {', '.join(found)}" for place, found in commits.items())
+
+
 def milliseconds(value: float) -> str:
     """Three digits, and no exponent."""
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"

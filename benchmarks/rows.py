@@ -6,6 +6,7 @@ only), ``ONNX Runtime`` or ``OpenVINO`` (inference only).  A peer that is not in
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from nets import NETS, batch, build, torch_step
+from paired import machine, time_in_turn
 from peers import PEERS
 
 import minicnn
@@ -126,6 +128,20 @@ def installed_rows(
         except ImportError as error:
             skipped[row] = str(error)
     return calls, skipped
+
+
+def measured(
+    make: Callable[[str, str, int], Call], rows: tuple[str, ...], check: Callable[[dict[str, Call]], None],
+    entry: dict[str, Any], args: argparse.Namespace,
+) -> dict[str, Any]:  # fmt: skip
+    """The entry with the milliseconds of each row, or with none if ``args.check``; all rows agree."""
+    calls, skipped = installed_rows(make, rows, entry["net"], entry["batch"])
+    check(calls)
+    times = {} if args.check else time_in_turn(calls, seconds=args.seconds)
+    return entry | {
+        "milliseconds": {row: round(time, 4) for row, time in times.items()}, "skipped": skipped,
+        "machine": machine(args.threads),
+    }  # fmt: skip
 
 
 def check_losses(steps: dict[str, Callable[[], float]]) -> None:

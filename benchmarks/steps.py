@@ -16,7 +16,7 @@ import argparse
 from typing import Any
 
 from nets import NETS
-from paired import load, machine, save, time_in_turn
+from paired import load, save
 from results import count
 from rows import (
     INFERENCE,
@@ -24,7 +24,7 @@ from rows import (
     check_logits,
     check_losses,
     inference,
-    installed_rows,
+    measured,
     training_step,
     use_threads,
 )  # fmt: skip
@@ -42,13 +42,7 @@ def measure(phase: str, name: str, n: int, args: argparse.Namespace) -> dict[str
     chosen = tuple(
         row for row in rows if row in (args.rows or rows) and (compiled or row != "torch.compile")
     )
-    calls, skipped = installed_rows(make, chosen, name, n)
-    check(calls)
-    times = {} if args.check else time_in_turn(calls, seconds=args.seconds)
-    return {
-        "net": name, "batch": n, "phase": phase, "milliseconds": {k: round(t, 4) for k, t in times.items()},
-        "skipped": skipped, "machine": machine(args.threads),
-    }  # fmt: skip
+    return measured(make, chosen, check, {"net": name, "batch": n, "phase": phase}, args)
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ bit for bit, but for the times in it.  A difference ends the script with exit st
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import json
@@ -172,11 +171,7 @@ def run(trials: range, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Print the counts; exit status 1 if one end differs."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--times", type=int, default=100, help="how many runs have a failure")
-    parser.add_argument("--first", type=int, default=0, help="number of the first; decides its failure")
-    parser.add_argument("--save", action="store_true", help="write the result to benchmarks/results")
-    args = parser.parse_args()
+    args = kill_resume.arguments(__doc__.partition("\n")[0], "have a failure", "failure")
     with tempfile.TemporaryDirectory() as folder:
         result = run(range(args.first, args.first + args.times), Path(folder))
     if args.save:

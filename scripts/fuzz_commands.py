@@ -123,20 +123,23 @@ def read_pair(path: Path) -> object:
     return read_idx_pair(images, labels, 3)
 
 
-def _loop(path: Path) -> None:
+def make_loop(path: Path) -> None:
+    """A link to itself."""
     path.symlink_to(path.name)
 
 
-def _device(path: Path) -> None:
+def make_device(path: Path) -> None:
+    """A link to what never ends."""
     path.symlink_to("/dev/zero")
 
 
-def _sparse(path: Path) -> None:
+def make_sparse(path: Path) -> None:
+    """8 GiB that take no room on the disk."""
     with path.open("wb") as file:
         file.truncate(8 << 30)
 
 
-KINDS: tuple[Callable[[Path], object], ...] = (os.mkfifo, Path.mkdir, _loop, _device, _sparse)
+KINDS: tuple[Callable[[Path], object], ...] = (os.mkfifo, Path.mkdir, make_loop, make_device, make_sparse)
 SPECIAL_READERS: tuple[tuple[str, Callable[[Path], object]], ...] = (
     (".png", lambda path: data.read_image(path, channels=None, size=None)),
     ("-idx3-ubyte", lambda path: read_idx(path, 3)),

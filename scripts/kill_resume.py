@@ -186,13 +186,18 @@ def joined(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
     return both
 
 
+def arguments(description: str, trials: str, drawn: str) -> argparse.Namespace:
+    """The command line of trials: what they are, and what the number of one decides."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--times", type=int, default=100, help=f"how many runs {trials}")
+    parser.add_argument("--first", type=int, default=0, help=f"number of the first; decides its {drawn}")
+    parser.add_argument("--save", action="store_true", help="write the result to benchmarks/results")
+    return parser.parse_args()
+
+
 def main() -> None:
     """Print the counts; exit status 1 if one end differs."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--times", type=int, default=100, help="how many runs to kill and resume")
-    parser.add_argument("--first", type=int, default=0, help="number of the first; decides its moments")
-    parser.add_argument("--save", action="store_true", help="write the result to benchmarks/results")
-    args = parser.parse_args()
+    args = arguments(__doc__.partition("\n")[0], "to kill and resume", "moments")
     with tempfile.TemporaryDirectory() as folder:
         result = run(range(args.first, args.first + args.times), Path(folder))
     if args.save:

@@ -17,6 +17,7 @@ import report
 import results
 import rows
 import trials
+import whole_nets
 from index_im2col import UsualNet
 from kernels import check, kernels
 from nets import NETS, batch, build
@@ -93,10 +94,10 @@ def entry(name: str, n: int, **changed: float) -> dict[str, Any]:
 
 
 def test_losses_are_told() -> None:
-    lost = report.losses({"lenet5, batch 128, training": entry("lenet5", 128)})
+    lost = whole_nets.losses({"lenet5, batch 128, training": entry("lenet5", 128)})
     assert "| lenet5, batch 128, training | ONNX Runtime | 1.5 | 2 | 0.75 |" in lost
     assert lost.count("\n|") == 3
-    assert "none" in report.losses({"a": entry("lenet5", 128, **{"ONNX Runtime": 2.5})})
+    assert "none" in whole_nets.losses({"a": entry("lenet5", 128, **{"ONNX Runtime": 2.5})})
 
 
 def test_kernel_losses_are_told() -> None:
@@ -110,9 +111,9 @@ def test_a_second_thread_that_slows_is_told() -> None:
         f"a, {threads}": entry("lenet5", 1, **{"minicnn cpp": ms})
         for threads, ms in (("1 thread", 1.0), ("2 threads", 2.0))
     }
-    assert "| a | 1 | 2 |" in report.second_thread_lost(result)
+    assert "| a | 1 | 2 |" in whole_nets.second_thread_lost(result)
     result["a, 1 thread"] = entry("lenet5", 1, **{"minicnn cpp": 3.0})
-    assert report.second_thread_lost(result) == "Nothing."
+    assert whole_nets.second_thread_lost(result) == "Nothing."
 
 
 def test_recipes_say_how_many_epochs_were_timed() -> None:

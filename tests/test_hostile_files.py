@@ -25,32 +25,15 @@ from minicnn.data import read_image
 from minicnn.data.checksum import read_verified
 from minicnn.data.idx import read_idx
 from minicnn.regular_file import read_regular
+from scripts.fuzz_commands import make_device, make_loop, make_sparse
 
 DEEP = "[" * 100_000
 
 
 # ---- kinds of files --------------------------------------------------------------------------------------
 
-
-def make_fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def make_loop(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-def make_device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-def make_sparse(path: Path) -> None:
-    with path.open("wb") as file:
-        file.truncate(8 << 30)
-
-
 SPECIAL = {
-    "fifo": (make_fifo, "expected a regular file, got a FIFO"),
+    "fifo": (os.mkfifo, "expected a regular file, got a FIFO"),
     "device": (make_device, "expected a regular file, got a device"),
     "folder": (Path.mkdir, "a folder"),
     "loop": (make_loop, "Too many levels of symbolic links"),
@@ -130,7 +113,7 @@ def test_a_link_in_place_of_a_file_is_replaced_and_not_followed(tmp_path: Path) 
     assert not (tmp_path / "c.json").is_symlink()
 
 
-@pytest.mark.parametrize("make", [make_fifo, make_loop, lambda p: p.symlink_to("new")])
+@pytest.mark.parametrize("make", [os.mkfifo, make_loop, lambda p: p.symlink_to("new")])
 def test_the_lock_of_a_folder_is_a_file_of_its_own(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(tmp_path / ".lock")
     with pytest.raises(OSError, match="cannot write to "), RunFolder(tmp_path).locked():

@@ -5,6 +5,7 @@ plots.  It knows no flag, no folder of a run and no console.  The application ne
 
 - `settings` declares each setting of a run once, from which its flag, its default, its check and its
   place in config.json follow;
+- `flags` adds the settings' flags to a command, and reads a recipe's;
 - `command_line` reads arguments and turns errors into one line and an exit status;
 - `console` prints, and lets no text that a stranger wrote drive the terminal;
 - `experiment` makes model, batches and trainer out of the settings and holds the state of a run;

@@ -79,79 +79,82 @@ T* at(T* values, std::int64_t offset) {
     return values ? values + offset : nullptr;
 }
 
-}  // namespace
-
-void conv2d_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
-                    const ConvParams& p, bool relu) {
+// A forward pass, whose outputs have `output` values an image.  kernel(chunk, images, filters, y) computes
+// one chunk of it in float.
+template <typename Kernel>
+void forward(const bfloat16* x, const float* weight, bfloat16* y, const ConvParams& p, std::int64_t output,
+             const Kernel& kernel) {
     Scratch kept;
     const float* filters = rounded(weight, weights_of(p), kept);
-    const std::int64_t input = p.H * p.W * p.C, output = p.OH * p.OW * p.F;
+    const std::int64_t input = p.H * p.W * p.C;
     for_each_chunk(p, input + output, [&](const Chunk& c) {
         Scratch scratch;
         const float* images = wide(x + c.first * input, c.count * input, scratch);
-        float* sums = scratch.take<float>(c.count * output);
-        minicnn::conv2d_forward<float>(images, filters, bias, sums, c.p, relu);
-        store(sums, y + c.first * output, c.count * output);
+        float* results = scratch.take<float>(c.count * output);
+        kernel(c, images, filters, results);
+        store(results, y + c.first * output, c.count * output);
     });
 }
 
-void conv2d_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16* x, const float* weight,
-                     bfloat16* dx, float* dw, float* db, const ConvParams& p) {
+// The gradients of such a pass; kernel(chunk, dy, relu_y, images, filters, dx, dw, db).
+template <typename Kernel>
+void backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16* x, const float* weight,
+              bfloat16* dx, float* dw, float* db, const ConvParams& p, std::int64_t output,
+              const Kernel& kernel) {
     Scratch kept;
     const float* filters = dx ? rounded(weight, weights_of(p), kept) : nullptr;
-    const std::int64_t input = p.H * p.W * p.C, output = p.OH * p.OW * p.F;
+    const std::int64_t input = p.H * p.W * p.C;
     for_each_chunk(p, input + output, [&](const Chunk& c) {
         Scratch scratch;
         const std::int64_t inputs = c.count * input, outputs = c.count * output;
         const float* gradient = wide(dy + c.first * output, outputs, scratch);
         const float* outcome = wide(at(relu_y, c.first * output), outputs, scratch);
-        const float* images = dw ? wide(x + c.first * input, inputs, scratch) : nullptr;
+        const float* images = dw || db ? wide(x + c.first * input, inputs, scratch) : nullptr;
         float* sums = dx ? scratch.take<float>(inputs) : nullptr;
         const Part dw_part(dw, weights_of(p), c.first == 0, scratch),
             db_part(db, p.F, c.first == 0, scratch);
-        minicnn::conv2d_backward<float>(gradient, outcome, images, filters, sums, dw_part.place(),
-                                        db_part.place(), c.p);
+        kernel(c, gradient, outcome, images, filters, sums, dw_part.place(), db_part.place());
         if (dx) store(sums, dx + c.first * input, inputs);
         dw_part.finish();
         db_part.finish();
     });
 }
 
+}  // namespace
+
+void conv2d_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
+                    const ConvParams& p, bool relu) {
+    forward(x, weight, y, p, p.OH * p.OW * p.F,
+            [&](const Chunk& c, const float* images, const float* filters, float* results) {
+                minicnn::conv2d_forward<float>(images, filters, bias, results, c.p, relu);
+            });
+}
+
+void conv2d_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16* x, const float* weight,
+                     bfloat16* dx, float* dw, float* db, const ConvParams& p) {
+    backward(dy, relu_y, x, weight, dx, dw, db, p, p.OH * p.OW * p.F,
+             [](const Chunk& c, auto... arrays) { minicnn::conv2d_backward<float>(arrays..., c.p); });
+}
+
 void conv2d_pool_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
                          std::uint8_t* winner, const ConvParams& p, const PoolParams& pool, bool relu) {
-    Scratch kept;
-    const float* filters = rounded(weight, weights_of(p), kept);
-    const std::int64_t input = p.H * p.W * p.C, output = pool.OH * pool.OW * p.F;
-    for_each_chunk(p, input + output, [&](const Chunk& c) {
-        Scratch scratch;
-        const float* images = wide(x + c.first * input, c.count * input, scratch);
-        float* maxima = scratch.take<float>(c.count * output);
-        minicnn::conv2d_pool_forward<float>(images, filters, bias, maxima, at(winner, c.first * output),
-                                            c.p, pool, relu);
-        store(maxima, y + c.first * output, c.count * output);
-    });
+    const std::int64_t output = pool.OH * pool.OW * p.F;
+    forward(x, weight, y, p, output,
+            [&](const Chunk& c, const float* images, const float* filters, float* results) {
+                minicnn::conv2d_pool_forward<float>(images, filters, bias, results,
+                                                    at(winner, c.first * output), c.p, pool, relu);
+            });
 }
 
 void conv2d_pool_backward(const bfloat16* dy, const std::uint8_t* winner, const bfloat16* x,
                           const float* weight, bfloat16* dx, float* dw, float* db, const ConvParams& p,
                           const PoolParams& pool) {
-    Scratch kept;
-    const float* filters = dx ? rounded(weight, weights_of(p), kept) : nullptr;
-    const std::int64_t input = p.H * p.W * p.C, output = pool.OH * pool.OW * p.F;
-    for_each_chunk(p, input + output, [&](const Chunk& c) {
-        Scratch scratch;
-        const std::int64_t inputs = c.count * input, outputs = c.count * output;
-        const float* gradient = wide(dy + c.first * output, outputs, scratch);
-        const float* images = dw || db ? wide(x + c.first * input, inputs, scratch) : nullptr;
-        float* sums = dx ? scratch.take<float>(inputs) : nullptr;
-        const Part dw_part(dw, weights_of(p), c.first == 0, scratch),
-            db_part(db, p.F, c.first == 0, scratch);
-        minicnn::conv2d_pool_backward<float>(gradient, winner + c.first * output, images, filters, sums,
-                                             dw_part.place(), db_part.place(), c.p, pool);
-        if (dx) store(sums, dx + c.first * input, inputs);
-        dw_part.finish();
-        db_part.finish();
-    });
+    const std::int64_t output = pool.OH * pool.OW * p.F;
+    backward(dy, nullptr, x, weight, dx, dw, db, p, output,
+             [&](const Chunk& c, const float* gradient, const float*, auto... arrays) {
+                 minicnn::conv2d_pool_backward<float>(gradient, winner + c.first * output, arrays..., c.p,
+                                                      pool);
+             });
 }
 
 void dense_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y, std::int64_t N,

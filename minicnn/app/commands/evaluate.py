@@ -15,11 +15,12 @@ from minicnn.app.command_line import (
     make_notes,
     whole_number,
 )
+from minicnn.app.flags import add_checkpoint_flags, add_flag
 from minicnn.app.known_paths import with_known_paths
 from minicnn.app.prediction import predict_images
 from minicnn.app.progress import shown
 from minicnn.app.run_folder import make_folder
-from minicnn.app.settings import Config, add_checkpoint_flags, add_flag
+from minicnn.app.settings import Config
 from minicnn.checkpoint import Checkpoint, CheckpointError
 from minicnn.data.decode import Work
 from minicnn.data.judged import Judged, Learnt, judge_named, judge_own_source, judge_source

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minicnn import data, label_errors, metrics, plots_judging
-from minicnn.app import settings, summary
+from minicnn.app import flags, settings, summary
 from minicnn.app.command_line import Parser, choose_backend, make_console, whole_number
 from minicnn.app.experiment import Experiment
 from minicnn.app.progress import Progress
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.mislabels
     Raises what `exit_with` turns into one line.
     """
     argv = sys.argv[1:] if argv is None else argv
-    args = settings.parse(_parser(prog), argv, without=FIXED)
+    args = flags.parse(_parser(prog), argv, without=FIXED)
     if args.recipe == LIST:
         raise ValueError(f"--recipe {LIST} is for train; here the flag takes the name of a recipe")
     console = make_console()
@@ -182,5 +182,5 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--folds", type=whole_number(2), default=5, metavar="N",
         help="parts that the training images are cut into, each with all classes; one model for each",
     )  # fmt: skip
-    settings.add_all_flags(groups, without=FIXED)
+    flags.add_all_flags(groups, without=FIXED)
     return parser

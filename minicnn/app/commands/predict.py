@@ -26,9 +26,10 @@ from minicnn.app.command_line import (
     warn,
     whole_number,
 )
+from minicnn.app.flags import add_checkpoint_flags
 from minicnn.app.prediction import Brightness, predict_images
 from minicnn.app.progress import shown
-from minicnn.app.settings import Config, add_checkpoint_flags
+from minicnn.app.settings import Config
 from minicnn.data.progress import OnProgress
 from minicnn.data.scan import find_images
 from minicnn.files import to_json

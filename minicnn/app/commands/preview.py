@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from minicnn import data, plots
 from minicnn.app import settings
 from minicnn.app.command_line import Parser, make_console, whole_number
+from minicnn.app.flags import add_flag
 from minicnn.app.progress import shown
-from minicnn.app.settings import MOST_SEED, add_flag
+from minicnn.app.settings import MOST_SEED
 from minicnn.backends import get_backend
 from minicnn.data.augment import Augment, help_text
 from minicnn.data.draws import EpochAugment, with_partners

@@ -13,7 +13,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from minicnn import recipes
-from minicnn.app import report, settings, summary, training
+from minicnn.app import flags, report, settings, summary, training
 from minicnn.app.command_line import Parser, add_quiet_flag, choose_backend, make_console, make_notes
 from minicnn.app.experiment import Experiment
 from minicnn.app.progress import duration
@@ -72,7 +72,7 @@ def parse(argv: list[str], prog: str = PROG) -> argparse.Namespace:
 
     Raises: ValueError, OSError about a recipe that is wrong or not there
     """
-    return settings.parse(_parser(prog), argv)
+    return flags.parse(_parser(prog), argv)
 
 
 def _about(recipe: str) -> str:
@@ -167,7 +167,7 @@ def _parser(prog: str, *, defaults: bool = True) -> argparse.ArgumentParser:
     )
     groups = {title: parser.add_argument_group(title) for title in settings.GROUPS}
     _add_folder(groups[settings.WHERE])
-    settings.add_all_flags(groups)
+    flags.add_all_flags(groups)
     groups[settings.HOW].add_argument(
         "--dry-run", action="store_true", help="load, print the model, time two steps, write nothing"
     )
