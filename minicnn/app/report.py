@@ -15,6 +15,7 @@ from minicnn import calibration, data, metrics, plots, plots_judging
 from minicnn.app.command_line import warn
 from minicnn.app.experiment import Experiment
 from minicnn.app.run_folder import PLOTS, REPORT, RunFolder
+from minicnn.app.together import of_first
 from minicnn.files import write_json
 from minicnn.layers import Sequential
 from minicnn.text import percent, printable
@@ -96,9 +97,15 @@ def show(console: Console, report: dict[str, Any]) -> None:
 
 
 def finish(folder: RunFolder, experiment: Experiment, console: Console) -> None:
-    """Test the best weights of a run once: print what came of it, then write report.json and the plots."""
-    config, dataset = experiment.config, experiment.dataset
-    logits = experiment.best_logits(folder.best, dataset.test)
+    """Test the best weights of a run once: print what came of it, then write report.json and the plots.
+
+    All ranks of a group predict; rank 0 prints and writes.
+    """
+    config, dataset, group = experiment.config, experiment.dataset, experiment.group
+    saved = of_first(group, folder.load_best)
+    logits = experiment.best_logits(folder.best, saved, dataset.test)
+    if not group.is_first:
+        return
     result = make(experiment.model, logits, dataset.test.y, dataset.class_names, experiment.temperature)
     show(console, result)
     if experiment.stopped_early:

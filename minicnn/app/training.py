@@ -11,6 +11,8 @@ from minicnn.app.command_line import Diverged, Interrupted
 from minicnn.app.experiment import Experiment
 from minicnn.app.progress import Progress, duration, shown
 from minicnn.app.run_folder import RunFolder
+from minicnn.app.together import everywhere, of_first
+from minicnn.distributed import Group
 from minicnn.text import percent, shell_word
 
 if TYPE_CHECKING:
@@ -30,7 +32,9 @@ def resume(folder: RunFolder, experiment: Experiment, console: Console) -> None:
 
     Raises: CheckpointError if the checkpoint does not fit
     """
-    folder.restore(experiment)
+    saved = of_first(experiment.group, folder.load)
+    with everywhere(experiment.group):
+        experiment.restore(folder.checkpoint, saved)
     if experiment.done:
         console.print(f"all {experiment.epoch} epochs of {folder.path} are done already")
     else:
@@ -41,10 +45,10 @@ def resume(folder: RunFolder, experiment: Experiment, console: Console) -> None:
 def train(folder: RunFolder, experiment: Experiment, console: Console) -> None:
     """Train all epochs that are left.
 
-    Raises: Interrupted after SIGINT or SIGTERM, with a checkpoint of the step just done;
-            Diverged, with the last good checkpoint kept
+    Raises: Interrupted after SIGINT or SIGTERM, with a checkpoint of the step just done; in a group after
+            the step in which all learn of it; Diverged, with the last good checkpoint kept
     """
-    with _StopRequest() as stop:
+    with _StopRequest(experiment.group) as stop:
         try:
             while not experiment.done:
                 _train_epoch(folder, experiment, console, stop)
@@ -52,6 +56,7 @@ def train(folder: RunFolder, experiment: Experiment, console: Console) -> None:
             raise Diverged(f"{error} The last good checkpoint is kept.") from None
         except Interrupted:
             folder.save(experiment)
+            experiment.group.meet()  # none ends before rank 0 has written
             where = f"epoch {experiment.epoch + 1}, after batch {experiment.batch}"
             command = f"python -m minicnn.train --resume --out {shell_word(str(folder.path))}"
             raise Interrupted(f"interrupted in {where}; continue with:\n  {command}") from None
@@ -72,6 +77,7 @@ def _train_epoch(folder: RunFolder, experiment: Experiment, console: Console, st
     with shown(console, f"{title}, testing") as show:
 
         def test_progress(done: int, total: int) -> None:
+            experiment.group.meet()
             stop.check()
             show(done, total)
 
@@ -104,13 +110,18 @@ def _epoch_line(title: str, entry: dict[str, Any], best: bool) -> str:
 
 
 class _StopRequest:
-    """Remembers a SIGINT or SIGTERM, so that `check` raises Interrupted; a second one acts at once."""
+    """Remembers a SIGINT or SIGTERM, so that `check` raises Interrupted; a second one acts at once.
 
-    def __init__(self) -> None:
-        self.asked = False
+    In a group, `check` does so once all ranks know of it, and a second signal does nothing, since torchrun
+    may send it for the first one.
+    """
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
+        self.group.flag = False
         self._before = {
             number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
         }
@@ -120,12 +131,13 @@ class _StopRequest:
         self._put_back()
 
     def check(self) -> None:
-        if self.asked:
+        if self.group.flagged:
             raise Interrupted
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
-        self._put_back()
+        self.group.flag = True
+        if self.group.size == 1:
+            self._put_back()
 
     def _put_back(self) -> None:
         for number, handler in self._before.items():

@@ -1,0 +1,141 @@
+"""The processes that train one model together, and how they meet.
+
+A `Group` of one process needs nothing.  torchrun starts several and tells each its place in the environment
+(``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR``, ``MASTER_PORT``); only then is torch imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from minicnn.backends import Array
+
+Value = TypeVar("Value")
+
+TIMEOUT = 300.0
+"""Seconds after which a process that does not answer is given up."""
+
+ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun sets for each process that it starts."""
+
+
+class PeerError(ValueError):
+    """Another process of the group is missing, does not answer, or has ended."""
+
+
+class Group:
+    """A single process, which is the first of its group and its only one.
+
+    ``flag`` is what this process wants all to know, such as that it was asked to stop; ``flagged`` says
+    whether any process had raised its flag when all last met.
+    """
+
+    rank = 0
+    size = 1
+
+    def __init__(self) -> None:
+        self.flag = False
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which alone writes and prints."""
+        return self.rank == 0
+
+    @property
+    def flagged(self) -> bool:
+        """Whether a flag was raised; the same on all ranks."""
+        return self.flag
+
+    def meet(self) -> None:
+        """Wait for all, and learn whether any has raised its flag."""
+
+    def add(self, values: Array) -> None:
+        """Replace an array by the sum of all ranks', added pairwise: (0 + 1) + (2 + 3), and so on."""
+
+    def note(self, flagged: bool) -> None:
+        """Take down whether any process has raised its flag, where that was summed with other things."""
+
+    def tell(self, value: Value) -> Value:
+        """What rank 0 has, on all ranks."""
+        return value
+
+    def gather(self, value: Value) -> list[Value]:
+        """The values of all ranks, in their order, on all ranks."""
+        return [value]
+
+
+ALONE = Group()
+_current: Group = ALONE
+
+
+def current() -> Group:
+    """The group that this process trains in now."""
+    return _current
+
+
+def launched() -> bool:
+    """Whether this process was started as one of several, by torchrun or in its way.
+
+    Raises: ValueError if the environment says so in part only, or not in numbers
+    """
+    if not os.environ.get("WORLD_SIZE", "").strip() or "RANK" not in os.environ:
+        return False
+    missing = [name for name in ENVIRONMENT if not os.environ.get(name)]
+    if missing:
+        raise ValueError(
+            f"[distributed] environment: expected {', '.join(ENVIRONMENT)}, as torchrun sets them, "
+            f"got no {', '.join(missing)}"
+        )
+    size, rank = _number("WORLD_SIZE"), _number("RANK")
+    if not 0 <= rank < size:
+        raise ValueError(
+            f"[distributed] RANK: expected a number from 0 to {size - 1}, got {rank} of {size} processes"
+        )
+    return size > 1
+
+
+def restarted() -> bool:
+    """Whether torchrun has started this process again, after one of the group had ended too early."""
+    return launched() and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
+
+
+@contextmanager
+def group(*, timeout: float = TIMEOUT, cards: bool = False) -> Iterator[Group]:
+    """Train with all processes that torchrun has started; without it, with this one alone.
+
+    Every `Trainer` that is made within takes its share of each batch.
+
+    Args:   timeout seconds after which a process that does not answer is given up
+            cards: each process takes the card of its ``LOCAL_RANK``, for the cuda backend
+    Raises: PeerError if a process does not come; ValueError for a number of them that is no power of two
+    Torch:  torch.distributed.init_process_group("cpu:gloo") or ("cpu:gloo,cuda:nccl")
+    """
+    global _current
+    if _current is not ALONE or not launched():
+        yield _current
+        return
+    size = _number("WORLD_SIZE")
+    if size & (size - 1):
+        raise ValueError(
+            f"[distributed] processes: expected 1, 2, 4, 8 or another power of two, got {size}"
+        )
+    from minicnn.distributed.torch_group import TorchGroup
+
+    with TorchGroup.joined(timeout=timeout, cards=cards) as joined:
+        _current = joined
+        try:
+            yield joined
+        finally:
+            _current = ALONE
+
+
+def _number(name: str) -> int:
+    try:
+        return int(os.environ[name])
+    except ValueError:
+        raise ValueError(
+            f"[distributed] {name}: expected a whole number, got {os.environ[name]:.40}"
+        ) from None

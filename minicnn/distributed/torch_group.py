@@ -1,0 +1,122 @@
+"""Processes that meet through torch.distributed: gloo between hosts, NCCL between cards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from minicnn.backends import Array
+from minicnn.distributed.group import Group, PeerError, Value
+
+
+class TorchGroup(Group):
+    """All processes that torchrun has started."""
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__()
+        self.rank, self.size, self.timeout = dist.get_rank(), dist.get_world_size(), timeout
+        self._flagged = False
+        self._received: Tensor | None = None
+
+    @classmethod
+    @contextmanager
+    def joined(cls, *, timeout: float, cards: bool) -> Iterator[Self]:
+        """Join the group while the context lasts; one that the program has joined already will do.
+
+        Raises: PeerError if not all come
+        """
+        if dist.is_initialized():
+            yield cls(timeout)
+            return
+        if cards:
+            _take_card()
+        library = "cpu:gloo,cuda:nccl" if cards else "gloo"
+        try:
+            dist.init_process_group(library, timeout=timedelta(seconds=timeout))
+        except (RuntimeError, ValueError) as error:
+            raise PeerError(
+                f"[distributed] expected {os.environ['WORLD_SIZE']} processes to meet at "
+                f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} within {timeout:g} s, got "
+                f"{_first_line(error)}"
+            ) from error
+        try:
+            yield cls(timeout)
+        finally:
+            dist.destroy_process_group()
+
+    @property
+    def flagged(self) -> bool:
+        return self._flagged
+
+    def note(self, flagged: bool) -> None:
+        self._flagged = flagged
+
+    def meet(self) -> None:
+        raised = torch.tensor(int(self.flag))
+        with self._waiting_for("the others"):
+            dist.all_reduce(raised, dist.ReduceOp.MAX)
+        self._flagged = bool(raised)
+
+    def add(self, values: Array) -> None:
+        mine = torch.as_tensor(values)
+        if self._received is None or self._received.shape != mine.shape:
+            self._received = torch.empty_like(mine)
+        received = self._received
+        partners = [self.rank ^ 1 << level for level in range(self.size.bit_length() - 1)]
+        for partner in partners:
+            with self._waiting_for(f"rank {partner}"):
+                _exchange(mine, received, partner)
+            mine += received
+
+    def tell(self, value: Value) -> Value:
+        values = [value]
+        with self._waiting_for("rank 0"):
+            dist.broadcast_object_list(values)
+        return values[0]
+
+    def gather(self, value: Value) -> list[Value]:
+        values: list[Any] = [None] * self.size
+        with self._waiting_for("the others"):
+            dist.all_gather_object(values, value)
+        return values
+
+    @contextmanager
+    def _waiting_for(self, whom: str) -> Iterator[None]:
+        """Say in one line that a process did not answer, or has ended."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise PeerError(
+                f"[distributed] rank {self.rank}: expected an answer of {whom} within {self.timeout:g} s, "
+                f"got none: {_first_line(error)}"
+            ) from error
+
+
+def _exchange(mine: Tensor, received: Tensor, partner: int) -> None:
+    """Send an array to a partner, and receive the partner's."""
+    operations = [dist.P2POp(dist.isend, mine, partner), dist.P2POp(dist.irecv, received, partner)]
+    for work in dist.batch_isend_irecv(operations):
+        work.wait()
+
+
+def _take_card() -> None:
+    """Compute on the card whose number is ``LOCAL_RANK``.  Raises ValueError if there is no such."""
+    number, cards = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= cards:
+        raise ValueError(
+            f"[distributed] cards: expected one for each process of this machine, got {cards} for process "
+            f"{number + 1}"
+        )
+    torch.cuda.set_device(number)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).partition("\n")[0]
+    return text.rpartition("] ")[2] if text.startswith("[") else text
