@@ -12,9 +12,11 @@ import numpy as np
 
 from minicnn import distributed
 from minicnn.backends import Array
+from minicnn.distributed.overlap import REDUCE, OverlappedStep
 from minicnn.distributed.shards import Shards
 from minicnn.distributed.step import ShardedStep
 from minicnn.graph import Graph, run
+from minicnn.layers.layer import Layer
 from minicnn.layers.sequential import Sequential
 from minicnn.optim import Optimizer
 from minicnn.schedules import Schedule
@@ -30,6 +32,8 @@ class Trainer:
         fuse: run neighbouring layers as fused operations.
         shards: a batch is cut into so many parts, a power of two, whose gradients are added; None: one for
             each process of the `minicnn.distributed.group` that the trainer is made in.
+        reduce: "ordered" adds the processes' gradients in one order, with the same bits for any number of
+            them; "fast" while the backward pass goes on, in the communication library's order.
 
     After `step`, ``correct`` is the number of right predictions in that batch.
     """
@@ -38,6 +42,7 @@ class Trainer:
         self, model: Sequential, optimizer: Optimizer, *, schedule: Schedule | None = None,
         clip_norm: float | None = None, label_smoothing: float = 0.0,
         class_weight: np.ndarray | None = None, fuse: bool = True, shards: int | None = None,
+        reduce: str = "ordered",
     ) -> None:  # fmt: skip
         if clip_norm is not None and clip_norm <= 0:
             raise ValueError(f"[Trainer] clip_norm: expected a number above 0, got {clip_norm}")
@@ -50,7 +55,10 @@ class Trainer:
         self.correct = 0
         group = distributed.current()
         self.shards = Shards(group.size if shards is None else shards, group)
-        self.sharded = ShardedStep(self, self.shards, group) if self.shards.count > 1 else None
+        if reduce not in REDUCE:
+            raise ValueError(f"[Trainer] reduce: expected one of {', '.join(REDUCE)}, got {reduce}")
+        step = OverlappedStep if reduce == "fast" else ShardedStep
+        self.sharded = step(self, self.shards, group) if self.shards.count > 1 else None
 
     @property
     def graph(self) -> Graph:
@@ -92,9 +100,13 @@ class Trainer:
                 self.sharded.check(size)
 
     def compute_gradients(
-        self, x: np.ndarray | Array, y: np.ndarray | Array, meanwhile: Callable[[], object] | None = None
-    ) -> float:
-        """Forward, loss and backward of one batch or shard: sets the model's gradients and ``correct``."""
+        self, x: np.ndarray | Array, y: np.ndarray | Array, meanwhile: Callable[[], object] | None = None,
+        done: Callable[[Layer], object] | None = None,
+    ) -> float:  # fmt: skip
+        """Forward, loss and backward of one batch or shard: sets the model's gradients and ``correct``.
+
+        ``done`` is called with each layer whose gradients are complete before the end; see `run.backward`.
+        """
         backend = self.backend
         inputs, labels = self._on_backend(x), self._on_backend(y)
         graph = self.graph
@@ -105,7 +117,7 @@ class Trainer:
         }
         loss, probs = backend.softmax_cross_entropy_forward(logits, labels, **options)
         dlogits = backend.softmax_cross_entropy_backward(probs, labels, **options)
-        run.backward(graph, backend, dlogits, saved)
+        run.backward(graph, backend, dlogits, saved, done)
         if meanwhile is not None:
             meanwhile()
         self.correct = self._count_correct(backend.to_numpy(probs), self._on_host(y))

@@ -21,6 +21,7 @@ from minicnn.data.resize import RESIZE, height_width
 from minicnn.data.sources import FORMS
 from minicnn.data.views import TTA
 from minicnn.distributed import TIMEOUT
+from minicnn.distributed.overlap import REDUCE
 from minicnn.precision import PRECISIONS
 from minicnn.schema import check, short
 
@@ -168,6 +169,11 @@ class Config:
         HOW, added=True, type=power_of_two, default=1, metavar="S",
         help="cut each batch into so many parts, a power of two, whose gradients are added: the bits of a "
         "run depend on S, not on the number of processes; by default, as torchrun's processes",
+    )  # fmt: skip
+    reduce: str = setting(
+        HOW, added=True, choices=REDUCE, default="ordered",
+        help="how processes add their gradients: ordered, with the same bits for any number of them; or "
+        "fast, while the backward pass goes on, without that promise",
     )  # fmt: skip
     peer_timeout: float = setting(
         HOW, added=True, free=True, type=number(0, above=True), default=TIMEOUT, metavar="SECONDS",

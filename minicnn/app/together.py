@@ -6,6 +6,7 @@ everywhere, and is told once.
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,14 +57,19 @@ def everywhere(group: Group) -> Iterator[None]:
         raise error or ValueError(wrong[0])
 
 
+_SECONDS_TO_TELL = 1.0
+"""torchrun ends all ranks as soon as one has ended with an error: rank 0 must have told why by then."""
+
+
 @contextmanager
 def one_voice(group: Group) -> Iterator[None]:
     """Let rank 0 tell what all know; another rank tells only its own errors, with its number."""
     try:
         yield
-    except (Diverged, Interrupted):
+    except (Told, Diverged, Interrupted):
         if group.is_first:
             raise
+        time.sleep(_SECONDS_TO_TELL)
         raise Told from None
     except _TOLD as error:
         if group.is_first or isinstance(error, PeerError):

@@ -7,12 +7,12 @@ import time
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
+from minicnn import distributed
 from minicnn.app.command_line import Diverged, Interrupted
 from minicnn.app.experiment import Experiment
 from minicnn.app.progress import Progress, duration, shown
 from minicnn.app.run_folder import RunFolder
 from minicnn.app.together import everywhere, of_first
-from minicnn.distributed import Group
 from minicnn.text import percent, shell_word
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def train(folder: RunFolder, experiment: Experiment, console: Console) -> None:
     Raises: Interrupted after SIGINT or SIGTERM, with a checkpoint of the step just done; in a group after
             the step in which all learn of it; Diverged, with the last good checkpoint kept
     """
-    with _StopRequest(experiment.group) as stop:
+    with _StopRequest() as stop:
         try:
             while not experiment.done:
                 _train_epoch(folder, experiment, console, stop)
@@ -116,8 +116,8 @@ class _StopRequest:
     may send it for the first one.
     """
 
-    def __init__(self, group: Group) -> None:
-        self.group = group
+    def __init__(self) -> None:
+        self.group = distributed.current()
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:

@@ -7,7 +7,7 @@ A `Group` of one process needs nothing.  torchrun starts several and tells each 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -54,6 +54,10 @@ class Group:
 
     def add(self, values: Array) -> None:
         """Replace an array by the sum of all ranks', added pairwise: (0 + 1) + (2 + 3), and so on."""
+
+    def begin_sum(self, values: Array) -> Callable[[], None]:  # noqa: ARG002 - one process has its sum
+        """Begin to replace an array by the sum of all ranks', in any order; what it returns waits."""
+        return lambda: None
 
     def note(self, flagged: bool) -> None:
         """Take down whether any process has raised its flag, where that was summed with other things."""
@@ -109,19 +113,14 @@ def group(*, timeout: float = TIMEOUT, cards: bool = False) -> Iterator[Group]:
     Every `Trainer` that is made within takes its share of each batch.
 
     Args:   timeout seconds after which a process that does not answer is given up
-            cards: each process takes the card of its ``LOCAL_RANK``, for the cuda backend
-    Raises: PeerError if a process does not come; ValueError for a number of them that is no power of two
+            cards: on a machine with NVIDIA cards, each process takes that of its ``LOCAL_RANK``
+    Raises: PeerError if a process does not come; ValueError if there is no card for this one
     Torch:  torch.distributed.init_process_group("cpu:gloo") or ("cpu:gloo,cuda:nccl")
     """
     global _current
     if _current is not ALONE or not launched():
         yield _current
         return
-    size = _number("WORLD_SIZE")
-    if size & (size - 1):
-        raise ValueError(
-            f"[distributed] processes: expected 1, 2, 4, 8 or another power of two, got {size}"
-        )
     from minicnn.distributed.torch_group import TorchGroup
 
     with TorchGroup.joined(timeout=timeout, cards=cards) as joined:

@@ -23,28 +23,45 @@ class Layout:
 
     def __init__(self, model: Layer) -> None:
         self.model = model
+        self.parameters: list[tuple[Layer, str, slice]] = []
+        """Owner, the owner's name for it, and the place of each gradient."""
+        end = 0
+        for layer in {
+            id(layer): layer for _, layer in model.named_layers() if layer.requires_grad
+        }.values():
+            for name, array in layer.params.items():
+                start, end = end, end + prod(array.shape)
+                self.parameters.append((layer, name, slice(start, end)))
         buffers = model.named_buffers(trainable_only=True)
         self.buffers = {name: a for name, a in buffers.items() if "float" in str(a.dtype)}
         self.counters = {name: a for name, a in buffers.items() if name not in self.buffers}
         self._counted: dict[str, Array] = {}
-        shapes = [a.shape for a in model.named_parameters(trainable_only=True).values()]
-        self.gradients_end = sum(prod(shape) for shape in shapes)
-        self.arrays_end = self.gradients_end + sum(prod(a.shape) for a in self.buffers.values())
+        self.gradients_end = end
+        self.arrays_end = end + sum(prod(a.shape) for a in self.buffers.values())
+        self.length = self.arrays_end + len(NUMBERS)
 
     def row(self) -> Array:
         """A row for one shard, with zeros everywhere."""
-        return self.model.backend.asarray(np.zeros(self.arrays_end + len(NUMBERS), self.model.dtype))
+        return self.model.backend.asarray(np.zeros(self.length, self.model.dtype))
 
-    def fill(self, row: Array, buffers: dict[str, Array], share: float, share_of_images: float) -> None:
-        """Put in the model's gradients and a shard's buffers, scaled by the shard's shares of the batch."""
-        start = 0
-        gradients = self.model.named_gradients()
-        for name in self.model.named_parameters(trainable_only=True):
-            start = _put(row, start, gradients[name])
-        row[: self.gradients_end] *= share
+    def put_gradient(self, row: Array, layer: Layer, name: str, place: slice, share: float) -> None:
+        """Put in one gradient, scaled by the share that its shard has of the batch's loss."""
+        row[place] = _as_it_lies(layer.grads[name]).reshape(-1)
+        row[place] *= share
+
+    def put_gradients(self, row: Array, share: float) -> None:
+        """Put in all gradients of the model."""
+        for layer, name, place in self.parameters:
+            self.put_gradient(row, layer, name, place, share)
+
+    def put_buffers(self, row: Array, buffers: dict[str, Array], share: float) -> None:
+        """Put in a shard's buffers, scaled by its share of the images."""
+        start = self.gradients_end
         for name in self.buffers:
-            start = _put(row, start, buffers[name])
-        row[self.gradients_end : self.arrays_end] *= share_of_images
+            end = start + prod(buffers[name].shape)
+            row[start:end] = buffers[name].reshape(-1)
+            start = end
+        row[self.gradients_end : self.arrays_end] *= share
         self._counted = {name: buffers[name] for name in self.counters}
 
     def set_numbers(self, row: Array, loss: float, correct: int, flag: bool) -> None:
@@ -59,45 +76,19 @@ class Layout:
 
     def take(self, row: Array) -> None:
         """Give the model the gradients and buffers of a whole batch."""
-        gradients, start = _gradients(self.model), 0
-        for target in [*gradients, *self.buffers.values()]:
-            start = _get(row, start, target)
+        for layer, name, place in self.parameters:
+            if name not in layer.grads:  # this process had no image
+                zeros = np.zeros(tuple(layer.params[name].shape), self.model.dtype)
+                layer.grads[name] = self.model.backend.asarray(zeros)
+            lying = _as_it_lies(layer.grads[name])
+            lying[...] = row[place].reshape(lying.shape)
+        start = self.gradients_end
+        for array in self.buffers.values():
+            end = start + prod(array.shape)
+            array[...] = row[start:end].reshape(array.shape)
+            start = end
         for name, counted in self._counted.items():
             self.counters[name][...] = counted
-
-
-def _gradients(model: Layer) -> list[Array]:
-    """The model's gradients, in the order of its parameters; where a layer has none yet, new ones."""
-    found: dict[int, Array] = {}
-    for _, layer in model.named_layers():
-        if not layer.requires_grad:
-            continue
-        for name, parameter in layer.params.items():
-            if name not in layer.grads:
-                zeros = np.zeros(tuple(parameter.shape), model.dtype)
-                layer.grads[name] = model.backend.asarray(zeros)
-            found[id(parameter)] = layer.grads[name]
-    return list(found.values())
-
-
-def _put(row: Array, start: int, array: Array) -> int:
-    """Copy an array into a row; where it ends there."""
-    flat = _flat(array)
-    end: int = start + prod(array.shape)
-    row[start:end] = flat
-    return end
-
-
-def _get(row: Array, start: int, array: Array) -> int:
-    """The inverse of `_put`."""
-    end: int = start + prod(array.shape)
-    lying = _as_it_lies(array)
-    lying[...] = row[start:end].reshape(lying.shape)
-    return end
-
-
-def _flat(array: Array) -> Array:
-    return _as_it_lies(array).reshape(-1)
 
 
 def _as_it_lies(array: Any) -> Array:

@@ -13,10 +13,13 @@ class Shards:
     Their sizes differ by one image at most.  Rank r of W processes computes count / W neighbouring ones.
     So the bits of a training step depend on ``count``, and not on W.
 
-    Raises: ValueError unless count is a power of two and at least the number of processes
+    Raises: ValueError unless count and the number of processes are powers of two, and count is not the
+            smaller one
     """
 
     def __init__(self, count: int, group: Group) -> None:
+        if group.size & (group.size - 1):
+            raise ValueError(f"[shards] processes: expected 1, 2, 4, 8, 16, … of them, got {group.size}")
         if count < 1 or count & (count - 1):
             raise ValueError(f"[shards] expected a power of two, got {count}")
         if count < group.size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,16 @@ IGNORED = -100
 """The label that the loss passes over."""
 
 
+class Part(NamedTuple):
+    """A shard: its number, its images and labels, its share of the batch's loss and of its images."""
+
+    shard: int
+    x: Array
+    y: Array
+    share: float
+    share_of_images: float
+
+
 class ShardedStep:
     """Computes this process's shards of a batch one after another, and sums those of all.
 
@@ -37,7 +47,6 @@ class ShardedStep:
 
     def __init__(self, trainer: Trainer, shards: Shards, group: Group) -> None:
         self.trainer, self.shards, self.group = trainer, shards, group
-        self.layout = Layout(trainer.model)
         self._rows: list[Array] = []
 
     def check(self, images: int) -> None:
@@ -66,53 +75,68 @@ class ShardedStep:
         cut = self.shards.cut(len(labels))
         shares = self._shares(labels, cut)
         first = cut[self.shards.own.start].start
-        own = self.shards.own
-
-        def one(shard: int, row: Array) -> None:
+        parts = []
+        for shard in self.shards.own:
             rows = slice(cut[shard].start - first, cut[shard].stop - first)
-            last = meanwhile if shard == own[-1] else None
-            self._shard(shard, row, x[rows], y[rows], (shares[shard], len(y[rows]) / len(labels)), last)
-
-        row = self._sum(own, one)
-        self.group.add(row)
-        loss, correct, flagged = self.layout.numbers(row)
+            share_of_images = (rows.stop - rows.start) / len(labels)
+            parts.append(Part(shard, x[rows], y[rows], shares[shard], share_of_images))
+        layout = Layout(self.trainer.model)
+        if self._rows and len(self._rows[0]) != layout.length:  # layers were frozen
+            self._rows = []
+        row = self._total(layout, parts, meanwhile)
+        loss, correct, flagged = layout.numbers(row)
         self.group.note(flagged)
-        self.layout.take(row)
+        layout.take(row)
         return loss, correct
 
-    def _sum(self, shards: range, one: Callable[[int, Array], None], depth: int = 0) -> Array:
-        """The sum of these shards' rows, pairwise."""
-        if len(shards) == 1:
-            row = self._row(depth)
-            one(shards[0], row)
-            return row
-        half = len(shards) // 2
-        left = self._sum(shards[:half], one, depth)
-        left += self._sum(shards[half:], one, depth + 1)
-        return left
-
-    def _row(self, depth: int) -> Array:
-        """A row to write to: that of the depth in the tree, since no two branches of one depth wait."""
-        while len(self._rows) <= depth:
-            self._rows.append(self.layout.row())
-        row = self._rows[depth]
-        row[:] = 0
+    def _total(self, layout: Layout, parts: list[Part], meanwhile: Callable[[], object] | None) -> Array:
+        """The sum of all shards' rows, of all processes."""
+        row = self._sum(layout, parts, meanwhile)
+        self.group.add(row)
         return row
 
-    def _shard(
-        self, shard: int, row: Array, x: Array, y: Array, shares: tuple[float, float],
-        meanwhile: Callable[[], object] | None,
+    def _sum(
+        self, layout: Layout, parts: list[Part], meanwhile: Callable[[], object] | None, depth: int = 0
+    ) -> Array:
+        """The sum of these shards' rows, pairwise; ``meanwhile`` belongs to the last one.
+
+        There is one row for each depth in the tree, since no two branches of one depth wait.
+        """
+        if len(parts) == 1:
+            row = self._row(layout, depth)
+            self._fill(layout, row, parts[0], meanwhile)
+            return row
+        half = len(parts) // 2
+        left = self._sum(layout, parts[:half], None, depth)
+        left += self._sum(layout, parts[half:], meanwhile, depth + 1)
+        return left
+
+    def _row(self, layout: Layout, depth: int) -> Array:
+        while len(self._rows) <= depth:
+            self._rows.append(layout.row())
+        return self._rows[depth]
+
+    def _fill(
+        self, layout: Layout, row: Array, part: Part, meanwhile: Callable[[], object] | None,
+        done: Callable[[Layer], object] | None = None,
     ) -> None:  # fmt: skip
-        """Fill the row of a shard; one without images stays zero."""
+        """Compute a shard, and fill its row; one without images has zeros.
+
+        With ``done``, which is called with each layer that has its gradients, these are not put in here.
+        """
         trainer, loss, correct = self.trainer, 0.0, 0
-        if len(y):
-            with _of_shard(trainer.model, trainer.optimizer.steps, shard):
-                loss = trainer.compute_gradients(x, y, meanwhile)
+        if len(part.y):
+            with _of_shard(trainer.model, trainer.optimizer.steps, part.shard):
+                loss = trainer.compute_gradients(part.x, part.y, meanwhile, done)
                 correct = trainer.correct
                 buffers = trainer.model.named_buffers(trainable_only=True)
-            self.layout.fill(row, buffers, *shares)
-        flag = self.group.flag and shard == self.shards.own[0]
-        self.layout.set_numbers(row, loss * shares[0], correct, flag)
+            layout.put_buffers(row, buffers, part.share_of_images)
+            if done is None:
+                layout.put_gradients(row, part.share)
+        else:
+            row[:] = 0
+        flag = self.group.flag and part.shard == self.shards.own[0]
+        layout.set_numbers(row, loss * part.share, correct, flag)
 
     def _shares(self, labels: NDArray[Any], cut: list[slice]) -> list[float]:
         """Which share of the batch's mean loss each shard has; see F.cross_entropy's reduction."""
