@@ -245,7 +245,7 @@ def both_sums(folder: Path) -> None:
 
 
 def test_killed_workers_restarted_in_other_numbers(tmp_path: Path) -> None:
-    result = kill_workers.run(range(10), tmp_path)
+    result = kill_workers.run(range(2), tmp_path)
     assert result["differences"] == {}
     assert result["kills"] == 10
 
@@ -253,19 +253,17 @@ def test_killed_workers_restarted_in_other_numbers(tmp_path: Path) -> None:
 SMALL = [*kill_workers.SETTINGS, "--epochs", "200", "--schedule", "constant"]
 
 
-def wait_for(path: Path) -> None:
+def wait_for_step(folder: Path, step: int) -> None:
     deadline = time.monotonic() + 120
-    while not path.exists() and time.monotonic() < deadline:
+    while kill_workers.steps(folder) < step and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert path.exists()
+    assert kill_workers.steps(folder) >= step
 
 
 def test_a_signal_stops_all_at_one_step_and_another_number_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "run"
     started = workers.train(2, tmp_path / "log", [*SMALL, "--out", str(out)])
-    wait_for(out / "checkpoint.safetensors")
-    assert started[1].pid is not None
-    time.sleep(0.2)
+    wait_for_step(out, 1)
     started[1].terminate()  # rank 1 alone is asked
     assert workers.end(started) == [130, 2]
     told, nothing = errors(tmp_path / "log")
@@ -275,25 +273,26 @@ def test_a_signal_stops_all_at_one_step_and_another_number_goes_on(tmp_path: Pat
     assert (last["processes"], last["shards"]) == (2, 4)
     before = kill_workers.steps(out)
     more = workers.train(4, tmp_path / "log", ["--resume", "--out", str(out)])
-    time.sleep(1)
+    wait_for_step(out, before + 1)
     more[3].terminate()
     assert workers.end(more) == [130, 2, 2, 2]
-    assert kill_workers.steps(out) >= before
 
 
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
 def test_a_rank_that_hangs_or_ends_is_told_of(how: signal.Signals, tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     started = workers.train(2, log, [*SMALL, "--peer-timeout", "2", "--out", str(out)])
-    wait_for(out / "checkpoint.safetensors")
+    wait_for_step(out, 1)
     assert started[1].pid is not None
     os.kill(started[1].pid, how)
     started[0].join(60)
     started[1].kill()
     assert started[0].exitcode == 2
     (line,) = errors(log)[0].splitlines()
-    expected = "error: [distributed] rank 0: expected an answer of rank 1 within 2 s, got none: "
-    assert line.startswith(expected)
+    whom = "(rank 1|the others)"  # what the two were doing is left to chance
+    assert re.match(
+        rf"error: \[distributed\] rank 0: expected an answer of {whom} within 2 s, got none: ", line
+    )
 
 
 @pytest.mark.parametrize(
@@ -301,12 +300,12 @@ def test_a_rank_that_hangs_or_ends_is_told_of(how: signal.Signals, tmp_path: Pat
     [
         (["--lr", "0.2"], "error: rank 1: --lr: expected 0.003 as on rank 0, got 0.2"),
         (["--limit-train", "90"], "error: rank 1: --limit-train: expected 96 as on rank 0, got 90"),
-        (["--batch-size", "3"], "error: rank 1: [shards] expected "),
+        (["--shards", "1"], "error: rank 1: [shards] expected at least one for each of 2 processes, got 1"),
         (["--init-from", "missing.pt"], "error: rank 1: missing.pt: there is no such file"),
     ],
 )
 def test_ranks_that_differ(flags: list[str], message: str, tmp_path: Path) -> None:
-    arguments = [*SMALL, "--model", "resnet20", "--out", str(tmp_path / "run")]
+    arguments = [*SMALL, "--out", str(tmp_path / "run")]
     started = workers.start(2, tmp_path / "log", differing, arguments, flags)
     assert workers.end(started) == [2, 2]
     told, nothing = errors(tmp_path / "log")
@@ -338,7 +337,7 @@ def test_without_torchrun_there_is_one_process() -> None:
     with distributed.group() as group:
         assert (group.rank, group.size, group.is_first) == (0, 1, True)
         assert group.gather(5) == [5]
-        assert Trainer(models.create("lenet5", backend="numpy"), optim.SGD(lr=0.1)).sharded is None
+        assert Trainer(net(norm=True), optim.SGD(lr=0.1)).sharded is None
 
 
 def test_the_example_ends_with_the_same_weights(tmp_path: Path) -> None:

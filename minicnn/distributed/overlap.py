@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from minicnn.backends import Array
-from minicnn.distributed.group import Group
 from minicnn.distributed.layout import Layout
+from minicnn.distributed.processes import Group
 from minicnn.distributed.step import Part, ShardedStep
 from minicnn.layers.layer import Layer
 

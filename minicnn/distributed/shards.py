@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from minicnn.distributed.group import Group
+from minicnn.distributed.processes import Group
 
 
 class Shards:

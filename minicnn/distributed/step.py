@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.backends import Array
-from minicnn.distributed.group import Group
 from minicnn.distributed.layout import Layout
+from minicnn.distributed.processes import Group
 from minicnn.distributed.shards import Shards
 from minicnn.layers.batch_norm2d import BatchNorm2d
 from minicnn.layers.layer import Layer, RandomLayer

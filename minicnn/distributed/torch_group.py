@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from minicnn.backends import Array
-from minicnn.distributed.group import Group, PeerError, Value
+from minicnn.distributed.processes import Group, PeerError, Value
 
 HALVED_FROM = 1 << 14
 """From so many numbers on, sending them takes longer than beginning to: then fewer are sent, more often."""
@@ -154,5 +154,5 @@ def _take_card() -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).partition("\n")[0]
+    text = str(error).partition("\n")[0].partition(". This is typically")[0]
     return text.rpartition("] ")[2] if text.startswith("[") else text
