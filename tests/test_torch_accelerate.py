@@ -275,6 +275,38 @@ class Constant(nn.Module):
         return F.relu(x + torch.ones(4))
 
 
+class Logs(nn.Module):
+    """Changes what it holds in attributes: a list in a dict, and a set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log: dict[str, list[torch.Tensor]] = {"seen": []}
+        self.shapes = {(4,)}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.log["seen"].append(x)
+        self.shapes.add((1, 2))
+        return F.relu(x + x)
+
+
+class AsksInstance(nn.Module):
+    def forward(self, x: torch.Tensor | list[torch.Tensor]) -> torch.Tensor:
+        return F.relu(sum(x) if isinstance(x, list | tuple) else x + x)
+
+
+class AsksTensor(nn.Module):
+    def forward(self, x: torch.Tensor | list[torch.Tensor]) -> torch.Tensor:
+        return F.relu(x + x) if torch.is_tensor(x) else x[0]
+
+
+class AsksType(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(x + x) if self.is_plain(x) else x
+
+    def is_plain(self, x: torch.Tensor) -> bool:
+        return type(x) is torch.Tensor
+
+
 class Buffered(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -290,17 +322,21 @@ class Buffered(nn.Module):
     [
         (Draws(), "its forward draws random numbers outside torch's functions"),
         (Counts(), "its forward changes or makes calls"),
+        (Logs(), "its forward changes or makes log, shapes"),
+        (AsksInstance(), "its forward asks what type a value is"),
+        (AsksTensor(), "its forward asks what type a value is"),
+        (AsksType(), "its forward asks what type a value is"),
         (Constant(), "its forward changes or makes _tensor_constant0"),
         (Buffered(), "its forward changes or makes seen"),
     ],
-    ids=["random", "counter", "constant", "buffer"],
+    ids=["random", "counter", "list", "isinstance", "is_tensor", "type", "constant", "buffer"],
 )
 def test_forwards_that_no_graph_stands_for_are_left(module: nn.Module, why: str) -> None:
     fast.accelerate(module, choose="all")
     (row,) = fast.report(module).rows
     assert row.why.startswith(why)
-    before = {name: value for name, value in vars(module).items() if name == "calls"}
-    assert before in ({}, {"calls": 0})
+    own = {name: value for name, value in vars(module).items() if name in ("calls", "log", "shapes")}
+    assert own in ({}, {"calls": 0}, {"log": {"seen": []}, "shapes": {(4,)}})
     assert getattr(module, "seen", torch.zeros(())) == 0
     assert module(torch.zeros(4)).shape == (4,)
 
