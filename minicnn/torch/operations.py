@@ -47,7 +47,8 @@ def _same_shape(x: Tensor, *_: Any) -> tuple[tuple[Shape, torch.dtype], ...]:
 # ---- sizes of results ------------------------------------------------------------------------------
 
 
-def _conv_shape(x: Tensor, weight: Tensor, stride: Shape, padding: Any, dilation: Shape) -> list[Any]:
+def conv_shape(x: Tensor, weight: Any, stride: Shape, padding: Any, dilation: Shape) -> list[Any]:
+    """The shape (N,C,H,W) of a convolution's result."""
     sizes = [
         shapes.conv_output_size(
             x.shape[2 + axis], weight.shape[2 + axis], stride[axis],
@@ -96,7 +97,7 @@ def _conv(op: str) -> Op:
     return Op(
         name=op, tensors=WEIGHTED, learns=3, attributes=CONV, forward=forward, backward=backward,
         saves=lambda args, results: (*args[:2], *(results if relu else ())),
-        results=lambda x, weight, bias, *conv: (_like(x, _conv_shape(x, weight, *conv[:3])),),
+        results=lambda x, weight, bias, *conv: (_like(x, conv_shape(x, weight, *conv[:3])),),
     )  # fmt: skip
 
 
@@ -125,7 +126,7 @@ def _conv_pool(op: str) -> Op:
         return gradients
 
     def results(x: Tensor, weight: Tensor, _: Any, *attributes: Any) -> Any:
-        shape = _pool_shape(_conv_shape(x, weight, *attributes[:3]), *attributes[4:])
+        shape = _pool_shape(conv_shape(x, weight, *attributes[:3]), *attributes[4:])
         return _like(x, shape), (shape, _winners(attributes[4]))
 
     return Op(
