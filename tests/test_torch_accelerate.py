@@ -70,10 +70,10 @@ class Unknown(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 1)
+        self.conv, self.fc = nn.Conv2d(channels, channels, 1), nn.Linear(channels, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(x) if x.sum() > -1e9 else x
+        return self.conv(x) + self.fc(x.mean((2, 3)))[..., None, None] if x.sum() > -1e9 else x
 
 
 def net(dtype: torch.dtype = torch.float64) -> Net:
@@ -145,6 +145,7 @@ def test_every_kind_of_neighbours_is_found() -> None:
         "training: block.downsample.1": "batch_norm2d",
         "training: branch.0, branch.1, branch.2": "conv2d_relu_max_pool2d",
         "training: unknown.conv": "conv2d",
+        "training: unknown.fc": "dense",
         "evaluation: stem, norm, relu(), pool": "conv2d_relu_max_pool2d (batch norm folded)",
         "evaluation: other, max_pool2d(), relu()": "conv2d_relu_max_pool2d",
         "evaluation: concat()": "concat",
@@ -178,7 +179,7 @@ def test_it_computes_with_minicnn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert called == [
         "conv2d", "batch_norm2d_relu_max_pool2d", "conv2d", "batch_norm2d_relu", "conv2d", "conv2d",
         "batch_norm2d", "batch_norm2d_add_relu", "conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d",
-        "concat", "avg_pool2d", "conv2d", "adaptive_avg_pool2d", "dense_relu", "dense",
+        "concat", "avg_pool2d", "conv2d", "dense", "adaptive_avg_pool2d", "dense_relu", "dense",
     ]  # fmt: skip
 
 
@@ -341,17 +342,46 @@ def test_forwards_that_no_graph_stands_for_are_left(module: nn.Module, why: str)
     assert module(torch.zeros(4)).shape == (4,)
 
 
-def test_a_change_in_place_that_others_see_is_kept() -> None:
-    class Shared(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = x * 1
-            z = y + y
-            y += 1
-            return F.relu(z + y, inplace=True) + y
+class Written(nn.Module):
+    """A forward as text: ``norm``, ``same`` (which gives its input) and ``conv`` are modules."""
 
-    module, x = Shared(), torch.randn(2, 3, 4, 4)
-    expected = module(x)
-    np.testing.assert_array_equal(fast.accelerate(module, choose="all")(x), expected)
+    def __init__(self, code: str) -> None:
+        super().__init__()
+        self.norm, self.conv, self.same = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.Identity()
+        self.p = nn.Parameter(torch.linspace(-1, 1, 3).reshape(1, 3, 1, 1))
+        names: dict[str, Any] = {"F": F, "torch": torch}
+        exec(f"def forward(self, x):\n    {code}", names)
+        self.call = names["forward"]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.call(self, x)
+        return y
+
+
+WRITTEN = {
+    "add": "y = x * 1; z = y + y; y += 1; return F.relu(z + y, inplace=True) + y",
+    "alias": "y = self.conv(x); z = self.same(y); z += x; return F.relu(z) + y",
+    "twice in place": "y = self.conv(x); z = y.relu_(); z += x; return F.relu(z) + y",
+    "power": "y = self.conv(x); z = y; z **= 2; return F.relu(z + x) + y",
+    "residual": "r = x * 1; z = self.norm(x) + r; r *= 2; return F.relu(z) + r",
+    "alias between": "r = x * 1; t = self.same(r); z = self.norm(x) + r; t *= 2; return F.relu(z)",
+    "broadcast": "return F.relu(self.norm(x) + self.p)",
+    "broadcast after a convolution": "return F.relu(self.norm(self.conv(x)) + self.p)",
+    "broadcast the other way": "return F.relu(self.norm(self.conv(x[:1])) + x)",
+    "broadcast, two values": "return F.relu(x + self.p)",
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_changes_in_place_that_others_see_and_broadcasts_are_torchs(name: str) -> None:
+    torch.manual_seed(0)
+    module, x = Written(WRITTEN[name]), torch.randn(2, 3, 4, 4)
+    plain = copy.deepcopy(module)
+    fast.accelerate(module, choose="all")
+    for training in (True, False):
+        with torch.no_grad():
+            actual, expected = (m.train(training)(x) for m in (module, plain))
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("what", ["bfloat16", "autocast", "vmap", "3 dimensions"])
