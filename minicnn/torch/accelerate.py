@@ -20,7 +20,7 @@ Module = TypeVar("Module", bound=nn.Module)
 KEPT = "minicnn_report"
 """The attribute of an accelerated module that holds the report."""
 ARRANGED = "minicnn_arranged"
-"""The attribute that holds the weights whose memory order is another, each with its shape and old strides."""
+"""The attribute that holds the weights whose memory order changed, each with its shape and old strides."""
 Choice = Sequence[dict[bool, bool]]
 """For each step, whether it is on with gradients (True) and without (False)."""
 MODES = {True: "training", False: "evaluation"}

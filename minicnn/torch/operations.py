@@ -40,6 +40,11 @@ def _like(x: Tensor, shape: Shape | None = None) -> tuple[Shape, torch.dtype]:
     return (x.shape if shape is None else shape), x.dtype
 
 
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of weights, statistics and their gradients beside activations of a dtype."""
+    return torch.float32 if dtype == torch.bfloat16 else dtype
+
+
 def _same_shape(x: Tensor, *_: Any) -> tuple[tuple[Shape, torch.dtype], ...]:
     return (_like(x),)
 
@@ -294,7 +299,8 @@ def _norm(op: str) -> Op:
     def results(x: Tensor, *args: Any) -> Any:
         shape = _pool_shape(x.shape, *args[len(tensors) + 2 :]) if pooled else x.shape
         winners = [(shape, _winners(args[len(tensors) + 2]))] if pooled else []
-        return _like(x, shape), *winners, _like(x, [x.shape[1]]), _like(x, [x.shape[1]])
+        statistic = [x.shape[1]], wide(x.dtype)
+        return _like(x, shape), *winners, statistic, statistic
 
     return Op(
         name=op, tensors=tensors, learns=3 + added, attributes=NORM | (POOL_AFTER if pooled else {}),
