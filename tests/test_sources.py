@@ -25,6 +25,8 @@ from minicnn.checkpoint import load
 from minicnn.data import DataError, workers
 from minicnn.data.classes import files_of
 from minicnn.data.facts import digests
+from minicnn.data.npz import scan_npz
+from minicnn.data.summary import Summary
 from minicnn.saved_model import load_model
 
 NAMES = ("ant", "bee")
@@ -164,6 +166,17 @@ def test_groups_hold_in_every_source(files: list[tuple[Path, int]], tmp_path: Pa
     learnt = {str(path.parent.name) for path in dataset.train.paths or ()}
     assert tested
     assert not tested & learnt
+
+
+@pytest.mark.parametrize(
+    ("y", "expected"), [(np.arange(6) // 3, ["1", "7"]), (np.array(["7", "1"] * 3), ["7", "1"])]
+)
+def test_numbers_count_classes_whatever_these_are_called(
+    y: np.ndarray, expected: list[str], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((6, 2, 2), "u1"), y=y, class_names=["1", "7"])
+    found = scan_npz(str(tmp_path / "a.npz"), Summary())
+    assert [found.class_names[label] for _, label in found.parts["train"]][2:4] == expected
 
 
 # ---- what is wrong ----------------------------------------------------------------------------------
