@@ -230,6 +230,10 @@ def test_tables_that_are_none(content: bytes, message: str, tmp_path: Path) -> N
             {"x": np.zeros((4, 8, 8), "u1"), "y": np.arange(4), "class_names": ["a", "b"]},
             r"expected labels from 0 to 1, got 2",
         ),
+        (
+            {"x": np.zeros((4, 8, 8), "u1"), "y": np.arange(4) % 2, "class_names": ["a", "e\u0301", "\xe9"]},
+            "expected names of classes that differ, got \xe9 twice",
+        ),
     ],
 )
 def test_archives_of_other_arrays(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:

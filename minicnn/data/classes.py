@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import itertools
 import re
+from collections import Counter
 from pathlib import Path
 
 from minicnn.data.contents import Contents
@@ -32,7 +33,8 @@ def scanned(
 
     Numbers are in the order of their values, other names in their own order.
 
-    Raises: DataError if there is no image, or if another part has a class that the training lacks
+    Raises: DataError if there is no image, if two classes have the same name, or if another part has a class
+            that the training lacks
     """
     parts = {
         part: [(path, normalized(label)) for path, label in some] for part, some in parts.items() if some
@@ -43,6 +45,8 @@ def scanned(
         names = _ordered({label for _, label in parts[TRAIN]})
     else:
         names = [normalized(name) for name in names]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"{at}: expected names of classes that differ, got {few(twice)} twice")
     numbers = {name: number for number, name in enumerate(names)}
     for part, some in parts.items():
         if unknown := sorted({label for _, label in some} - numbers.keys()):
