@@ -23,7 +23,7 @@ from minicnn.app import report
 from minicnn.app.commands import evaluate, predict, train
 from minicnn.checkpoint import load
 from minicnn.data import DataError, workers
-from minicnn.data.classes import files_of
+from minicnn.data.classes import common_root, files_of
 from minicnn.data.facts import digests
 from minicnn.data.npz import scan_npz
 from minicnn.data.summary import Summary
@@ -306,6 +306,11 @@ def test_patterns(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=words):
             named(pattern)
+
+
+def test_files_without_a_common_folder_end_the_search() -> None:
+    assert common_root([Path("/some/where/a.tar"), Path("b.tar")]) == Path("/")
+    assert common_root([Path("/some/where/a.tar"), Path("/some/b.tar")]) == Path("/some")
 
 
 def test_tables_of_parquet_that_cannot_be_read(

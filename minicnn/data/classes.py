@@ -97,9 +97,9 @@ def parts_of_files(files: list[Path]) -> tuple[dict[str, list[Path]], str]:
 
 
 def common_root(files: list[Path]) -> Path:
-    """The folder that all files are below."""
+    """The folder that all files are below; where one path is absolute and another is not, no folder is."""
     root = files[0].parent
-    while not all(file.is_relative_to(root) for file in files):
+    while root != root.parent and not all(file.is_relative_to(root) for file in files):
         root = root.parent
     return root
 
