@@ -27,6 +27,7 @@ from minicnn.data.classes import common_root, files_of
 from minicnn.data.facts import digests
 from minicnn.data.npz import scan_npz
 from minicnn.data.summary import Summary
+from minicnn.data.tables import scan_csv
 from minicnn.saved_model import load_model
 
 NAMES = ("ant", "bee")
@@ -192,6 +193,16 @@ def test_bad_rows_of_a_table_are_told_by_their_lines(files: list[tuple[Path, int
     assert len(dataset.train) + len(dataset.test) == COUNT
     assert dataset.summary is not None
     assert sorted(path.name for path in dataset.summary.bad) == ["line 4", "line 5", "nowhere.png"]
+
+
+def test_only_line_ends_end_the_rows_of_a_table(tmp_path: Path) -> None:
+    names = ["a\u2028b.png", "a\x85b.png", "a\x0cb.png", "a\x1cb.png", "a\nb.png"]
+    rows = "\r\n".join(f'"{name}",{number % 2}' for number, name in enumerate(names))
+    (tmp_path / "t.csv").write_bytes(f"path,label\r\n{rows}\r\n".encode())
+    summary = Summary()
+    found = scan_csv(str(tmp_path / "t.csv"), summary)
+    assert [path.name for path, _ in found.parts["train"]] == names
+    assert not summary.bad
 
 
 @pytest.mark.parametrize(
