@@ -27,7 +27,7 @@ class Scanned:
     at:       where the classes are, for messages
     contents: what reads the images
     sources:  a sentence on where the parts come from; empty if all is one part
-    notes:    lines to tell the user where all is one part
+    notes:    further lines to tell the user
     """
 
     root: Path
@@ -84,8 +84,7 @@ def divide(
     parts = {part: parts[part] for part in PARTS if part in parts}
     if scanned.sources:
         notes.append("; ".join([scanned.sources, *shares]))
-    else:
-        notes += scanned.notes
+    notes += scanned.notes
     if group_by is not None:
         counts = (f"{len(_groups(root, listed, group_by)):,} {SHOWN[p]}" for p, listed in parts.items())
         notes.append(f"groups by {group_by}: {', '.join(counts)}")

@@ -48,7 +48,7 @@ def scan_folder(root: Path, validation: float | None = None, summary: Summary | 
     return Scanned(
         root, own, class_names, parts,
         sources=_sources(root, folders) if folders else "",
-        notes=[f"{name}/ is taken for a class" for name in class_names if part_of(name)],
+        notes=[] if folders else [f"{name}/ is taken for a class" for name in class_names if part_of(name)],
     )  # fmt: skip
 
 
