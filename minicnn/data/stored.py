@@ -140,7 +140,8 @@ def holds_images(folder: Path) -> bool:
 
 
 def _key(paths: Sequence[Path], contents: Contents, job: Job) -> str:
-    digest, here = hashlib.sha256(repr((FORMAT, version("pillow"), job)).encode()), str(Path.cwd())
+    whole_job = job.shape[1:], *job[1:]  # the channels are those of the first image, whichever that is
+    digest, here = hashlib.sha256(repr((FORMAT, version("pillow"), whole_job)).encode()), str(Path.cwd())
     for path in paths:
         try:
             stamp: tuple[int, ...] = contents.stamp(path)
