@@ -212,10 +212,10 @@ def test_only_line_ends_end_the_rows_of_a_table(tmp_path: Path) -> None:
         (b"a,b\n1,2\n", r"line 1: expected the names of the columns, path,label, got 'a,b'"),
         (b"", r"line 1: expected the names"),
         (b"path,label\nx,\xff\n", r"line 2: expected text in UTF-8"),
-        (b"path,label\n", r"expected training images with labels, got none"),
+        (b"path,label\n", r"expected images with labels, got none"),
         (b"path,label\na.png,x\nb.png,x\n", r"expected at least 2 classes, got 1"),
-        (b'path,label\n"a.png,x\n', r"expected training images with labels, got none"),
-        (b"path,label\n\0,x\n", r"expected training images with labels, got none"),
+        (b'path,label\n"a.png,x\n', r"expected images with labels, got none"),
+        (b"path,label\n\0,x\n", r"expected images with labels, got none"),
     ],
 )
 def test_tables_that_are_none(content: bytes, message: str, tmp_path: Path) -> None:

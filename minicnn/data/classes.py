@@ -29,7 +29,8 @@ def scanned(
     root: Path, at: Path, parts: dict[str, Labelled], contents: Contents, names: list[str] | None = None,
     sources: str = "", notes: list[str] | None = None,
 ) -> Scanned:  # fmt: skip
-    """What a source has, with its classes numbered: those of ``names``, else those of the training images.
+    """What a source has, with its classes numbered: those of ``names``, else those of the training images, or of
+    all if none is for training.
 
     Numbers are in the order of their values, other names in their own order.
 
@@ -39,10 +40,11 @@ def scanned(
     parts = {
         part: [(path, normalized(label)) for path, label in some] for part, some in parts.items() if some
     }
-    if TRAIN not in parts:
-        raise DataError(f"{at}: expected training images with labels, got none")
+    if not parts:
+        raise DataError(f"{at}: expected images with labels, got none")
     if names is None:
-        names = _ordered({label for _, label in parts[TRAIN]})
+        numbered = [parts[TRAIN]] if TRAIN in parts else parts.values()
+        names = _ordered({label for some in numbered for _, label in some})
     else:
         names = [normalized(name) for name in names]
     if twice := [name for name, count in Counter(names).items() if count > 1]:

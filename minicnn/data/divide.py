@@ -68,6 +68,8 @@ def divide(
     if validation == 0 and VALIDATION in parts:
         unused = parts.pop(VALIDATION)
         parts.setdefault(TEST, unused)
+    if TRAIN not in parts:
+        raise DataError(f"{scanned.at}: expected training images with labels, got none")
     if len(scanned.class_names) < 2:
         raise DataError(f"{scanned.at}: expected at least 2 classes, got {len(scanned.class_names)}")
     if group_by is not None:

@@ -163,7 +163,7 @@ def _parts(
     for part in found:
         if missing := {"x", "y"} - found[part].keys():
             raise DataError(f"{path}: expected x and y, got no {missing.pop()} of {part} images")
-    if TRAIN not in found:
+    if not found:
         got = ", ".join(arrays) or "none"
         raise DataError(
             f"{path}: expected the arrays x and y, or x_train, y_train and more, got {got:.200}"
