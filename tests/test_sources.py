@@ -243,7 +243,11 @@ def test_tables_that_are_none(content: bytes, message: str, tmp_path: Path) -> N
             r"expected labels from 0 to 1, got 2",
         ),
         (
-            {"x": np.zeros((4, 8, 8), "u1"), "y": np.arange(4) % 2, "class_names": ["a", "e\u0301", "\xe9"]},
+            {
+                "x": np.zeros((4, 8, 8), "u1"),
+                "y": np.arange(4) % 2,
+                "class_names": ["a", "e\u0301", "\xe9"],
+            },
             "expected names of classes that differ, got \xe9 twice",
         ),
     ],
@@ -425,9 +429,16 @@ def test_a_checkpoint_names_no_folder_to_write_to(
     assert best.config["cache"] == "planted"
     train.main(["--resume", "--out", str(tmp_path / "run")])
     assert not (tmp_path / "own").exists()  # it has the images already
+    best_file = str(tmp_path / "run" / "best.safetensors")
+    above = ["--backend", "numpy", "--cache-above", "0"]
+    evaluate.main(["--checkpoint", best_file, *above])
+    assert not (tmp_path / "own").exists()
+    assert len([path for path in planted.iterdir() if path.is_dir()]) == 2
+    alone = shutil.copy(tmp_path / "run" / "checkpoint.safetensors", tmp_path / "alone.safetensors")
+    evaluate.main(["--checkpoint", str(alone), "--dataset", table, *above])
+    assert len([path for path in (tmp_path / "own" / "images").iterdir() if path.is_dir()]) == 1
     shutil.rmtree(planted)
     train.main(["--resume", "--out", str(tmp_path / "run")])
-    best_file = str(tmp_path / "run" / "best.safetensors")
-    evaluate.main(["--checkpoint", best_file, "--backend", "numpy", "--cache-above", "0"])
+    evaluate.main(["--checkpoint", best_file, *above])
     assert not planted.exists()
     assert len([path for path in (tmp_path / "own" / "images").iterdir() if path.is_dir()]) == 2

@@ -29,12 +29,12 @@ def scanned(
     root: Path, at: Path, parts: dict[str, Labelled], contents: Contents, names: list[str] | None = None,
     sources: str = "", notes: list[str] | None = None,
 ) -> Scanned:  # fmt: skip
-    """What a source has, with its classes numbered: those of ``names``, else those of the training images, or of
-    all if none is for training.
+    """What a source has, with its classes numbered: those of ``names``, else those of the training images,
+    or of all images if none is for training.
 
     Numbers are in the order of their values, other names in their own order.
 
-    Raises: DataError if there is no image, if two classes have the same name, or if another part has a class
+    Raises: DataError if there is no image, if two classes have one name, or if another part has a class
             that the training lacks
     """
     parts = {
