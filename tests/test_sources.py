@@ -258,6 +258,17 @@ def test_archives_of_other_arrays(arrays: dict[str, Any], message: str, tmp_path
         data.load(f"npz:{tmp_path / 'a.npz'}")
 
 
+def test_a_class_without_an_image_that_can_be_used_is_named(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for number, name in enumerate(("ant", "ant", "bee", "bee")):
+            image = io.BytesIO()
+            Image.new("L", (4, 4), number).save(image, "png")
+            add(archive, f"{number}.png", image.getvalue() if name == "ant" else b"")
+            add(archive, f"{number}.cls", name.encode())
+    with pytest.raises(DataError, match=r"a\.tar/\d\.png: expected an image of the class 'bee' that can be"):
+        data.load(f"tar:{tmp_path / 'a.tar'}", skip_bad=True)
+
+
 def test_an_archive_is_read_by_what_it_has_not_by_what_it_claims(
     files: list[tuple[Path, int]], tmp_path: Path
 ) -> None:

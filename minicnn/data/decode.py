@@ -114,20 +114,18 @@ def decode(
     return Decoded(x, facts_of(_few_at_a_time(x)))
 
 
-def without_bad(listed: Listed, summary: Summary, *, may_be_empty: bool = False) -> Listed:
-    """What remains of a list when the files that cannot be used are left out.
+def without_bad(listed: Listed, summary: Summary) -> Listed:
+    """What remains of a list when the files that cannot be used are left out."""
+    return [(path, label) for path, label in listed if path not in summary.bad]
 
-    Raises: DataError naming a folder if nothing of its class remains, and none ``may_be_empty``
-    """
-    good = [(path, label) for path, label in listed if path not in summary.bad]
-    if may_be_empty:
-        return good
-    left = {label for _, label in good}
+
+def refuse_lost_classes(listed: Listed, summary: Summary, class_names: list[str]) -> None:
+    """Raise DataError naming a class, and the first of its images, if `without_bad` leaves nothing of it."""
+    left = {label for _, label in without_bad(listed, summary)}
     for path, label in listed:
         if label not in left:
-            why = f"{path}: {summary.bad[path]}"
-            raise DataError(f"{path.parent}: expected an image that can be used, got none; {why}")
-    return good
+            what = f"expected an image of the class {class_names[label]!r} that can be used, got none"
+            raise DataError(f"{path}: {what}: {summary.bad[path]}")
 
 
 def _plan(listed: Listed, contents: Contents, work: Work) -> Plan | None:

@@ -111,8 +111,8 @@ def _split(
 def _refuse_lone(scanned: Scanned, listed: Listed) -> None:
     lone = np.flatnonzero(np.bincount(labels(listed)) == 1)
     if lone.size:
-        folder = scanned.at / scanned.class_names[lone[0]]
-        raise DataError(f"{folder}: expected at least 2 images, one to train and one to test, got 1")
+        what = f"at least 2 images of the class {scanned.class_names[lone[0]]!r}, one to train and one to test"
+        raise DataError(f"{scanned.at}: expected {what}, got 1")
 
 
 def _groups(root: Path, listed: Listed, group_by: str) -> set[str]:

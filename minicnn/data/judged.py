@@ -173,7 +173,7 @@ def _judged(
     channels, height, width = learnt.image_shape
     work = replace(work, size=(height, width), channels=channels)
     decoded = decode(listed, work, contents=contents, summary=summary)
-    images, facts = decoded.part(0, without_bad(listed, summary, may_be_empty=True))
+    images, facts = decoded.part(0, without_bad(listed, summary))
     own, notes = facts.digests, []
     if learnt.record is not None:
         seen = np.isin(own, learnt.record.train)
