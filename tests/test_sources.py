@@ -265,7 +265,9 @@ def test_a_class_without_an_image_that_can_be_used_is_named(tmp_path: Path) -> N
             Image.new("L", (4, 4), number).save(image, "png")
             add(archive, f"{number}.png", image.getvalue() if name == "ant" else b"")
             add(archive, f"{number}.cls", name.encode())
-    with pytest.raises(DataError, match=r"a\.tar/\d\.png: expected an image of the class 'bee' that can be"):
+    with pytest.raises(
+        DataError, match=r"a\.tar/\d\.png: expected an image of the class 'bee' that can be"
+    ):
         data.load(f"tar:{tmp_path / 'a.tar'}", skip_bad=True)
 
 

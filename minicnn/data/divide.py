@@ -111,7 +111,9 @@ def _split(
 def _refuse_lone(scanned: Scanned, listed: Listed) -> None:
     lone = np.flatnonzero(np.bincount(labels(listed)) == 1)
     if lone.size:
-        what = f"at least 2 images of the class {scanned.class_names[lone[0]]!r}, one to train and one to test"
+        what = (
+            f"at least 2 images of the class {scanned.class_names[lone[0]]!r}, one to train and one to test"
+        )
         raise DataError(f"{scanned.at}: expected {what}, got 1")
 
 
