@@ -33,6 +33,9 @@ _BATCH_NUMBERS = (
     "share",
 )
 
+_BORDER = 32
+"""16 pixels at both sides: a warp counts places in an image with a border in 32 bits, and in float32."""
+
 
 def check_batch(images: Any, rows: Any, table: Any, mean: Any, std: Any, dtype: Any) -> None:
     """Raise ValueError unless these are arguments of make_batch."""
@@ -44,8 +47,9 @@ def check_batch(images: Any, rows: Any, table: Any, mean: Any, std: Any, dtype: 
     if min(images.shape[1:]) < 1:
         shapes.fail(op, "images", "C, H and W of at least 1", f"shape {tuple(images.shape)}")
     count, channels, height, width = images.shape
-    if channels * height * width >= 2**30:
-        shapes.fail(op, "images", "fewer than 2**30 values an image", f"shape {tuple(images.shape)}")
+    if channels * (height + _BORDER) * (width + _BORDER) >= 2**30:
+        expected = "fewer than 2**30 values an image with a border of 16 pixels"
+        shapes.fail(op, "images", expected, f"shape {tuple(images.shape)}")
     shapes.check_ndarray(op, "rows", rows)
     shapes.check_dtype(op, "rows", rows, np.int64)
     if rows.ndim != 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from fuzz_targets import (
 )
 from fuzz_targets import TARGETS as READERS
 from PIL import Image
+from special_files import KINDS
 
 from minicnn import checkpoint, data, evaluate, predict
 from minicnn.app.experiment import Experiment
@@ -123,23 +123,6 @@ def read_pair(path: Path) -> object:
     return read_idx_pair(images, labels, 3)
 
 
-def make_loop(path: Path) -> None:
-    """A link to itself."""
-    path.symlink_to(path.name)
-
-
-def make_device(path: Path) -> None:
-    """A link to what never ends."""
-    path.symlink_to("/dev/zero")
-
-
-def make_sparse(path: Path) -> None:
-    """8 GiB that take no room on the disk."""
-    with path.open("wb") as file:
-        file.truncate(8 << 30)
-
-
-KINDS: tuple[Callable[[Path], object], ...] = (os.mkfifo, Path.mkdir, make_loop, make_device, make_sparse)
 SPECIAL_READERS: tuple[tuple[str, Callable[[Path], object]], ...] = (
     (".png", lambda path: data.read_image(path, channels=None, size=None)),
     ("-idx3-ubyte", lambda path: read_idx(path, 3)),

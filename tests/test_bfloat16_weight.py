@@ -132,10 +132,13 @@ SPOILT = Shape(2, 33, 9, 7, 18)
 
 
 def spoilt(place: str, value: float) -> tuple[np.ndarray, np.ndarray]:
-    """x and dy, one of them with this value at both ends of a row and within it."""
+    """x and dy, one with this value in the last row.
+
+    Tiles of the first row of taps, which x's last row does not meet, read it beyond their own rows.
+    """
     rng = np.random.default_rng(SPOILT)
     x, dy = (integers(rng, (2, channels, 9, 7)) + 0.5 for channels in (SPOILT.c, SPOILT.f))
-    (x if place == "x" else dy)[1, 5, 4, [0, 3, 6]] = value
+    (x if place == "x" else dy)[1, 5, 8, [0, 3, 6]] = value
     return x, dy
 
 

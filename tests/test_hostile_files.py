@@ -25,7 +25,7 @@ from minicnn.data import read_image
 from minicnn.data.checksum import read_verified
 from minicnn.data.idx import read_idx
 from minicnn.regular_file import read_regular
-from scripts.fuzz_commands import make_device, make_loop, make_sparse
+from scripts.special_files import make_device, make_loop, make_sparse
 
 DEEP = "[" * 100_000
 

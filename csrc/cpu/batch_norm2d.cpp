@@ -46,6 +46,10 @@ template <typename T>
 const T* as_summed(const T* values, std::int64_t, T*) {
     return values;
 }
+template <typename T>
+Sum<T>* buffer_of(std::int64_t count, Scratch& scratch) {
+    return std::is_same_v<T, Sum<T>> ? nullptr : scratch.take<Sum<T>>(count);
+}
 const float* as_summed(const bfloat16* values, std::int64_t count, float* buffer) {
 #pragma GCC ivdep
     for (std::int64_t i = 0; i < count; ++i) buffer[i] = to_float(values[i]);
@@ -93,7 +97,7 @@ std::vector<Moments> batch_moments(const T* x, std::int64_t pixels, std::int64_t
     std::vector<Moments> moments(std::size_t(std::max(parts_of(pixels), std::int64_t{1}) * C));
     for_each_part(pixels, C, [&](std::int64_t part, std::int64_t first, std::int64_t last) {
         Scratch scratch;
-        auto* buffer = scratch.take<Sum<T>>(block_pixels * C);
+        Sum<T>* buffer = buffer_of<T>(block_pixels * C, scratch);
         for (std::int64_t i = first; i < last; i += block_pixels) {
             const std::int64_t count = std::min(block_pixels, last - i);
             add_block(as_summed(x + i * C, count * C, buffer), count, C, i - first,
@@ -197,8 +201,8 @@ void backward(const GradientRow& gradient_row, const T* x, const Sum<T>* weight,
     const auto add_part = [&](std::int64_t part, std::int64_t first, std::int64_t last) {
         Scratch scratch;
         T* buffer = scratch.take<T>(length);
-        auto *wide_g = scratch.take<Sum<T>>(block_pixels * C),
-             *wide_x = scratch.take<Sum<T>>(block_pixels * C);
+        Sum<T>*wide_g = buffer_of<T>(block_pixels * C, scratch),
+        *wide_x = buffer_of<T>(block_pixels * C, scratch);
         for (std::int64_t row = first; row < last; ++row) {
             const T* g = gradient_row(row, buffer, false);
             for (std::int64_t w = 0; w < s.W; w += block_pixels) {

@@ -196,8 +196,7 @@ class Quads {
     float *right_share_, *lower_share_;
 };
 
-// ---- steps 4 to 8, on a band of rows of one image: values[c * plane + i], i < count
-// ----------------------
+// ---- steps 4 to 8, on a band of rows: values[c * plane + i], i < count ---------------------------------
 
 struct Band {
     float* values;

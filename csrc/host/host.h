@@ -9,7 +9,8 @@
 //                                 a new array there
 //   Call                          a type of which an object lives as long as a call from Python; the device
 //                                 of the call's first array is the device of the whole call
-//   upload(data, bytes)           a copy of host memory there, as bytes; it does not wait for the device
+//   upload(data, bytes)           host memory as bytes there: on the CPU itself, else a copy, for which the
+//                                 call does not wait; the memory lives until the kernel has run
 //   elsewhere(tensor)             the call's device if this tensor lives on another one, else nullopt
 //   wrong_label(labels, classes, ignored)
 //                                 a label that is neither in [0, classes) nor ignored if there is one, else

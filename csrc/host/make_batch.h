@@ -10,6 +10,8 @@
 
 namespace minicnn::host {
 
+constexpr std::int64_t image_border = 32;  // 16 pixels at both sides
+
 // ---- arguments -----------------------------------------------------------------------------------
 
 // NumPy's dtype of a BatchRow.  Never freed, as it may outlive the interpreter.
@@ -87,8 +89,10 @@ inline Source source_of(const char* op, Array images) {
     if (std::min({sizes[1], sizes[2], sizes[3]}) < 1) {
         fail(op, "images", "C, H and W of at least 1", "shape " + repr(sizes));
     }
-    if (Wide{sizes[1]} * sizes[2] * sizes[3] >= Wide{1} << 30) {
-        fail(op, "images", "fewer than 2**30 values an image", "shape " + repr(sizes));
+    // A warp counts places in an image with a border in 32 bits, and in float.
+    if (Wide{sizes[1]} * (sizes[2] + image_border) * (sizes[3] + image_border) >= Wide{1} << 30) {
+        fail(op, "images", "fewer than 2**30 values an image with a border of 16 pixels",
+             "shape " + repr(sizes));
     }
     return {{data, sizes[1], sizes[2], sizes[3], steps[0], steps[1], steps[2], steps[3]}, sizes[0]};
 }

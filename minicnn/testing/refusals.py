@@ -308,6 +308,8 @@ REFUSALS: tuple[Wrong, ...] = (
         ("images: expected 4 dimensions (M, C, H, W), got 2", {"images": u8(5, 8)}, {}),
         ("images: expected C, H and W of at least 1, got shape (5, 2, 0, 8)", {"images": u8(5, 2, 0, 8)},
          {}),
+        ("images: expected fewer than 2**30 values an image with a border of 16 pixels, got shape "
+         "(0, 1, 67108864, 1)", {"images": u8(0, 1, 2**26, 1)}, {}),
         ("rows: expected a numpy.ndarray, got list", {}, {"rows": [0, 1]}),
         ("rows: expected dtype int64, got int32", {}, {"rows": np.zeros(4, np.int32)}),
         ("rows: expected 1 dimension (B,), got 2", {}, {"rows": i64(4, 1)}),

@@ -22,7 +22,8 @@ bool data_on_tiles(const bfloat16* dy, const bfloat16* relu_y, const float* weig
 // The gradients to the filters and to the bias, likewise.
 bool weight_on_tiles(const bfloat16* dy, const bfloat16* relu_y, const std::uint8_t* winner,
                      const bfloat16* x, float* dw, float* db, const ConvParams& p, const PoolParams* pool) {
-    return dw && suits_tile_weight(p, pool) && with_tile_unit([&](auto unit) {
+    const bool suits = pool ? suits_pooled_tiles(p, *pool) : suits_tiles(p);
+    return dw && suits && with_tile_unit([&](auto unit) {
                return tile_weight<decltype(unit)>(dy, relu_y, winner, x, dw, db, p);
            });
 }

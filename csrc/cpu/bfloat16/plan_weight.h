@@ -7,6 +7,7 @@
 
 #include "../../conv2d_ops.h"
 #include "pairs_weight.h"
+#include "tile_conv2d.h"
 
 namespace minicnn {
 
@@ -32,8 +33,7 @@ struct Filters {
     // A 1x1 convolution knows no images: its pixels are taken in rows that fill a tile, the last of which
     // may be shorter.
     ConvParams as_rows(ConvParams p) const {
-        if (p.KH == 1 && p.KW == 1 && p.H == p.OH && p.W == p.OW && p.pad_h == 0 && p.pad_w == 0 &&
-            p.stride_h == 1 && p.stride_w == 1) {
+        if (is_pointwise(p)) {
             p.N = 1;
             p.H = p.OH = (pixels + tile_depth - 1) / tile_depth;
             p.W = p.OW = tile_depth;

@@ -13,9 +13,7 @@ namespace {
 // A 1x1 convolution that reads every pixel once, as one column of pixels: so that no row ends in the middle
 // of a tile.
 ConvParams without_rows(const ConvParams& p) {
-    const bool pointwise = p.KH == 1 && p.KW == 1 && p.stride_h == 1 && p.stride_w == 1 && p.pad_h == 0 &&
-                           p.pad_w == 0 && p.OH == p.H && p.OW == p.W;
-    return pointwise ? as_convolution(p.N * p.H * p.W, p.C, p.F) : p;
+    return is_pointwise(p) ? as_convolution(p.N * p.H * p.W, p.C, p.F) : p;
 }
 
 PackedTiles pack_forward(const float* weight, const float* bias, const TileCorrelation& c,

@@ -26,6 +26,12 @@ template <typename Unit>
 bool tile_pooled_data(const bfloat16* dy, const std::uint8_t* winner, const float* weight, bfloat16* dx,
                       const ConvParams& p, const PoolParams& pool);
 
+// Whether it is a 1x1 convolution that reads every pixel once.
+inline bool is_pointwise(const ConvParams& p) {
+    return p.KH == 1 && p.KW == 1 && p.stride_h == 1 && p.stride_w == 1 && p.pad_h == 0 && p.pad_w == 0 &&
+           p.OH == p.H && p.OW == p.W;
+}
+
 // A dense layer (N, in) -> (N, out) as a convolution.
 inline ConvParams as_convolution(std::int64_t N, std::int64_t in, std::int64_t out) {
     return {1, in, N, 1, out, 1, 1, N, 1, 1, 1, 0, 0, 1, 1, 1};

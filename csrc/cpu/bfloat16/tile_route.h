@@ -36,7 +36,7 @@ bool with_tile_unit(const F& f) {
     }
 }
 
-// Whether the tile unit computes the forward pass and the gradient to the input.
+// Whether the tile unit computes the passes of this convolution.
 bool suits_tiles(const ConvParams& p);
 // The same of a convolution fused with this max-pool.
 bool suits_pooled_tiles(const ConvParams& p, const PoolParams& pool);

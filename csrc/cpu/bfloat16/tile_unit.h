@@ -1,17 +1,18 @@
 // The tile unit of an x86 processor with AMX: eight registers that hold a matrix each, and one instruction
 // that multiplies two of them.  A tile is 16 rows of 64 bytes: 16 x 32 bfloat16, or 16 x 16 float.
 //
-// Two classes have the same functions.  `TileUnit` executes the instructions, `EmulatedTileUnit`
-// (tile_emulation.h) computes the same bits in plain C++.  Kernels are templates over the class, so that
-// the whole suite and the sanitizers run them on any machine.
+// Three classes have the same functions.  `TileUnit` executes the instructions, `EmulatedTileUnit`
+// (tile_emulation.h) computes the same bits in plain C++, and `VectorUnit` (vector_unit.h) uses
+// AVX512-BF16. Kernels are templates over the class, so that the whole suite and the sanitizers run them on
+// any machine.
 //
-//     if (!TileUnit::enable()) ...                      // once, before anything else
-//     TileConfiguration<Unit> tiles;                    // one a thread, for as long as it computes
-//     Unit::template zero<0>();                         // tile 0 = 0
-//     Unit::template load<1>(a, bytes_between_rows);    // 16 rows of a: 32 values along the depth each
-//     Unit::template load<2>(b, bytes_between_rows);    // 16 pairs of the depth: b[2k][j], b[2k+1][j] side
-//     by side Unit::template multiply<0, 1, 2>();               // tile 0 += tile 1 @ tile 2 Unit::template
-//     store<0>(c, bytes_between_rows);   // 16 rows of 16 float
+//     if (!TileUnit::enable()) ...                    // once, before anything else
+//     TileConfiguration<Unit> tiles;                  // one a thread, for as long as it computes
+//     Unit::template zero<0>();                       // tile 0 = 0
+//     Unit::template load<1>(a, bytes_between_rows);  // 16 rows: a[i][k], 32 values
+//     Unit::template load<2>(b, bytes_between_rows);  // 16 pairs: b[2k][j], b[2k + 1][j]
+//     Unit::template multiply<0, 1, 2>();             // tile 0 += tile 1 @ tile 2
+//     Unit::template store<0>(c, bytes_between_rows); // 16 rows of 16 float
 #pragma once
 
 #include <cstdint>

@@ -276,13 +276,6 @@ class TileWeight {
 
 }  // namespace
 
-bool suits_tile_weight(const ConvParams& p, const PoolParams* pool) {
-    if (p.groups != 1) return false;
-    return !pool || (pool->KH == 2 && pool->KW == 2 && pool->stride_h == 2 && pool->stride_w == 2 &&
-                     pool->pad_h == 0 && pool->pad_w == 0 && pool->dil_h == 1 && pool->dil_w == 1 &&
-                     pool->OH == p.OH / 2 && pool->OW == p.OW / 2);
-}
-
 template <typename Unit>
 bool tile_weight(const bfloat16* dy, const bfloat16* relu_y, const std::uint8_t* winner, const bfloat16* x,
                  float* dw, float* db, const ConvParams& p) {

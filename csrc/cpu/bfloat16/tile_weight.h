@@ -8,10 +8,6 @@
 
 namespace minicnn {
 
-// Whether this way computes the gradients to these filters; `pool` is the max-pool that the convolution is
-// fused with, or nullptr.
-bool suits_tile_weight(const ConvParams& p, const PoolParams* pool);
-
 // dw (F,KH,KW,C) and db (F, optional).  dy is the gradient to the map (N,OH,OW,F).  It counts only where
 // relu_y, if given, is positive or NaN.  If `winner` is given, dy and winner belong to the pooled map
 // (N,OH/2,OW/2,F), and each value goes to the winner of its 2x2 window.
