@@ -35,7 +35,6 @@ from minicnn.app import report
 from minicnn.app.commands import evaluate, predict, train
 from minicnn.checkpoint import load
 from minicnn.data import DataError, workers
-from minicnn.data.classes import common_root, files_of
 from minicnn.data.facts import digests
 from minicnn.data.npz import scan_npz
 from minicnn.data.summary import Summary
@@ -274,27 +273,6 @@ def test_hostile_tars(files: list[tuple[Path, int]], tmp_path: Path) -> None:
         add(archive, "a.png", b"")
     with pytest.raises(DataError, match=r"expected a tar file, not compressed"):
         data.load(f"tar:{path}")
-
-
-def test_patterns(tmp_path: Path) -> None:
-    for name in ("a-08", "a-09", "a-10", "b", "{b}"):
-        (tmp_path / f"{name}.tar").write_bytes(b"")
-    named = lambda pattern: [path.stem for path in files_of(f"{tmp_path}/{pattern}")]  # noqa: E731
-    assert named("a-{08..10}.tar") == ["a-08", "a-09", "a-10"]
-    assert named("{a-*,b}.tar") == ["a-08", "a-09", "a-10", "b"]
-    assert named("{b}.tar") == ["{b}"]
-    for pattern, words in (
-        ("a-{08..11}.tar", r"a-11\.tar: expected a file, got none"),
-        ("c*.tar", r"expected a file, got none of that name"),
-        ("{0..99999999}{0..99999999}.tar", r"expected a file, got none"),
-    ):
-        with pytest.raises(DataError, match=words):
-            named(pattern)
-
-
-def test_files_without_a_common_folder_end_the_search() -> None:
-    assert common_root([Path("/some/where/a.tar"), Path("b.tar")]) == Path("/")
-    assert common_root([Path("/some/where/a.tar"), Path("/some/b.tar")]) == Path("/some")
 
 
 def test_tables_of_parquet_that_cannot_be_read(
