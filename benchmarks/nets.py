@@ -50,8 +50,8 @@ NETS = {
 def build(name: str, backend: str, **precision: str) -> Sequential:
     """A net of NETS with 10 classes, in float32 unless ``precision=`` says otherwise.
 
-    Its dropout is turned off, since PyTorch would draw other masks.  Revisions that know no precision can be
-    timed with it too (`revisions`).
+    Its dropout is turned off, since PyTorch would draw other masks.  Revisions that do not know the
+    argument can be timed with it too (`revisions`).
     """
     if name == "vgg_like":
         model = vgg_like(**precision)
