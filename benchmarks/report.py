@@ -189,7 +189,7 @@ def in_torch(result: Result) -> str:
     rows = [["net, batch", "step, ms", "PyTorch", "channels-last", "torch.compile", "PyTorch / this",
              "epoch", "memory, MB", "PyTorch's", "losses differ by", "channels-last's"]]  # fmt: skip
     ours, sides = "minicnn.torch", ("PyTorch", "PyTorch channels-last", "torch.compile")
-    for net, entry in result["nets"].items():
+    for net, entry in result.items():
         step, epoch, grown = entry["step, ms"], entry["epoch, ms"], entry["peak growth, MB"]
         differ = entry["losses differ by"]
         rows.append([
@@ -198,7 +198,7 @@ def in_torch(result: Result) -> str:
             f"{grown[ours]:.0f}", f"{grown['PyTorch']:.0f}", f"{differ[ours]:.1e}",
             f"{differ['PyTorch channels-last']:.1e}",
         ])  # fmt: skip
-    return f"{table(rows)}\n\n`benchmarks/in_torch.py` on {where(result)}."
+    return f"{table(rows)}\n\n`benchmarks/in_torch.py` on {places([*result.values()])}."
 
 
 def fusion(result: Result) -> str:

@@ -1,11 +1,11 @@
 """Kills one of several training processes, starts others, and compares their end with a single process's.
 
 Each trial is a run of 1, 2 or 4 processes in a folder of its own.  At a random moment one of them is killed
-with SIGKILL; the others must end by themselves.  Then 1, 2 or 4 processes resume it, and so on, five times.
+with SIGKILL; the others must end by themselves.  Then 1, 2 or 4 processes resume it, and so on, ten times.
 In the end every file must be what a single process leaves that nobody disturbs, bit for bit, but for times
 and the number of processes.
 
-    python scripts/kill_workers.py [--times 20] [--first 0] [--save]
+    python scripts/kill_workers.py [--times 10] [--first 0] [--save]
 
 --save writes benchmarks/results/kill_workers.json.
 """
@@ -30,10 +30,10 @@ from scripts import kill_resume, workers  # noqa: E402 - likewise
 
 SIZES = (1, 2, 4)
 SETTINGS = [
-    "--model", "lenet5", "--limit-train", "96", "--limit-test", "64", "--batch-size", "16", "--epochs", "3",
+    "--model", "lenet5", "--limit-train", "96", "--limit-test", "64", "--batch-size", "16", "--epochs", "2",
     "--shards", "4", "--backend", "numpy", "--threads", "1", "--save-every", "0", "--peer-timeout", "5",
 ]  # fmt: skip
-KILLS = 5
+KILLS = 10
 ATTEMPTS = 5
 """A busy machine may keep a process from answering in time."""
 EXPECTED = ["config.json: processes differs"]

@@ -62,10 +62,12 @@ def free_port() -> int:
 
 
 def command(arguments: list[str]) -> None:
-    """What `python -m minicnn.train` does."""
+    """What `python -m minicnn.train` does, without plots, which take longer than all the rest."""
     from minicnn import train as entry_point
+    from minicnn.app import report
     from minicnn.app.command_line import exit_with
 
+    report.draw = lambda *_: None
     exit_with(lambda: entry_point.main(arguments))
 
 

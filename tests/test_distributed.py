@@ -173,18 +173,20 @@ def test_ranks_make_the_rows_of_the_whole_batch(text: str, rng: np.random.Genera
 
 
 @pytest.mark.parametrize(
-    ("backend", "model"), [("numpy", "lenet5"), ("cpp", "lenet5"), ("numpy", "resnet20")]
+    ("backend", "model", "sizes"),
+    [("numpy", "lenet5", (2, 4)), ("cpp", "lenet5", (2, 4)), ("numpy", "resnet20", (4,))],
 )
-def test_1_2_and_4_processes_end_with_the_same_bits(backend: str, model: str, tmp_path: Path) -> None:
+def test_several_processes_end_with_the_bits_of_one(
+    backend: str, model: str, sizes: tuple[int, ...], tmp_path: Path
+) -> None:
     flags = [*EVERYTHING, "--backend", backend, "--model", model, "--shards", "4"]
     if model != "lenet5":
-        flags += ["--limit-train", "72", "--limit-test", "24", "--batch-size", "32", "--clip-norm", "5"]
-    for size in (1, 2, 4):
+        flags += ["--limit-train", "40", "--limit-test", "24", "--batch-size", "20", "--clip-norm", "5"]
+    for size in (1, *sizes):
         assert run(size, tmp_path / str(size), *flags) == [""] * size
-    for size in (2, 4):
-        assert kill_resume.differences(tmp_path / str(size), tmp_path / "1") == [
-            "config.json: processes differs"
-        ]
+    for size in sizes:
+        found = kill_resume.differences(tmp_path / str(size), tmp_path / "1")
+        assert found == ["config.json: processes differs"]
 
 
 def test_four_ranks_add_in_one_order_whole_rows_and_halves(tmp_path: Path) -> None:
@@ -245,7 +247,7 @@ def both_sums(folder: Path) -> None:
 
 
 def test_killed_workers_restarted_in_other_numbers(tmp_path: Path) -> None:
-    result = kill_workers.run(range(2), tmp_path)
+    result = kill_workers.run(range(1), tmp_path)
     assert result["differences"] == {}
     assert result["kills"] == 10
 
@@ -299,8 +301,6 @@ def test_a_rank_that_hangs_or_ends_is_told_of(how: signal.Signals, tmp_path: Pat
     ("flags", "message"),
     [
         (["--lr", "0.2"], "error: rank 1: --lr: expected 0.003 as on rank 0, got 0.2"),
-        (["--limit-train", "90"], "error: rank 1: --limit-train: expected 96 as on rank 0, got 90"),
-        (["--shards", "1"], "error: rank 1: [shards] expected at least one for each of 2 processes, got 1"),
         (["--init-from", "missing.pt"], "error: rank 1: missing.pt: there is no such file"),
     ],
 )
