@@ -24,7 +24,7 @@ ENTRY_POINTS = {
 
 HEAVY = {
     "torch", "torchvision", "sklearn", "matplotlib", "scipy", "PIL", "rich", "safetensors", "threadpoolctl",
-    "filelock", "pyarrow",
+    "filelock", "pyarrow", "onnx", "onnxruntime", "openvino",
 }  # fmt: skip
 """Packages that take long to import, or that may be missing."""
 
