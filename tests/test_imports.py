@@ -18,7 +18,7 @@ PACKAGE = Path(minicnn.__file__).parent
 
 ENTRY_POINTS = {
     "minicnn.__main__", "minicnn.train", "minicnn.evaluate", "minicnn.predict", "minicnn.mislabels",
-    "minicnn.preview", "minicnn.doctor", "minicnn.verify",
+    "minicnn.preview", "minicnn.doctor", "minicnn.verify", "minicnn.export",
 }  # fmt: skip
 """The modules outside `minicnn.app` that belong to the application."""
 
@@ -36,6 +36,7 @@ IMPORTED_AT_ONCE = {
     "minicnn.data.images": {"PIL"},
     "minicnn.data.resize": {"PIL"},
     "minicnn.torch_reference": {"torch"},
+    "minicnn.torch_program": {"torch"},
     "minicnn.torch_tracing": {"torch"},
 }
 """The modules that import heavy packages as soon as they are imported themselves, and which."""

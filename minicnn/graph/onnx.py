@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 OPSET, IR_VERSION = 18, 8
 """The version of ONNX's operations, and of its file format: those of onnx 1.13, of December 2022."""
 
+AROUND = (f"{IMAGES}.", "resize.", f"{LOGITS}.", "softmax")
+"""The names of the nodes around the layers begin so."""
+
 
 def to_onnx(
     model: Model, input_shape: Shape | None = None, *, contract: Contract | None = None, fold: bool = True,
