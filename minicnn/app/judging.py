@@ -33,10 +33,11 @@ def images_to_judge(
     learnt = Learnt(saved.class_names, saved.image_shape, record)
     same = name == config.dataset
     if kind_of(name):
+        cache = cache or (config.cache if same else None)
         own = _is_own(name, config)
         judge = judge_own_source if own else judge_source
         work = Work(
-            resize=config.resize, cache=None if cache is None else Path(cache), in_memory=in_memory,
+            resize=config.resize, cache=Path(cache) if cache else None, in_memory=in_memory,
             skip_bad=skip_bad or (same and config.skip_bad), progress=progress,
         )  # fmt: skip
         limit = limit or (config.limit_test if own else None)

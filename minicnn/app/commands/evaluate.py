@@ -76,8 +76,11 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="test on N images only (default: as in training)",
     )
     add_flag(parser, "skip_bad", help="leave out files that are no intact images (default: as in training)")
-    for name in ("cache", "cache_above"):
-        add_flag(parser, name)
+    add_flag(
+        parser, "cache",
+        help="folder for decoded images that are too many for memory (default: as in training)",
+    )  # fmt: skip
+    add_flag(parser, "cache_above")
     parser.add_argument(
         "--batch-size", type=whole_number(1), default=256, metavar="N", help="images at a time"
     )
