@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn import checkpoint, data, doctor, evaluate, mislabels, predict, preview, train
+from minicnn import checkpoint, data, doctor, evaluate, export, mislabels, predict, preview, train
 from minicnn.app.command_line import exit_with
 from minicnn.app.prediction import predict_images
 from minicnn.saved_model import load_model
@@ -192,7 +192,7 @@ def test_threads_hold_for_blas_and_for_a_torch_imported_later() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [train, evaluate, predict, mislabels, preview, doctor], ids=lambda m: m.__name__
+    "module", [train, evaluate, predict, export, mislabels, preview, doctor], ids=lambda m: m.__name__
 )
 def test_help_tells_what_holds_without_an_option(
     module: ModuleType, capsys: pytest.CaptureFixture[str]

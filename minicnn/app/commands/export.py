@@ -104,8 +104,8 @@ def _training_images(
         dataset = data.load(
             name, data_dir=args.data_dir or config.data_dir, image_size=saved.image_shape[1:],
             resize=config.resize, limit_train=min(IMAGES, config.limit_train or IMAGES), limit_test=1,
-            seed=config.seed, skip_bad=config.skip_bad, cache=config.cache, download=args.dataset is not None,
-            progress=progress,
+            seed=config.seed, skip_bad=config.skip_bad, cache=config.cache,
+            download=args.dataset is not None, progress=progress,
         )  # fmt: skip
     images = dataset.train
     notes.print(f"quantised by {len(images):,} training images of {name}")
