@@ -13,10 +13,11 @@ import onnxruntime
 import pytest
 from every_model import make
 
-from minicnn import Sequential, calibration, metrics
+from minicnn import Sequential, calibration, layers, metrics
 from minicnn.contract import Contract
 from minicnn.data.resize import RESIZE, resize_images
 from minicnn.graph.onnx import OPSET, describe, to_onnx
+from minicnn.graph.onnx_operations import TRANSLATIONS
 from minicnn.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -67,6 +68,11 @@ def untrained(*layers: Layer | dict[str, Layer], shape: tuple[int, int, int]) ->
             state[name] = rng.uniform(0.5, 2.0, a.shape).astype(np.float32)
     model.load_state_dict(state)
     return model
+
+
+def test_every_layer_has_a_translation() -> None:
+    kinds = [getattr(layers, name) for name in layers.__all__]
+    assert {kind.op for kind in kinds if kind.op} <= TRANSLATIONS.keys()
 
 
 MEETINGS = {"add", "concat", "concat_2", "concat_3", "narrow"}
