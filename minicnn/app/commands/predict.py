@@ -43,6 +43,8 @@ IMAGES_AT_ONCE = 256
 BYTES_AHEAD = 64 << 20
 """Bytes of images that are decoded ahead, while others are classified: of larger images, fewer are."""
 
+Found = tuple[str, Image | data.DataError]
+"""A path, and its image or what is wrong with it."""
 Classify = Callable[[Image], list[list[Entry]]]
 
 
@@ -78,7 +80,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.predict")
     answers_run = sys.stdout.isatty() and not args.json and args.csv is None
     bar = shown(make_console(quiet=True) if answers_run else notes, "classifying")
     with bar as progress, closing(found):
-        entries = _entries(found, total, classify, args.reject, progress)
+        entries = _entries(_shown(found, total, progress), classify, args.reject)
         unreadable = _told(args, len(saved.class_names), entries)
     if brightness.far and not args.quiet:
         warn(f"{brightness}{'' if args.invert else '; --invert turns black on white into white on black'}")
@@ -95,18 +97,19 @@ def _told(args: argparse.Namespace, classes: int, entries: Iterator[Entry]) -> b
     return print_json(entries) if args.json else print_lines(entries)
 
 
-def _entries(
-    found: Iterable[tuple[str, Image | data.DataError]], total: int | None, classify: Classify,
-    reject: float | None, progress: OnProgress,
-) -> Iterator[Entry]:  # fmt: skip
+def _shown(found: Iterable[Found], total: int | None, progress: OnProgress) -> Iterator[Found]:
+    """The same, with the progress shown as each is asked for."""
+    for done, one in enumerate(found, 1):
+        progress(done, done if total is None else total)
+        yield one
+
+
+def _entries(found: Iterator[Found], classify: Classify, reject: float | None) -> Iterator[Entry]:
     """What is said of each file, in order; what cannot be read is told on stderr too."""
-    done, found = 0, iter(found)
     while chunk := list(islice(found, IMAGES_AT_ONCE)):
         images = [image for _, image in chunk if not isinstance(image, data.DataError)]
         answers = iter(classify(np.stack(images)) if images else [])
         for path, image in chunk:
-            done += 1
-            progress(done, done if total is None else total)
             if isinstance(image, data.DataError):
                 print_error(str(image))
                 yield {"image": path, "error": str(image)}
