@@ -238,6 +238,8 @@ def test_a_table_has_a_row_for_each_image(
     assert {rows[2][f"class{number}"] for number in numbers} == set(CLASSES)
     assert run(model, second, "--csv", tmp_path / "none" / "answers.csv") == 2
     assert f"cannot write {tmp_path / 'none' / 'answers.csv'}: " in capsys.readouterr().err
+    assert run(model, second, "--csv", tmp_path) == 2
+    assert f"--csv {tmp_path}: expected a file, got a folder" in capsys.readouterr().err
     assert run(model, second, "--csv", out, "--json") == 2
 
 

@@ -51,6 +51,8 @@ Classify = Callable[[Image], list[list[Entry]]]
 def main(argv: list[str] | None = None, prog: str = "python -m minicnn.predict") -> None:
     """Classify the images that the arguments name.  Raises what `exit_with` turns into one line."""
     args = _parser(prog).parse_args(argv)
+    if args.csv is not None and args.csv.is_dir():
+        raise ValueError(f"--csv {args.csv}: expected a file, got a folder")
     notes = make_notes(args, stderr=True)  # stdout is for the answers alone
     saved, model = load_model(args.checkpoint, choose_backend(args, notes), args.precision)
     config = Config.of_checkpoint(args.checkpoint, saved)
