@@ -40,7 +40,9 @@ def features(
 def nearest(known: np.ndarray, one: np.ndarray, count: int) -> list[tuple[int, float]]:
     """The ``count`` rows of ``known`` (N,D) that are nearest to ``one`` (D,), as (row, distance).
 
-    The nearest comes first, and of equally near ones the first row.  scikit-learn: ``NearestNeighbors(n_neighbors=count).fit(known).kneighbors(one[None])``
+    The nearest comes first, and of equally near ones the first row.
+
+    scikit-learn: ``NearestNeighbors(n_neighbors=count).fit(known).kneighbors(one[None])``
     """
     if known.ndim != 2 or one.shape != known.shape[1:]:
         shapes.fail("nearest", "one", f"a vector of {known.shape[1:]}", one.shape)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from minicnn import data
-from minicnn.app import report, settings, summary
+from minicnn.app import provenance, report, settings, summary
 from minicnn.app.command_line import (
     Parser,
     add_quiet_flag,
@@ -17,6 +17,7 @@ from minicnn.app.command_line import (
 )
 from minicnn.app.flags import add_checkpoint_flags, add_flag
 from minicnn.app.known_paths import with_known_paths
+from minicnn.app.pages.report_page import About
 from minicnn.app.prediction import predict_images
 from minicnn.app.progress import shown
 from minicnn.app.run_folder import make_folder
@@ -27,6 +28,7 @@ from minicnn.data.judged import Judged, Learnt, judge_named, judge_own_source, j
 from minicnn.data.progress import OnProgress
 from minicnn.data.record import SplitRecord
 from minicnn.data.sources import kind_of, place_of
+from minicnn.layers.conv2d import first_filters
 from minicnn.saved_model import images_at_once, load_model
 
 
@@ -52,7 +54,12 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
     if args.out:
         make_folder(args.out)
         summary.write_skipped(args.out, judged.summary)
-        report.write(args.out, result, images, logits)
+        about = About(
+            settings=saved.config, computed=provenance.about(model.backend), history=saved.history,
+            tested=f"{args.checkpoint.name}, tested on {judged.what}: {len(images):,} images.",
+            best_epoch=saved.epoch or None, filters=first_filters(model.state_dict()),
+        )  # fmt: skip
+        report.write(args.out, result, images, logits, about)
         notes.print(f"report and plots: {args.out}")
 
 
