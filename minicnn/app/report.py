@@ -15,6 +15,7 @@ from rich.table import Table
 from minicnn import calibration, data, metrics, plots, plots_judging
 from minicnn.app import provenance
 from minicnn.app.command_line import warn
+from minicnn.app.events import events
 from minicnn.app.experiment import Experiment
 from minicnn.app.pages import report_page
 from minicnn.app.pages.report_page import About
@@ -125,6 +126,8 @@ def finish(folder: RunFolder, experiment: Experiment, console: Console) -> None:
     draw(plots.curves, folder.path / "curves.png", experiment.history, title)
     if filters:
         draw(plots.filters, folder.path / "filters.png", filters[1], filters[0])
+    with events(folder.path, experiment) as log:
+        log.report(experiment, result, folder.path / "confusion_matrix.png")
     if (folder.path / PAGE).exists():
         console.print(f"report: {folder.path / PAGE}")
     drawn = [str(folder.path / name) for name in PLOTS if (folder.path / name).exists()]

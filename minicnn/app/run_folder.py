@@ -14,6 +14,7 @@ from pathlib import Path
 
 from minicnn import checkpoint
 from minicnn.app import provenance
+from minicnn.app.events import FOLDER
 from minicnn.app.experiment import Experiment
 from minicnn.app.filter_history import FILTERS, keep
 from minicnn.app.known_paths import CONFIG, without_folders
@@ -95,6 +96,9 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete the files of a run, the checkpoint last."""
+        events = self.path / FOLDER
+        for file in () if events.is_symlink() else events.glob("events.out.tfevents.*"):
+            file.unlink()
         for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
 

@@ -41,7 +41,7 @@ def maps_of(trace: Trace, classes: np.ndarray, layer: str | None = None) -> np.n
         shapes.fail("grad_cam", "classes", expected, classes.tolist())
     wanted = np.zeros_like(logits)
     wanted[np.arange(len(logits)), classes] = 1
-    number = maps_named(trace, layer) if layer else last_maps(trace.graph, _shapes(trace))
+    number = chosen_maps(trace, layer)
     maps, gradients = trace.value(number), trace.gradients(wanted).get(number)
     if gradients is None:
         shapes.fail("grad_cam", "layer", "one that the logits depend on", layer)
@@ -50,5 +50,8 @@ def maps_of(trace: Trace, classes: np.ndarray, layer: str | None = None) -> np.n
     return found
 
 
-def _shapes(trace: Trace) -> dict[int, tuple[int, ...]]:
-    return {node.output: trace.value(node.output).shape[1:] for node in trace.graph}
+def chosen_maps(trace: Trace, layer: str | None) -> int:
+    """The value whose maps `grad_cam` takes.  Raises ValueError if there is none."""
+    if layer is not None:
+        return maps_named(trace, layer)
+    return last_maps(trace.graph, {n.output: trace.value(n.output).shape[1:] for n in trace.graph})
