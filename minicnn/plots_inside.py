@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from minicnn.plots import _figure, _save
 
 MOST_ROWS = 40
+GAP, TEXT = 0.12, 0.3
+"""Space beside pictures, and for a text above them, in sides of a picture."""
 
 
 class Row(NamedTuple):
@@ -25,19 +27,24 @@ def rows(path: Path, drawn: list[Row], title: str) -> None:
     """Draw at most `MOST_ROWS` rows, each with its name to the left and the texts above its pictures."""
     drawn = drawn[:MOST_ROWS]
     columns = max(len(row.pictures) for row in drawn)
-    height = 1.15 if any(row.texts for row in drawn) else 0.85
-    figure = _figure(0.85 * columns + 2.2, height * len(drawn) + 0.6)
-    grid = figure.subplots(len(drawn), columns, squeeze=False)
-    for axes in grid.ravel():
-        axes.set_axis_off()
-    for row, line in zip(drawn, grid, strict=True):
-        line[0].annotate(
-            row.name, (0, 0.5), (-6, 0), xycoords="axes fraction", textcoords="offset points",
-            ha="right", va="center", fontsize=7,
-        )  # fmt: skip
-        for axes, picture in zip(line, row.pictures, strict=False):
-            axes.imshow(picture)
-        for axes, text in zip(line, row.texts, strict=False):
-            axes.set_title(text, fontsize=6)
+    step = 1 + GAP + (TEXT if any(row.texts for row in drawn) else 0)
+    figure = _figure(0.9 * columns + 1.8, 0.8 * step * len(drawn) + 0.5)
+    axes = figure.subplots()  # one for all: a hundred of them would take seconds
+    axes.set_axis_off()
+    for number, row in enumerate(drawn):
+        top = number * step
+        axes.text(-GAP, top + 0.5, row.name, ha="right", va="center", fontsize=7)
+        for column, picture in enumerate(row.pictures):
+            axes.imshow(picture, extent=_extent(picture, column * (1 + GAP), top), interpolation="nearest")
+        for column, text in enumerate(row.texts):
+            axes.text(column * (1 + GAP) + 0.5, top - GAP / 2, text, ha="center", va="bottom", fontsize=6)
+    axes.set(xlim=(0, columns * (1 + GAP)), ylim=(len(drawn) * step - GAP, 1 + GAP - step))
     figure.suptitle(title, fontsize=10)
     _save(figure, path)
+
+
+def _extent(picture: NDArray[np.uint8], left: float, top: float) -> tuple[float, float, float, float]:
+    """Where a picture stands in a square of side 1, in its own proportions: left, right, bottom, top."""
+    height, width = (side / max(picture.shape[:2]) for side in picture.shape[:2])
+    x, y = left + (1 - width) / 2, top + (1 - height) / 2
+    return x, x + width, y + height, y

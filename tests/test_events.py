@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from minicnn.app import filter_history
+from minicnn.app import filter_history, report
 from minicnn.app.commands import train
 from minicnn.app.events import filter_grid
+from minicnn.app.run_folder import RunFolder
 from minicnn.checkpoint import CheckpointError
 
 SMALL = [
@@ -40,9 +42,10 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
     return found
 
 
-def test_event_files_have_the_runs_figures(tmp_path: Path) -> None:
+def test_event_files_have_the_runs_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboardX")
     run = tmp_path / "run"
+    monkeypatch.setattr(report, "draw", lambda _plot, path, *_: Image.new("RGB", (4, 3)).save(path, "PNG"))
     train.main([*SMALL, "--epochs", "1", "--out", str(run)])
     assert not (run / "tensorboard").exists()
     train.main([*SMALL, "--epochs", "2", "--out", str(run), "--resume", "--tensorboard"])
@@ -52,12 +55,12 @@ def test_event_files_have_the_runs_figures(tmp_path: Path) -> None:
     assert found["lr"] == {6: pytest.approx(history[1]["lr"], rel=1e-6)}
     assert sorted(found["loss/batch"]) == [4, 5, 6]
     assert np.mean(list(found["loss/batch"].values())) == pytest.approx(history[1]["train_loss"], rel=1e-5)
-    report = json.loads((run / "report.json").read_text())
-    assert found["report/accuracy"] == {6: pytest.approx(report["accuracy"], rel=1e-6)}
+    accuracy = json.loads((run / "report.json").read_text())["accuracy"]
+    assert found["report/accuracy"] == {6: pytest.approx(accuracy, rel=1e-6)}
     assert {"filters", "report/confusion_matrix"} < found.keys()
-    train.main([*SMALL, "--epochs", "1", "--out", str(run), "--overwrite"])
-    assert not list((run / "tensorboard").iterdir())
-    assert [epoch for epoch, _ in filter_history.read(run / filter_history.FILTERS)] == [0, 1]
+    assert [epoch for epoch, _ in filter_history.read(run / filter_history.FILTERS)] == [0, 1, 2]
+    RunFolder(run).clear()
+    assert {path.name for path in run.rglob("*")} == {"tensorboard", ".lock"}
 
 
 def test_without_tensorboardx_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,9 +117,9 @@ def test_the_page_says_what_the_report_says(tmp_path: Path) -> None:
     assert len([tag for tag, _ in seen.elements if tag == "svg"]) == 3
 
 
-def test_the_settings_name_what_was_not_the_default(tmp_path: Path) -> None:
+def test_the_settings_name_what_was_not_the_default_and_no_folder(tmp_path: Path) -> None:
     given = ["--optimizer", "sgd", "--epochs", "7", "--image-size", "20", "30", "--temperature"]
-    given += ["--dataset", "folder:my pictures"]
+    given += ["--dataset", "folder:/home/me/my pictures"]
     seen, _ = made(tmp_path / "report.html", ["cat", "dog"], [], settings=settings(*given))
     (command,) = re.findall(r"minicnn train.*", seen.text)
     assert command.strip() == (
@@ -127,6 +127,7 @@ def test_the_settings_name_what_was_not_the_default(tmp_path: Path) -> None:
         "--optimizer sgd --temperature"
     )
     assert len([1 for _, attributes in seen.elements if attributes.get("class") == "changed"]) == 6
+    assert "/home/me" not in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(("classes", "cells"), [(40, 1600), (101, 0)])

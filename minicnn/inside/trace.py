@@ -16,6 +16,9 @@ from minicnn.layers import Conv2d, Layer
 from minicnn.layers.layer import RandomLayer
 from minicnn.layers.model import Model
 
+NAMES_TOLD = 20
+"""Layers that an error names."""
+
 
 class Trace:
     """What a model computes of images x (N,C,H,W), normalised as in training.
@@ -98,7 +101,8 @@ def maps_named(trace: Trace, name: str) -> int:
     known = {name: number for name, number in trace.graph.values.items() if name} | trace.named_values()
     with_maps = [one for one, number in known.items() if trace.value(number).ndim == 4]
     if name not in with_maps:
-        shapes.fail("grad_cam", "layer", f"one of {', '.join(with_maps)}", name)
+        told = ", ".join(with_maps[:NAMES_TOLD]) + (", …" if len(with_maps) > NAMES_TOLD else "")
+        shapes.fail("grad_cam", "layer", f"one of {told}", name)
     return known[name]
 
 

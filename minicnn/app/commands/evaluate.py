@@ -16,7 +16,7 @@ from minicnn.app.command_line import (
     whole_number,
 )
 from minicnn.app.flags import add_checkpoint_flags, add_flag
-from minicnn.app.known_paths import with_known_paths
+from minicnn.app.known_paths import with_known_paths, without_folders
 from minicnn.app.pages.report_page import About
 from minicnn.app.prediction import predict_images
 from minicnn.app.progress import shown
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
         summary.write_skipped(args.out, judged.summary)
         about = About(
             settings=saved.config, computed=provenance.about(model.backend), history=saved.history,
-            tested=f"{args.checkpoint.name}, tested on {judged.what}: {len(images):,} images.",
+            tested=f"{args.checkpoint.name}, tested on {len(images):,} images of {_public(args, config)}.",
             best_epoch=saved.epoch or None, filters=first_filters(model.state_dict()),
         )  # fmt: skip
         report.write(args.out, result, images, logits, about)
@@ -100,6 +100,11 @@ def _judged(args: argparse.Namespace, saved: Checkpoint, config: Config, progres
     if whole and dataset.fingerprint != saved.fingerprint:
         judged.notes.append("these are not the data of the training: their fingerprint is another one")
     return judged
+
+
+def _public(args: argparse.Namespace, config: Config) -> str:
+    """The dataset to test on, without the folder that it lies in."""
+    return str(without_folders({"dataset": args.dataset or config.dataset})["dataset"])
 
 
 def _is_own(name: str, config: Config) -> bool:

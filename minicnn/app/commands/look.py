@@ -10,6 +10,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from minicnn.app.flags import add_flag
 from minicnn.app.known_paths import with_known_paths
 from minicnn.app.pages import look_page
 from minicnn.app.pages.look_page import Neighbour, Seen, Told
+from minicnn.app.prediction import NotFinite
 from minicnn.app.progress import shown
 from minicnn.app.run_folder import make_folder
 from minicnn.app.settings import Config, in_memory
@@ -44,6 +46,9 @@ from minicnn.inside.grad_cam import chosen_maps, maps_of
 from minicnn.layers import Sequential
 from minicnn.layers.conv2d import first_filters
 from minicnn.saved_model import MOST_MEMORY, images_at_once, load_model
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 MOST_IMAGES = 50
 """A page of more would be too long to read, and too large to open."""
@@ -60,8 +65,8 @@ class Looker:
     def look(self, file: Path, image: NDArray[np.uint8], near: list[Neighbour]) -> Seen:
         """All that is shown of one image (C,H,W).  Raises ValueError if --layer has no maps."""
         x = self._normalized(image[None])
-        trace = Trace(self.model, x)
         answers = self.probabilities(x)[0]
+        trace = Trace(self.model, x)
         label = int(answers.argmax()) if self.label is None else self.label
         names, best = self.saved.class_names, np.argsort(-answers, kind="stable")[: self.args.top]
         return Seen(
@@ -75,6 +80,8 @@ class Looker:
     def probabilities(self, x: np.ndarray) -> np.ndarray:
         """Of normalised images (N,C,H,W): (N,K), with the checkpoint's temperature."""
         logits = self.model.predict(x, images_at_once(self.model, self.saved.image_shape))
+        if not np.isfinite(logits).all():
+            raise NotFinite("the model gives an image numbers that are not finite")
         return metrics.softmax(calibration.scaled(logits, self.saved.temperature))
 
     def grad_cam_layer(self) -> str:
@@ -98,8 +105,13 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.look") ->
     notes = make_notes(args)
     saved, model = load_model(args.checkpoint, choose_backend(args, notes), "float32")
     _check_memory(args.checkpoint, model, saved.image_shape)
-    config, looker = Config.of_checkpoint(args.checkpoint, saved), Looker(args, saved, model)
-    layer = looker.grad_cam_layer()
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes out is checked
+        _look(args, notes, Looker(args, saved, model), Config.of_checkpoint(args.checkpoint, saved))
+
+
+def _look(args: argparse.Namespace, notes: Console, looker: Looker, config: Config) -> None:
+    """Look at each image and write the page."""
+    saved, model, layer = looker.saved, looker.model, looker.grad_cam_layer()
     files, pixels = _read(args, saved, config)
     found: list[Seen] = []
     if files:
@@ -120,17 +132,13 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.look") ->
             notes.print(remark)
         make_console().print(f"page: {written[0]}")
         notes.print(f"pictures: {', '.join(map(str, written[1:]))}")
-    if len(found) < _count(args.images):
+    if len(found) < len(_files(args.images)):
         sys.exit(EXIT_UNREADABLE)
 
 
 def _files(paths: list[Path]) -> list[Path]:
     """The paths, each folder replaced by the images below it; one without images stays, to be told of."""
     return [file for path in paths for file in ((path.is_dir() and find_images(path)) or [path])]
-
-
-def _count(paths: list[Path]) -> int:
-    return len(_files(paths))
 
 
 def _read(

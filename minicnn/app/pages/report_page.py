@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from minicnn import colours
 from minicnn.app import pages
+from minicnn.app.known_paths import without_folders
 from minicnn.app.pages.charts import Chart, line_chart
 from minicnn.app.progress import duration
 from minicnn.app.settings import Config, flag_of
@@ -44,14 +45,13 @@ class About:
 
 
 def write(path: Path, report: dict[str, Any], mistakes: Mistakes, about: About) -> None:
-    """Write the page.  Raises OSError.
+    """Write the page.  It may be passed on, so of paths it has the last part alone.  Raises OSError.
 
     Args: report of `app.report.make`
     """
-    names = report["class_names"]
+    names, settings = report["class_names"], without_folders(about.settings)
     pages.write(
-        path, "report.html",
-        title=f"{about.settings['model']} on {about.settings['dataset']}",
+        path, "report.html", title=f"{settings['model']} on {settings['dataset']}",
         report=report, about=about, charts=_charts(about), reliability=_reliability(report),
         facts=_facts(report, about), history=_history(about.history), matrix=_matrix(report),
         written=len(names) <= MOST_WRITTEN, confusions=_confusions(report)[:CONFUSIONS],
@@ -59,8 +59,8 @@ def write(path: Path, report: dict[str, Any], mistakes: Mistakes, about: About) 
             (pages.picture(colours.rgb(image)), names[label], names[answer], certainty(probability))
             for image, label, answer, probability in mistakes
         ],
-        filters=_filters(about.filters), settings=_settings(about.settings),
-        command=_command(about.settings), computed=_computed(report, about.computed),
+        filters=_filters(about.filters), settings=_settings(settings),
+        command=_command(settings), computed=_computed(report, about.computed),
     )  # fmt: skip
 
 
