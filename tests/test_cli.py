@@ -37,6 +37,7 @@ SMALL = [
 FILES = {
     "config.json", "metrics.jsonl", "checkpoint.safetensors", "best.safetensors", "report.json",
     "curves.png", "confusion_matrix.png", "mistakes.png", "reliability.png", "filters.png",
+    "report.html", "filters.safetensors",
 }  # fmt: skip
 
 
@@ -111,6 +112,7 @@ def test_evaluate_gives_the_same_report(trained: tuple[Path, str], tmp_path: Pat
         "confusion_matrix.png",
         "mistakes.png",
         "reliability.png",
+        "report.html",
     }
     there, here = (json.loads((d / "report.json").read_text()) for d in (trained[0], tmp_path / "e"))
     assert here["confusion_matrix"] == there["confusion_matrix"]

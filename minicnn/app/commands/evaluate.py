@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from minicnn.app import report, settings, summary
+from minicnn.app import provenance, report, settings, summary
 from minicnn.app.command_line import (
     Parser,
     add_quiet_flag,
@@ -16,11 +16,13 @@ from minicnn.app.command_line import (
 )
 from minicnn.app.flags import add_checkpoint_flags, add_flag
 from minicnn.app.judging import images_to_judge
-from minicnn.app.known_paths import with_known_paths
+from minicnn.app.known_paths import with_known_paths, without_folders
+from minicnn.app.pages.report_page import About
 from minicnn.app.prediction import predict_images
 from minicnn.app.progress import shown
 from minicnn.app.run_folder import make_folder
 from minicnn.app.settings import Config
+from minicnn.layers.conv2d import first_filters
 from minicnn.saved_model import images_at_once, load_model
 
 
@@ -49,8 +51,18 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
     if args.out:
         make_folder(args.out)
         summary.write_skipped(args.out, judged.summary)
-        report.write(args.out, result, images, logits)
+        about = About(
+            settings=saved.config, computed=provenance.about(model.backend), history=saved.history,
+            tested=f"{args.checkpoint.name}, tested on {len(images):,} images of {_public(args, config)}.",
+            best_epoch=saved.epoch or None, filters=first_filters(model.state_dict()),
+        )  # fmt: skip
+        report.write(args.out, result, images, logits, about)
         notes.print(f"report and plots: {args.out}")
+
+
+def _public(args: argparse.Namespace, config: Config) -> str:
+    """The dataset to test on, without the folder that it lies in."""
+    return str(without_folders({"dataset": args.dataset or config.dataset})["dataset"])
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

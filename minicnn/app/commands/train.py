@@ -13,7 +13,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from minicnn import recipes
-from minicnn.app import flags, report, settings, summary, training
+from minicnn.app import events, flags, report, settings, summary, training
 from minicnn.app.command_line import Parser, add_quiet_flag, choose_backend, make_console, make_notes
 from minicnn.app.experiment import Experiment
 from minicnn.app.known_paths import usable_cache
@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> None:
     config = Config.resolve(vars(args))
     if saved:
         config.check_resumes(saved)
+    events.check(config)
     # A run folder may be a stranger's: nothing is downloaded to a folder that only its checkpoint names.
     named = "data_dir" in given or ("dataset" in given and config.data_dir is None)
     experiment = _experiment(config, console, download=named or not saved)
