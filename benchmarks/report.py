@@ -17,6 +17,7 @@ from typing import Any
 
 import figures
 import judging
+import links
 import trials
 import whole_nets
 from paired import load
@@ -38,7 +39,8 @@ from minicnn.recipes.results import load as load_recipes
 
 ROOT = Path(__file__).parent.parent
 NAMES = (
-    "benchmarks", "bfloat16", "export", "folders", "fused", "lockstep", "pytorch", "reliability", "report",
+    "benchmarks", "bfloat16", "distributed", "export", "folders", "fused", "lockstep", "pytorch",
+    "reliability", "report",
 )  # fmt: skip
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n)(.*?)(<!-- \2: end -->)", re.DOTALL)
@@ -287,6 +289,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "precision_recipes": ("precision", precision_recipes),
     "precision_offset": ("precision", precision_offset),
     "kill_resume": ("kill_resume", trials.kill_resume),
+    "kill_workers": ("kill_workers", trials.kill_workers),
+    "scaling": ("scaling", links.scaling),
     "fail_resume": ("fail_resume", trials.fail_resume),
     "fuzz": ("fuzz", trials.fuzz),
     "report_classes": ("report_example", judging.report_classes),

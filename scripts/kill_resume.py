@@ -44,7 +44,8 @@ TIMES = ("seconds", "images_per_second", "time")
 SAVED_FROM = 100
 MOST_KILLS = 3
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["minicnn.train", "minicnn.app.report", "sklearn.metrics", "matplotlib.figure",
+FORKS.set_forkserver_preload(["minicnn.train", "minicnn.app.report", "minicnn.distributed.torch_group",
+                              "sklearn.metrics", "matplotlib.figure",
                               "matplotlib.backends.backend_agg", "safetensors.numpy"])  # fmt: skip
 PATIENCE = 600
 """Seconds after which a run that has not ended hangs."""

@@ -35,6 +35,7 @@ IMPORTED_AT_ONCE = {
     "minicnn.data.depth": {"PIL"},
     "minicnn.data.images": {"PIL"},
     "minicnn.data.resize": {"PIL"},
+    "minicnn.distributed.torch_group": {"torch"},
     "minicnn.torch_reference": {"torch"},
     "minicnn.torch_program": {"torch"},
     "minicnn.torch_tracing": {"torch"},

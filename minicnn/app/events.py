@@ -82,13 +82,13 @@ class Events:
 
 @contextmanager
 def events(folder: Path, experiment: Experiment) -> Iterator[Events]:
-    """Events below a run's folder, if the settings want them.
+    """Events below a run's folder, if the settings want them; of several processes, rank 0 writes them.
 
     What an interrupted run wrote of steps that are taken again is no longer shown.
 
     Raises: ValueError if tensorboardX is not installed
     """
-    if not experiment.config.tensorboard:
+    if not experiment.config.tensorboard or not experiment.group.is_first:
         yield Events()
         return
     writer = _writer_class()(str(folder / FOLDER), purge_step=experiment.optimizer.steps + 1)

@@ -20,6 +20,7 @@ from minicnn.app.experiment import Experiment
 from minicnn.app.pages import report_page
 from minicnn.app.pages.report_page import About
 from minicnn.app.run_folder import PAGE, PLOTS, REPORT, RunFolder
+from minicnn.app.together import of_first
 from minicnn.files import write_json
 from minicnn.layers import Sequential
 from minicnn.layers.conv2d import first_filters
@@ -106,9 +107,15 @@ def show(console: Console, report: dict[str, Any]) -> None:
 
 
 def finish(folder: RunFolder, experiment: Experiment, console: Console) -> None:
-    """Test the best weights of a run once: print what came of it, then write report.json and the plots."""
-    config, dataset = experiment.config, experiment.dataset
-    logits = experiment.best_logits(folder.best, dataset.test)
+    """Test the best weights of a run once: print what came of it, then write report.json and the plots.
+
+    All ranks of a group predict; rank 0 prints and writes.
+    """
+    config, dataset, group = experiment.config, experiment.dataset, experiment.group
+    saved = of_first(group, folder.load_best)
+    logits = experiment.best_logits(folder.best, saved, dataset.test)
+    if not group.is_first:
+        return
     result = make(experiment.model, logits, dataset.test.y, dataset.class_names, experiment.temperature)
     show(console, result)
     if experiment.stopped_early:

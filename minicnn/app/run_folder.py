@@ -19,7 +19,7 @@ from minicnn.app.experiment import Experiment
 from minicnn.app.filter_history import FILTERS, keep
 from minicnn.app.known_paths import CONFIG, without_folders
 from minicnn.app.settings import Config
-from minicnn.checkpoint import CheckpointError
+from minicnn.checkpoint import Checkpoint, CheckpointError
 from minicnn.files import delete_leftovers, write_json, write_json_lines
 from minicnn.saved_model import check_model
 
@@ -102,9 +102,13 @@ class RunFolder:
         for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
 
-    def restore(self, experiment: Experiment) -> None:
-        """Bring an experiment to where the run stopped.  Raises CheckpointError if that does not fit."""
-        experiment.restore(self.checkpoint, checkpoint.load(self.checkpoint))
+    def load(self) -> Checkpoint:
+        """Where the run stopped.  Raises CheckpointError if the checkpoint is not sound."""
+        return checkpoint.load(self.checkpoint)
+
+    def load_best(self) -> Checkpoint:
+        """The best weights of the run.  Raises CheckpointError if they are not sound."""
+        return checkpoint.load(self.best)
 
     def save(self, experiment: Experiment) -> None:
         """Write where the run stands: filters, checkpoint, metrics and settings."""
@@ -112,7 +116,7 @@ class RunFolder:
         keep(self.path / FILTERS, experiment)
         checkpoint.save(self.checkpoint, state)
         write_json_lines(self.path / METRICS, state.history)
-        computed = provenance.about(experiment.model.backend)
+        computed = provenance.about(experiment.model.backend) | {"processes": experiment.group.size}
         write_json(self.path / CONFIG, {**asdict(experiment.config), **computed})
 
     def save_best(self, experiment: Experiment) -> None:
@@ -123,6 +127,16 @@ class RunFolder:
         state = experiment.checkpoint()
         config = without_folders(state.config)
         checkpoint.save(self.best, replace(state, config=config, optimizer={}, training={}))
+
+
+class UnwrittenFolder(RunFolder):
+    """The folder of a run as those ranks have it that do not write."""
+
+    def save(self, experiment: Experiment) -> None:
+        """Rank 0 writes."""
+
+    def save_best(self, experiment: Experiment) -> None:
+        """Rank 0 writes."""
 
 
 def make_folder(path: Path) -> None:
