@@ -6,17 +6,24 @@
 
 #include "../../bfloat16.h"
 #include "../../conv2d_ops.h"
+#include "tile_packing.h"
 
 namespace minicnn {
 
+// The filters as the forward pass reads them, with the 2x2 max-pool that is fused, if one is.  They depend
+// on the depth's runs, which another number of images may change.
+TileRuns tile_runs(const ConvParams& p, const PoolParams* pool);
+PackedTiles tile_filters(const float* weight, const float* bias, const ConvParams& p,
+                         const PoolParams* pool, Memory& memory);
+
 template <typename Unit>
-bool tile_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
-                  const ConvParams& p, bool relu);
+bool tile_forward(const bfloat16* x, const PackedTiles& filters, bfloat16* y, const ConvParams& p,
+                  bool relu);
 
 // Every window of the pool is a 2x2 square of its own that lies inside the map.
 template <typename Unit>
-bool tile_pooled_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
-                         std::uint8_t* winner, const ConvParams& p, const PoolParams& pool, bool relu);
+bool tile_pooled_forward(const bfloat16* x, const PackedTiles& filters, bfloat16* y, std::uint8_t* winner,
+                         const ConvParams& p, const PoolParams& pool, bool relu);
 
 template <typename Unit>
 bool tile_data(const bfloat16* dy, const bfloat16* relu_y, const float* weight, bfloat16* dx,
