@@ -165,7 +165,9 @@ class InferenceSession:
             table = self._table(shape[1])
         output = self._compiled.output_shape(shape)
         in_memory = output if len(output) == 2 else (output[0], *output[2:], output[1])
-        return self._compiled.plan(shape, dtype, table), in_memory
+        plan = self._compiled.plan(shape, dtype, table)
+        plan.choose_threads(self._threads)
+        return plan, in_memory
 
     def _means_and_deviations(self) -> tuple[np.ndarray, np.ndarray]:
         assert self._normalization is not None

@@ -16,6 +16,7 @@
 #include "bfloat16_layers.h"
 #include "bfloat16_maps.h"
 #include "conv_shapes.h"
+#include "session_plans.h"
 
 namespace minicnn {
 namespace {
@@ -356,6 +357,7 @@ int main() {
     minicnn::winograds();
     minicnn::bfloat16_layers();
     minicnn::scratch_memory();
+    minicnn::session_plans();
     std::printf("%d runs, %d failures\n", minicnn::runs, minicnn::failures);
     return minicnn::failures == 0 ? 0 : 1;
 }

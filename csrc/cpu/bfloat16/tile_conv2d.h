@@ -6,6 +6,7 @@
 
 #include "../../bfloat16.h"
 #include "../../conv2d_ops.h"
+#include "../conv2d/route.h"
 #include "tile_packing.h"
 
 namespace minicnn {
@@ -32,12 +33,6 @@ bool tile_data(const bfloat16* dy, const bfloat16* relu_y, const float* weight, 
 template <typename Unit>
 bool tile_pooled_data(const bfloat16* dy, const std::uint8_t* winner, const float* weight, bfloat16* dx,
                       const ConvParams& p, const PoolParams& pool);
-
-// Whether it is a 1x1 convolution that reads every pixel once.
-inline bool is_pointwise(const ConvParams& p) {
-    return p.KH == 1 && p.KW == 1 && p.stride_h == 1 && p.stride_w == 1 && p.pad_h == 0 && p.pad_w == 0 &&
-           p.OH == p.H && p.OW == p.W;
-}
 
 // A dense layer (N, in) -> (N, out) as a convolution.
 inline ConvParams as_convolution(std::int64_t N, std::int64_t in, std::int64_t out) {

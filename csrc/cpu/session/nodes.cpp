@@ -37,7 +37,7 @@ void take_shape(ConvParams& p, const ImageShape& shape) {
 bool on_tiles(const ConvParams& p) { return suits_tiles(p) && tile_unit_kind() != TileUnitKind::none; }
 
 int float_conv2d(Plan& plan, int x, const FiltersPtr& filters, const ConvParams& p, bool relu) {
-    const ForwardWay way = forward_way(p, sizeof(float));
+    const ForwardWay way = forward_way(p, sizeof(float), Winograd::allowed, Preparation::once);
     const ForwardFilters<float> ready = filters->ready(way, p);
     const ImageShape result{p.N, p.F, p.OH, p.OW};
     return plan.add({x}, {result, Type::float32}, [=](const void* const* from, void* to) {
@@ -64,7 +64,8 @@ int bfloat16_conv2d(Plan& plan, int x, const FiltersPtr& filters, const ConvPara
 
 int float_conv2d_pool(Plan& plan, int x, const FiltersPtr& filters, const ConvParams& p,
                       const PoolParams& pool, bool relu) {
-    const PooledForwardWay way = pooled_forward_way(p, pool, sizeof(float));
+    const PooledForwardWay way =
+        pooled_forward_way(p, pool, sizeof(float), Winograd::allowed, Preparation::once);
     const ForwardFilters<float> ready = filters->ready(way, p);
     const ImageShape result{p.N, p.F, pool.OH, pool.OW};
     return plan.add({x}, {result, Type::float32}, [=](const void* const* from, void* to) {

@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <numeric>
 
@@ -8,6 +9,8 @@
 
 namespace minicnn::session {
 namespace {
+
+constexpr int unlimited = 1 << 30;
 
 // A value that lies in the arena from the operation that gives it to the last one that reads it.
 struct Tenant {
@@ -38,7 +41,7 @@ std::int64_t lowest_place(const Tenant& tenant, std::vector<Tenant> others) {
 }  // namespace
 
 int Plan::add(const std::vector<int>& inputs, const Value& result, Work work) {
-    nodes_.push_back({inputs, std::move(work)});
+    nodes_.push_back({inputs, std::move(work), unlimited});
     values_.push_back(result);
     return static_cast<int>(nodes_.size());
 }
@@ -92,7 +95,6 @@ class Plan::Lease {
         const std::lock_guard<std::mutex> lock(plan.mutex_);
         if (plan.idle_.empty()) {
             arena_ = plan.new_arena();
-            plan.idle_.reserve(plan.idle_.size() + 1);
         } else {
             arena_ = std::move(plan.idle_.back());
             plan.idle_.pop_back();
@@ -124,11 +126,52 @@ void Plan::run(const void* x, void* y, int threads) const {
         arena.values[static_cast<std::size_t>(output_)] = y;
     }
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
-        const Node& node = nodes_[i];
-        for (std::size_t k = 0; k < node.inputs.size(); ++k) {
-            arena.inputs[k] = arena.values[static_cast<std::size_t>(node.inputs[k])];
-        }
-        node.work(arena.inputs.data(), arena.values[i + 1]);
+        const ThreadLimit own(nodes_[i].threads);
+        run_node(i, arena);
+    }
+}
+
+void Plan::run_node(std::size_t i, Arena& arena) const {
+    const Node& node = nodes_[i];
+    for (std::size_t k = 0; k < node.inputs.size(); ++k) {
+        arena.inputs[k] = arena.values[static_cast<std::size_t>(node.inputs[k])];
+    }
+    node.work(arena.inputs.data(), arena.values[i + 1]);
+}
+
+// One whole run, in which each operation's time is taken if it is the least so far.
+void Plan::time_nodes(Arena& arena, int threads, std::vector<double>& least) const {
+    const ThreadLimit limit(threads);
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+        const auto start = std::chrono::steady_clock::now();
+        run_node(i, arena);
+        const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+        least[i] = std::min(least[i], took.count());
+    }
+}
+
+void Plan::choose_threads(int threads) {
+    constexpr double longest = 0.02, worthwhile = 0.9;  // seconds of a run; the least share of the time
+    constexpr int rounds = 5;
+    if (std::min(threads, num_threads()) < 2 || nodes_.empty()) return;
+    const auto zeros = [](std::int64_t bytes) {
+        AlignedBytes made = aligned_bytes(static_cast<std::size_t>(bytes));
+        std::memset(made.get(), 0, static_cast<std::size_t>(bytes));
+        return made;
+    };
+    const AlignedBytes x = zeros(value(0).bytes()), y = zeros(value(output_).bytes());
+    const std::unique_ptr<Arena> arena = new_arena();
+    arena->values[0] = x.get();
+    if (output_ != 0) arena->values[static_cast<std::size_t>(output_)] = y.get();
+    std::vector<double> one(nodes_.size(), 1e9), all(nodes_.size(), 1e9);
+    time_nodes(*arena, 1, one);  // the first run makes scratch memory, too
+    if (std::accumulate(one.begin(), one.end(), 0.0) > longest) return;
+    for (int round = 0; round < rounds; ++round) {
+        time_nodes(*arena, 1, one);
+        time_nodes(*arena, threads, all);
+    }
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+        if (all[i] > worthwhile * one[i]) nodes_[i].threads = 1;
     }
 }
 

@@ -45,6 +45,11 @@ class Plan {
     // Says which value comes out, and lays out the arena.  Nothing is added afterwards.
     void finish(int output);
 
+    // Measures which operations gain from more threads than one; the others keep to one from now on. Waking
+    // a thread takes longer than many an operation on a single image.  Plans that take long are not
+    // measured: there, all work is worth it.  The results are the same for any number.
+    void choose_threads(int threads);
+
     // Runs all operations on the input x; the output goes to y.  A call takes at most so many threads.
     // Several threads may call it at once: each call has an arena of its own.
     void run(const void* x, void* y, int threads) const;
@@ -55,6 +60,7 @@ class Plan {
     struct Node {
         std::vector<int> inputs;
         Work work;
+        int threads;  // how many it may take
     };
 
     // The memory of one run, and where each value lies in it.
@@ -66,6 +72,8 @@ class Plan {
     class Lease;
 
     std::vector<int> last_reads() const;
+    void run_node(std::size_t i, Arena& arena) const;
+    void time_nodes(Arena& arena, int threads, std::vector<double>& least) const;
     std::unique_ptr<Arena> new_arena() const;
 
     std::vector<Value> values_;
