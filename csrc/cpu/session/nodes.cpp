@@ -180,11 +180,15 @@ int batch_norm2d(Plan& plan, int x, int residual, const BatchNorm& norm, bool re
 
 int max_pool2d(Plan& plan, int x, const PoolParams& pool) {
     const ImageShape s = plan.value(x).shape;
-    return add_node(plan, {x}, {s.N, s.C, pool.OH, pool.OW},
-                    [=](auto zero, const void* const* from, auto* y) {
-                        using T = decltype(zero);
-                        max_pool2d_forward<T, std::int64_t>(in<T>(from), y, nullptr, s, pool);
-                    });
+    return add_node(
+        plan, {x}, {s.N, s.C, pool.OH, pool.OW}, [=](auto zero, const void* const* from, auto* y) {
+            using T = decltype(zero);
+            if (pool.KH * pool.KW <= 255) {  // places in bytes fill vectors, though nobody asks for them
+                max_pool2d_forward<T, std::uint8_t>(in<T>(from), y, nullptr, s, pool);
+            } else {
+                max_pool2d_forward<T, std::int64_t>(in<T>(from), y, nullptr, s, pool);
+            }
+        });
 }
 
 int avg_pool2d(Plan& plan, int x, const PoolParams& pool, bool count_include_pad) {
