@@ -257,6 +257,8 @@ def test_numpy_float64_and_own_layers_run_operation_by_operation() -> None:
     made_of.append(every_operation("numpy"))
     if "cpp" in BACKENDS:
         made_of.append(Sequential(Conv2d(3, 4, 3), Doubled(), Flatten(), Dense(400, 3), backend="cpp"))
+    if "cuda" in BACKENDS:
+        made_of.append(Sequential(Conv2d(3, 4, 3), ReLU(), Flatten(), Dense(400, 3), backend="cuda"))
     for model in made_of:
         made = InferenceSession(model)
         assert "operation by operation" in repr(made)

@@ -75,7 +75,8 @@ class InferenceSession:
             model = _copied(model_or_checkpoint, backend, precision)
         self.backend, self.precision, self._dtype = model.backend, precision, model.dtype
         self._graph = model.graph(training=False)
-        self._weight_bytes = sum(a.nbytes for a in model.state_dict().values())
+        arrays = {**model.named_parameters(), **model.named_buffers()}
+        self._weight_bytes = sum(int(a.nbytes) for a in arrays.values())
         self._normalization = None if normalization is None else _checked(normalization)
         self._plans: dict[tuple[Shape, str], tuple[Any, Shape]] = {}
         self._lock = threading.Lock()
