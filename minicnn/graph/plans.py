@@ -44,19 +44,18 @@ class CompiledGraph:
         """Whether all operations are the contract's, in float32 or bfloat16, and the backend is cpp."""
         return backend.name == "cpp" and dtype == "float32" and graph.ops <= _ADD.keys()
 
-    def plan(self, x_shape: Shape, x_dtype: str, table: np.ndarray | None) -> Any:
-        """What runs for arrays of this shape (N,C,H,W) or (N,features), float32 or uint8.
+    def plan(self, x_shape: Shape, table: np.ndarray | None) -> Any:
+        """What runs for arrays of this shape (N,C,H,W) or (N,features), of float32.
 
-        ``table`` (C,256) says what each byte of a channel becomes; it is read for uint8 alone.
+        With a ``table`` (C,256), which says what each byte of a channel becomes, they are of uint8.
         Raises: ValueError naming the layer that an input of this shape does not fit
         """
         found = self._graph.shapes(x_shape[1:])
         _check_sizes(x_shape[0], found)
         types = self._module.SessionType
-        plan = self._module.SessionPlan(_four(x_shape), getattr(types, x_dtype))
+        plan = self._module.SessionPlan(_four(x_shape), types.float32 if table is None else types.uint8)
         values = {INPUT: INPUT}
-        if x_dtype == "uint8":
-            assert table is not None
+        if table is not None:
             values[INPUT] = plan.images(INPUT, table.ravel())
         elif not _is_flat(x_shape[1:]):
             values[INPUT] = plan.images(INPUT, [])

@@ -78,14 +78,14 @@ class InferenceSession:
         arrays = {**model.named_parameters(), **model.named_buffers()}
         self._weight_bytes = sum(int(a.nbytes) for a in arrays.values())
         self._normalization = None if normalization is None else _checked(normalization)
-        self._plans: dict[tuple[Shape, str], tuple[Any, Shape]] = {}
+        self._plans: dict[tuple[Shape, bool], tuple[Any, Shape]] = {}
         self._lock = threading.Lock()
         self._compiled: CompiledGraph | None = None
         if CompiledGraph.suits(self._graph, self.backend, self._dtype):
             self._compiled = CompiledGraph(self._graph, self.backend)
             _drop_weights(self._graph)
             if model.input_shape is not None:
-                self._plan((self.batch_size, *model.input_shape), "float32")
+                self._plan((self.batch_size, *model.input_shape), of_bytes=False)
 
     def run(self, x: np.ndarray) -> np.ndarray:
         """Logits (N,K) of images x (N,C,H,W), in evaluation mode.
@@ -133,7 +133,7 @@ class InferenceSession:
             return np.empty((0, *self._graph.shapes(x.shape[1:])[self._graph.output]), self._dtype)
         if self._compiled is None:
             return self._run_graph(x)
-        plan, output_shape = self._plan(x.shape, x.dtype.name)
+        plan, output_shape = self._plan(x.shape, x.dtype == np.uint8)
         y = np.empty(output_shape, np.float32)
         plan.run(np.ascontiguousarray(x), y, self._threads)
         return y if y.ndim == 2 else y.transpose(0, 3, 1, 2)
@@ -145,9 +145,9 @@ class InferenceSession:
             x = normalized(x, *self._means_and_deviations(), self._dtype)
         return run.predict(self._graph, self.backend, x, batch_size=len(x), dtype=self._dtype)
 
-    def _plan(self, shape: Shape, dtype: str) -> tuple[Any, Shape]:
-        """The plan for arrays of a shape (N,C,H,W) and a dtype, and the shape of its result in memory."""
-        key = shape, dtype
+    def _plan(self, shape: Shape, of_bytes: bool) -> tuple[Any, Shape]:
+        """The plan for arrays (N,C,H,W) of uint8 or float32, and the shape of its result in memory."""
+        key = shape, of_bytes
         found = self._plans.get(key)
         if found is not None:
             return found
@@ -158,15 +158,15 @@ class InferenceSession:
             self._plans[key] = found
             return found
 
-    def _new_plan(self, shape: Shape, dtype: str) -> tuple[Any, Shape]:
+    def _new_plan(self, shape: Shape, of_bytes: bool) -> tuple[Any, Shape]:
         assert self._compiled is not None
         table = None
-        if dtype == "uint8":
+        if of_bytes:
             self._check_channels(shape)
             table = self._table(shape[1])
         output = self._compiled.output_shape(shape)
         in_memory = output if len(output) == 2 else (output[0], *output[2:], output[1])
-        plan = self._compiled.plan(shape, dtype, table)
+        plan = self._compiled.plan(shape, table)
         plan.choose_threads(self._threads)
         return plan, in_memory
 
