@@ -4,8 +4,8 @@
         [--seconds 2] [--no-compile] [--check]
 
 Every row's name ends with the precision that it computes in.  PyTorch's rows are channels-last, since its
-bfloat16 kernels are fast there, and one is compiled.  OpenVINO takes bfloat16 by itself where the
-processor multiplies it; its row has the precision that it says it took.  minicnn in float32 is there to
+bfloat16 kernels are fast there, and one is compiled.  OpenVINO takes bfloat16 by itself where the processor
+multiplies it; its row has the precision that it says it took.  minicnn and PyTorch in float32 are there to
 compare with.  Before anything is timed, the results are checked to agree within bfloat16's rounding.
 benchmarks/results/bfloat16.json keeps an entry for each net and phase.
 """
@@ -28,20 +28,23 @@ from minicnn import Trainer, optim
 from minicnn.torch_reference import to_torch
 
 OURS, OURS_FLOAT32 = "minicnn bfloat16", "minicnn float32"
+TORCH_FLOAT32 = "torch channels-last, float32"
 PEERS = {
     "torch channels-last, bfloat16": Peer(torch.channels_last),
     "torch.compile, bfloat16": Peer(torch.channels_last, compiled=True),
 }
+IN_FLOAT32 = {OURS_FLOAT32: "minicnn cpp", TORCH_FLOAT32: "torch channels-last"}
+"""The rows in float32, and their names in `rows`."""
 OPENVINO = "OpenVINO"
-TRAINING = (OURS, OURS_FLOAT32, *PEERS)
+TRAINING = (OURS, OURS_FLOAT32, *PEERS, TORCH_FLOAT32)
 INFERENCE = (*TRAINING, OPENVINO)
 STEPS_CHECKED = 5
 
 
 def bfloat16_step(row: str, name: str, n: int) -> Callable[[], float]:
     """A call that makes one step of SGD on a batch of n images, and returns the loss before the step."""
-    if row == OURS_FLOAT32:
-        return training_step("minicnn cpp", name, n)
+    if row in IN_FLOAT32:
+        return training_step(IN_FLOAT32[row], name, n)
     x, y = batch(name, n)
     lr = NETS[name].lr
     if row == OURS:
@@ -65,8 +68,8 @@ def bfloat16_step(row: str, name: str, n: int) -> Callable[[], float]:
 
 def bfloat16_inference(row: str, name: str, n: int) -> Callable[[], np.ndarray]:
     """A call that returns the logits of a batch of n images, as float32."""
-    if row == OURS_FLOAT32:
-        return inference("minicnn cpp", name, n)
+    if row in IN_FLOAT32:
+        return inference(IN_FLOAT32[row], name, n)
     x, _ = batch(name, n)
     if row == OURS:
         ours = build(name, "cpp", precision="bfloat16")

@@ -195,7 +195,8 @@ def ladder(result: Result) -> Figure:
     axes.invert_yaxis()
     for threads, peak in result["GFLOP/s at peak"].items():
         axes.axvline(peak, color=ink(), linewidth=0.8, linestyle="--")
-        axes.text(peak, -0.75, f"peak, {threads}", ha="center", fontsize=8)
+        above = axes.get_xaxis_transform()  # up from the lower axis, 1 is where the lines end
+        axes.text(peak, 1.01, f"peak, {threads}", ha="center", va="bottom", fontsize=8, transform=above)
     axes.set_xlim(0, axes.get_xlim()[1] * 1.06)
     axes.set_xlabel("GFLOP/s, counted as the plain sum has them (more is better)", fontsize=9)
     return figure

@@ -3,8 +3,8 @@
     python benchmarks/in_torch.py [--nets lenet5 ...] [--threads 2] [--no-compile]
 
 Steps and whole epochs (DataLoader, loss, backward, step) of every net of torch_nets.py, timed in turn in
-one process; peak memory, in a process for each side; and how much the losses of 100 steps differ.  Writes
-benchmarks/results/in_torch.json.
+one process; peak memory, in a process for each side; and how much the losses of 100 steps differ.
+benchmarks/results/in_torch.json keeps an entry for each net.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from paired import machine, save, time_in_turn
+from paired import load, machine, save, time_in_turn
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch_nets import NETS
@@ -71,14 +72,16 @@ def script(
     return step, module
 
 
-def difference(name: str, side: str, steps: int = STEPS) -> float:
-    """The largest difference of the losses from plain PyTorch's, relative to the first loss."""
+def differences(name: str, sides: tuple[str, ...], steps: int = STEPS) -> dict[str, float]:
+    """The largest difference of the losses from plain PyTorch's, relative to the first loss, by side."""
     batches = list(zip(*(part.split(NETS[name].batch) for part in images(name, 4)), strict=True))
-    losses = []
-    for which in (PLAIN, side):
-        step, _ = script(name, which)
-        losses.append([step(*batches[i % len(batches)]) for i in range(steps)])
-    return max(abs(a - b) for a, b in zip(*losses, strict=True)) / losses[0][0]
+
+    def losses(side: str) -> np.ndarray:
+        step, _ = script(name, side)
+        return np.array([step(*batches[i % len(batches)]) for i in range(steps)])
+
+    plain = losses(PLAIN)
+    return {side: float(np.abs(losses(side) - plain).max() / plain[0]) for side in sides}
 
 
 def times(name: str, sides: list[str]) -> dict[str, Any]:
@@ -142,14 +145,12 @@ def main() -> None:
         print(json.dumps(grown(*args.memory)))
         return
     sides = [PLAIN, LAST, *([] if args.no_compile else [COMPILED]), OURS]
-    result: dict[str, Any] = {"machine": machine(args.threads), "nets": {}}
     for name in args.nets:
-        entry = times(name, sides)
-        entry["losses differ by"] = {side: difference(name, side) for side in (LAST, OURS)}
+        entry = {"machine": machine(args.threads), **times(name, sides)}
+        entry["losses differ by"] = differences(name, (LAST, OURS))
         entry["peak growth, MB"] = {side: memory(name, side) for side in (PLAIN, OURS)}
-        result["nets"][f"{name}, {NETS[name].batch}"] = entry
         print(name, json.dumps(entry), flush=True)
-    save("in_torch", result)
+        save("in_torch", load("in_torch") | {f"{name}, {NETS[name].batch}": entry})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from minicnn import Sequential, models
 from minicnn.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d, ReLU
 
 
-def vgg_like(precision: str = "float32") -> Sequential:
+def vgg_like(**precision: str) -> Sequential:
     """3 -> 64 -> 64, pool, 128 -> 128, pool, 256 -> 256, pool, dense, on 32x32 images."""
     layers = []
     channels = 3
@@ -21,7 +21,7 @@ def vgg_like(precision: str = "float32") -> Sequential:
             layers += [Conv2d(channels, width, 3, padding=1), ReLU()]
             channels = width
         layers.append(MaxPool2d(2))
-    return Sequential(*layers, Flatten(), Dense(256 * 16, 10), input_shape=(3, 32, 32), precision=precision)
+    return Sequential(*layers, Flatten(), Dense(256 * 16, 10), input_shape=(3, 32, 32), **precision)
 
 
 class Net(NamedTuple):
@@ -47,16 +47,20 @@ NETS = {
 }
 
 
-def build(name: str, backend: str, precision: str = "float32") -> Sequential:
-    """A net of NETS with 10 classes.  Its dropout is turned off, since PyTorch would draw other masks."""
+def build(name: str, backend: str, **precision: str) -> Sequential:
+    """A net of NETS with 10 classes, in float32 unless ``precision=`` says otherwise.
+
+    Its dropout is turned off, since PyTorch would draw other masks.  Revisions that do not know the
+    argument can be timed with it too (`revisions`).
+    """
     if name == "vgg_like":
-        model = vgg_like(precision)
+        model = vgg_like(**precision)
         model.bind(backend)
         return model
     channels, *size = NETS[name].shape
     model = models.create(
         name, in_channels=channels, num_classes=10, image_size=(size[0], size[1]), backend=backend,
-        precision=precision,
+        **precision,
     )  # fmt: skip
     for _, layer in model.named_layers():
         if isinstance(layer, Dropout):

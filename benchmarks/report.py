@@ -149,9 +149,11 @@ def precision_offset(result: Result) -> str:
 
 
 def augment(result: Result) -> str:
-    rows = [["`--augment`", "training step, ms", "against none"]]
+    rows = [["`--augment`", "training step, ms", "against none", "making the batch, more than without"]]
     for text, ms in result["training step, ms"].items():
-        rows.append([text, f"{ms:.2f}", f"{result['step with / without'][text]:.3f}"])
+        alone = result["batch alone, ms"]
+        share = (alone[text] - alone["none"]) / result["training step, ms"]["none"]
+        rows.append([text, f"{ms:.2f}", f"{result['step with / without'][text]:.2f}", f"{share:.1%}"])
     text = (
         f"{table(rows)}\n\n`benchmarks/augment.py`, simple_cnn at batch 128 with fetching the batch, on "
         f"{where(result)}."
@@ -185,7 +187,7 @@ def in_torch(result: Result) -> str:
     rows = [["net, batch", "step, ms", "PyTorch", "channels-last", "torch.compile", "PyTorch / this",
              "epoch", "memory, MB", "PyTorch's", "losses differ by", "channels-last's"]]  # fmt: skip
     ours, sides = "minicnn.torch", ("PyTorch", "PyTorch channels-last", "torch.compile")
-    for net, entry in result["nets"].items():
+    for net, entry in result.items():
         step, epoch, grown = entry["step, ms"], entry["epoch, ms"], entry["peak growth, MB"]
         differ = entry["losses differ by"]
         rows.append([
@@ -194,7 +196,7 @@ def in_torch(result: Result) -> str:
             f"{grown[ours]:.0f}", f"{grown['PyTorch']:.0f}", f"{differ[ours]:.1e}",
             f"{differ['PyTorch channels-last']:.1e}",
         ])  # fmt: skip
-    return f"{table(rows)}\n\n`benchmarks/in_torch.py` on {where(result)}."
+    return f"{table(rows)}\n\n`benchmarks/in_torch.py` on {places([*result.values()])}."
 
 
 def fusion(result: Result) -> str:
@@ -270,6 +272,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "precision_recipes": ("precision", precision_recipes),
     "precision_offset": ("precision", precision_offset),
     "kill_resume": ("kill_resume", trials.kill_resume),
+    "fail_resume": ("fail_resume", trials.fail_resume),
     "fuzz": ("fuzz", trials.fuzz),
     "report_classes": ("report_example", judging.report_classes),
     "report_calibration": ("report_example", judging.report_calibration),

@@ -71,6 +71,16 @@ def kill_resume(result: Result) -> str:
     )
 
 
+def fail_resume(result: Result) -> str:
+    """Which calls failed, how the runs with them ended, and whether the resumed ones ended alike."""
+    ended = ", ".join(f"{how}: {count}" for how, count in result["ended"].items())
+    return (
+        f"**In {result['trials']} runs a call failed. Once resumed, {result['same end, bit for bit']} "
+        f"ended as the undisturbed run did, bit for bit.** How the processes with the failure ended: "
+        f"{ended} (`scripts/fail_resume.py`, on {where(result)})."
+    )
+
+
 def fuzz(result: Result) -> str:
     """What each reader did with damaged files."""
     columns = ["inputs", "read", "refused", "failures"]

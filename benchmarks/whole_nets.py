@@ -57,12 +57,17 @@ def bfloat16(result: Result) -> str:
     for phase in ("training", "inference"):
         entries = [entry for entry in result.values() if entry["phase"] == phase]
         peers = list(dict.fromkeys(row for e in entries for row in e["milliseconds"]))
-        rows = [["net, batch", *peers, "best PyTorch / minicnn bfloat16"]]
+        rows = [
+            ["net, batch", *peers, "PyTorch bfloat16 / minicnn bfloat16", "best PyTorch / minicnn bfloat16"]
+        ]
         for entry in sorted(entries, key=lambda e: [*NETS].index(e["net"])):
             ms = entry["milliseconds"]
             cells = [milliseconds(ms[peer]) if peer in ms else "" for peer in peers]
-            best = ms[best_torch(ms)] / ms["minicnn bfloat16"]
-            rows.append([f"{entry['net']}, {entry['batch']}", *cells, f"**{best:.2f}**"])
+            autocast = min(
+                t for row, t in ms.items() if row.startswith("torch") and row.endswith("bfloat16")
+            )
+            ratios = [f"**{t / ms['minicnn bfloat16']:.2f}**" for t in (autocast, ms[best_torch(ms)])]
+            rows.append([f"{entry['net']}, {entry['batch']}", *cells, *ratios])
         parts.append(
             f"Milliseconds, {phase}:\n\n{table(rows)}\n\n`benchmarks/bfloat16.py` on {places(entries)}."
         )

@@ -36,7 +36,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(path)
-        _sync_folder(path.parent)
+        sync(path.parent.resolve())  # a folder may be reached by a link
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror}") from error
 
@@ -74,10 +74,11 @@ def _deleted_on_error(path: Path) -> Iterator[None]:
         raise
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # Windows opens no folder, and syncs a new name by itself
+def sync(path: Path) -> None:
+    """Wait until a file or folder, which is no link, has reached the disk."""
+    if os.name != "posix" and path.is_dir():  # Windows opens no folder, and syncs a new name by itself
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | open_flags("O_NOFOLLOW"))
     try:
         os.fsync(descriptor)
     finally:

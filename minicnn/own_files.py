@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from minicnn.files import open_flags
+from minicnn.files import open_flags, sync
 
 _OPEN = open_flags("O_RDONLY", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
 _NEW = open_flags("O_WRONLY", "O_CREAT", "O_EXCL", "O_NOFOLLOW", "O_CLOEXEC", "O_BINARY")
@@ -88,17 +88,6 @@ def write_own(path: Path, content: bytes) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or folder has reached the disk."""
-    if os.name != "posix" and path.is_dir():  # Windows opens no folder, and syncs a new name by itself
-        return
-    descriptor = os.open(path, os.O_RDONLY | open_flags("O_NOFOLLOW"))
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _distrust(

@@ -21,12 +21,19 @@ TORCH = str(Path(torch.__file__).parent)
 LayerOf = Callable[[nn.Module, bool], Layer]
 """The layer of a torch.nn module, and whether that is a part of the traced one or made for a call."""
 FLATTENS = (torch.flatten, "flatten")
+SAME_MEMORY = (nn.Identity, nn.Flatten, nn.Dropout)
+"""Modules whose result can be their input itself."""
 
 
 class _Tracer(fx.Tracer):
-    """torch.fx's own, which looks into every module that is not one of torch.nn's."""
+    """torch.fx's own, which looks into every module that is not one of torch.nn's, with ``+=`` kept."""
 
     record_stack_traces = True
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        from minicnn.torch.tracing import Value
+
+        return Value(node, self)
 
 
 def network(module: nn.Module, layer_of: LayerOf) -> Network:
@@ -34,8 +41,12 @@ def network(module: nn.Module, layer_of: LayerOf) -> Network:
 
     Raises: ValueError naming the module, the operation and the line of what minicnn does not have
     """
+    from minicnn.torch.tracing import ASKS_TYPE, Untraceable, asks_type
+
     training = {part: part.training for part in module.modules()}
     try:
+        if any(asks_type(type(part)) for part in module.modules()):
+            raise Untraceable(ASKS_TYPE)
         graph = _Tracer().trace(module.eval())
     except Exception as error:
         line = str(error).strip().partition("\n")[0]
@@ -58,8 +69,12 @@ def network(module: nn.Module, layer_of: LayerOf) -> Network:
             last = node.args[0]
             if not isinstance(last, fx.Node) or values.get(last) != len(wires):
                 _refuse(module, node, "one output, which is computed last")
-        elif node.users:
-            _add(module, node, children, wires, values, layer_of)
+        else:
+            changed = _changed(module, node)
+            if changed is not None and changed in _read_later(module, node):
+                _refuse(module, node, "no change in place that others read")
+            if node.users:
+                _add(module, node, children, wires, values, layer_of)
     return Network(children, wires)
 
 
@@ -69,6 +84,10 @@ def _add(
 ) -> None:  # fmt: skip
     """Add a node's wire, and its layer if it is one that is not there yet."""
     what, made, inputs = _meaning(module, node)
+    if made is not None and node.op != "call_module":  # a function, whose layer needs a name of its own
+        what, taken = node.name, {*children, *dict(module.named_modules())}
+        while what in taken:
+            what += "_"
     if made is not None and type(made) is nn.Identity:
         values[node] = values[inputs[0]]
         return
@@ -82,23 +101,54 @@ def _add(
 
 
 def _meaning(module: nn.Module, node: fx.Node) -> tuple[str, nn.Module | None, tuple[fx.Node, ...]]:
-    """The wire's name, the torch.nn module that a layer is made of, and the nodes that it reads."""
+    """The wire's name, the torch.nn module that a layer is made of, and the nodes that it reads.
+
+    A function has no name here.
+    """
     from minicnn.torch.parts import part_of
 
     if node.op == "call_module" and len(node.args) == 1 and not node.kwargs:
         return str(node.target), module.get_submodule(str(node.target)), tuple(node.all_input_nodes)
     part = part_of(node, module)
-    own = f"{node.name}_"  # cannot be an attribute's name that the trace has seen too
     if part is not None and part.op in ("add", "concat"):
         return {"add": "+", "concat": "cat"}[part.op], None, part.inputs
     if part is not None:
-        return own, part.module, part.inputs
+        return "", part.module, part.inputs
     given: Any = dict(zip(("input", "start_dim", "end_dim"), node.args, strict=False)) | node.kwargs
     if node.target in FLATTENS and given.get("start_dim") == 1 and given.get("end_dim", -1) == -1:
-        return own, nn.Flatten(), (given["input"],)
+        return "", nn.Flatten(), (given["input"],)
     if node.target is F.dropout:
-        return own, nn.Dropout(_probability(node)), (node.all_input_nodes[0],)
+        return "", nn.Dropout(_probability(node)), (node.all_input_nodes[0],)
     return _refuse(module, node, "an operation that minicnn has")
+
+
+def _changed(module: nn.Module, node: fx.Node) -> fx.Node | None:
+    """The node whose memory a node changes in place, or None."""
+    from minicnn.torch.parts import changes_in_place
+
+    if not node.all_input_nodes or not changes_in_place(node, module):
+        return None
+    out = node.kwargs.get("out")
+    return _memory(module, out if isinstance(out, fx.Node) else node.all_input_nodes[0])
+
+
+def _read_later(module: nn.Module, node: fx.Node) -> set[fx.Node]:
+    """The memory of all values before a node that are read after it, by another node or as the output."""
+    nodes = list(node.graph.nodes)
+    here = nodes.index(node)
+    later = {*nodes[here + 1 :]}
+    return {_memory(module, value) for value in nodes[:here] if later.intersection(value.users)}
+
+
+def _memory(module: nn.Module, node: fx.Node) -> fx.Node:
+    """The node that made the memory in which a node's value is."""
+    from minicnn.torch.parts import changes_in_place
+
+    kind = type(module.get_submodule(str(node.target))) if node.op == "call_module" else None
+    is_input = kind in SAME_MEMORY or node.target in (*FLATTENS, F.dropout)
+    if node.all_input_nodes and (is_input or changes_in_place(node, module)):
+        return _memory(module, node.all_input_nodes[0])
+    return node
 
 
 def _probability(node: fx.Node) -> float:
@@ -115,7 +165,7 @@ def _refuse(module: nn.Module, node: fx.Node, expected: str) -> NoReturn:
 def _place(module: nn.Module, node: fx.Node) -> str:
     """The module, and the line of its code if it is known."""
     stack = node.meta.get("nn_module_stack") or {}
-    names = [path for path, _ in stack.values()] if stack else []
+    names = [path for path, _ in stack.values()]
     owner = names[-1] if names and names[-1] else type(module).__name__
     found = re.findall(r'File "(.*)", line (\d+), in \w+\n(?!  File)\s*(.*)', node.stack_trace or "")
     lines = [line for line in found if not line[0].startswith(TORCH)]

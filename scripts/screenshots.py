@@ -5,8 +5,9 @@ python scripts/screenshots.py [--out DIR] [PAGE...]
 Run it after `make docs`; it needs chromium, chromedriver and selenium.
 
 It writes a picture of each whole page, and prints faults of the layout: a page wider than the window,
-on the desktop code that does not fit its column, a formula that is still TeX, an image that did not load,
-anything that is fetched from another site.
+on the desktop code that does not fit its column, a word that a table breaks, words in a picture that are
+too small to read, a formula that is still TeX, an image that did not load, anything that comes from
+another site.
 """
 
 from __future__ import annotations
@@ -34,10 +35,28 @@ if (arguments[0] > 600) {  // on a phone long lines scroll
   open.textContent = ".tabbed-block, details > * { display: block !important }";
   document.head.append(open);
   for (const code of document.querySelectorAll("article pre > code"))
-    if (code.clientWidth && code.scrollWidth > code.clientWidth + 1)
+    if (!code.closest(".printed") && code.clientWidth && code.scrollWidth > code.clientWidth + 1)
       found.push(`code of ${code.scrollWidth} px in ${code.clientWidth}: ${code.innerText.slice(0, 40)}`);
   open.remove();
 }
+for (const text of document.querySelectorAll(".picture svg text")) {
+  const drawing = text.ownerSVGElement;
+  const scale = drawing.getBoundingClientRect().width / drawing.viewBox.baseVal.width;
+  const size = scale * parseFloat(getComputedStyle(text).fontSize);
+  if (scale && size < 8.9) { found.push(`words of ${size.toFixed(1)} px in a picture`); break; }
+}
+const broken = new Set();
+for (const cell of document.querySelectorAll("article td, article th")) {
+  const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), range = document.createRange();
+  while (texts.nextNode())
+    for (const word of texts.currentNode.data.matchAll(/[\\p{L}\\d_]+/gu)) {
+      range.setStart(texts.currentNode, word.index);
+      range.setEnd(texts.currentNode, word.index + word[0].length);
+      const lines = [...range.getClientRects()].map((box) => Math.round(box.top));
+      if (new Set(lines).size > 1) broken.add(word[0]);
+    }
+}
+if (broken.size) found.push(`tables break words: ${[...broken].slice(0, 8).join(", ")}`);
 if (document.querySelector(".arithmatex")) found.push("a formula is TeX still");
 if (document.querySelector("merror")) found.push("a formula is an error");
 for (const image of document.images) if (!image.naturalWidth) found.push(`no picture ${image.src}`);

@@ -318,7 +318,7 @@ def test_class_without_images(tmp_path):
 def test_class_with_one_image(tmp_path):
     name = make_folder(tmp_path, {"a": 2, "b": 1})
     with pytest.raises(
-        DataError, match=r"b: expected at least 2 images, one to train and one to test, got 1"
+        DataError, match=r"expected at least 2 images of the class 'b', one to train and one to test, got 1"
     ):
         data.load(name)
 

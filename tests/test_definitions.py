@@ -11,6 +11,7 @@ import pytest
 
 from minicnn.backends import get_backend
 from minicnn.testing import CASES, Case, definitions
+from minicnn.testing.batches import random_table
 from minicnn.testing.checks import drawn
 from minicnn.testing.operations import OPERATIONS
 from minicnn.testing.oracle import run_backend
@@ -38,7 +39,7 @@ def is_defined(case: Case) -> bool:
     }
     full = all(a.size for a in inputs.values())
     both_sides = len(case.attrs.get("padding", (0, 0))) == 2
-    defined = hasattr(definitions, f"{case.op}_forward")
+    defined = hasattr(definitions, f"{case.op}_forward") or case.op == "make_batch"
     return defined and full and both_sides and products <= PRODUCTS and usual.get(case.op, True)
 
 
@@ -59,8 +60,22 @@ def test_definition(case: Case) -> None:
 
 def test_each_operation_of_one_step_has_cases() -> None:
     named = {name.removesuffix("_forward") for name in vars(definitions) if name.endswith("_forward")}
+    named.add("make_batch")
     assert named == {case.op for case in DEFINED}
     assert named <= OPERATIONS.keys()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_make_batch_with_all_fields_at_once(channels: int) -> None:
+    """The cases have no saturation, and no reach inside the image."""
+    rng = np.random.default_rng(channels)
+    images = rng.integers(0, 256, (4, channels, 7, 9), dtype=np.uint8)
+    rows, table = rng.integers(0, 4, 24), random_table(rng, 24, (7, 9))
+    table["affine"][:2] /= 1e38  # without places that only float32 cannot hold
+    mean, std = rng.uniform(0.2, 0.7, (2, channels))
+    wanted = get_backend("numpy").make_batch(images, rows, table, mean, std, dtype="float64")
+    plain = definitions.make_batch(images, rows, table, mean, std, dtype="float64")
+    np.testing.assert_allclose(plain, wanted, rtol=0, atol=2e-5)  # pixels are float32 in the operation
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

@@ -168,6 +168,25 @@ def test_a_part_of_a_folder_with_parts_is_judged(
     assert "no test images of cat" in printed
 
 
+def test_test_images_alone_are_judged(
+    own: tuple[Path, Path, data.Dataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, file, _ = own
+    pictures(tmp_path / "kept", "cat", 2, seed=7)
+    paths = sorted((tmp_path / "kept").rglob("*.png"))
+    rows = [f"{path},{name},test" for path, name in zip(paths, ("dog", "cat"), strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,split", *rows]))
+    x, names = np.stack([np.asarray(Image.open(path)) for path in paths]), ["dog", "cat"]
+    np.savez(tmp_path / "a.npz", x_test=x, y_test=[0, 1], class_names=names)
+    found = []
+    for name in (f"csv:{tmp_path / 't.csv'}", f"npz:{tmp_path / 'a.npz'}"):
+        found.append(judge(file, capsys, "--dataset", name)[0])
+        assert [row["support"] for row in found[-1]["per_class"]] == [1, 1]
+        with pytest.raises(DataError, match="expected training images with labels, got none"):
+            data.load(name)
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(("trained", "judged"), [(True, False), (False, True)])
 def test_images_are_read_with_the_channels_of_the_model(
     trained: bool, judged: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,9 +92,78 @@ class Branches(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+def kind(x: object) -> object:
+    return type(x)
+
+
+class Asks(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(x) if kind(x) is torch.Tensor else x
+
+
+class AsksInstance(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(x) if isinstance(x, torch.Tensor) else x
+
+
 class Two(nn.Module):
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return x + y
+
+
+class Written(nn.Module):
+    """A forward as text: ``conv``, ``relu`` (in place) and ``drop`` are modules."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__()
+        self.conv, self.relu, self.drop = nn.Conv2d(1, 1, 1), nn.ReLU(inplace=True), nn.Dropout()
+        names: dict[str, Any] = {"F": F, "torch": torch}
+        exec(f"def forward(self, x):\n    {code}", names)
+        self.call = names["forward"]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.call(self, x)
+        return y
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "y = self.conv(x); return self.relu(y) + y",
+        "y = z = self.conv(x); z += x; return y + z",
+        "y = self.conv(x); z = self.drop(y); F.relu(z, inplace=True); return y + x",
+        "y = self.conv(x); z = y.relu_(); z += x; return F.relu(z) + y",
+        "y = self.conv(x); torch.add(x, x, out=y); return F.relu(y)",
+    ],
+)
+def test_changes_in_place_that_others_read_are_refused(code: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"^\[from_torch\] .*: expected no change in place that others read, got"
+    ):
+        from_torch(Written(code), backend="numpy")
+
+
+def test_changes_in_place_that_nobody_else_reads_are_taken() -> None:
+    module = Written("y = self.conv(x); z = y + x; y += x; z = self.relu(z); return F.relu_(y) + z + x")
+    from_torch(module, backend="numpy", input_shape=(1, 3, 3))  # which compares both
+
+
+def test_a_function_and_a_module_of_its_name_are_two() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu_, self.relu = nn.MaxPool2d(2), nn.AvgPool2d(2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.relu(F.relu_(F.relu(self.relu_(x))))
+
+    model = from_torch(Named(), backend="numpy", input_shape=(1, 4, 4))  # which compares both
+    assert [type(layer).__name__ for layer in model.children.values()] == [
+        "MaxPool2d",
+        "ReLU",
+        "ReLU",
+        "AvgPool2d",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -107,11 +177,13 @@ class Two(nn.Module):
             lambda: Inside(nn.GELU()),
             r"module: expected one that minicnn has, got GELU \(part, .*`return self.p",
         ),
+        (lambda: Inside(Asks()), "Inside: .*: its forward asks what type a value is"),
+        (lambda: Inside(AsksInstance()), "Inside: .*: its forward asks what type a value is"),
         (Branches, r"Branches: expected a forward that torch.fx can trace: symbolically traced"),
         (Two, r"Two.*: expected one input, got y"),
         (lambda: nn.Linear(2, 2), "module: expected nn.Sequential or a module of one's own, got Linear"),
     ],
-    ids=["function", "module", "control flow", "two inputs", "layer"],
+    ids=["function", "module", "type", "isinstance", "control flow", "two inputs", "layer"],
 )
 def test_what_it_cannot_take_it_names(make: Callable[[], nn.Module], message: str) -> None:
     module = make()

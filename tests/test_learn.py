@@ -54,6 +54,23 @@ def test_a_program_prints_what_its_page_shows(name: str) -> None:
         np.testing.assert_allclose(numbers[0], numbers[1], rtol=1e-3, atol=2e-3)
 
 
+def test_the_sum_of_a_window_is_that_of_the_printed_numbers() -> None:
+    line = lessons.saved()["convolution"]["output"].splitlines()[1]
+    terms, total = line.split(" = ")
+    products = [float(p) * float(w) for p, w in re.findall(r"(\S+)\*(\S+)", terms)]
+    assert len(products) == terms.count(" + ") + 1 == 9
+    assert f"{sum(products):.3f}" == total
+
+
+def test_a_lesson_that_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["lessons.py", "swish"])
+    with pytest.raises(SystemExit):
+        lessons.main()
+    assert "invalid choice: 'swish'" in capsys.readouterr().err
+
+
 def test_each_chapter_shows_its_program_and_exercises() -> None:
     for name in lessons.LESSONS:
         text = (LEARN / f"{name}.md").read_text(encoding="utf-8")

@@ -176,6 +176,13 @@ def test_the_settings_that_are_named_would_do(monkeypatch):
     )  # the model takes no such images, which it tells itself
 
 
+def test_a_test_takes_the_memory_of_the_images_that_are_predicted_at_once():
+    config = Config.resolve(
+        vars(train.parse(["--model", "lenet5", "--freeze", "conv", "--backend", "numpy"]))
+    )
+    assert needs_of(config, Plan(5000, (1, 28, 28), 10, memory=0)).batch == 256 * 28 * 28 * 4
+
+
 def test_a_plan_is_told_before_anything_is_decoded(root, tmp_path):
     plans = []
 

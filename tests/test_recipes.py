@@ -57,7 +57,11 @@ def test_given_flags_win_over_the_recipe_and_it_over_the_defaults(tmp_path: Path
     ("text", "message"),
     [
         ("epochs = ", "mine.toml: expected a TOML file of flags"),
-        ("epochs = [1]", r"mine.toml: epochs: expected a text, a number, true or false, got \[1\]"),
+        (
+            "epochs = [1]",
+            r"mine.toml: epochs: expected a text, a number, a list of at least 2 whole numbers, true or "
+            r"false, got \[1\]",
+        ),
         ("epoch = 3", r"mine.toml: expected flags of this command, got --epoch=3"),
     ],
 )

@@ -17,17 +17,30 @@ import pyarrow.parquet as pq
 import pytest
 from in_process import InProcess
 from PIL import Image
+from written_sources import (
+    NAMES,
+    WRITERS,
+    add,
+    as_csv,
+    as_npz,
+    as_parquet,
+    as_small_npz,
+    as_tars,
+    labels,
+    pixels,
+)
 
 from minicnn import data, metrics
 from minicnn.app import report
 from minicnn.app.commands import evaluate, predict, train
 from minicnn.checkpoint import load
 from minicnn.data import DataError, workers
-from minicnn.data.classes import files_of
 from minicnn.data.facts import digests
+from minicnn.data.npz import scan_npz
+from minicnn.data.summary import Summary
+from minicnn.data.tables import scan_csv
 from minicnn.saved_model import load_model
 
-NAMES = ("ant", "bee")
 COUNT, H, W = 12, 10, 14
 WITH_PROCESSES = ("test_parts_are_taken_as_they_are",)
 
@@ -49,62 +62,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, int]]:
         Image.fromarray(rng.integers(0, 256, (H, W, 3), np.uint8)).save(path)
         found.append((path, number % 2))
     return found
-
-
-def pixels(files: list[tuple[Path, int]]) -> np.ndarray:
-    return np.stack([np.asarray(Image.open(path)) for path, _ in files])
-
-
-def labels(files: list[tuple[Path, int]]) -> np.ndarray:
-    return np.array([label for _, label in files])
-
-
-def as_csv(files: list[tuple[Path, int]], out: Path) -> str:
-    rows = [f'"{path}";{NAMES[label]}' for path, label in files]
-    (out / "t.csv").write_text("\ufefffile;Label\n" + "\n".join(rows) + "\n\n")
-    return f"csv:{out / 't.csv'}"
-
-
-def as_npz(files: list[tuple[Path, int]], out: Path) -> str:
-    np.savez(out / "a.npz", x=pixels(files), y=labels(files)[:, None], class_names=list(NAMES))
-    return f"npz:{out / 'a.npz'}"
-
-
-def as_small_npz(files: list[tuple[Path, int]], out: Path) -> str:
-    texts = np.array([NAMES[label] for label in labels(files)])
-    np.savez_compressed(out / "b.npz", images=pixels(files).transpose(0, 3, 1, 2), labels=texts)
-    return f"npz:{out / 'b.npz'}"
-
-
-def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    archive.addfile(member, io.BytesIO(content))
-
-
-def as_tars(files: list[tuple[Path, int]], out: Path) -> str:
-    for shard in range(3):
-        with tarfile.open(out / f"s-{shard:02}.tar", "w") as archive:
-            for path, label in files[shard::3]:
-                add(archive, f"./{path.name}", path.read_bytes())
-                add(archive, f"./{path.stem}.cls", NAMES[label].encode())
-                add(archive, f"./{path.stem}.json", b"{}")
-    return f"tar:{out}/s-{{00..02}}.tar"
-
-
-def as_parquet(files: list[tuple[Path, int]], out: Path) -> str:
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    images = [{"bytes": path.read_bytes(), "path": path.name} for path, _ in files]
-    table = pa.table({"image": pa.array(images, kind), "label": pa.array(labels(files))})
-    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": list(NAMES)}}
-    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    pq.write_table(table, out / "p.parquet", row_group_size=5)
-    return f"parquet:{out}/*.parquet"
-
-
-WRITERS: list[Callable[[list[tuple[Path, int]], Path], str]] = [
-    as_csv, as_npz, as_small_npz, as_tars, as_parquet,
-]  # fmt: skip
 
 
 def in_classes(dataset: data.Dataset) -> set[tuple[int, str]]:
@@ -150,7 +107,8 @@ def test_parts_are_taken_as_they_are(files: list[tuple[Path, int]], tmp_path: Pa
         dataset = data.load(f"{kind}:{tmp_path / place}", validation=0.5)
         assert dataset.validation is not None
         assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (6, 2, 4), name
-        assert len(dataset.notes) == 1
+        columns = ["images: column image.bytes, classes: column label"] if kind == "parquet" else []
+        assert dataset.notes[1:] == columns
     name = f"parquet:{tmp_path}/*.parquet"
     stored = data.load(name, validation=0.5, in_memory=0, cache=tmp_path / "cache")
     assert stored.fingerprint == data.load(name, validation=0.5).fingerprint
@@ -164,6 +122,17 @@ def test_groups_hold_in_every_source(files: list[tuple[Path, int]], tmp_path: Pa
     learnt = {str(path.parent.name) for path in dataset.train.paths or ()}
     assert tested
     assert not tested & learnt
+
+
+@pytest.mark.parametrize(
+    ("y", "expected"), [(np.arange(6) // 3, ["1", "7"]), (np.array(["7", "1"] * 3), ["7", "1"])]
+)
+def test_numbers_count_classes_whatever_these_are_called(
+    y: np.ndarray, expected: list[str], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((6, 2, 2), "u1"), y=y, class_names=["1", "7"])
+    found = scan_npz(str(tmp_path / "a.npz"), Summary())
+    assert [found.class_names[label] for _, label in found.parts["train"]][2:4] == expected
 
 
 # ---- what is wrong ----------------------------------------------------------------------------------
@@ -181,16 +150,26 @@ def test_bad_rows_of_a_table_are_told_by_their_lines(files: list[tuple[Path, int
     assert sorted(path.name for path in dataset.summary.bad) == ["line 4", "line 5", "nowhere.png"]
 
 
+def test_only_line_ends_end_the_rows_of_a_table(tmp_path: Path) -> None:
+    names = ["a\u2028b.png", "a\x85b.png", "a\x0cb.png", "a\x1cb.png", "a\nb.png"]
+    rows = "\r\n".join(f'"{name}",{number % 2}' for number, name in enumerate(names))
+    (tmp_path / "t.csv").write_bytes(f"path,label\r\n{rows}\r\n".encode())
+    summary = Summary()
+    found = scan_csv(str(tmp_path / "t.csv"), summary)
+    assert [path.name for path, _ in found.parts["train"]] == names
+    assert not summary.bad
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"a,b\n1,2\n", r"line 1: expected the names of the columns, path,label, got 'a,b'"),
         (b"", r"line 1: expected the names"),
         (b"path,label\nx,\xff\n", r"line 2: expected text in UTF-8"),
-        (b"path,label\n", r"expected training images with labels, got none"),
+        (b"path,label\n", r"expected images with labels, got none"),
         (b"path,label\na.png,x\nb.png,x\n", r"expected at least 2 classes, got 1"),
-        (b'path,label\n"a.png,x\n', r"expected training images with labels, got none"),
-        (b"path,label\n\0,x\n", r"expected training images with labels, got none"),
+        (b'path,label\n"a.png,x\n', r"expected images with labels, got none"),
+        (b"path,label\n\0,x\n", r"expected images with labels, got none"),
     ],
 )
 def test_tables_that_are_none(content: bytes, message: str, tmp_path: Path) -> None:
@@ -217,12 +196,33 @@ def test_tables_that_are_none(content: bytes, message: str, tmp_path: Path) -> N
             {"x": np.zeros((4, 8, 8), "u1"), "y": np.arange(4), "class_names": ["a", "b"]},
             r"expected labels from 0 to 1, got 2",
         ),
+        (
+            {
+                "x": np.zeros((4, 8, 8), "u1"),
+                "y": np.arange(4) % 2,
+                "class_names": ["a", "e\u0301", "\xe9"],
+            },
+            "expected names of classes that differ, got \xe9 twice",
+        ),
     ],
 )
 def test_archives_of_other_arrays(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError, match=rf"a\.npz: .*{message}"):
         data.load(f"npz:{tmp_path / 'a.npz'}")
+
+
+def test_a_class_without_an_image_that_can_be_used_is_named(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for number, name in enumerate(("ant", "ant", "bee", "bee")):
+            image = io.BytesIO()
+            Image.new("L", (4, 4), number).save(image, "png")
+            add(archive, f"{number}.png", image.getvalue() if name == "ant" else b"")
+            add(archive, f"{number}.cls", name.encode())
+    with pytest.raises(
+        DataError, match=r"a\.tar/\d\.png: expected an image of the class 'bee' that can be"
+    ):
+        data.load(f"tar:{tmp_path / 'a.tar'}", skip_bad=True)
 
 
 def test_an_archive_is_read_by_what_it_has_not_by_what_it_claims(
@@ -273,22 +273,6 @@ def test_hostile_tars(files: list[tuple[Path, int]], tmp_path: Path) -> None:
         add(archive, "a.png", b"")
     with pytest.raises(DataError, match=r"expected a tar file, not compressed"):
         data.load(f"tar:{path}")
-
-
-def test_patterns(tmp_path: Path) -> None:
-    for name in ("a-08", "a-09", "a-10", "b", "{b}"):
-        (tmp_path / f"{name}.tar").write_bytes(b"")
-    named = lambda pattern: [path.stem for path in files_of(f"{tmp_path}/{pattern}")]  # noqa: E731
-    assert named("a-{08..10}.tar") == ["a-08", "a-09", "a-10"]
-    assert named("{a-*,b}.tar") == ["a-08", "a-09", "a-10", "b"]
-    assert named("{b}.tar") == ["{b}"]
-    for pattern, words in (
-        ("a-{08..11}.tar", r"a-11\.tar: expected a file, got none"),
-        ("c*.tar", r"expected a file, got none of that name"),
-        ("{0..99999999}{0..99999999}.tar", r"expected a file, got none"),
-    ):
-        with pytest.raises(DataError, match=words):
-            named(pattern)
 
 
 def test_tables_of_parquet_that_cannot_be_read(
@@ -391,9 +375,16 @@ def test_a_checkpoint_names_no_folder_to_write_to(
     assert best.config["cache"] == "planted"
     train.main(["--resume", "--out", str(tmp_path / "run")])
     assert not (tmp_path / "own").exists()  # it has the images already
+    best_file = str(tmp_path / "run" / "best.safetensors")
+    above = ["--backend", "numpy", "--cache-above", "0"]
+    evaluate.main(["--checkpoint", best_file, *above])
+    assert not (tmp_path / "own").exists()
+    assert len([path for path in planted.iterdir() if path.is_dir()]) == 2
+    alone = shutil.copy(tmp_path / "run" / "checkpoint.safetensors", tmp_path / "alone.safetensors")
+    evaluate.main(["--checkpoint", str(alone), "--dataset", table, *above])
+    assert len([path for path in (tmp_path / "own" / "images").iterdir() if path.is_dir()]) == 1
     shutil.rmtree(planted)
     train.main(["--resume", "--out", str(tmp_path / "run")])
-    best_file = str(tmp_path / "run" / "best.safetensors")
-    evaluate.main(["--checkpoint", best_file, "--backend", "numpy", "--cache-above", "0"])
+    evaluate.main(["--checkpoint", best_file, *above])
     assert not planted.exists()
     assert len([path for path in (tmp_path / "own" / "images").iterdir() if path.is_dir()]) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from PIL import Image
 
 from minicnn import data
 from minicnn.data import DataError, UnusableImages, mapped, stored, workers
+from minicnn.data.decode import Work, decode
 
 H, W = 6, 8
 WITH_PROCESSES = ("test_a_file_has_what_memory_has_and_is_made_once",)
@@ -90,6 +92,21 @@ def test_a_file_has_what_memory_has_and_is_made_once(root: Path, monkeypatch: py
     for (x, y), (other, labels) in zip(*batches, strict=True):
         np.testing.assert_array_equal(x, other)
         np.testing.assert_array_equal(y, labels)
+
+
+def test_a_file_does_not_depend_on_which_image_is_first(root: Path) -> None:
+    """Grey images alone come first, or the coloured one does."""
+    grey, colour = ([(root / "a" / "0.png", 0), (root / "b" / "8.png", 1)][::step] for step in (1, -1))
+    kept = []
+    for listed in (grey, colour):
+        decoded = decode(listed, Work(cache=root.parent / "cache", in_memory=0))
+        assert decoded.store is not None
+        kept.append((decoded.store.folder, decoded.x.tobytes(), decoded.x.shape[1]))
+    assert kept[0] == kept[1]
+    assert kept[0][2] == 3
+    shutil.rmtree(kept[0][0])
+    decoded = decode(colour, Work(cache=root.parent / "cache", in_memory=0))
+    assert decoded.x.tobytes() == kept[0][1]
 
 
 def test_bad_files_and_several_sizes_are_told_as_in_memory(root: Path) -> None:

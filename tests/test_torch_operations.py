@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 import torch
 from conftest import LISTED
 from torch import nn
-from torch_cases import CASES, FIRST_OF_EACH_OP, arguments, learns, operation
+from torch._subclasses.fake_utils import CrossRefFakeMode
+from torch_cases import CASES, FIRST_OF_EACH_OP, arguments, as_tensor, learns, operation
 
 from minicnn.backends import available_backends, get_backend
+from minicnn.testing.bfloat16 import WITHOUT
 from minicnn.testing.cases import Case
 from minicnn.testing.checks import drawn
 from minicnn.testing.oracle import run_backend
@@ -68,6 +71,40 @@ def test_opcheck(case: Case) -> None:
     found = torch.library.opcheck(operation(case), args)
     assert set(found.values()) == {"SUCCESS"}
     assert len(found) == 4
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own
+def test_fake_kernels_tell_the_dtypes_of_bfloat16() -> None:
+    """Beside bfloat16, weights, statistics and their gradients are float32."""
+    for case in SHORT:
+        if case.op in WITHOUT:
+            continue
+        problem = drawn(case, "bfloat16")
+        args, learnt = arguments(problem)
+        with CrossRefFakeMode():  # compares what every kernel gives with what its fake one says
+            y = operation(case)(*args)
+            torch.autograd.grad(y, list(learnt.values()), as_tensor(problem.dy))
+        assert y.dtype == torch.bfloat16
+
+
+def test_call_takes_tensors_without_values() -> None:
+    x, weight = torch.empty(2, 3, 6, 6, device="meta"), torch.empty(4, 3, 3, 3, device="meta")
+    y = call("conv2d", x, weight, None, (1, 1), (0, 0), (1, 1), 1)
+    assert (y.shape, y.device.type) == ((2, 4, 4, 4), "meta")
+
+
+@pytest.mark.parametrize("way", ["dispatcher", "past it"])
+@pytest.mark.parametrize("name", ["labels", "class_weight"])
+def test_a_gradient_that_an_operation_has_not_is_refused(way: str, name: str) -> None:
+    logits = torch.randn(2, 3)
+    given = {"labels": torch.softmax(logits, 1), "class_weight": torch.ones(3)}
+    given[name].requires_grad_()
+    loss = OP.softmax_cross_entropy if way == "dispatcher" else partial(call, "softmax_cross_entropy")
+    message = (
+        rf"^\[softmax_cross_entropy\] {name}: expected a tensor without gradient, got requires_grad=True$"
+    )
+    with pytest.raises(ValueError, match=message):
+        loss(logits, *given.values(), 0.0, -100, "mean")
 
 
 @pytest.mark.parametrize("case", SHORT, ids=str)

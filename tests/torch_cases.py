@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
+from minicnn.shapes import is_bfloat16
 from minicnn.testing import cases, checks
 from minicnn.testing.cases import Case
 from minicnn.testing.oracle import Problem
@@ -21,9 +23,7 @@ FIRST_OF_EACH_OP = {op: case for op, case in checks.FIRST_OF_EACH_OP.items() if 
 def arguments(problem: Problem, *, learn: bool = True) -> tuple[list[Any], dict[str, torch.Tensor]]:
     """The operation's arguments, and those by name that have a gradient."""
     case = problem.case
-    tensors = {
-        name: None if a is None else torch.from_numpy(a.copy()) for name, a in problem.inputs.items()
-    }
+    tensors = {name: None if a is None else as_tensor(a) for name, a in problem.inputs.items()}
     learnt = {name: t for name, t in tensors.items() if t is not None and name in learns(case)}
     for tensor in learnt.values():
         tensor.requires_grad_(learn)
@@ -31,6 +31,13 @@ def arguments(problem: Problem, *, learn: bool = True) -> tuple[list[Any], dict[
     pool = attrs.pop("pool", {})
     given = [list(tensors.values())] if case.op in LISTED else [*tensors.values()]
     return [*given, *attrs.values(), *pool.values()], learnt
+
+
+def as_tensor(a: np.ndarray) -> torch.Tensor:
+    """A copy of an array, of which torch does not read ml_dtypes.bfloat16."""
+    if is_bfloat16(a):
+        return torch.from_numpy(a.astype(np.float32)).bfloat16()
+    return torch.from_numpy(a.copy())
 
 
 def learns(case: Case) -> list[str]:

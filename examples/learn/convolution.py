@@ -31,14 +31,14 @@ def main() -> dict[str, Any]:
     """Find edges by one filter, see that a map moves with its image, then train on images anywhere."""
     clothes = load()
     x, x_test = anywhere(clothes.x, seed=1), anywhere(clothes.x_test, seed=2)
-    image = brightness(x_test)[:1]
+    image = np.round(brightness(x_test)[:1], 3)  # so that the printed sum is that of the printed numbers
     edges = conv2d_forward(image, EDGES, None, **ONE)
     row, column = np.unravel_index(edges[0, 0].argmax(), edges.shape[2:])
     window = image[0, 0, row - 1 : row + 2, column - 1 : column + 2]
     print("a window of the image, times the filter, is the value of the map there:")
     print(
-        " ".join(f"{p:.2f}*{w:g}" for p, w in zip(window.flat, EDGES.flat, strict=True)),
-        f"= {edges[0, 0, row, column]:.2f}",
+        " + ".join(f"{p:.3f}*{w:g}" for p, w in zip(window.flat, EDGES.flat, strict=True)),
+        f"= {edges[0, 0, row, column]:.3f}",
     )
     moved = conv2d_forward(np.roll(image, 3, axis=3), EDGES, None, **ONE)
     inside = np.abs(np.roll(edges, 3, axis=3) - moved)[..., 4:-4].max()
@@ -54,7 +54,7 @@ def main() -> dict[str, Any]:
     return {
         "image": shown(image[0, 0]),
         "edges": shown(edges[0, 0] / np.abs(edges).max()),
-        "window": shown(window),
+        "window": shown(window, digits=3),
         "row": int(row),
         "column": int(column),
         "sum": float(edges[0, 0, row, column]),

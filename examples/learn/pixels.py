@@ -45,7 +45,7 @@ def main() -> dict[str, Any]:
     mistaken = np.bincount(called[clothes.y_test == clothes.names.index(worst)], minlength=len(shares))
     mistaken[clothes.names.index(worst)] = 0
     instead = clothes.names[int(mistaken.argmax())]
-    print(f"worst: {worst}, {shares[worst]:.0%} right; most of the others are called {instead}")
+    print(f"worst: {worst}, {shares[worst]:.0%} right; the name most often given instead is {instead}")
     return {
         "image": shown(first),
         "part": part.tolist(),

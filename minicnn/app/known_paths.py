@@ -1,8 +1,11 @@
 """Which paths in a checkpoint are followed.
 
-Anybody can write any path into a checkpoint.  So `evaluate` reads a folder that a checkpoint names only if
-config.json beside it, which a run leaves, names the same.  A checkpoint for passing on, best.safetensors,
-has the last part of each path alone, which tells nobody how the author's disk is arranged.
+Anybody can write any path into a checkpoint.  So `evaluate` uses a folder that a checkpoint names only if
+config.json beside it, which a run leaves, names the same.  A run's folder may be a stranger's too: a folder
+for decoded images that it names is used only if it is the user's own and has such images already.
+
+A checkpoint for passing on, best.safetensors, has the last part of each path alone, which tells nobody how
+the author's disk is arranged.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any
 from minicnn.app.settings import Config
 from minicnn.checkpoint import CheckpointError
 from minicnn.data.sources import FOLDER, form_of, kind_of
+from minicnn.data.stored import holds_images
 from minicnn.regular_file import read_regular
 
 CONFIG = "config.json"
@@ -36,24 +40,34 @@ def with_known_paths(file: Path, config: Config, named: str | None) -> Config:
             folder names it
     """
     known = _beside(file)
-    if known and all(getattr(config, key) in (path, _last_part(path)) for key, path in known.items()):
-        return replace(config, **known)
+    confirmed = {
+        key: path for key, path in known.items() if getattr(config, key) in (path, _last_part(path))
+    }
+    if confirmed.keys() >= {"dataset", "data_dir"}:  # a run that goes on may have had another cache since
+        return replace(config, **confirmed | {"cache": usable_cache(confirmed.get("cache"))})
     if named is None and (kind := kind_of(config.dataset)):
         raise CheckpointError(
             f"{file}: its dataset is {config.dataset:.60}, which no {CONFIG} beside it confirms: "
             f"name {'the folder' if kind == FOLDER else 'it'} with --dataset {form_of(kind)}"
         )
-    return replace(config, data_dir=None)
+    return replace(config, data_dir=None, cache=None)
+
+
+def usable_cache(named: str | None) -> str | None:
+    """The folder for decoded images that a run's settings name, if it is to be used: else none is."""
+    return named if named and holds_images(Path(named).expanduser()) else None
 
 
 def _beside(file: Path) -> dict[str, Any]:
     """Where a run that left its settings beside its checkpoint had its data from; nothing if none did."""
     try:
         found = json.loads(read_regular(file.with_name(CONFIG), _MOST_BYTES))
-        known = {key: found[key] for key in ("dataset", "data_dir")}
+        known = {"dataset": found["dataset"], "data_dir": found["data_dir"], "cache": found.get("cache")}
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
-    return known if isinstance(known["dataset"], str) and isinstance(known["data_dir"], str | None) else {}
+    folders = known["data_dir"], known["cache"]
+    texts = isinstance(known["dataset"], str) and all(isinstance(one, str | None) for one in folders)
+    return known if texts else {}
 
 
 def _last_part(value: str | None) -> str | None:

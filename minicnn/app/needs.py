@@ -27,7 +27,7 @@ class Needs(NamedTuple):
     model: int
     """Weights, gradients, the optimizer's state and the averages."""
     batch: int
-    """What is kept of a batch for the backward pass, or the images that are tested together."""
+    """What is kept of a batch for the backward pass, or the images that are tested at once."""
 
     @property
     def total(self) -> int:
@@ -71,7 +71,7 @@ def needs_of(config: Config, plan: Plan) -> Needs | None:
         return Needs(plan.memory, 0, 0)
     weights = _FLOAT * sum(math.prod(array.shape) for array in model.state_shapes().values())
     copies = _STATES.get(config.optimizer, 0) + bool(config.momentum) + bool(config.ema)
-    tested, _ = images_together(plan.shape)
+    _, tested = images_together(plan.shape)
     batch = _FLOAT * min(tested, plan.images) * math.prod(plan.shape)
     if config.freeze:  # layers are frozen only once they have weights, and keep nothing then
         return Needs(plan.memory, weights, batch)

@@ -81,7 +81,9 @@ def _predicted(
 
 
 def images_together(shape: tuple[int, int, int], batch_size: int = 256) -> tuple[int, int]:
-    """How many images (C,H,W) are normalised together, and predicted: whole batches of at most so many."""
+    """How many images (C,H,W) go to the device together, and how many of them are normalised and predicted
+    at once: the first is whole batches of the second, which is at most ``batch_size``.
+    """
     size = math.prod(shape)
     batch = max(1, min(batch_size, BYTES_OF_A_BATCH // size))
     if IMAGES_AT_ONCE * size <= BYTES_AT_ONCE:

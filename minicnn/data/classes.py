@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import itertools
 import re
+from collections import Counter
 from pathlib import Path
 
 from minicnn.data.contents import Contents
@@ -28,21 +29,26 @@ def scanned(
     root: Path, at: Path, parts: dict[str, Labelled], contents: Contents, names: list[str] | None = None,
     sources: str = "", notes: list[str] | None = None,
 ) -> Scanned:  # fmt: skip
-    """What a source has, with its classes numbered: those of ``names``, else those of the training images.
+    """What a source has, with its classes numbered: those of ``names``, else those of the training images,
+    or of all images if none is for training.
 
     Numbers are in the order of their values, other names in their own order.
 
-    Raises: DataError if there is no image, or if another part has a class that the training lacks
+    Raises: DataError if there is no image, if two classes have one name, or if another part has a class
+            that the training lacks
     """
     parts = {
         part: [(path, normalized(label)) for path, label in some] for part, some in parts.items() if some
     }
-    if TRAIN not in parts:
-        raise DataError(f"{at}: expected training images with labels, got none")
+    if not parts:
+        raise DataError(f"{at}: expected images with labels, got none")
     if names is None:
-        names = _ordered({label for _, label in parts[TRAIN]})
+        numbered = [parts[TRAIN]] if TRAIN in parts else parts.values()
+        names = _ordered({label for some in numbered for _, label in some})
     else:
         names = [normalized(name) for name in names]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"{at}: expected names of classes that differ, got {few(twice)} twice")
     numbers = {name: number for number, name in enumerate(names)}
     for part, some in parts.items():
         if unknown := sorted({label for _, label in some} - numbers.keys()):
@@ -93,9 +99,9 @@ def parts_of_files(files: list[Path]) -> tuple[dict[str, list[Path]], str]:
 
 
 def common_root(files: list[Path]) -> Path:
-    """The folder that all files are below."""
+    """The folder that all files are below; where one path is absolute and another is not, no folder is."""
     root = files[0].parent
-    while not all(file.is_relative_to(root) for file in files):
+    while root != root.parent and not all(file.is_relative_to(root) for file in files):
         root = root.parent
     return root
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.data import sources
-from minicnn.data.decode import IN_MEMORY, OnPlan, Plan, Work
+from minicnn.data.decode import IN_MEMORY, OnPlan, Plan, Work, no_plan
 from minicnn.data.digits import read_digits
 from minicnn.data.divide import divide
 from minicnn.data.errors import DataError
@@ -30,10 +30,6 @@ SAMPLE = "fashion-mnist-sample"
 DIGITS = "digits"
 DEFAULT_DATA_DIR = Path("data")
 _SAMPLE_DIR = Path(__file__).parent / "sample"
-
-
-def no_plan(_: Plan) -> None:
-    """The plan that nobody looks at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +104,8 @@ def load(
              download lets torchvision, if it is installed, download what is not in data_dir
              skip_bad leaves out those of a source's files that are no intact images
              cache is the folder for decoded images that are too many for memory (default: in the user's
-             cache); in_memory is the most bytes of a source's images that are kept in memory
+             cache); in_memory is the most bytes of a source's images that are kept in memory, as
+             `decode.Work` counts them
              progress is called with (done, total) as images are decoded or resized; it may raise
              planned is called with a `decode.Plan` before images are decoded or resized; it may raise
     Raises:  DataError, one sentence that names the file, or says which files to put where; UnusableImages

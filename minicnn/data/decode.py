@@ -45,13 +45,18 @@ OnPlan = Callable[[Plan], None]
 """Called with the plan before anything is decoded; it may raise, which ends the work."""
 
 
+def no_plan(_: Plan) -> None:
+    """The plan that nobody looks at."""
+
+
 @dataclass(frozen=True)
 class Work:
     """How images are decoded, and where they go to.
 
     size, resize, channels: as `images.read_image` takes them; no ``channels``: 1 if all are grey, else 3
     cache:     the folder of files of decoded images; by default in the user's cache
-    in_memory: the most bytes of decoded images that are kept in memory; more go to such a file
+    in_memory: the most bytes of decoded images that are kept in memory, if all have as many channels as the
+               first: up to three times as many if that one is grey and another is not; more go to a file
     skip_bad:  leave out what is no intact image
     progress, planned: are called with how far the work is, and before it begins
     """
@@ -63,7 +68,7 @@ class Work:
     in_memory: int = IN_MEMORY
     skip_bad: bool = False
     progress: OnProgress = ignore
-    planned: OnPlan | None = None
+    planned: OnPlan = no_plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,30 +109,30 @@ def decode(
     found = Summary() if summary is None else summary
     plan = _plan(listed, contents, work)
     if plan is not None:
-        if work.planned:
-            work.planned(plan)
+        work.planned(plan)
         if plan.memory == 0:
             return _in_file(listed, contents, work, plan, found)
     images, different = _in_memory(listed, contents, work, found)
     refuse(found, different, skip_bad=work.skip_bad and bool(images))
     x = _stacked(images)
-    return Decoded(x, facts_of(_few_at_a_time(x)))
+    facts = facts_of(_few_at_a_time(x))
+    good = without_bad(listed, found)
+    found.one_shade += [good[number][0] for number in np.flatnonzero(facts.one_shade)]
+    return Decoded(x, facts)
 
 
-def without_bad(listed: Listed, summary: Summary, *, may_be_empty: bool = False) -> Listed:
-    """What remains of a list when the files that cannot be used are left out.
+def without_bad(listed: Listed, summary: Summary) -> Listed:
+    """What remains of a list when the files that cannot be used are left out."""
+    return [(path, label) for path, label in listed if path not in summary.bad]
 
-    Raises: DataError naming a folder if nothing of its class remains, and none ``may_be_empty``
-    """
-    good = [(path, label) for path, label in listed if path not in summary.bad]
-    if may_be_empty:
-        return good
-    left = {label for _, label in good}
+
+def refuse_lost_classes(listed: Listed, summary: Summary, class_names: list[str]) -> None:
+    """Raise DataError naming a class of which `without_bad` leaves nothing, and its first image."""
+    left = {label for _, label in without_bad(listed, summary)}
     for path, label in listed:
         if label not in left:
-            why = f"{path}: {summary.bad[path]}"
-            raise DataError(f"{path.parent}: expected an image that can be used, got none; {why}")
-    return good
+            what = f"expected an image of the class {class_names[label]!r} that can be used, got none"
+            raise DataError(f"{path}: {what}: {summary.bad[path]}")
 
 
 def _plan(listed: Listed, contents: Contents, work: Work) -> Plan | None:
@@ -177,7 +182,7 @@ def _in_memory(
         except DataError as error:
             found.note_bad(path, str(error))
             continue
-        found.take_up(path, look_at(image))
+        found.take_up(look_at(image))
         images.append(image.pixels)
         if image.pixels.size > largest:
             largest = image.pixels.size

@@ -27,7 +27,7 @@ class Scanned:
     at:       where the classes are, for messages
     contents: what reads the images
     sources:  a sentence on where the parts come from; empty if all is one part
-    notes:    lines to tell the user where all is one part
+    notes:    further lines to tell the user
     """
 
     root: Path
@@ -68,6 +68,8 @@ def divide(
     if validation == 0 and VALIDATION in parts:
         unused = parts.pop(VALIDATION)
         parts.setdefault(TEST, unused)
+    if TRAIN not in parts:
+        raise DataError(f"{scanned.at}: expected training images with labels, got none")
     if len(scanned.class_names) < 2:
         raise DataError(f"{scanned.at}: expected at least 2 classes, got {len(scanned.class_names)}")
     if group_by is not None:
@@ -84,8 +86,7 @@ def divide(
     parts = {part: parts[part] for part in PARTS if part in parts}
     if scanned.sources:
         notes.append("; ".join([scanned.sources, *shares]))
-    else:
-        notes += scanned.notes
+    notes += scanned.notes
     if group_by is not None:
         counts = (f"{len(_groups(root, listed, group_by)):,} {SHOWN[p]}" for p, listed in parts.items())
         notes.append(f"groups by {group_by}: {', '.join(counts)}")
@@ -110,8 +111,10 @@ def _split(
 def _refuse_lone(scanned: Scanned, listed: Listed) -> None:
     lone = np.flatnonzero(np.bincount(labels(listed)) == 1)
     if lone.size:
-        folder = scanned.at / scanned.class_names[lone[0]]
-        raise DataError(f"{folder}: expected at least 2 images, one to train and one to test, got 1")
+        what = (
+            f"at least 2 images of the class {scanned.class_names[lone[0]]!r}, one to train and one to test"
+        )
+        raise DataError(f"{scanned.at}: expected {what}, got 1")
 
 
 def _groups(root: Path, listed: Listed, group_by: str) -> set[str]:

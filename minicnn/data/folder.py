@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minicnn.data.divide import SHOWN, TEST, TRAIN, VALIDATION, Found, Scanned, divide
+from minicnn.data.divide import SHOWN, TEST, TRAIN, VALIDATION, Scanned
 from minicnn.data.errors import DataError
 from minicnn.data.parts import classes, list_part, part_folders, part_of
 from minicnn.data.scan import class_folders, list_images, note_others
 from minicnn.data.summary import Summary
-
-
-def find(
-    root: Path, *, validation: float | None, group_by: str | None, limit_train: int | None,
-    limit_test: int | None, seed: int, summary: Summary | None = None,
-) -> Found:  # fmt: skip
-    """`divide` what `scan_folder` finds."""
-    return divide(
-        scan_folder(root, validation, summary), validation=validation, group_by=group_by,
-        limit_train=limit_train, limit_test=limit_test, seed=seed,
-    )  # fmt: skip
 
 
 def scan_folder(root: Path, validation: float | None = None, summary: Summary | None = None) -> Scanned:
@@ -48,7 +37,7 @@ def scan_folder(root: Path, validation: float | None = None, summary: Summary | 
     return Scanned(
         root, own, class_names, parts,
         sources=_sources(root, folders) if folders else "",
-        notes=[f"{name}/ is taken for a class" for name in class_names if part_of(name)],
+        notes=[] if folders else [f"{name}/ is taken for a class" for name in class_names if part_of(name)],
     )  # fmt: skip
 
 

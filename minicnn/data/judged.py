@@ -44,6 +44,11 @@ class Learnt:
     image_shape: tuple[int, int, int]
     record: SplitRecord | None
 
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The number of each class by its name as it is compared."""
+        return {normalized(name): number for number, name in enumerate(self.class_names)}
+
 
 def judge_source(name: str, learnt: Learnt, work: Work, *, limit: int | None, seed: int) -> Judged:
     """The images of a source that was kept apart: its test part if it has parts, else the whole of it.
@@ -122,7 +127,7 @@ def _of_scanned(scanned: Scanned, learnt: Learnt) -> Listed:
         names = ", ".join(SHOWN[part] for part in scanned.parts)
         raise DataError(f"{scanned.at}: expected test images, or images that are in no part, got {names}")
     listed = scanned.parts.get(TEST) or next(iter(scanned.parts.values()))
-    numbers = {normalized(name): i for i, name in enumerate(learnt.class_names)}
+    numbers = learnt.numbers
     used = {scanned.class_names[label] for _, label in listed}
     if unknown := sorted(used - numbers.keys()):
         raise DataError(
@@ -136,7 +141,7 @@ def _every(name: str, learnt: Learnt, summary: Summary) -> tuple[Listed, Path, C
     """All images of the learnt classes in the source of the training, and what they are told below."""
     if kind_of(name) != FOLDER:
         scanned = sources.scan(name, summary)
-        numbers = {normalized(one): i for i, one in enumerate(learnt.class_names)}
+        numbers = learnt.numbers
         every = [
             (path, numbers[scanned.class_names[label]])
             for part in scanned.parts.values()
@@ -156,7 +161,7 @@ def judge_named(name: str, test: Images, names: list[str], learnt: Learnt) -> Ju
 
     Raises: DataError naming a class that the model does not know
     """
-    numbers = {normalized(one): i for i, one in enumerate(learnt.class_names)}
+    numbers = learnt.numbers
     if unknown := [one for one in names if normalized(one) not in numbers]:
         raise DataError(
             f"{name}: expected classes that were learnt, {', '.join(learnt.class_names)}, "
@@ -173,7 +178,7 @@ def _judged(
     channels, height, width = learnt.image_shape
     work = replace(work, size=(height, width), channels=channels)
     decoded = decode(listed, work, contents=contents, summary=summary)
-    images, facts = decoded.part(0, without_bad(listed, summary, may_be_empty=True))
+    images, facts = decoded.part(0, without_bad(listed, summary))
     own, notes = facts.digests, []
     if learnt.record is not None:
         seen = np.isin(own, learnt.record.train)

@@ -116,7 +116,11 @@ def _scan(path: Path, file: BinaryIO, archive: zipfile.ZipFile, summary: Summary
         key = x_member.filename.removesuffix(_SUFFIX)
         paths = [path / key / f"{number:08}" for number in range(len(labels))]
         if class_names is not None:
-            labels = [_named(path, label, class_names) for label in labels]
+            numbered, known = y.dtype.kind in "iub", set(class_names)
+            labels = [
+                label if not numbered and label in known else _named(path, label, class_names)
+                for label in labels
+            ]
         labelled[part] = list(zip(paths, labels, strict=True))
         if x.start is not None:
             step = math.prod(shape)
@@ -159,7 +163,7 @@ def _parts(
     for part in found:
         if missing := {"x", "y"} - found[part].keys():
             raise DataError(f"{path}: expected x and y, got no {missing.pop()} of {part} images")
-    if TRAIN not in found:
+    if not found:
         got = ", ".join(arrays) or "none"
         raise DataError(
             f"{path}: expected the arrays x and y, or x_train, y_train and more, got {got:.200}"
@@ -232,9 +236,7 @@ def _labels(path: Path, archive: zipfile.ZipFile, y: _Array, name: str) -> list[
 
 
 def _named(path: Path, label: str, names: list[str]) -> str:
-    """The class that a label means: a number from 0, or a name itself."""
-    if label in names:
-        return label
+    """The class that a label means, which is a number from 0."""
     if not (label.isdecimal() and int(label) < len(names)):
         raise DataError(f"{path}: expected labels from 0 to {len(names) - 1}, got {label:.40}")
     return names[int(label)]

@@ -104,7 +104,8 @@ def list_known(root: Path, class_names: list[str], summary: Summary | None = Non
 
 def lacking(part: str, labels: list[int], class_names: list[str]) -> list[str]:
     """A line that names the classes without an image in the part; none if all have one."""
-    missing = [name for i, name in enumerate(class_names) if i not in set(labels)]
+    present = set(labels)
+    missing = [name for i, name in enumerate(class_names) if i not in present]
     return [f"no {part} images of {few(missing)}"] if missing else []
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minicnn.data import duplicates
-from minicnn.data.decode import Decoded, Work, decode, without_bad
+from minicnn.data.decode import Decoded, Work, decode, refuse_lost_classes, without_bad
 from minicnn.data.divide import SHOWN, TEST, TRAIN, VALIDATION, Found, Scanned
 from minicnn.data.errors import DataError
 from minicnn.data.facts import Facts
@@ -88,7 +88,9 @@ def read(found: Found, work: Work, summary: Summary) -> SourceImages:
     facts: dict[str, Facts] = {}
     notes, start = list(found.notes), 0
     for name, part in found.parts.items():
-        listed = without_bad(part, summary, may_be_empty=name != TRAIN)
+        if name == TRAIN:
+            refuse_lost_classes(part, summary, found.class_names)
+        listed = without_bad(part, summary)
         images[name], facts[name] = decoded.part(start, listed)
         start += len(listed)
         if name != TRAIN:

@@ -34,11 +34,11 @@ from minicnn.data.facts import Facts, joined
 from minicnn.data.images import describe_image
 from minicnn.data.mapped import map_array
 from minicnn.data.progress import OnProgress
-from minicnn.data.summary import Summary, different_sizes, refuse
+from minicnn.data.summary import Look, Summary, different_sizes, refuse
 from minicnn.data.workers import Job, Piece, decode_into
-from minicnn.files import to_json
+from minicnn.files import sync, to_json
 from minicnn.memory import shown
-from minicnn.own_files import NotOwn, check_folder, make_folders, new_file, open_own, sync, write_own
+from minicnn.own_files import NotOwn, check_folder, keep, make_folders, new_file, open_own, write_own
 
 FORMAT = 1
 REMEDY = "--cache DIR names another folder"
@@ -140,7 +140,8 @@ def holds_images(folder: Path) -> bool:
 
 
 def _key(paths: Sequence[Path], contents: Contents, job: Job) -> str:
-    digest, here = hashlib.sha256(repr((FORMAT, version("pillow"), job)).encode()), str(Path.cwd())
+    whole_job = job.shape[1:], *job[1:]  # the channels are those of the first image, whichever that is
+    digest, here = hashlib.sha256(repr((FORMAT, version("pillow"), whole_job)).encode()), str(Path.cwd())
     for path in paths:
         try:
             stamp: tuple[int, ...] = contents.stamp(path)
@@ -264,16 +265,14 @@ def _make(
         facts = joined([piece.facts for piece in pieces if piece.facts is not None])
         for name, array in facts._asdict().items():
             _write(aside / f"{name}.npy", array)
-        about = {"format": FORMAT, "shape": job.shape, "summary": _summary(pieces)}
+        about = {"shape": job.shape, "summary": _summary(pieces)}
         with os.fdopen(new_file(aside / ABOUT), "wb") as file:
             file.write(to_json(about).encode())
         for written in aside.iterdir():
             sync(written)
-        sync(aside)
-        if folder.is_symlink() or folder.exists():
-            _remove(folder)
-        aside.rename(folder)
-        sync(folder.parent)
+        if folder.exists():  # damaged, or out of date; what is no folder of the user's own was refused
+            shutil.rmtree(folder)
+        keep(aside, folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -317,14 +316,6 @@ def _write(path: Path, array: NDArray[Any]) -> None:
         npy.write_array(file, array, (1, 0), allow_pickle=False)
 
 
-def _remove(path: Path) -> None:
-    """Remove what is in the way: a damaged folder, or something else that bears its name."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
 def _summary(pieces: list[Piece]) -> dict[str, Any]:
     """What JSON holds of a summary: `Store.tell` reads it."""
     told, bad = Summary(), {}
@@ -342,19 +333,17 @@ def _summary(pieces: list[Piece]) -> dict[str, Any]:
 
 def _refuse_different(pieces: list[Piece], paths: Sequence[Path], job: Job, found: Summary) -> None:
     """Raise UnusableImages, with all that is bad, if images have several sizes."""
-    different = ""
-    for piece in pieces:
-        for number, look in enumerate(piece.looks, piece.start):
-            if isinstance(look, str):
-                continue
-            if not different and look.pixels[1:] != job.shape[1:]:
-                different = different_sizes(paths[number], job.shape[1:], look.pixels[1:])
-    if not different:
+    looks = [look for piece in pieces for look in piece.looks]
+    sizes = (
+        (path, look.pixels[1:]) for path, look in zip(paths, looks, strict=True) if isinstance(look, Look)
+    )
+    other = next(((path, size) for path, size in sizes if size != job.shape[1:]), None)
+    if other is None:
         return
-    for piece in pieces:
-        for number, look in enumerate(piece.looks, piece.start):
-            if isinstance(look, str):
-                found.note_bad(paths[number], look)
-            else:
-                found.sizes[look.size] += 1
-    refuse(found, different, skip_bad=False)
+    for path, look in zip(paths, looks, strict=True):
+        if isinstance(look, str):
+            found.note_bad(path, look)
+        else:
+            found.sizes[look.size] += 1
+    path, size = other
+    refuse(found, different_sizes(path, job.shape[1:], size), skip_bad=False)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minicnn.data.errors import DataError
-from minicnn.data.facts import is_one_shade
 from minicnn.data.images import SIXTEEN_BITS, Described
 
 MOST_NAMED = 20
@@ -21,22 +20,19 @@ class Look(NamedTuple):
     size, mode: upright (H,W) of the file, and Pillow's mode
     pixels:     (C,H,W) of what it became
     highest:    the highest value, as 8 bits, of an image of 16 bits of grey; None of others
-    one_shade:  whether it shows nothing
     """
 
     size: tuple[int, int]
     mode: str
     pixels: tuple[int, int, int]
     highest: int | None
-    one_shade: bool = False
 
 
 def look_at(image: Described) -> Look:
     """What an image is like."""
     channels, height, width = image.pixels.shape
     highest = int(image.pixels.max()) if image.mode == SIXTEEN_BITS else None
-    one_shade = bool(is_one_shade(image.pixels[None])[0])
-    return Look(image.size, image.mode, (channels, height, width), highest, one_shade)
+    return Look(image.size, image.mode, (channels, height, width), highest)
 
 
 @dataclass
@@ -65,12 +61,10 @@ class Summary:
         """Note a file or folder that was to be used, with the text of the error that names it."""
         self.bad[path] = error.removeprefix(f"{path}: ")
 
-    def take_up(self, path: Path, look: Look) -> None:
+    def take_up(self, look: Look) -> None:
         """Note what an image is like."""
         self.sizes[look.size] += 1
         self.modes[look.mode] += 1
-        if look.one_shade:
-            self.one_shade.append(path)
         self.note_highest(look.highest)
 
     def note_highest(self, highest: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 from minicnn.data.classes import Labelled, scanned
@@ -31,10 +32,10 @@ def scan_csv(file: str, summary: Summary) -> Scanned:
     Raises: DataError naming the file, or the lines that are wrong
     """
     path = Path(file)
-    lines = _text(path).splitlines()
-    header, delimiter = _header(path, lines[0] if lines else "")
+    lines = io.StringIO(_text(path), newline="")  # as csv wants it: str.splitlines also cuts inside fields
+    header, delimiter = _header(path, lines.readline().rstrip("\r\n"))
     parts: dict[str, Labelled] = {part: [] for part in PARTS}
-    reader = csv.reader(lines[1:], delimiter=delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         try:
             row = next(reader, None)

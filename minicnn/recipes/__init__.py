@@ -43,7 +43,10 @@ def arguments(name: str) -> list[str]:
         elif isinstance(value, list) and len(value) > 1 and all(type(one) is int for one in value):
             found += [f"--{key}", *map(str, value)]
         else:
-            raise ValueError(f"{file}: {key}: expected a text, a number, true or false, got {value}")
+            raise ValueError(
+                f"{file}: {key}: expected a text, a number, a list of at least 2 whole numbers, true or "
+                f"false, got {value}"
+            )
     return found
 
 

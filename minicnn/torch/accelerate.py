@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from minicnn.torch.calls import DTYPES
 from minicnn.torch.parts import MODULES, unsupported
@@ -19,6 +19,10 @@ from minicnn.torch.tracing import Untraceable
 Module = TypeVar("Module", bound=nn.Module)
 KEPT = "minicnn_report"
 """The attribute of an accelerated module that holds the report."""
+ARRANGED = "minicnn_arranged"
+"""The attribute that holds the weights whose memory order changed, each with its shape and old strides."""
+Choice = Sequence[dict[bool, bool]]
+"""For each step, whether it is on with gradients (True) and without (False)."""
 MODES = {True: "training", False: "evaluation"}
 
 
@@ -37,7 +41,8 @@ def accelerate(module: Module, *example: Any, choose: str = "faster") -> Module:
              choose: "faster" replaces what is faster for the example, and nothing if the whole is not;
                  "all" replaces everything that can be, and needs no example
     Returns: the module
-    Raises:  ValueError if the example is missing or ``choose`` is another word
+    Raises:  ValueError if the example is missing or ``choose`` is another word; what the module raises for
+             the example, and then nothing is replaced
     """
     if choose not in ("faster", "all"):
         raise ValueError(f"[accelerate] choose: expected 'faster' or 'all', got {choose!r}")
@@ -47,13 +52,18 @@ def accelerate(module: Module, *example: Any, choose: str = "faster") -> Module:
         raise ValueError("[accelerate] example: expected what the module is called with, got nothing")
     inner = module.module if isinstance(module, nn.parallel.DistributedDataParallel) else module
     restore(inner)
-    left = _replace(inner)
-    if choose == "all":
-        _arrange_weights(inner)
-        _keep_report(inner, left, {}, "everything that can be is replaced")
-        return module
-    with nothing_kept(inner):
-        _choose(inner, example, left)
+    try:
+        if choose == "all":
+            left = _replace(inner)
+            if _steps(inner):
+                _arrange_weights(inner)
+            _keep_report(inner, left)
+        else:
+            with nothing_kept(inner):
+                _choose(inner, example)
+    except BaseException:
+        restore(inner)
+        raise
     return module
 
 
@@ -63,9 +73,11 @@ def restore(module: Module) -> Module:
         kept = vars(part).get("forward")
         if isinstance(kept, Replacement | Alone):
             del vars(part)["forward"]
-        rows = vars(part).pop(KEPT, None)
-        if rows is not None:
-            _rearrange_weights(part)
+        vars(part).pop(KEPT, None)
+        for weight, shape, strides in vars(part).pop(ARRANGED, ()):
+            if weight.shape == shape:
+                order = torch.empty_strided(shape, strides, dtype=weight.dtype, device=weight.device)
+                weight.data = order.copy_(weight.data)
     return module
 
 
@@ -97,12 +109,12 @@ def _replace(module: nn.Module) -> list[Row]:
             replacement = Replacement(part)
         except Untraceable as reason:
             left.append(Row(name or "the module", "", "", False, str(reason), None))
-            _replace_children(part)
+            for child in part.children():
+                _replace_alone(child)
             continue
         if any(True for _ in replacement.steps()):
             vars(part)["forward"] = replacement
-    if type(module) in MODULES and unsupported(module) is None:
-        vars(module)["forward"] = Alone(module)
+    _replace_alone(module)
     return left
 
 
@@ -110,12 +122,11 @@ def _is_custom(module: nn.Module) -> bool:
     return not type(module).__module__.startswith("torch.")
 
 
-def _replace_children(module: nn.Module) -> None:
-    """Replace the children of a module that cannot be traced, each alone."""
-    for child in module.children():
-        alone = type(child) in MODULES and type(child) is not nn.ReLU and "forward" not in vars(child)
-        if alone and unsupported(child) is None:
-            vars(child)["forward"] = Alone(child)
+def _replace_alone(module: nn.Module) -> None:
+    """Replace the forward of one of torch's layers, unless its owner has done so."""
+    alone = type(module) in MODULES and type(module) is not nn.ReLU and "forward" not in vars(module)
+    if alone and unsupported(module) is None:
+        vars(module)["forward"] = Alone(module)
 
 
 def forwards(module: nn.Module) -> Iterator[tuple[str, nn.Module, Forward]]:
@@ -139,57 +150,60 @@ def _steps(module: nn.Module) -> list[tuple[str, bool | None, Step]]:
 # ---- what is replaced --------------------------------------------------------------------------------
 
 
-def _choose(module: nn.Module, example: tuple[Any, ...], left: list[Row]) -> None:
+def _choose(module: nn.Module, example: tuple[Any, ...]) -> None:
     """Switch on the steps that are faster for the example, or restore the module if it is not faster."""
     modes = {part: part.training for part in module.modules()}
-    steps = _steps(module)
     learnt = [p for p in module.parameters() if p.requires_grad]
-    _switch(steps, lambda *_: False)
+    cuda = any(p.is_cuda for p in module.parameters())
+    steps: list[tuple[str, bool | None, Step]] = []
+
+    def times(choices: Sequence[Choice], gradients: bool) -> list[float]:
+        def variant(choice: Choice) -> Callable[[], None]:
+            def call() -> None:
+                _switch(steps, choice)
+                once(lambda: module(*example), learnt, gradients)
+
+            return call
+
+        set_modes(module, modes, gradients)
+        return fastest([variant(choice) for choice in choices], cuda=cuda)
+
+    as_it_was = {gradients: times([()], gradients)[0] for gradients in MODES}
+    left = _replace(module)
+    steps += _steps(module)
+    nothing: Choice = [{True: False, False: False} for _ in steps]
+    _switch(steps, nothing)
     _record(module, example, steps, modes)
     _arrange_weights(module)
-    for _, mode, step in steps:
-        for gradients in (True, False) if mode is None else (mode,):
-            if step.values and step.possible(step.values, step.arguments):
-                set_modes(module, modes, gradients)
-                step.timings[gradients] = time_step(step, gradients)
-    _switch(steps, lambda step, g: g in step.timings and step.timings[g].step < step.timings[g].modules)
-    chosen = [dict(step.on) for _, _, step in steps]
-
-    def variant(on: Any, gradients: bool) -> Any:
-        def call() -> None:
-            for (_, _, step), choice in zip(steps, on, strict=True):
-                step.on = choice
-            once(lambda: module(*example), learnt, gradients)
-
-        return call
-
-    nothing = [{True: False, False: False} for _ in steps]
-    everything = [{g: g in step.timings for g in (True, False)} for _, _, step in steps]
+    _time_steps(module, steps, modes)
+    everything: Choice = [{g: g in step.timings for g in MODES} for _, _, step in steps]
+    chosen: Choice = [
+        {g: on[g] and step.timings[g].step < step.timings[g].modules for g in MODES}
+        for on, (_, _, step) in zip(everything, steps, strict=True)
+    ]
     whole, best = {}, [dict(on) for on in nothing]
-    cuda = any(p.is_cuda for p in module.parameters())
     for gradients, name in MODES.items():
-        set_modes(module, modes, gradients)
-        times = fastest([variant(on, gradients) for on in (nothing, chosen, everything)], cuda=cuda)
-        taken = min((chosen, times[1]), (everything, times[2]), key=lambda pair: pair[1])
-        if taken[1] < times[0]:
-            whole[name] = Timing(times[0], taken[1])
-            for mine, theirs in zip(best, taken[0], strict=True):
+        variants = [c for c in (chosen, everything) if any(on[gradients] for on in c)]
+        before, *after = times([nothing, *variants], gradients)
+        before = min(before, as_it_was[gradients])
+        if after and min(after) < before:
+            whole[name] = Timing(before, min(after))
+            for mine, theirs in zip(best, variants[after.index(min(after))], strict=True):
                 mine[gradients] = theirs[gradients]
-    for (_, _, step), choice in zip(steps, best, strict=True):
-        step.on = choice
+    _switch(steps, best)
     rows = _rows(steps, whole)
     _drop_idle(module)
+    if not whole:
+        restore(module)
     verdict = (
         "faster as a whole" if whole else "nothing is replaced: the whole is not faster on the example"
     )
-    if not whole:
-        restore(module)
     vars(module)[KEPT] = Report((*rows, *left), whole, verdict)
 
 
-def _switch(steps: list[tuple[str, bool | None, Step]], on: Any) -> None:
-    for _, _, step in steps:
-        step.on = {gradients: on(step, gradients) for gradients in (True, False)}
+def _switch(steps: list[tuple[str, bool | None, Step]], choice: Choice) -> None:
+    for (_, _, step), on in zip(steps, choice, strict=True):
+        step.on = dict(on)
 
 
 def _record(
@@ -209,6 +223,17 @@ def _record(
             step.recording = False
 
 
+def _time_steps(
+    module: nn.Module, steps: list[tuple[str, bool | None, Step]], modes: dict[nn.Module, bool]
+) -> None:
+    """Time every step that minicnn can run on the values that it saw."""
+    for _, mode, step in steps:
+        for gradients in (True, False) if mode is None else (mode,):
+            if step.values and step.possible(step.values, step.arguments):
+                set_modes(module, modes, gradients)
+                step.timings[gradients] = time_step(step, gradients)
+
+
 def _rows(steps: list[tuple[str, bool | None, Step]], whole: dict[str, Timing]) -> list[Row]:
     rows = []
     for name, mode, step in steps:
@@ -216,9 +241,7 @@ def _rows(steps: list[tuple[str, bool | None, Step]], whole: dict[str, Timing]) 
             timing = step.timings.get(gradients)
             if timing is None:
                 why = (
-                    "the example does not get there"
-                    if not step.values
-                    else "of a dtype or device minicnn has not"
+                    "the example does not get there" if not step.values else "minicnn cannot run this call"
                 )
             else:
                 why = f"{timing.modules:.3g} ms in torch, {timing.step:.3g} ms in minicnn"
@@ -236,30 +259,31 @@ def _drop_idle(module: nn.Module) -> None:
             del vars(part)["forward"]
 
 
-def _keep_report(module: nn.Module, left: list[Row], whole: dict[str, Timing], verdict: str) -> None:
+def _keep_report(module: nn.Module, left: list[Row]) -> None:
     rows = [
         Row(name, MODES[mode is not False], step.label, True, "", None)
         for name, mode, step in _steps(module)
     ]
-    vars(module)[KEPT] = Report((*rows, *left), whole, verdict)
+    verdict = "everything that can be is replaced" if rows else "nothing can be replaced"
+    vars(module)[KEPT] = Report((*rows, *left), {}, verdict)
 
 
 # ---- memory order ------------------------------------------------------------------------------------
 
 
 def _arrange_weights(module: nn.Module) -> None:
-    """Let the weights of convolutions that steps run be channels-last, as their kernels read them."""
-    for weight in _weights(module):
-        weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    """Let the weights of convolutions be channels-last, as minicnn's kernels read them.
 
-
-def _rearrange_weights(module: nn.Module) -> None:
-    for weight in _weights(module):
-        weight.data = weight.data.contiguous()
-
-
-def _weights(module: nn.Module) -> Iterator[Tensor]:
+    Each that was not is kept in the module with its strides, where copies of the module have theirs.
+    """
+    arranged: list[tuple[nn.Parameter, torch.Size, tuple[int, ...]]] = []
+    vars(module)[ARRANGED] = arranged
     for part in module.modules():
         weight = part._parameters.get("weight")
-        if type(part) is nn.Conv2d and weight is not None and weight.dtype in DTYPES:
-            yield weight
+        if type(part) is not nn.Conv2d or weight is None or weight.dtype not in DTYPES:
+            continue
+        if torch.ops.aten.is_non_overlapping_and_dense(weight):
+            strides = weight.stride()
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+            if weight.stride() != strides:
+                arranged.append((weight, weight.shape, strides))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from minicnn.backends import available_backends
+from minicnn.torch.operations import conv_shape
 from minicnn.torch.register import call
 
 DTYPES = (torch.float32, torch.float64)
@@ -44,6 +45,12 @@ def convolve(op: str, x: Tensor, conv: nn.Conv2d, pool: nn.MaxPool2d | None = No
     parameters = conv._parameters
     window = () if pool is None else pool_attributes(pool)
     return call(op, x, parameters["weight"], parameters["bias"], *conv_attributes(conv), *window)
+
+
+def convolved_shape(x: Tensor, conv: nn.Conv2d) -> tuple[Any, ...]:
+    """The shape of a convolution's result."""
+    stride, padding, dilation, _ = conv_attributes(conv)
+    return tuple(conv_shape(x, conv._parameters["weight"], stride, padding, dilation))
 
 
 def dense(op: str, x: Tensor, linear: nn.Linear) -> Tensor:

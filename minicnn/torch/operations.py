@@ -40,6 +40,11 @@ def _like(x: Tensor, shape: Shape | None = None) -> tuple[Shape, torch.dtype]:
     return (x.shape if shape is None else shape), x.dtype
 
 
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of weights, statistics and their gradients beside activations of a dtype."""
+    return torch.float32 if dtype == torch.bfloat16 else dtype
+
+
 def _same_shape(x: Tensor, *_: Any) -> tuple[tuple[Shape, torch.dtype], ...]:
     return (_like(x),)
 
@@ -47,7 +52,8 @@ def _same_shape(x: Tensor, *_: Any) -> tuple[tuple[Shape, torch.dtype], ...]:
 # ---- sizes of results ------------------------------------------------------------------------------
 
 
-def _conv_shape(x: Tensor, weight: Tensor, stride: Shape, padding: Any, dilation: Shape) -> list[Any]:
+def conv_shape(x: Tensor, weight: Any, stride: Shape, padding: Any, dilation: Shape) -> list[Any]:
+    """The shape (N,C,H,W) of a convolution's result."""
     sizes = [
         shapes.conv_output_size(
             x.shape[2 + axis], weight.shape[2 + axis], stride[axis],
@@ -96,7 +102,7 @@ def _conv(op: str) -> Op:
     return Op(
         name=op, tensors=WEIGHTED, learns=3, attributes=CONV, forward=forward, backward=backward,
         saves=lambda args, results: (*args[:2], *(results if relu else ())),
-        results=lambda x, weight, bias, *conv: (_like(x, _conv_shape(x, weight, *conv[:3])),),
+        results=lambda x, weight, bias, *conv: (_like(x, conv_shape(x, weight, *conv[:3])),),
     )  # fmt: skip
 
 
@@ -125,7 +131,7 @@ def _conv_pool(op: str) -> Op:
         return gradients
 
     def results(x: Tensor, weight: Tensor, _: Any, *attributes: Any) -> Any:
-        shape = _pool_shape(_conv_shape(x, weight, *attributes[:3]), *attributes[4:])
+        shape = _pool_shape(conv_shape(x, weight, *attributes[:3]), *attributes[4:])
         return _like(x, shape), (shape, _winners(attributes[4]))
 
     return Op(
@@ -293,7 +299,8 @@ def _norm(op: str) -> Op:
     def results(x: Tensor, *args: Any) -> Any:
         shape = _pool_shape(x.shape, *args[len(tensors) + 2 :]) if pooled else x.shape
         winners = [(shape, _winners(args[len(tensors) + 2]))] if pooled else []
-        return _like(x, shape), *winners, _like(x, [x.shape[1]]), _like(x, [x.shape[1]])
+        statistic = [x.shape[1]], wide(x.dtype)
+        return _like(x, shape), *winners, statistic, statistic
 
     return Op(
         name=op, tensors=tensors, learns=3 + added, attributes=NORM | (POOL_AFTER if pooled else {}),

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from minicnn.torch import tracing
+
 
 class Part(NamedTuple):
     """One operation of a forward: the contract's name, the nodes it reads, and what it is in torch."""
@@ -38,6 +40,8 @@ MODULES: dict[type[nn.Module], str] = {
 
 RELUS = (F.relu, torch.relu, F.relu_, torch.relu_, "relu", "relu_")
 IN_PLACE = (F.relu_, torch.relu_, "relu_", operator.iadd, "add_")
+OPERATORS = {f"i{name}" for name in tracing.IN_PLACE}
+"""Names of the functions of `operator` that change their first argument."""
 ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 POOLS: dict[Any, tuple[type[nn.Module], str]] = {
     F.max_pool2d: (nn.MaxPool2d, "kernel_size stride padding dilation ceil_mode return_indices"),
@@ -67,6 +71,17 @@ def part_of(node: fx.Node, root: nn.Module) -> Part | None:
     if target in POOLS:
         return _pool(node)
     return None
+
+
+def changes_in_place(node: fx.Node, root: nn.Module) -> bool:
+    """Whether a node changes a value, as far as its name or an option of it says so."""
+    if node.op == "call_module":
+        return bool(getattr(root.get_submodule(str(node.target)), "inplace", False))
+    if node.op not in ("call_function", "call_method"):
+        return False
+    name = getattr(node.target, "__name__", str(node.target))
+    named = name.endswith("_") and not name.endswith("__")
+    return named or name in OPERATORS or any(node.kwargs.get(option) for option in ("inplace", "out"))
 
 
 def unsupported(module: nn.Module) -> str | None:

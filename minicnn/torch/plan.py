@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from minicnn.torch.parts import Part, part_of
+from minicnn.torch.parts import Part, changes_in_place, part_of
 from minicnn.torch.steps import EVALUATION, TRAINING, Ops, Step
 from minicnn.torch.tracing import trace
 
@@ -24,7 +24,7 @@ class Plan:
         chains: list[list[fx.Node]] = []
         taken: set[fx.Node] = set()
         for node in graph.nodes:
-            if node in parts and node not in taken and (chain := _chain(node, parts, patterns)):
+            if node in parts and node not in taken and (chain := _chain(module, node, parts, patterns)):
                 taken.update(chain)
                 chains.append(chain)
         written: dict[fx.Node, fx.Node] = {}
@@ -62,12 +62,14 @@ class Plan:
         return node
 
 
-def _chain(node: fx.Node, parts: dict[fx.Node, Part], patterns: dict[Ops, str]) -> list[fx.Node]:
+def _chain(
+    module: nn.Module, node: fx.Node, parts: dict[fx.Node, Part], patterns: dict[Ops, str]
+) -> list[fx.Node]:
     """The longest chain of nodes from this one on, each read by the next one alone, that is a pattern."""
     chain, best = [node], []
-    while not _is_seen_to_change(parts[chain[-1]]):
+    while not _is_seen_to_change(chain[-1], parts):
         ops = tuple(parts[n].op for n in chain)
-        if ops in patterns and not _input_is_read_between(chain):
+        if ops in patterns and not _changes_between(module, chain, parts):
             best = [*chain]
         if not any(pattern[: len(ops)] == ops for pattern in patterns):
             break
@@ -79,18 +81,30 @@ def _chain(node: fx.Node, parts: dict[fx.Node, Part], patterns: dict[Ops, str]) 
     return best
 
 
-def _is_seen_to_change(part: Part) -> bool:
-    """Whether a part changes a value in place that others can read; a step changes none."""
-    changed = part.inputs[0]
-    return part.in_place and (len(changed.users) > 1 or changed.op in ("placeholder", "get_attr"))
+def _is_seen_to_change(node: fx.Node, parts: dict[fx.Node, Part]) -> bool:
+    """Whether a part changes a value in place that others can read; a step changes none.
+
+    Others can if it is not the result of a part, which is new, or if more than one node reads it.
+    """
+    while parts[node].in_place:
+        node = parts[node].inputs[0]
+        if node not in parts or len(node.users) > 1:
+            return True
+    return False
 
 
-def _input_is_read_between(chain: list[fx.Node]) -> bool:
-    """Whether others read the chain's input before its end, where the step stands: they may change it."""
-    order = {node: number for number, node in enumerate(chain[0].graph.nodes)}
-    first, last = order[chain[0]], order[chain[-1]]
-    readers = {user for value in chain[0].all_input_nodes for user in value.users} - {*chain}
-    return any(first < order[reader] < last for reader in readers)
+def _changes_between(module: nn.Module, chain: list[fx.Node], parts: dict[fx.Node, Part]) -> bool:
+    """Whether what a chain reads may change before its end, where the step stands.
+
+    It may if others read it in between, or if something that may be the same memory is changed there.
+    """
+    nodes = list(chain[0].graph.nodes)
+    between = {*nodes[nodes.index(chain[0]) : nodes.index(chain[-1])]} - {*chain}
+    read = {user for node in chain for value in node.all_input_nodes for user in value.users}
+    return bool(between & read) or any(
+        _is_seen_to_change(node, parts) if node in parts else changes_in_place(node, module)
+        for node in between
+    )
 
 
 def _compiled(graph: fx.Graph, steps: dict[str, Step]) -> Callable[..., Any]:

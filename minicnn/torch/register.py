@@ -8,7 +8,7 @@ A row ``conv2d`` becomes three operations of torch's dispatcher:
 
 Each has kernels for CPU and CUDA, which call the backends cpp and cuda, and a fake one, which gives shapes
 alone.  ``conv2d`` also has a kernel for autograd, which runs the other two.  `call` is the way in for
-modules: where nobody watches the dispatcher it leaves it out, which saves some 10 us an operation.
+modules: where nobody watches the dispatcher it leaves it out.
 
 Sources: torch.library, and "Custom Operators" in PyTorch's tutorials.
 """
@@ -25,8 +25,9 @@ from torch.autograd.function import once_differentiable
 from torch.library import Library
 
 from minicnn.backends import Backend, get_backend
+from minicnn.shapes import fail
 from minicnn.torch.op import Op, Results
-from minicnn.torch.operations import TABLE
+from minicnn.torch.operations import TABLE, wide
 
 LIBRARY: Any = Library("minicnn", "FRAGMENT")  # type: ignore[no-untyped-call]
 DEVICES = {"CPU": "cpp", "CUDA": "cuda"}
@@ -112,23 +113,26 @@ def _fake_gradients(
     op: Op, dy: Tensor, saved: list[Tensor], shape: list[Any], *attributes: Any
 ) -> list[Tensor]:
     *_, need = attributes
-    shapes = _gradient_shapes(op, dy, saved, shape, len(need))
+    gradients = _gradient_shapes(op, dy, saved, shape, len(need))
     return [
-        _empty(dy, shape, dy.dtype) if wanted else dy.new_empty(0)
-        for shape, wanted in zip(shapes, need, strict=True)
+        _empty(dy, *gradient) if wanted else dy.new_empty(0)
+        for gradient, wanted in zip(gradients, need, strict=True)
     ]
 
 
 def _gradient_shapes(
     op: Op, dy: Tensor, saved: list[Tensor], shape: list[Any], count: int
-) -> list[Sequence[Any]]:
+) -> list[tuple[Sequence[Any], torch.dtype]]:
+    """Shape and dtype of each gradient."""
+    own, parameters = dy.dtype, wide(dy.dtype)
     if op.listed:
-        return [(dy.shape[0], size, *dy.shape[2:]) for size in shape]
+        return [((dy.shape[0], size, *dy.shape[2:]), own) for size in shape]
     if "Tensor weight" in op.tensors:
-        return [shape, saved[1].shape, saved[1].shape[:1]]
+        weight = saved[1].shape
+        return [(shape, own), (weight, parameters), (weight[:1], parameters)]
     if op.name.startswith("batch_norm2d"):
-        return [shape] * (count - 2) + [(shape[1],)] * 2
-    return [shape] * count
+        return [(shape, own)] * (count - 2) + [((shape[1],), parameters)] * 2
+    return [(shape, own)] * count
 
 
 # ---- autograd ----------------------------------------------------------------------------------------
@@ -139,6 +143,7 @@ class Recorded(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, op: Op, through: Runner, *args: Any) -> Any:
+        _refuse_other_gradients(op, ctx.needs_input_grad[2:])
         x = args[0]
         if x.dim() == 4 and not x.is_contiguous(memory_format=torch.channels_last):
             args = (x.contiguous(memory_format=torch.channels_last), *args[1:])
@@ -154,6 +159,14 @@ class Recorded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         return _differentiate_once(ctx, dy) if torch.is_grad_enabled() else _differentiate(ctx, dy)
+
+
+def _refuse_other_gradients(op: Op, wanted: Sequence[bool]) -> None:
+    """Refuse a gradient of a tensor that the operation gives none, such as labels."""
+    for argument, needed in [*zip(op.tensors, wanted, strict=False)][op.learns :]:
+        if needed:
+            name = argument.split()[1].partition("=")[0]
+            fail(op.name, name, "a tensor without gradient", "requires_grad=True")
 
 
 def _differentiate(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
@@ -201,8 +214,6 @@ _DIRECT, _DISPATCHED = Runner(), DispatchedRunner()
 def _recorded(op: Op, *args: Any) -> Tensor:
     """The kernel for autograd."""
     args = _complete(op, args)
-    if op.name == "softmax_cross_entropy" and args[1].requires_grad:
-        raise ValueError("[softmax_cross_entropy] labels: expected labels without gradient, got some with")
     y: Tensor = Recorded.apply(op, _DISPATCHED, *args)
     return y
 
@@ -260,7 +271,7 @@ def _unwatched() -> bool:
 def call(name: str, *args: Any) -> Tensor:
     """The result y of an operation, all of whose arguments are given, in the order of `TABLE`."""
     op = TABLE[name]
-    if _unwatched() and type(args[0]) is Tensor:
+    if _unwatched() and type(args[0]) is Tensor and args[0].device.type.upper() in DEVICES:
         if torch.is_grad_enabled():
             y: Tensor = Recorded.apply(op, _DIRECT, *args)
             return y

@@ -19,6 +19,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from minicnn.torch.parts import MODULES
 from minicnn.torch.plan import Plan
 from minicnn.torch.steps import Step, Timing
+from minicnn.torch.tracing import names_in
 
 SIMPLE = (bool, int, float, str, type(None))
 """Types of attributes on which a forward may branch."""
@@ -116,14 +117,7 @@ Forward = Replacement | Alone
 
 def _attributes(module: nn.Module) -> list[tuple[str, Any]]:
     """The simple attributes, with their values, that the code of the module's class names."""
-    named: set[str] = set()
-    for cls in type(module).__mro__:
-        if cls is nn.Module:
-            break
-        for function in vars(cls).values():
-            code = getattr(inspect.unwrap(function) if callable(function) else function, "__code__", None)
-            if code is not None and code.co_name != "__init__":
-                named.update(code.co_names)
+    named = names_in(type(module))
     return [
         (name, value)
         for name, value in vars(module).items()

@@ -111,13 +111,18 @@ class Step:
         for other in values[1:]:
             if other.dtype != dtype or other.device != device or other.dim() != 4:
                 return False
-            if other.shape != x.shape and self.ops[0] == "add":
-                return False
         if torch.is_autocast_enabled(device.type) or _transformed():
             return False
-        return all(
+        if not all(
             _ordinary(module, kind, dtype, device) for module, kind in zip(modules, self.kinds, strict=True)
-        )
+        ):
+            return False
+        return "add" not in self.ops or self._adds_equal_shapes(x, values[1], modules)
+
+    def _adds_equal_shapes(self, x: Tensor, residual: Tensor, modules: Sequence[Any]) -> bool:
+        """Whether nothing is broadcast in the addition of the step."""
+        shape = calls.convolved_shape(x, modules[0]) if self.ops[0] == "conv2d" else x.shape
+        return tuple(shape) == tuple(residual.shape)
 
     def _complete(self, modules: Sequence[Any]) -> Sequence[Any]:
         """The modules of all operations, with those that stand for functions in their places."""
@@ -184,13 +189,29 @@ def _folds(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> bool:
     return pixels * conv.out_channels >= FOLDING * weight.numel()
 
 
+def _run_dense(op: str, values: Sequence[Tensor], modules: Sequence[Any]) -> Tensor:
+    return calls.dense(op, values[0], modules[0])
+
+
+def _run_pool(op: str, values: Sequence[Tensor], modules: Sequence[Any]) -> Tensor:
+    return _POOLS[op](values[0], modules[0])
+
+
+def _run_values(op: str, values: Sequence[Tensor], _: Sequence[Any]) -> Tensor:
+    return call(op, *values)
+
+
+_POOLS: dict[str, Callable[..., Tensor]] = {
+    "max_pool2d": calls.max_pool,
+    "avg_pool2d": calls.avg_pool,
+    "adaptive_avg_pool2d": calls.adaptive_avg_pool,
+}
 _RUNS: dict[str, Run] = {
     "conv2d": _run_conv,
     "batch_norm2d": _run_norm,
-    "dense": lambda op, values, modules: calls.dense(op, values[0], modules[0]),
-    "max_pool2d": lambda _, values, modules: calls.max_pool(values[0], modules[0]),
-    "avg_pool2d": lambda _, values, modules: calls.avg_pool(values[0], modules[0]),
-    "adaptive_avg_pool2d": lambda _, values, modules: calls.adaptive_avg_pool(values[0], modules[0]),
-    "add": lambda _, values, __: call("add_relu", *values),
-    "concat": lambda _, values, __: call("concat", *values),
+    "dense": _run_dense,
+    **dict.fromkeys(_POOLS, _run_pool),
+    "add": _run_values,
+    "concat": _run_values,
 }
+"""First operation of a step -> how it runs.  A saved module names these functions, so none is a lambda."""

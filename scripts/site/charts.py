@@ -59,12 +59,9 @@ class Chart:
         up = (min(max(y, self.y[0]), self.y[1]) - self.y[0]) / (self.y[1] - self.y[0])
         return self.left + across * self.wide, self.top + (1 - up) * self.high
 
-    def line(self, points: Points, style: str, label: str = "") -> None:
-        """A curve, with its label at the right end."""
-        placed = [self.place(*p) for p in points]
-        self.d.line(placed, style)
-        if label:
-            self.d.text(placed[-1][0] + 8, placed[-1][1], label, "left small")
+    def line(self, points: Points, style: str) -> None:
+        """A curve."""
+        self.d.line([self.place(*p) for p in points], style)
 
     def dots(self, points: Points, style: str) -> None:
         """A dot at each point."""

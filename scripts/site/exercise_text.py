@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from sources import ROOT
+from sources import ROOT, fence
 
 from examples.learn.exercises import GAP, TASKS, tasks
 
@@ -25,8 +25,8 @@ def exercises(name: str) -> str:
         lines = text.splitlines()
         head = lines[task.lineno - 1 : task.body[0].lineno - 1]
         body = lines[task.body[1].lineno - 1 : task.end_lineno]
-        parts.append(_code([*head, GAP]))
-        solution = _indented(_code([*head, *body]))
+        parts.append(fence("\n".join([*head, GAP]), "python"))
+        solution = _indented(fence("\n".join([*head, *body]), "python"))
         parts.append(f'??? success "Solution"\n{solution}')
     return "\n\n".join(parts)
 
@@ -34,10 +34,6 @@ def exercises(name: str) -> str:
 def _question(number: int, task: ast.FunctionDef) -> str:
     first, _, rest = (ast.get_docstring(task) or "").partition("\n\n")
     return f"**{number}.** {first}" + (f"\n\n{rest}" if rest else "")
-
-
-def _code(lines: list[str]) -> str:
-    return "\n".join(["```python", *lines, "```"])
 
 
 def _indented(text: str) -> str:

@@ -3,7 +3,7 @@
 A page may contain these directives, each on a line of its own:
 
     {{ source PATH NAME... }}   definitions from a file, or all of it, with a link to the whole file
-    {{ printed PATH }}          a saved output of a script, whole
+    {{ printed PATH }}          a saved output of a script, whole; its long lines scroll
     {{ picture NAME }}          a drawing whose numbers are computed here (`pictures.py`)
     {{ run COMMAND }}           an entry of docs/tutorial_run.json: the command and what it printed
     {{ lesson NAME }}           a program of examples/learn and what it printed
@@ -36,7 +36,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.utils.meta import get_data
 from pictures import draw
-from sources import ROOT, extract, language
+from sources import ROOT, extract, fence, language
 
 PRIMITIVES = "minicnn/backends/primitives.py"
 FUSED = "minicnn/backends/base.py"
@@ -103,11 +103,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             if name == "source":
                 return _source(rest[0], rest[1:], page)
             if name == "printed":
-                return _fence((ROOT / rest[0]).read_text(encoding="utf-8").rstrip(), "text")
+                output = fence((ROOT / rest[0]).read_text(encoding="utf-8"), "text")
+                return f'<div class="printed" markdown>\n\n{output}\n\n</div>'
             if name == "picture":
                 return draw(*rest)
             if name == "lesson":
-                return _fence(lessons.output(rest[0]), "console")
+                return fence(lessons.output(rest[0]), "console")
             if name == "exercises":
                 return exercises(rest[0])
             if name == "run":
@@ -217,7 +218,7 @@ def _implementations(page: Any) -> str:
     # a fused operation's definition in FUSED is its contract, and is shown as an implementation
     if not any(FUSED in listing for listing in page.meta["sources"].values()):
         contract = "\n\n\n".join(_contract(op) for op in page.meta["ops"])
-        parts += ["## The contract", _fence(contract, "python")]
+        parts += ["## The contract", fence(contract, "python")]
     parts.append("## The implementations")
     if "steps" in page.meta:
         steps = [f"{number}. {step}" for number, step in enumerate(page.meta["steps"], 1)]
@@ -241,12 +242,12 @@ def _source(path: str, names: list[str], page: Any) -> str:
         if names
         else (ROOT / path).read_text(encoding="utf-8")
     )
-    return f"[`{path}`]({up}source/{path}.md)\n\n{_fence(code, language(path))}"
+    return f"[`{path}`]({up}source/{path}.md)\n\n{fence(code, language(path))}"
 
 
 def _whole_file(path: str) -> str:
     """The page of a source file, which is left out of the search."""
-    code = _fence((ROOT / path).read_text(encoding="utf-8"), language(path))
+    code = fence((ROOT / path).read_text(encoding="utf-8"), language(path))
     return f"---\nsearch:\n  exclude: true\nhide: [toc]\n---\n# {Path(path).name}\n\n`{path}`\n\n{code}\n"
 
 
@@ -262,11 +263,7 @@ def _recorded(command: str) -> str:
     runs = json.loads((ROOT / "docs/tutorial_run.json").read_text(encoding="utf-8"))
     for run in runs["runs"]:
         if run["command"] == command:
-            return _fence(f"$ {command}\n{run['output']}".rstrip(), "console")
+            return fence(f"$ {command}\n{run['output']}".rstrip(), "console")
     raise LookupError(
         f"docs/tutorial_run.json has no run of {command!r}; python scripts/site/record.py makes it"
     )
-
-
-def _fence(code: str, kind: str) -> str:
-    return f"``````{kind}\n{code.strip()}\n``````"

@@ -8,6 +8,7 @@ pictures take every number from the record.  tests/test_learn.py runs the progra
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import io
@@ -76,7 +77,9 @@ def value(path: str, form: str = "") -> str:
 
 def main() -> None:
     """Run the programs that are named, or all."""
-    names = sys.argv[1:] or LESSONS
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=LESSONS, help=", ".join(LESSONS))
+    names = parser.parse_args().names or LESSONS
     record = {**(saved() if RECORD.exists() else {}), **{name: run(name) for name in names}}
     lines = [
         f"{json.dumps(name)}: {json.dumps(record[name], ensure_ascii=False)}"

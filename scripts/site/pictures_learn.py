@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from charts import Chart, legend, pixels, signed
 from lessons import saved
 from svg import Drawing, number
+
+_T = TypeVar("_T")
 
 STYLES = ("path-a", "path-b", "path-c", "path-d")
 
@@ -15,6 +17,14 @@ STYLES = ("path-a", "path-b", "path-c", "path-d")
 def _numbers(lesson: str) -> dict[str, Any]:
     found: dict[str, Any] = saved()[lesson]["numbers"]
     return found
+
+
+def _in_rows(
+    items: Iterable[_T], columns: int, wide: float, high: float
+) -> Iterator[tuple[float, float, _T]]:
+    """Each thing with the upper left corner of its place, in rows of so many columns."""
+    for k, item in enumerate(items):
+        yield wide * (k % columns), high * (k // columns), item
 
 
 def pixels_table() -> str:
@@ -38,8 +48,8 @@ def mean_images() -> str:
     """The mean image of each class."""
     n = _numbers("pixels")
     d = Drawing()
-    for k, (mean, name) in enumerate(zip(n["means"], n["names"], strict=True)):
-        pixels(d, 108 * (k % 5), 122 * (k // 5), 92, mean, name)
+    for x, y, (mean, name) in _in_rows(zip(n["means"], n["names"], strict=True), 5, 108, 122):
+        pixels(d, x, y, 92, mean, name)
     return d.figure(
         "The mean of all images of each class. Each is blurred, because no two shirts are alike."
     )
@@ -49,8 +59,8 @@ def templates() -> str:
     """The weights of each class as a picture."""
     n = _numbers("linear")
     d = Drawing()
-    for k, (template, name) in enumerate(zip(n["templates"], n["names"], strict=True)):
-        signed(d, 108 * (k % 5), 122 * (k // 5), 92, template, name)
+    for x, y, (template, name) in _in_rows(zip(n["templates"], n["names"], strict=True), 5, 108, 122):
+        signed(d, x, y, 92, template, name)
     return d.figure(
         "The weights that each class learned, one for each pixel. A bright pixel on blue speaks for "
         "the class, on "
@@ -151,8 +161,7 @@ def feature_maps() -> str:
     """The eight learned filters, and what each finds in one image."""
     n = _numbers("convolution")
     d = Drawing()
-    for k, (weights, found) in enumerate(zip(n["filters"], n["maps"], strict=True)):
-        x, y = 122 * (k % 4), 178 * (k // 4)
+    for x, y, (weights, found) in _in_rows(zip(n["filters"], n["maps"], strict=True), 4, 122, 178):
         signed(d, x + 34, y, 42, weights)
         signed(d, x, y + 52, 110, found)
     return d.figure(
@@ -220,10 +229,10 @@ def training_curves(*which: str) -> str:
     d = Drawing()
     for k, kind in enumerate(which):
         _runs(d, n[kind], 20 + 260 * k, 0, titles[kind])
+    hidden = ' The line of "times 0" lies under that of "times 0.1".' if "weights" in which else ""
     return d.figure(
         "The mean loss of each epoch; a loss above 3 is drawn at 3. Where the loss stays at 2.3 the "
-        "network only guesses among "
-        "ten classes: log 10 = 2.30."
+        f"network only guesses among ten classes: log 10 = 2.30.{hidden}"
     )
 
 
@@ -271,24 +280,38 @@ def confusion() -> str:
     )
 
 
-def _circuit_row(
-    d: Drawing, top: float, name: str, forward: list[Any], backward: list[Any], cell: float
-) -> float:
+_FORWARD, _BACKWARD = 84, 432
+"""Where the two sides of the circuit begin."""
+_MIDDLE = 108
+_WIDE, _HIGH = 46, 38
+"""A cell of the circuit has room for −0.93."""
+
+
+def _circuit_row(d: Drawing, top: float, name: str, forward: list[Any], backward: list[Any]) -> float:
     """One value of the circuit: its numbers on the left, their gradients on the right; returns the
     lower end.
     """
     low = top
-    for at, maps, style in ((84, forward, "a"), (384, backward, "b")):
+    for at, maps, style in ((_FORWARD, forward, "a"), (_BACKWARD, backward, "b")):
         x = float(at)
         for matrix in maps:
             rows, columns = len(matrix), len(matrix[0])
             classes = {
                 (i, j): style for i in range(rows) for j in range(columns) if abs(matrix[i][j]) > 1e-9
             }
-            x, end = d.grid(x, top, matrix, "", classes, show=_short, cell=cell)
+            x, end = d.grid(x, top, matrix, "", classes, show=_short, cell=_WIDE, high=_HIGH)
             x, low = x + 12, max(low, end)
     d.text(0, (top + low) / 2, name, "left small")
     return low
+
+
+def _circuit_step(d: Drawing, top: float, down: str, up: str) -> None:
+    """An arrow down on the left and one up on the right, with what each does."""
+    left, right = _FORWARD + _MIDDLE, _BACKWARD + _MIDDLE
+    d.arrow(left, top, left, top + 24)
+    d.text(left + 12, top + 12, down, "left small")
+    d.arrow(right, top + 24, right, top)
+    d.text(right + 12, top + 12, up, "left small")
 
 
 def _short(value: float) -> str:
@@ -301,8 +324,9 @@ def circuit() -> str:
     n = _numbers("backpropagation")
     values, gradients = n["values"], n["gradients"]
     d = Drawing()
-    d.text(174, 8, "forward: values ↓")
-    d.text(474, 8, "backward: gradients ↑")
+    left, right = _FORWARD + _MIDDLE, _BACKWARD + _MIDDLE
+    d.text(left, 8, "forward: values ↓")
+    d.text(right, 8, "backward: gradients ↑")
     stages: list[tuple[str, list[Any], list[Any], str]] = [
         ("image", [n["image"]], gradients["image"], ""),
         ("filters", n["filters"], gradients["filters"], ""),
@@ -315,19 +339,13 @@ def circuit() -> str:
     top = 30.0
     for name, forward, backward, step in stages:
         if step:
-            d.arrow(174, top, 174, top + 24)
-            d.text(186, top + 12, step, "left small")
-            d.arrow(474, top + 24, 474, top)
-            d.text(486, top + 12, step, "left small")
+            _circuit_step(d, top, step, step)
             top += 30
-        top = _circuit_row(d, top, name, forward, backward, 38) + 10
-    d.arrow(174, top, 174, top + 24)
-    d.text(186, top + 12, "softmax, −log", "left small")
-    d.arrow(474, top + 24, 474, top)
-    d.text(486, top + 12, "p − t", "left small")
+        top = _circuit_row(d, top, name, forward, backward) + 10
+    _circuit_step(d, top, "softmax, −log", "p − t")
     p = values["probs"]
-    d.text(174, top + 40, f"p = {_short(p[0])}, {_short(p[1])};  loss {n['loss']:.3f}")
-    d.text(474, top + 40, "start here: 1")
+    d.text(left, top + 40, f"p = {_short(p[0])}, {_short(p[1])};  loss {n['loss']:.3f}")
+    d.text(right, top + 40, "start here: 1")
     return d.figure(
         "Blue: what the forward pass computes, from the image down to the loss. Orange: how much the "
         "loss would change if a "
@@ -337,20 +355,19 @@ def circuit() -> str:
 
 
 def inside() -> str:
-    """From an image through the maps of a trained network, for the front page."""
+    """From an image to its scores, for the front page; narrow enough to be whole on a phone."""
     c = _numbers("convolution")
     d = Drawing()
-    pixels(d, 0, 52, 120, c["image"], "an image")
-    for k, found in enumerate(c["maps"][:6]):
-        signed(d, 190 + 66 * (k % 3), 46 + 66 * (k // 3), 60, found)
-    d.text(286, 34, "filters that were learned", "small")
-    d.text(286, 192, "what they find", "small")
-    d.arrow(126, 112, 184, 112)
-    d.arrow(392, 112, 426, 112)
+    pixels(d, 0, 52, 96, c["image"], "an image")
+    for x, y, found in _in_rows(c["maps"][:6], 3, 56, 56):
+        signed(d, 132 + x, 46 + y, 52, found)
+    d.text(214, 166, "what six learned filters find", "small")
+    d.arrow(102, 100, 126, 100)
+    d.arrow(302, 100, 326, 100)
     best = sorted(zip(c["scores"], c["names"], strict=True), reverse=True)[:4]
     for k, (score, name) in enumerate(best):
-        d.box(520, 62 + 26 * k, max(score, 0.2) * 14, 16, "c" if k == 0 else "a")
-        d.text(512, 70 + 26 * k, name, "right small")
+        d.box(410, 50 + 26 * k, max(score, 0.2) * 9, 16, "c" if k == 0 else "a")
+        d.text(404, 58 + 26 * k, name, "right small")
     return d.figure("An image, the maps that learned filters make of it, and the scores of the classes.")
 
 

@@ -112,3 +112,8 @@ def _start_of_comment(text: str, at: int) -> int:
             break
         start = above
     return start
+
+
+def fence(code: str, kind: str) -> str:
+    """Code as a block of Markdown; code may have fences of its own."""
+    return f"``````{kind}\n{code.strip()}\n``````"

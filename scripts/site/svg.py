@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 CELL = 34
+SMALLEST = 0.75
+"""A drawing shrinks to this on a narrow window, where its words can still be read; then it scrolls."""
 Classes = Mapping[tuple[int, int], str]
 
 
@@ -44,16 +46,20 @@ class Drawing:
 
     def grid(
         self, x: float, y: float, values: Any, title: str = "", classes: Classes | None = None,
-        show: Callable[[Any], str] = number, cell: float = CELL,
+        show: Callable[[Any], str] = number, cell: float = CELL, high: float | None = None,
     ) -> tuple[float, float]:  # fmt: skip
-        """A matrix of numbers with a title above; returns its right and lower ends."""
+        """A matrix of numbers with a title above; returns its right and lower ends.
+
+        A cell is ``cell`` wide and ``high`` high, by default a square.
+        """
+        high = cell if high is None else high
         rows = np.atleast_2d(np.asarray(values))
         if title:
             self.text(x + rows.shape[1] * cell / 2, y - 13, title)
         for (i, j), value in np.ndenumerate(rows):
             style = (classes or {}).get((i, j), "")
-            self.box(x + j * cell, y + i * cell, cell, cell, style, show(value))
-        return x + rows.shape[1] * cell, y + rows.shape[0] * cell
+            self.box(x + j * cell, y + i * high, cell, high, style, show(value))
+        return x + rows.shape[1] * cell, y + rows.shape[0] * high
 
     def line(self, points: list[tuple[float, float]], style: str = "line") -> None:
         """A line through points."""
@@ -80,8 +86,8 @@ class Drawing:
         w, h = self.width + 2 * margin, self.height + 2 * margin
         svg = (
             f'<svg viewBox="{-margin} {-margin} {w:.0f} {h:.0f}" width="{w:.0f}" role="img" '
-            f'aria-label="{escape(caption)}">{"".join(self.parts)}</svg>'
+            f'style="min-width: {SMALLEST * w:.0f}px" aria-label="{escape(caption)}">'
+            f"{''.join(self.parts)}</svg>"
         )
-        return (
-            f'<figure class="picture" markdown="0">{svg}<figcaption>{escape(caption)}</figcaption></figure>'
-        )
+        words = f"<figcaption>{escape(caption)}</figcaption>"
+        return f'<figure class="picture" markdown="0"><div>{svg}</div>{words}</figure>'

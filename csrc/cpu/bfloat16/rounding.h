@@ -17,18 +17,14 @@ namespace minicnn {
 template <int L>
 using Bits = Vec<std::uint16_t, L>;
 
-// The nearest bfloat16 of each lane, as to_bfloat16 gives it.  The instruction takes a denormal for zero;
+// The nearest bfloat16 of each lane, by one instruction where there is one.  It takes a denormal for zero;
 // sums have none, because they are computed with denormals flushed.
 template <int L>
 MINICNN_INLINE Bits<L> rounded(const Vec<float, L>& v) {
 #if defined(__AVX512BF16__)
     if constexpr (L == 16) return Bits<16>(_mm512_cvtneps_pbh(__m512(v)));
 #endif
-    Vec<std::uint32_t, L> bits;
-    std::memcpy(&bits, &v, sizeof v);
-    const auto nearest = bits + 0x7fffu + ((bits >> 16) & 1u);
-    bits = (v == v ? nearest : bits | 0x00400000u) >> 16;
-    return __builtin_convertvector(bits, Bits<L>);
+    return nearest_bfloat16<L>(v);
 }
 
 // The same of two vectors, one after the other.

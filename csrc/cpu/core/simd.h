@@ -60,14 +60,20 @@ MINICNN_INLINE Vec<Sum<T>, L> load_wide(const T* p) {
     }
 }
 
+// The bits of the nearest bfloat16 of each lane, as to_bfloat16 gives it.
+template <int L>
+MINICNN_INLINE Vec<std::uint16_t, L> nearest_bfloat16(const Vec<float, L>& v) {
+    Vec<std::uint32_t, L> bits;
+    std::memcpy(&bits, &v, sizeof v);
+    const auto nearest = bits + 0x7fffu + ((bits >> 16) & 1u);
+    bits = (v == v ? nearest : bits | 0x00400000u) >> 16;
+    return __builtin_convertvector(bits, Vec<std::uint16_t, L>);
+}
+
 template <int L, typename T>
 MINICNN_INLINE void store_narrow(T* p, const Vec<Sum<T>, L>& v) {
     if constexpr (std::is_same_v<T, bfloat16>) {
-        Vec<std::uint32_t, L> bits;
-        std::memcpy(&bits, &v, sizeof v);
-        const auto rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-        bits = (v == v ? rounded : bits | 0x00400000u) >> 16;
-        store(p, __builtin_convertvector(bits, Vec<std::uint16_t, L>));
+        store(p, nearest_bfloat16<L>(v));
     } else {
         store(p, v);
     }

@@ -38,9 +38,11 @@ Tensor hard_swish(const Tensor& given) {
 
 Tensor hard_swish_backward(const Tensor& given_dy, const Tensor& given_x) {
     check(given_x, "x");
-    TORCH_CHECK_VALUE(given_dy.sizes() == given_x.sizes() && given_dy.dtype() == given_x.dtype(),
-                      "[hard_swish_backward] dy: expected shape ", given_x.sizes(), ", got ",
-                      given_dy.sizes());
+    TORCH_CHECK_VALUE(given_dy.sizes() == given_x.sizes(), "[hard_swish_backward] dy: expected shape ",
+                      given_x.sizes(), ", got ", given_dy.sizes());
+    TORCH_CHECK_VALUE(given_dy.scalar_type() == given_x.scalar_type(),
+                      "[hard_swish_backward] dy: expected dtype ", given_x.scalar_type(), ", got ",
+                      given_dy.scalar_type());
     const Tensor dy = given_dy.contiguous(), x = given_x.contiguous();
     Tensor dx = at::empty_like(x);
     AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "hard_swish_backward", [&] {

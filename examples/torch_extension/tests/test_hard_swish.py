@@ -53,3 +53,16 @@ def test_compiled_results_are_the_same() -> None:
 def test_other_dtypes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\[hard_swish\] x: expected dtype float32 or float64, got Half"):
         hard_swish(torch.zeros(2, dtype=torch.float16))
+
+
+@pytest.mark.parametrize(
+    ("dy", "message"),
+    [
+        (torch.zeros(3), r"shape \[2\], got \[3\]"),
+        (torch.zeros(2, dtype=torch.float64), "dtype Float, got Double"),
+    ],
+    ids=["shape", "dtype"],
+)
+def test_another_upstream_gradient_is_refused(dy: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^\[hard_swish_backward\] dy: expected {message}"):
+        torch.ops.my_extension.hard_swish_backward(dy, torch.zeros(2))

@@ -67,11 +67,12 @@ def _judged(args: argparse.Namespace, saved: Checkpoint, config: Config, progres
     same = name == config.dataset
     skip_bad = args.skip_bad or (same and config.skip_bad)
     if kind_of(name):
+        cache = args.cache or (config.cache if same else None)
         own = _is_own(name, config)
         limit = args.limit_test or (config.limit_test if own else None)
         judge = judge_own_source if own else judge_source
         work = Work(
-            resize=config.resize, cache=args.cache, in_memory=settings.in_memory(args),
+            resize=config.resize, cache=Path(cache) if cache else None, in_memory=settings.in_memory(args),
             skip_bad=skip_bad, progress=progress,
         )  # fmt: skip
         return judge(name, learnt, work, limit=limit, seed=config.seed)
@@ -125,8 +126,11 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="test on N images only (default: as in training)",
     )
     add_flag(parser, "skip_bad", help="leave out files that are no intact images (default: as in training)")
-    for name in ("cache", "cache_above"):
-        add_flag(parser, name)
+    add_flag(
+        parser, "cache",
+        help="folder for decoded images that are too many for memory (default: as in training)",
+    )  # fmt: skip
+    add_flag(parser, "cache_above")
     parser.add_argument(
         "--batch-size", type=whole_number(1), default=256, metavar="N", help="images at a time"
     )

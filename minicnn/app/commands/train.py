@@ -16,10 +16,10 @@ from minicnn import recipes
 from minicnn.app import flags, report, settings, summary, training
 from minicnn.app.command_line import Parser, add_quiet_flag, choose_backend, make_console, make_notes
 from minicnn.app.experiment import Experiment
+from minicnn.app.known_paths import usable_cache
 from minicnn.app.progress import duration
 from minicnn.app.run_folder import RunFolder
 from minicnn.app.settings import LIST, Config
-from minicnn.data.stored import holds_images
 from minicnn.pretrained import init_from
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ def _saved_settings(folder: RunFolder, args: argparse.Namespace, console: Consol
     """The settings of the run to resume; None if a new one begins."""
     if args.resume and folder.holds_run():
         saved = asdict(folder.saved_config())
-        if not (saved["cache"] and holds_images(Path(saved["cache"]))):
-            del saved["cache"]  # a run folder may be a stranger's: no other place is written to
+        if not usable_cache(saved["cache"]):
+            del saved["cache"]
         return saved
     if args.resume:
         console.print(f"{folder.path} holds no checkpoint yet: starting from the beginning")

@@ -5,6 +5,7 @@ weights of the loss, the definition is of the usual case.  The tests compare the
 the site shows them.
 """
 
+from minicnn.testing.definitions.batches import make_batch as make_batch
 from minicnn.testing.definitions.optimizers import adam_step as adam_step
 from minicnn.testing.definitions.optimizers import global_norm as global_norm
 from minicnn.testing.definitions.optimizers import sgd_step as sgd_step
