@@ -40,7 +40,7 @@ from minicnn.recipes.results import load as load_recipes
 ROOT = Path(__file__).parent.parent
 NAMES = (
     "benchmarks", "bfloat16", "distributed", "export", "folders", "fused", "lockstep", "pytorch",
-    "reliability", "report",
+    "reliability", "report", "session",
 )  # fmt: skip
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n)(.*?)(<!-- \2: end -->)", re.DOTALL)
@@ -278,6 +278,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "avx512": ("steps_avx512", whole_nets.headline),
     "steps": ("steps", whole_nets.steps),
     "losses": ("steps", whole_nets.losses),
+    "session": ("session", whole_nets.sessions),
+    "session_tail": ("session", whole_nets.session_tails),
     "second_thread_lost": ("steps", whole_nets.second_thread_lost),
     "bfloat16": ("bfloat16", whole_nets.bfloat16),
     "kernel_losses": ("roofline", kernel_losses),
