@@ -100,3 +100,50 @@ def second_thread_lost(result: Result) -> str:
             if one < two:
                 rows.append([key.removesuffix(", 2 threads"), milliseconds(one), milliseconds(two)])
     return table(rows) if len(rows) > 1 else "Nothing."
+
+
+def sessions(result: Result) -> str:
+    """Every net, batch size and precision through a session, against the fastest of its peers."""
+    parts = []
+    order = list(NETS)
+    for precision in ("float32", "bfloat16"):
+        for threads in (1, 2):
+            entries = [
+                e
+                for e in result.values()
+                if e["precision"] == precision
+                and e["machine"]["threads"] == threads
+                and "milliseconds" in e
+            ]
+            if not entries:
+                continue
+            peers = list(dict.fromkeys(row for e in entries for row in e["milliseconds"]))
+            rows = [["net, batch", *peers, "best peer / session", "first result, s", "memory, MiB"]]
+            for e in sorted(entries, key=lambda e: (order.index(e["net"]), e["batch"])):
+                ms = e["milliseconds"]
+                best = min(ms[peer] for peer in ms if peer not in ("session", "predict"))
+                cells = [milliseconds(ms[peer]) if peer in ms else "" for peer in peers]
+                mib = sum(e["memory"].values()) / 2**20
+                rows.append([f"{e['net']}, {e['batch']}", *cells, f"**{best / ms['session']:.2f}**",
+                             f"{e['first result, s']['session']:.2f}", f"{mib:.1f}"])  # fmt: skip
+            title = f"### {precision}, {count(threads)}"
+            parts.append(f"{title}\n\n{table(rows)}\n\n`benchmarks/session.py` on {places(entries)}.")
+    return "\n\n".join(parts)
+
+
+def session_tails(result: Result) -> str:
+    """The median and the 99th percentile of single calls."""
+    entries = [e for e in result.values() if "tail" in e]
+    if not entries:
+        return ""
+    peers = list(dict.fromkeys(side for e in entries for side in e["tail"]))
+    rows = [["net, precision, threads", *(f"{peer}, p50 / p99" for peer in peers)]]
+    for e in entries:
+        cells = [
+            f"{milliseconds(e['tail'][p]['p50'])} / {milliseconds(e['tail'][p]['p99'])}"
+            if p in e["tail"]
+            else ""
+            for p in peers
+        ]
+        rows.append([f"{e['net']}, {e['precision']}, {e['machine']['threads']}", *cells])
+    return f"Milliseconds:\n\n{table(rows)}\n\n`benchmarks/session.py --tail` on {places(entries)}."

@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # this checkout, installed or not
 
 from minicnn import checkpoint  # noqa: E402 - after the path is set
+from minicnn.app.run_folder import BEST, CHECKPOINT, PAGE  # noqa: E402
 
 EPOCHS = 4
 SETTINGS = [
@@ -128,7 +129,7 @@ def differences(folder: Path, reference: Path) -> list[str]:
 
 def _content(path: Path) -> dict[str, Any]:
     """A file's parts, without times; arrays as their bytes."""
-    if path.suffix == ".safetensors":
+    if path.name in (CHECKPOINT, BEST):
         state = asdict(checkpoint.load(path))
         state["sums"].pop("seconds")
         state["history"] = [_timeless(entry) for entry in state["history"]]
@@ -138,6 +139,8 @@ def _content(path: Path) -> dict[str, Any]:
         return state
     if path.suffix == ".jsonl":
         return dict(enumerate(_timeless(json.loads(line)) for line in path.read_text().splitlines()))
+    if path.name == PAGE:  # it is made of the other files, and full of times
+        return {}
     if path.name == "config.json":
         return _timeless(json.loads(path.read_text()))
     return {"content": path.read_bytes()}

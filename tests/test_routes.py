@@ -36,6 +36,8 @@ PASSES = (
     "pooled weight",
     "training",
     "evaluation",
+    "session",
+    "pooled session",
 )
 
 Router = Callable[..., list[dict[str, str]]]
@@ -143,6 +145,16 @@ BORDERS = [
     (shape(C=7, F=32, W=3), "forward", "direct"),
     (shape(C=8, F=31, W=3), "forward", "direct"),
     (shape(C=8, F=32, W=3, groups=2), "forward", "direct"),
+    # or at most 32 pixels altogether
+    (shape(C=8, F=32, H=8, W=4, N=1), "forward", "columns"),
+    (shape(C=8, F=32, H=8, W=4, N=2), "forward", "direct"),
+    (shape(C=8, F=32, H=3, W=11, N=1), "forward", "direct"),
+    # filters that are ready: fewer tiles repay them, unless they come from memory
+    (shape(N=1, H=8, W=8), "forward", "direct"),
+    (shape(N=1, H=8, W=8), "session", "winograd"),
+    (shape(N=1, H=8, W=8), "pooled session", "winograd"),
+    (shape(N=1, H=8, W=8, C=128, F=128), "session", "direct"),
+    (shape(N=1, H=8, W=8, C=128, F=128), "pooled session", "tiles"),
     (shape(C=8, F=16, W=3), "data", "columns"),
     (shape(C=8, F=15, W=3), "data", "direct"),
     (shape(C=8, F=16, W=3), "weight", "columns"),

@@ -4,6 +4,7 @@
 // bindings.h needs the Device that the header above defines.
 #include "../host/bindings.h"
 #include "core/parallel.h"
+#include "session_module.h"
 
 namespace minicnn {
 
@@ -17,4 +18,7 @@ void run_on_threads(int count, void (*body)(void*, int), void* context) {
 
 }  // namespace minicnn
 
-PYBIND11_MODULE(_cpu, module) { minicnn::bind(module); }
+PYBIND11_MODULE(_cpu, module) {
+    minicnn::bind(module);
+    minicnn::offer_session(module);
+}

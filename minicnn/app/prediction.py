@@ -4,8 +4,9 @@ whether images are as bright as those of the training."""
 from __future__ import annotations
 
 import math
+from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +24,8 @@ BYTES_AT_ONCE, BYTES_OF_A_BATCH = 32 << 20, 8 << 20
 """Bytes of images, before they are normalised, that are so: of larger images, fewer are taken together."""
 FAR = 0.8
 """How far an image's mean may be from that of the training's pixels, in their standard deviations."""
+
+T = TypeVar("T")
 
 
 class NotFinite(ValueError):
@@ -108,7 +111,14 @@ class Brightness:
         self.images = self.far = 0
         self._first = ""
 
-    def note(self, path: Path, image: np.ndarray) -> None:
+    def noting(self, found: Iterable[tuple[str, T]]) -> Generator[tuple[str, T]]:
+        """The same paths and images, or errors in their place, each counted as it goes by."""
+        for path, image in found:
+            if isinstance(image, np.ndarray):
+                self.note(path, image)
+            yield path, image
+
+    def note(self, path: str | Path, image: np.ndarray) -> None:
         """Count an image (C,H,W) uint8."""
         self.images += 1
         mean = image.mean(axis=(1, 2)) / 255

@@ -31,6 +31,7 @@ def about(backend: Backend) -> dict[str, Any]:
         "commit": commit,
         "uncommitted_changes": None if commit is None else _is_changed(ROOT),
         "processor": processor(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -1,8 +1,8 @@
 """The folder of a run: the names of its files, and how they are written and read.
 
-At the end of an epoch the files are written in the order best.safetensors, checkpoint.safetensors,
-metrics.jsonl. A run that is killed in between goes on from the older checkpoint and writes the same
-again; metrics.jsonl always follows from the checkpoint's history.
+At the end of an epoch the files are written in the order best.safetensors, filters.safetensors,
+checkpoint.safetensors, metrics.jsonl. A run that is killed in between goes on from the older checkpoint
+and writes the same again; metrics.jsonl always follows from the checkpoint's history.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from pathlib import Path
 
 from minicnn import checkpoint
 from minicnn.app import provenance
+from minicnn.app.events import FOLDER
 from minicnn.app.experiment import Experiment
+from minicnn.app.filter_history import FILTERS, keep
 from minicnn.app.known_paths import CONFIG, without_folders
 from minicnn.app.settings import Config
 from minicnn.checkpoint import Checkpoint, CheckpointError
@@ -22,10 +24,10 @@ from minicnn.files import delete_leftovers, write_json, write_json_lines
 from minicnn.saved_model import check_model
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
-METRICS, REPORT = "metrics.jsonl", "report.json"
+METRICS, REPORT, PAGE = "metrics.jsonl", "report.json", "report.html"
 SKIPPED = "skipped.txt"
 PLOTS = ("curves.png", "confusion_matrix.png", "mistakes.png", "reliability.png", "filters.png")
-_FILES = (BEST, METRICS, CONFIG, REPORT, *PLOTS, SKIPPED, CHECKPOINT)
+_FILES = (BEST, METRICS, CONFIG, REPORT, PAGE, FILTERS, *PLOTS, SKIPPED, CHECKPOINT)
 
 
 class RunFolder:
@@ -94,6 +96,9 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete the files of a run, the checkpoint last."""
+        events = self.path / FOLDER
+        for file in () if events.is_symlink() else events.glob("events.out.tfevents.*"):
+            file.unlink()
         for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
 
@@ -106,8 +111,9 @@ class RunFolder:
         return checkpoint.load(self.best)
 
     def save(self, experiment: Experiment) -> None:
-        """Write where the run stands: checkpoint, metrics and settings."""
+        """Write where the run stands: filters, checkpoint, metrics and settings."""
         state = experiment.checkpoint()
+        keep(self.path / FILTERS, experiment)
         checkpoint.save(self.checkpoint, state)
         write_json_lines(self.path / METRICS, state.history)
         computed = provenance.about(experiment.model.backend) | {"processes": experiment.group.size}

@@ -255,6 +255,11 @@ class Config:
         WHERE, free=True, type=number(0), default=60.0, metavar="SECONDS",
         help="checkpoint this often within an epoch; there is always one at its end",
     )  # fmt: skip
+    tensorboard: bool = setting(
+        WHERE, added=True, free=True, action="store_true", default=False,
+        help="write event files for TensorBoard too, in tensorboard/ below the run's folder; needs "
+        "pip install 'minicnn[tensorboard]'",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         size: Any = self.image_size

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from minicnn import distributed
 from minicnn.app.command_line import Diverged, Interrupted
+from minicnn.app.events import Events, events
 from minicnn.app.experiment import Experiment
 from minicnn.app.progress import Progress, duration, shown
 from minicnn.app.run_folder import RunFolder
@@ -48,10 +49,10 @@ def train(folder: RunFolder, experiment: Experiment, console: Console) -> None:
     Raises: Interrupted after SIGINT or SIGTERM, with a checkpoint of the step just done; in a group after
             the step in which all learn of it; Diverged, with the last good checkpoint kept
     """
-    with _StopRequest() as stop:
+    with _StopRequest() as stop, events(folder.path, experiment) as log:
         try:
             while not experiment.done:
-                _train_epoch(folder, experiment, console, stop)
+                _train_epoch(folder, experiment, console, stop, log)
         except Diverged as error:
             raise Diverged(f"{error} The last good checkpoint is kept.") from None
         except Interrupted:
@@ -62,7 +63,9 @@ def train(folder: RunFolder, experiment: Experiment, console: Console) -> None:
             raise Interrupted(f"interrupted in {where}; continue with:\n  {command}") from None
 
 
-def _train_epoch(folder: RunFolder, experiment: Experiment, console: Console, stop: _StopRequest) -> None:
+def _train_epoch(
+    folder: RunFolder, experiment: Experiment, console: Console, stop: _StopRequest, log: Events
+) -> None:
     config, batches = experiment.config, len(experiment.batches)
     title = f"epoch {experiment.epoch + 1}/{config.epochs}"
     saved_at = time.monotonic()
@@ -70,6 +73,7 @@ def _train_epoch(folder: RunFolder, experiment: Experiment, console: Console, st
     with Progress(console, title, batches, experiment.batch) as progress:
         for _ in experiment.steps():
             stop.check()
+            log.step(experiment)
             show_progress(progress, experiment)
             if time.monotonic() - saved_at >= config.save_every:
                 folder.save(experiment)
@@ -82,6 +86,7 @@ def _train_epoch(folder: RunFolder, experiment: Experiment, console: Console, st
             show(done, total)
 
         best = experiment.finish_epoch(test_progress)
+    log.epoch(experiment)
     if best:
         folder.save_best(experiment)
     folder.save(experiment)

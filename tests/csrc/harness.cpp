@@ -16,6 +16,7 @@
 #include "bfloat16_layers.h"
 #include "bfloat16_maps.h"
 #include "conv_shapes.h"
+#include "session_plans.h"
 
 namespace minicnn {
 namespace {
@@ -131,9 +132,11 @@ void winograds() {
             const std::string name = "winograd C" + std::to_string(s.C);
             check<float>(name, [&](Arrays<float>& a) {
                 const float *x = a.in(xs), *w = a.in(ws), *bias = relu ? a.in(s.F) : nullptr;
-                expect(winograd_forward(x, w, bias, a.out(ys), p, relu), name + " is finite");
+                Kept kept;
+                const WinogradFilters filters = winograd_forward_filters(w, bias, p, kept);
+                expect(winograd_forward(x, filters, a.out(ys), p, relu), name + " is finite");
                 auto* winner = a.out_of<std::uint8_t>(pooled);
-                expect(winograd_pooled_forward(x, w, bias, a.out(pooled), winner, p, pool, relu),
+                expect(winograd_pooled_forward(x, filters, a.out(pooled), winner, p, pool, relu),
                        name + " pool is finite");
                 const float *dy = a.in(ys), *relu_y = relu ? a.in(ys) : nullptr, *dy_pooled = a.in(pooled);
                 expect(winograd_data(dy, relu_y, nullptr, w, a.out(xs), p), name + " dx is finite");
@@ -354,6 +357,7 @@ int main() {
     minicnn::winograds();
     minicnn::bfloat16_layers();
     minicnn::scratch_memory();
+    minicnn::session_plans();
     std::printf("%d runs, %d failures\n", minicnn::runs, minicnn::failures);
     return minicnn::failures == 0 ? 0 : 1;
 }

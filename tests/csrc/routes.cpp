@@ -3,7 +3,8 @@
 // Each line of the input is a shape: N C H W F KH KW stride padding dilation groups, the bytes of a value,
 // and a pool's kernel, stride and padding.  Each line of the output names the ways of the forward pass, of
 // the gradients to the input and to the filters, and of the same three with the pool fused; then whether
-// the pool is fused in training and in evaluation.
+// the pool is fused in training and in evaluation; then the ways of both forward passes where filters are
+// made ready once.
 
 #include <iostream>
 
@@ -88,7 +89,9 @@ void print_ways(const ConvParams& p, const PoolParams& pool, int64_t bytes) {
               << name(weight_way(p, bytes)) << ' ' << name(pooled_forward_way(p, pool, bytes)) << ' '
               << name(pooled_data_way(p, pool, bytes)) << ' ' << name(pooled_weight_way(p, pool, bytes))
               << ' ' << (conv2d_pool_fuses(p, pool, true) ? "fused" : "apart") << ' '
-              << (conv2d_pool_fuses(p, pool, false) ? "fused" : "apart") << '\n';
+              << (conv2d_pool_fuses(p, pool, false) ? "fused" : "apart") << ' '
+              << name(forward_way(p, bytes, Winograd::allowed, Preparation::once)) << ' '
+              << name(pooled_forward_way(p, pool, bytes, Winograd::allowed, Preparation::once)) << '\n';
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 // A result of the tile unit that is not finite is thrown away and computed again by widening: a tile
 // multiplies values that are not its pixel's own with filters that are zero, which makes NaN of an
 // infinity.
+#include "../core/scratch.h"
 #include "tile_conv2d.h"
 #include "tile_route.h"
 #include "tile_weight.h"
@@ -31,7 +32,9 @@ bool weight_on_tiles(const bfloat16* dy, const bfloat16* relu_y, const std::uint
 bool forward_on_tiles(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
                       const ConvParams& p, bool relu) {
     return suits_tiles(p) && with_tile_unit([&](auto unit) {
-               return tile_forward<decltype(unit)>(x, weight, bias, y, p, relu);
+               Scratch scratch;
+               const PackedTiles filters = tile_filters(weight, bias, p, nullptr, scratch);
+               return tile_forward<decltype(unit)>(x, filters, y, p, relu);
            });
 }
 
@@ -53,10 +56,11 @@ void conv2d_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16*
 
 void conv2d_pool_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
                          std::uint8_t* winner, const ConvParams& p, const PoolParams& pool, bool relu) {
-    const bool done =
-        suits_pooled_tiles(p, pool) && with_tile_unit([&](auto unit) {
-            return tile_pooled_forward<decltype(unit)>(x, weight, bias, y, winner, p, pool, relu);
-        });
+    const bool done = suits_pooled_tiles(p, pool) && with_tile_unit([&](auto unit) {
+                          Scratch scratch;
+                          const PackedTiles filters = tile_filters(weight, bias, p, &pool, scratch);
+                          return tile_pooled_forward<decltype(unit)>(x, filters, y, winner, p, pool, relu);
+                      });
     if (!done) widened::conv2d_pool_forward(x, weight, bias, y, winner, p, pool, relu);
 }
 

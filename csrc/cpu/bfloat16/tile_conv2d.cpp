@@ -16,19 +16,15 @@ ConvParams without_rows(const ConvParams& p) {
     return is_pointwise(p) ? as_convolution(p.N * p.H * p.W, p.C, p.F) : p;
 }
 
-PackedTiles pack_forward(const float* weight, const float* bias, const TileCorrelation& c,
-                         const TilePlan& plan, Scratch& scratch) {
-    const std::int64_t size = plan.runs.count * plan.runs.length;
-    return pack_tiles(c.F, plan.runs, bias, scratch,
-                      [&](std::int64_t f, std::int64_t count, std::int64_t run, std::int64_t k,
-                          std::int64_t values, bfloat16* tile) {
-                          pack_rows(weight + f * size + run * plan.runs.length + k, size, count, values,
-                                    tile);
-                      });
-}
-
-TileCorrelation forward_correlation(const bfloat16* x, const ConvParams& p) {
-    return {x, nullptr, p.N, p.H, p.W, p.C, taps_down(p), taps_across(p), p.OH, p.OW, p.F};
+TileCorrelation forward_correlation(const bfloat16* x, const ConvParams& shape, const PoolParams* pool) {
+    const ConvParams p = pool ? shape : without_rows(shape);
+    TileCorrelation c{x, nullptr, p.N, p.H, p.W, p.C, taps_down(p), taps_across(p), p.OH, p.OW, p.F};
+    if (pool) {
+        c.rows = 2 * pool->OH;
+        c.cols = 2 * pool->OW;
+        c.pooled = true;
+    }
+    return c;
 }
 
 // The taps of a phase in the order of the source's rows (or columns) that they read.
@@ -99,29 +95,36 @@ bool all_phases(TileCorrelation source, const float* weight, bfloat16* dx, const
 
 }  // namespace
 
-template <typename Unit>
-bool tile_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
-                  const ConvParams& shape, bool relu) {
-    const ConvParams p = without_rows(shape);
-    if (p.N * p.OH * p.OW == 0) return true;
-    const TileCorrelation c = forward_correlation(x, p);
-    const TilePlan plan(c);
-    Scratch scratch;
-    return correlate_tiles<Unit>(c, plan, pack_forward(weight, bias, c, plan, scratch),
-                                 {y, p.OH * p.OW * p.F, p.OW * p.F, p.F, relu});
+TileRuns tile_runs(const ConvParams& p, const PoolParams* pool) {
+    return TilePlan(forward_correlation(nullptr, p, pool)).runs;
+}
+
+PackedTiles tile_filters(const float* weight, const float* bias, const ConvParams& p,
+                         const PoolParams* pool, Memory& memory) {
+    const TileRuns runs = tile_runs(p, pool);
+    const std::int64_t size = runs.count * runs.length;
+    return pack_tiles(p.F, runs, bias, memory,
+                      [&](std::int64_t f, std::int64_t count, std::int64_t run, std::int64_t k,
+                          std::int64_t values, bfloat16* tile) {
+                          pack_rows(weight + f * size + run * runs.length + k, size, count, values, tile);
+                      });
 }
 
 template <typename Unit>
-bool tile_pooled_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
-                         std::uint8_t* winner, const ConvParams& p, const PoolParams& pool, bool relu) {
+bool tile_forward(const bfloat16* x, const PackedTiles& filters, bfloat16* y, const ConvParams& shape,
+                  bool relu) {
+    if (shape.N * shape.OH * shape.OW == 0) return true;
+    const TileCorrelation c = forward_correlation(x, shape, nullptr);
+    return correlate_tiles<Unit>(c, TilePlan(c), filters,
+                                 {y, c.rows * c.cols * c.F, c.cols * c.F, c.F, relu});
+}
+
+template <typename Unit>
+bool tile_pooled_forward(const bfloat16* x, const PackedTiles& filters, bfloat16* y, std::uint8_t* winner,
+                         const ConvParams& p, const PoolParams& pool, bool relu) {
     if (p.N * pool.OH * pool.OW == 0) return true;
-    TileCorrelation c = forward_correlation(x, p);
-    c.rows = 2 * pool.OH;
-    c.cols = 2 * pool.OW;
-    c.pooled = true;
-    const TilePlan plan(c);
-    Scratch scratch;
-    return correlate_tiles<Unit>(c, plan, pack_forward(weight, bias, c, plan, scratch),
+    const TileCorrelation c = forward_correlation(x, p, &pool);
+    return correlate_tiles<Unit>(c, TilePlan(c), filters,
                                  {y, pool.OH * pool.OW * p.F, pool.OW * p.F, p.F, relu, winner});
 }
 
@@ -143,14 +146,14 @@ bool tile_pooled_data(const bfloat16* dy, const std::uint8_t* winner, const floa
     return all_phases<Unit>(source, weight, dx, p);
 }
 
-#define INSTANTIATE(Unit)                                                                               \
-    template bool tile_forward<Unit>(const bfloat16*, const float*, const float*, bfloat16*,            \
-                                     const ConvParams&, bool);                                          \
-    template bool tile_pooled_forward<Unit>(const bfloat16*, const float*, const float*, bfloat16*,     \
-                                            std::uint8_t*, const ConvParams&, const PoolParams&, bool); \
-    template bool tile_data<Unit>(const bfloat16*, const bfloat16*, const float*, bfloat16*,            \
-                                  const ConvParams&);                                                   \
-    template bool tile_pooled_data<Unit>(const bfloat16*, const std::uint8_t*, const float*, bfloat16*, \
+#define INSTANTIATE(Unit)                                                                                  \
+    template bool tile_forward<Unit>(const bfloat16*, const PackedTiles&, bfloat16*, const ConvParams&,    \
+                                     bool);                                                                \
+    template bool tile_pooled_forward<Unit>(const bfloat16*, const PackedTiles&, bfloat16*, std::uint8_t*, \
+                                            const ConvParams&, const PoolParams&, bool);                   \
+    template bool tile_data<Unit>(const bfloat16*, const bfloat16*, const float*, bfloat16*,               \
+                                  const ConvParams&);                                                      \
+    template bool tile_pooled_data<Unit>(const bfloat16*, const std::uint8_t*, const float*, bfloat16*,    \
                                          const ConvParams&, const PoolParams&);
 MINICNN_FOR_EACH_TILE_UNIT(INSTANTIATE)
 

@@ -6,17 +6,25 @@
 
 #include "../../bfloat16.h"
 #include "../../conv2d_ops.h"
+#include "../conv2d/route.h"
+#include "tile_packing.h"
 
 namespace minicnn {
 
+// The filters as the forward pass reads them, with the 2x2 max-pool that is fused, if one is.  They depend
+// on the depth's runs, which another number of images may change.
+TileRuns tile_runs(const ConvParams& p, const PoolParams* pool);
+PackedTiles tile_filters(const float* weight, const float* bias, const ConvParams& p,
+                         const PoolParams* pool, Memory& memory);
+
 template <typename Unit>
-bool tile_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
-                  const ConvParams& p, bool relu);
+bool tile_forward(const bfloat16* x, const PackedTiles& filters, bfloat16* y, const ConvParams& p,
+                  bool relu);
 
 // Every window of the pool is a 2x2 square of its own that lies inside the map.
 template <typename Unit>
-bool tile_pooled_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
-                         std::uint8_t* winner, const ConvParams& p, const PoolParams& pool, bool relu);
+bool tile_pooled_forward(const bfloat16* x, const PackedTiles& filters, bfloat16* y, std::uint8_t* winner,
+                         const ConvParams& p, const PoolParams& pool, bool relu);
 
 template <typename Unit>
 bool tile_data(const bfloat16* dy, const bfloat16* relu_y, const float* weight, bfloat16* dx,
@@ -25,12 +33,6 @@ bool tile_data(const bfloat16* dy, const bfloat16* relu_y, const float* weight, 
 template <typename Unit>
 bool tile_pooled_data(const bfloat16* dy, const std::uint8_t* winner, const float* weight, bfloat16* dx,
                       const ConvParams& p, const PoolParams& pool);
-
-// Whether it is a 1x1 convolution that reads every pixel once.
-inline bool is_pointwise(const ConvParams& p) {
-    return p.KH == 1 && p.KW == 1 && p.stride_h == 1 && p.stride_w == 1 && p.pad_h == 0 && p.pad_w == 0 &&
-           p.OH == p.H && p.OW == p.W;
-}
 
 // A dense layer (N, in) -> (N, out) as a convolution.
 inline ConvParams as_convolution(std::int64_t N, std::int64_t in, std::int64_t out) {

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "../core/memory.h"
 #include "../core/parallel.h"
-#include "../core/scratch.h"
 #include "../core/transpose.h"
 #include "rounding.h"
 #include "tile_unit.h"
@@ -39,15 +39,15 @@ struct PackedTiles {
     bool is_wide(std::int64_t b) const { return filters_of(b) > tile_cols; }
 };
 
-// Packs filters into scratch memory.  fill(filter, filters, run, first, values, tile) writes one tile: the
+// Packs filters.  fill(filter, filters, run, first, values, tile) writes one tile: the
 // values [first, first + values) of the run for so many filters, and zeros elsewhere.
 template <typename F>
-PackedTiles pack_tiles(std::int64_t filters, const TileRuns& runs, const float* bias, Scratch& scratch,
+PackedTiles pack_tiles(std::int64_t filters, const TileRuns& runs, const float* bias, Memory& memory,
                        const F& fill) {
     const std::int64_t columns = (filters + tile_cols - 1) / tile_cols, steps = runs.steps();
     const std::int64_t lanes_of_bias = (columns + 1) / 2 * block_filters;
-    auto* tiles = scratch.take<bfloat16>(columns * steps * tile_values);
-    auto* padded_bias = scratch.take<float>(lanes_of_bias);
+    auto* tiles = memory.take<bfloat16>(columns * steps * tile_values);
+    auto* padded_bias = memory.take<float>(lanes_of_bias);
     std::fill_n(padded_bias, lanes_of_bias, 0.0f);
     if (bias) std::copy_n(bias, filters, padded_bias);
     const PackedTiles packed{tiles, padded_bias, filters, steps};

@@ -75,15 +75,26 @@ void add_columns(const T* columns, T* dx, int64_t images, const ConvParams& p) {
 }  // namespace
 
 template <typename T>
-void columns_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu) {
+PackedOperand<T> columns_filters(const T* weight, const T* bias, const ConvParams& p, Memory& memory) {
+    const int64_t depth = depth_of(p);
+    return pack_operand<T>({nullptr, 0, 0, weight, 1, depth, bias, nullptr, 0, p.F, depth, false}, memory);
+}
+
+template <typename T>
+void columns_forward(const T* x, const PackedOperand<T>& filters, T* y, const ConvParams& p, bool relu) {
     Scratch scratch;
     const int64_t most = images_in_columns(p, sizeof(T)), pixels = pixels_of(p), depth = depth_of(p);
+    if (is_pointwise(p)) {  // the images are the matrix
+        return gemm<T>({x, depth, 1, nullptr, 1, depth, nullptr, y, p.N * pixels, p.F, depth, relu},
+                       filters);
+    }
     T* columns = scratch.take<T>(std::min(most, p.N) * pixels * depth);
     for (int64_t n = 0; n < p.N; n += most) {
         const int64_t images = std::min(most, p.N - n);
         to_columns(x + n * p.H * p.W * p.C, columns, images, p);
-        gemm<T>({columns, depth, 1, weight, 1, depth, bias, y + n * pixels * p.F, images * pixels, p.F,
-                 depth, relu});
+        gemm<T>({columns, depth, 1, nullptr, 1, depth, nullptr, y + n * pixels * p.F, images * pixels, p.F,
+                 depth, relu},
+                filters);
     }
 }
 
@@ -111,9 +122,10 @@ void columns_backward_weight(const T* dy, const T* relu_y, const T* x, T* dw, co
     gemm<T>({dy, 1, p.F, columns, depth, 1, nullptr, dw, p.F, depth, rows, false});
 }
 
-#define INSTANTIATE(T)                                                                        \
-    template void columns_forward(const T*, const T*, const T*, T*, const ConvParams&, bool); \
-    template void columns_backward_data(const T*, const T*, const T*, T*, const ConvParams&); \
+#define INSTANTIATE(T)                                                                             \
+    template PackedOperand<T> columns_filters(const T*, const T*, const ConvParams&, Memory&);     \
+    template void columns_forward(const T*, const PackedOperand<T>&, T*, const ConvParams&, bool); \
+    template void columns_backward_data(const T*, const T*, const T*, T*, const ConvParams&);      \
     template void columns_backward_weight(const T*, const T*, const T*, T*, const ConvParams&);
 INSTANTIATE(float)
 INSTANTIATE(double)

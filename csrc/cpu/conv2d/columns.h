@@ -4,12 +4,17 @@
 #pragma once
 
 #include "../../conv2d_ops.h"
+#include "../core/gemm.h"
 
 namespace minicnn {
 
-// Arguments as in conv2d_forward and conv2d_backward.
+// The filters as the forward pass reads them.
 template <typename T>
-void columns_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu);
+PackedOperand<T> columns_filters(const T* weight, const T* bias, const ConvParams& p, Memory& memory);
+
+// Other arguments as in conv2d_forward and conv2d_backward.
+template <typename T>
+void columns_forward(const T* x, const PackedOperand<T>& filters, T* y, const ConvParams& p, bool relu);
 template <typename T>
 void columns_backward_data(const T* dy, const T* relu_y, const T* weight, T* dx, const ConvParams& p);
 template <typename T>

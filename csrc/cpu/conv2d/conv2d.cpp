@@ -9,9 +9,9 @@
 #include "../core/channel_sums.h"
 #include "columns.h"
 #include "depthwise.h"
-#include "depthwise_tiles.h"
 #include "direct.h"
 #include "direct_weight.h"
+#include "forward.h"
 #include "pool_sparse.h"
 #include "route.h"
 #include "winners.h"
@@ -90,28 +90,33 @@ bool pooled_weight_without_bias(const T* dy, const uint8_t* winner, const T* x, 
     return true;
 }
 
+// One forward pass by a way, whose filters are made ready for it alone.
+template <typename T>
+bool forward_once(ForwardWay way, const T* x, const T* weight, const T* bias, T* y, const ConvParams& p,
+                  bool relu) {
+    Scratch scratch;
+    ForwardFilters<T> filters{weight, bias};
+    make_ready(filters, way, p, scratch);
+    return forward_by(way, filters, x, y, p, relu);
+}
+
+template <typename T>
+bool pooled_forward_once(PooledForwardWay way, const T* x, const T* weight, const T* bias, T* y,
+                         uint8_t* winner, const ConvParams& p, const PoolParams& pool, bool relu) {
+    Scratch scratch;
+    ForwardFilters<T> filters{weight, bias};
+    make_ready(filters, way, p, scratch);
+    return pooled_forward_by(way, filters, x, y, winner, p, pool, relu);
+}
+
 }  // namespace
 
 template <typename T>
 void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu) {
-    ForwardWay way = forward_way(p, sizeof(T));
-    if constexpr (has_winograd<T>) {
-        if (way == ForwardWay::winograd) {
-            if (winograd_forward(x, weight, bias, y, p, relu)) return;
-            way = forward_way(p, sizeof(T), Winograd::excluded);
-        }
-        if (way == ForwardWay::depthwise_tiles) {
-            return depthwise_tiles_forward(x, weight, bias, y, p, relu);
-        }
-    }
-    switch (way) {
-        case ForwardWay::depthwise:
-            return depthwise_forward(x, weight, bias, y, p, relu);
-        case ForwardWay::columns:
-            return columns_forward(x, weight, bias, y, p, relu);
-        default:
-            return direct_forward(x, weight, bias, y, p, relu);
-    }
+    const auto run = [&](Winograd winograd) {
+        return forward_once(forward_way(p, sizeof(T), winograd), x, weight, bias, y, p, relu);
+    };
+    if (!run(Winograd::allowed)) run(Winograd::excluded);
 }
 
 template <typename T>
@@ -128,14 +133,11 @@ void conv2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, 
 template <typename T>
 void conv2d_pool_forward(const T* x, const T* weight, const T* bias, T* y, uint8_t* winner,
                          const ConvParams& p, const PoolParams& pool, bool relu) {
-    PooledForwardWay way = pooled_forward_way(p, pool, sizeof(T));
-    if constexpr (has_winograd<T>) {
-        if (way == PooledForwardWay::winograd) {
-            if (winograd_pooled_forward(x, weight, bias, y, winner, p, pool, relu)) return;
-            way = pooled_forward_way(p, pool, sizeof(T), Winograd::excluded);
-        }
-    }
-    direct_pooled_forward(x, weight, bias, y, winner, p, pool, relu, way == PooledForwardWay::tiles);
+    const auto run = [&](Winograd winograd) {
+        const PooledForwardWay way = pooled_forward_way(p, pool, sizeof(T), winograd);
+        return pooled_forward_once(way, x, weight, bias, y, winner, p, pool, relu);
+    };
+    if (!run(Winograd::allowed)) run(Winograd::excluded);
 }
 
 template <typename T>

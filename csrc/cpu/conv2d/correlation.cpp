@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "../core/finite.h"
+#include "../core/scratch.h"
 #include "window.h"
 
 namespace minicnn {
@@ -35,8 +36,7 @@ class SourceBands {
     SourceBands(const Correlation<T>& c, Scratch& scratch) : c_(c) {
         inside_ = !c.mask && c.h.begin(0) >= 0 && c.h.end(c.rows - 1) <= c.H && c.w.begin(0) >= 0 &&
                   c.w.end(c.cols - 1) <= c.W;
-        skips_padding_ = !inside_ && c.h.reads_much_padding(c.rows, c.H) &&
-                         all_finite(c.filters.blocks, c.groups * c.filters.padded * c.filters.depth);
+        skips_padding_ = !inside_ && c.h.reads_much_padding(c.rows, c.H) && has_finite_filters();
         w0_ = inside_ ? 0 : c.w.begin(0);
         width_ = inside_ ? c.W : c.w.end(c.cols - 1) - w0_;
         int64_t* offset = scratch.take<int64_t>(c.filters.depth);
@@ -102,6 +102,11 @@ class SourceBands {
     }
 
   private:
+    bool has_finite_filters() const {
+        return c_.filters.finite ||
+               all_finite(c_.filters.blocks, c_.groups * c_.filters.padded * c_.filters.depth);
+    }
+
     const Correlation<T>& c_;
     bool inside_, skips_padding_;
     int64_t w0_, width_;

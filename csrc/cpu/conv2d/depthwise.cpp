@@ -206,9 +206,9 @@ void set_taps(const ConvParams& p, Rows<T>& rows, int64_t n, int64_t i, Value* v
 }  // namespace
 
 template <typename T>
-const T* taps_first(const T* weight, const ConvParams& p, Scratch& scratch) {
+const T* taps_first(const T* weight, const ConvParams& p, Memory& memory) {
     const int64_t taps = p.KH * p.KW;
-    T* out = scratch.take<T>(taps * p.C);
+    T* out = memory.take<T>(taps * p.C);
     for (int64_t c = 0; c < p.C; ++c) {
         for (int64_t t = 0; t < taps; ++t) out[t * p.C + c] = weight[c * taps + t];
     }
@@ -216,9 +216,8 @@ const T* taps_first(const T* weight, const ConvParams& p, Scratch& scratch) {
 }
 
 template <typename T>
-void depthwise_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool on) {
+void depthwise_forward(const T* x, const T* values, const T* bias, T* y, const ConvParams& p, bool on) {
     Scratch scratch;
-    const T* values = taps_first(weight, p, scratch);
     const Padded<T> source = inputs(x, p, scratch);
     const Kernels<T>& kernels = kernels_for<T>(p.C);
     parallel_for(0, p.N * p.OH, grain_for(flops_per_row(p)), [&](int64_t first, int64_t last) {
@@ -316,7 +315,7 @@ void depthwise_backward_weight(const T* dy, const T* relu_y, const T* x, T* dw, 
 }
 
 #define INSTANTIATE(T)                                                                          \
-    template const T* taps_first(const T*, const ConvParams&, Scratch&);                        \
+    template const T* taps_first(const T*, const ConvParams&, Memory&);                         \
     template void depthwise_forward(const T*, const T*, const T*, T*, const ConvParams&, bool); \
     template void depthwise_backward_data(const T*, const T*, const T*, T*, const ConvParams&); \
     template void depthwise_backward_weight(const T*, const T*, const T*, T*, const ConvParams&);

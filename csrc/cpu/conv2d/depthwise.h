@@ -2,17 +2,17 @@
 #pragma once
 
 #include "../../conv2d_ops.h"
-#include "../core/scratch.h"
+#include "../core/memory.h"
 
 namespace minicnn {
 
-// The filters (C,KH,KW) as [tap][channel] in scratch memory, so that the channels of a tap lie next to
-// each other.
+// The filters (C,KH,KW) as [tap][channel], so that the channels of a tap lie next to each other.
 template <typename T>
-const T* taps_first(const T* weight, const ConvParams& p, Scratch& scratch);
+const T* taps_first(const T* weight, const ConvParams& p, Memory& memory);
 
+// `taps` are the filters as above.
 template <typename T>
-void depthwise_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu);
+void depthwise_forward(const T* x, const T* taps, const T* bias, T* y, const ConvParams& p, bool relu);
 
 template <typename T>
 void depthwise_backward_data(const T* dy, const T* relu_y, const T* weight, T* dx, const ConvParams& p);

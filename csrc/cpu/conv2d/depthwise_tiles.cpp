@@ -8,7 +8,6 @@
 #include "../core/parallel.h"
 #include "../core/scratch.h"
 #include "../core/tile.h"
-#include "depthwise.h"
 
 namespace minicnn {
 namespace {
@@ -89,11 +88,10 @@ void set_pixels(const ConvParams& p, const float* x, const float* zeros, int64_t
 
 }  // namespace
 
-void depthwise_tiles_forward(const float* x, const float* weight, const float* bias, float* y,
+void depthwise_tiles_forward(const float* x, const float* values, const float* bias, float* y,
                              const ConvParams& p, bool relu) {
     const Kernels& kernels = p.KW == 3 ? kernels_for<3>(p.stride_w) : kernels_for<5>(p.stride_w);
     Scratch scratch;
-    const float* values = taps_first(weight, p, scratch);
     float* zeros = scratch.take<float>(p.C);
     std::fill_n(zeros, p.C, 0.0f);
     const int64_t columns = (p.OW - 1) * p.stride_w + p.KW;

@@ -6,8 +6,8 @@
 
 namespace minicnn {
 
-// Arguments as in conv2d_forward.
-void depthwise_tiles_forward(const float* x, const float* weight, const float* bias, float* y,
+// `taps` are the filters as depthwise.h has them; other arguments as in conv2d_forward.
+void depthwise_tiles_forward(const float* x, const float* taps, const float* bias, float* y,
                              const ConvParams& p, bool relu);
 
 }  // namespace minicnn

@@ -3,6 +3,7 @@
 // Fused: bias, ReLU and max-pool into the forward pass, the ReLU mask into the reading of the gradient.
 #include "direct.h"
 
+#include "../core/scratch.h"
 #include "../core/transpose.h"
 #include "correlation.h"
 #include "phase.h"
@@ -11,13 +12,7 @@ namespace minicnn {
 namespace {
 
 template <typename T>
-Correlation<T> forward_correlation(const T* x, const T* weight, const T* bias, const ConvParams& p,
-                                   Scratch& scratch) {
-    const int64_t Fg = p.F / p.groups, depth = p.KH * p.KW * (p.C / p.groups);
-    const auto fill = [&](int64_t g, int64_t f, int64_t count, int width, T* block) {
-        pack_block(weight + (g * Fg + f) * depth, depth, count, depth, block, width);
-    };
-    const PackedFilters<T> filters = pack_filters<T>(p.groups, Fg, depth, bias, scratch, fill);
+Correlation<T> forward_correlation(const T* x, const PackedFilters<T>& filters, const ConvParams& p) {
     return {x,    nullptr, p.N, p.H,      p.W,    p.C, taps_down(p), taps_across(p),
             p.OH, p.OW,    p.F, p.groups, filters};
 }
@@ -25,18 +20,25 @@ Correlation<T> forward_correlation(const T* x, const T* weight, const T* bias, c
 }  // namespace
 
 template <typename T>
-void direct_forward(const T* x, const T* weight, const T* bias, T* y, const ConvParams& p, bool relu) {
-    Scratch scratch;
+PackedFilters<T> direct_filters(const T* weight, const T* bias, const ConvParams& p, Memory& memory) {
+    const int64_t Fg = p.F / p.groups, depth = p.KH * p.KW * (p.C / p.groups);
+    const auto fill = [&](int64_t g, int64_t f, int64_t count, int width, T* block) {
+        pack_block(weight + (g * Fg + f) * depth, depth, count, depth, block, width);
+    };
+    return pack_filters<T>(p.groups, Fg, depth, bias, memory, fill);
+}
+
+template <typename T>
+void direct_forward(const T* x, const PackedFilters<T>& filters, T* y, const ConvParams& p, bool relu) {
     // Step 3: add the bias; the sums begin with it.
-    correlate(forward_correlation(x, weight, bias, p, scratch),
+    correlate(forward_correlation(x, filters, p),
               PlainOutput<T>{y, p.OH * p.OW * p.F, p.OW * p.F, p.F, relu});
 }
 
 template <typename T>
-void direct_pooled_forward(const T* x, const T* weight, const T* bias, T* y, uint8_t* winner,
+void direct_pooled_forward(const T* x, const PackedFilters<T>& filters, T* y, uint8_t* winner,
                            const ConvParams& p, const PoolParams& pool, bool relu, bool in_tiles) {
-    Scratch scratch;
-    correlate_pooled(forward_correlation(x, weight, bias, p, scratch), pool, in_tiles, y, winner, relu);
+    correlate_pooled(forward_correlation(x, filters, p), pool, in_tiles, y, winner, relu);
 }
 
 template <typename T>
@@ -70,11 +72,12 @@ void direct_data(const T* dy, const T* relu_y, const T* weight, T* dx, const Con
     }
 }
 
-#define INSTANTIATE(T)                                                                                 \
-    template void direct_forward(const T*, const T*, const T*, T*, const ConvParams&, bool);           \
-    template void direct_data(const T*, const T*, const T*, T*, const ConvParams&);                    \
-    template void direct_pooled_forward(const T*, const T*, const T*, T*, uint8_t*, const ConvParams&, \
-                                        const PoolParams&, bool, bool);
+#define INSTANTIATE(T)                                                                            \
+    template PackedFilters<T> direct_filters(const T*, const T*, const ConvParams&, Memory&);     \
+    template void direct_forward(const T*, const PackedFilters<T>&, T*, const ConvParams&, bool); \
+    template void direct_data(const T*, const T*, const T*, T*, const ConvParams&);               \
+    template void direct_pooled_forward(const T*, const PackedFilters<T>&, T*, uint8_t*,          \
+                                        const ConvParams&, const PoolParams&, bool, bool);
 INSTANTIATE(float)
 INSTANTIATE(double)
 

@@ -7,6 +7,7 @@
 #include "../core/batch_split.h"
 #include "../core/finite.h"
 #include "../core/gradient_tile.h"
+#include "../core/scratch.h"
 #include "correlation.h"
 #include "window.h"
 

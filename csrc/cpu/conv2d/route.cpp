@@ -34,6 +34,9 @@ constexpr double source_cost = 200, result_cost = 200;
 // The transform of one vector of filters for one input channel.  It is the same for few images as for many,
 // and takes longer once the transformed filters leave the caches, which grows with their bytes.
 constexpr double filter_cost = 350, cost_per_byte = 4.6e-6 * lanes<float>;
+// Where that was done before, they are only read.  Few of them are in a cache from the run before; many come
+// from memory, and are four times as many bytes as the direct way reads.
+constexpr double ready_filter_cost = 72, ready_cost_per_byte = 1.6e-5 * lanes<float>;
 // Winograd's way must promise to be this much faster, as its results are rounded more.
 constexpr double least_gain = 1.25;
 
@@ -46,13 +49,16 @@ struct Estimate {
     std::int64_t N, C, F, rows, cols;
 };
 
-bool winograd_pays(const Estimate& c, double share) {
+bool winograd_pays(const Estimate& c, double share, Preparation filters_are = Preparation::each_call) {
     constexpr int L = lanes<float>;
     const double in = static_cast<double>((c.C + L - 1) / L), out = static_cast<double>((c.F + L - 1) / L);
     const double tiles = static_cast<double>(c.N * ((c.rows + 3) / 4) * ((c.cols + 3) / 4));
     const double depth = static_cast<double>(c.C), pixels = static_cast<double>(c.N * c.rows * c.cols);
     const double plane_bytes = tile_products * sizeof(float) * depth * out * L;
-    const double filters = (filter_cost + cost_per_byte * plane_bytes) * depth * out;
+    const double each_filter = filters_are == Preparation::once
+                                   ? ready_filter_cost + ready_cost_per_byte * plane_bytes
+                                   : filter_cost + cost_per_byte * plane_bytes;
+    const double filters = each_filter * depth * out;
     const double each_tile = tile_products * depth * out + source_cost * in + result_cost * out;
     return least_gain * (tiles * each_tile + filters) < share * pixel_products * pixels * depth * out;
 }
@@ -96,8 +102,12 @@ constexpr std::int64_t columns_least_inputs = 8, columns_least_outputs = 32, col
 
 bool has_columns(const ConvParams& p) { return p.groups == 1 && p.C >= columns_least_inputs; }
 
+// Of so few pixels altogether, the matrix product reads the filters once, and bands of rows once a band.
+constexpr std::int64_t few_pixels = 32;
+
 bool columns_suit_forward(const ConvParams& p, std::int64_t bytes_per_value) {
-    return has_columns(p) && p.OW <= short_row && p.F >= columns_least_outputs &&
+    const bool small = p.OW <= short_row || p.N * p.OH * p.OW <= few_pixels;
+    return has_columns(p) && small && p.F >= columns_least_outputs &&
            images_in_columns(p, bytes_per_value) > 0;
 }
 
@@ -141,6 +151,11 @@ bool suits_unpooled(const ConvParams& p, std::int64_t bytes_per_value) {
 
 }  // namespace
 
+bool is_pointwise(const ConvParams& p) {
+    return p.KH == 1 && p.KW == 1 && p.stride_h == 1 && p.stride_w == 1 && p.pad_h == 0 && p.pad_w == 0 &&
+           p.OH == p.H && p.OW == p.W;
+}
+
 bool is_two_by_two(const ConvParams& p, const PoolParams& pool) {
     return pool.KH == 2 && pool.KW == 2 && pool.stride_h == 2 && pool.stride_w == 2 && pool.pad_h == 0 &&
            pool.pad_w == 0 && pool.dil_h == 1 && pool.dil_w == 1 && 2 * pool.OH <= p.OH &&
@@ -152,12 +167,14 @@ std::int64_t images_in_columns(const ConvParams& p, std::int64_t bytes_per_value
     return std::int64_t(double(matrix_bytes) / (pixels * patch * double(bytes_per_value)));
 }
 
-ForwardWay forward_way(const ConvParams& p, std::int64_t bytes_per_value, Winograd winograd) {
+ForwardWay forward_way(const ConvParams& p, std::int64_t bytes_per_value, Winograd winograd,
+                       Preparation filters) {
     if (is_depthwise(p)) {
         return suits_depthwise_tiles(p, bytes_per_value) ? ForwardWay::depthwise_tiles
                                                          : ForwardWay::depthwise;
     }
-    if (suits_winograd(p, bytes_per_value, winograd) && winograd_pays(over_outputs(p), direct_share)) {
+    if (suits_winograd(p, bytes_per_value, winograd) &&
+        winograd_pays(over_outputs(p), direct_share, filters)) {
         return ForwardWay::winograd;
     }
     return columns_suit_forward(p, bytes_per_value) ? ForwardWay::columns : ForwardWay::direct;
@@ -188,9 +205,10 @@ bool conv2d_pool_fuses(const ConvParams& p, const PoolParams& pool, bool need_sa
 }
 
 PooledForwardWay pooled_forward_way(const ConvParams& p, const PoolParams& pool,
-                                    std::int64_t bytes_per_value, Winograd winograd) {
+                                    std::int64_t bytes_per_value, Winograd winograd, Preparation filters) {
     if (!is_two_by_two(p, pool)) return PooledForwardWay::bands;
-    if (suits_winograd(p, bytes_per_value, winograd) && winograd_pays(over_outputs(p), direct_share)) {
+    if (suits_winograd(p, bytes_per_value, winograd) &&
+        winograd_pays(over_outputs(p), direct_share, filters)) {
         return PooledForwardWay::winograd;
     }
     return PooledForwardWay::tiles;

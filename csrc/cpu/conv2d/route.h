@@ -52,19 +52,26 @@ enum class PooledWeightWay {
 // Whether Winograd's way may be chosen.
 enum class Winograd { allowed, excluded };
 
+// Whether the filters are made ready for a forward pass in each call, or once for all calls.
+enum class Preparation { each_call, once };
+
 // bytes_per_value is sizeof(T): 4 for float, 8 for double.
 ForwardWay forward_way(const ConvParams& p, std::int64_t bytes_per_value,
-                       Winograd winograd = Winograd::allowed);
+                       Winograd winograd = Winograd::allowed, Preparation filters = Preparation::each_call);
 DataWay data_way(const ConvParams& p, std::int64_t bytes_per_value, Winograd winograd = Winograd::allowed);
 WeightWay weight_way(const ConvParams& p, std::int64_t bytes_per_value,
                      Winograd winograd = Winograd::allowed);
 
 PooledForwardWay pooled_forward_way(const ConvParams& p, const PoolParams& pool,
-                                    std::int64_t bytes_per_value, Winograd winograd = Winograd::allowed);
+                                    std::int64_t bytes_per_value, Winograd winograd = Winograd::allowed,
+                                    Preparation filters = Preparation::each_call);
 PooledDataWay pooled_data_way(const ConvParams& p, const PoolParams& pool, std::int64_t bytes_per_value,
                               Winograd winograd = Winograd::allowed);
 PooledWeightWay pooled_weight_way(const ConvParams& p, const PoolParams& pool, std::int64_t bytes_per_value,
                                   Winograd winograd = Winograd::allowed);
+
+// Whether it is a 1x1 convolution that reads every pixel once.
+bool is_pointwise(const ConvParams& p);
 
 // Whether every window of the pool is a 2x2 square of its own that lies inside the convolution's map.
 bool is_two_by_two(const ConvParams& p, const PoolParams& pool);

@@ -6,6 +6,8 @@
 
 #include <atomic>
 
+#include "../core/scratch.h"
+
 namespace minicnn {
 namespace {
 

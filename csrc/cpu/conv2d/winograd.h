@@ -8,6 +8,7 @@
 
 #include "correlation.h"
 #include "window.h"
+#include "winograd_filters.h"
 
 namespace minicnn {
 
@@ -52,14 +53,6 @@ MINICNN_INLINE V ninth(V v) {
 // only the source is read, which is the gradient.  Returns false if a result is not finite.
 bool winograd_weight_sums(const Correlation<float>& x, const Correlation<float>& dy, float* dw);
 
-// The transformed filters: plane p begins at p * plane, and holds blocks of output channels as
-// PackedFilters does.
-struct WinogradFilters {
-    const float* blocks;
-    const float* bias;
-    std::int64_t plane, padded;
-};
-
 // Runs the correlation, whose own filters are not read.  Returns false if a result is not finite.  Then
 // what was written counts for nothing: a direct sum may have finite results there, or other ones that are
 // not.
@@ -98,10 +91,10 @@ MINICNN_INLINE void transform_filters(const float (&taps)[9][lanes<float>], floa
 // order of the source's rows and columns.
 template <typename F>
 WinogradFilters winograd_filters(std::int64_t channels, std::int64_t depth, const float* bias,
-                                 Scratch& scratch, const F& weight_at) {
+                                 Memory& memory, const F& weight_at) {
     constexpr int L = lanes<float>;
     const std::int64_t padded = (channels + 2 * L - 1) / (2 * L) * 2 * L, plane = padded * depth + L;
-    float* blocks = scratch.take<float>(winograd_planes * plane + padded);
+    float* blocks = memory.take<float>(winograd_planes * plane + padded);
     float* padded_bias = blocks + winograd_planes * plane;
     for (std::int64_t f = 0; f < padded; ++f) padded_bias[f] = bias && f < channels ? bias[f] : 0.0f;
     // All vectors of a block are stored for one c before the next, because they share cache lines of the

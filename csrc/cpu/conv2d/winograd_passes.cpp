@@ -2,6 +2,7 @@
 // What is fused into them is told in winograd.h and winograd_weight.cpp.
 #include "winograd_passes.h"
 
+#include "../core/scratch.h"
 #include "winograd.h"
 
 namespace minicnn {
@@ -19,28 +20,27 @@ Correlation<float> gradient_correlation(const float* dy, const float* relu_y, co
     return {dy, relu_y, p.N, p.OH, p.OW, p.F, h, w, p.H, p.W, p.C, 1, {}, winner};
 }
 
-bool run_forward(const float* x, const float* weight, const float* bias, const WinogradOutput& out,
-                 const ConvParams& p) {
+}  // namespace
+
+WinogradFilters winograd_forward_filters(const float* weight, const float* bias, const ConvParams& p,
+                                         Memory& memory) {
     const auto weight_at = [&](int64_t f, int64_t u, int64_t v, int64_t i) {
         return weight[((f * 3 + u) * 3 + v) * p.C + i];
     };
-    Scratch scratch;
-    return winograd(forward_correlation(x, p), winograd_filters(p.F, p.C, bias, scratch, weight_at), out);
+    return winograd_filters(p.F, p.C, bias, memory, weight_at);
 }
 
-}  // namespace
-
-bool winograd_forward(const float* x, const float* weight, const float* bias, float* y, const ConvParams& p,
+bool winograd_forward(const float* x, const WinogradFilters& filters, float* y, const ConvParams& p,
                       bool relu) {
     const WinogradOutput out{y, p.OH * p.OW * p.F, p.OW * p.F, p.F, p.OH, p.OW, relu, false, nullptr};
-    return run_forward(x, weight, bias, out, p);
+    return winograd(forward_correlation(x, p), filters, out);
 }
 
-bool winograd_pooled_forward(const float* x, const float* weight, const float* bias, float* y,
-                             uint8_t* winner, const ConvParams& p, const PoolParams& pool, bool relu) {
+bool winograd_pooled_forward(const float* x, const WinogradFilters& filters, float* y, uint8_t* winner,
+                             const ConvParams& p, const PoolParams& pool, bool relu) {
     const WinogradOutput out{
         y, pool.OH * pool.OW * p.F, pool.OW * p.F, p.F, pool.OH, pool.OW, relu, true, winner};
-    return run_forward(x, weight, bias, out, p);
+    return winograd(forward_correlation(x, p), filters, out);
 }
 
 bool winograd_data(const float* dy, const float* relu_y, const uint8_t* winner, const float* weight,

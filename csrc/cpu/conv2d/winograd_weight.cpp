@@ -6,6 +6,7 @@
 
 #include "../core/elementwise.h"
 #include "../core/gradient_tile.h"
+#include "../core/scratch.h"
 #include "winograd.h"
 
 namespace minicnn {

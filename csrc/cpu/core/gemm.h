@@ -23,8 +23,22 @@ struct Gemm {
     bool relu;
 };
 
+// b and the bias as the register tiles read them: blocks of columns, and a bias as wide.  Blocks that are
+// read in place are left out.
+template <typename T>
+struct PackedOperand {
+    const T *blocks, *bias;
+};
+
+// Packs b and the bias of a product, of which a, c and rows need not be set yet.
+template <typename T>
+PackedOperand<T> pack_operand(const Gemm<T>& m, Memory& memory);
+
+// The product; with an operand that is not packed yet, or one that is.
 template <typename T>
 void gemm(const Gemm<T>& m);
+template <typename T>
+void gemm(const Gemm<T>& m, const PackedOperand<T>& packed);
 
 // With fewer rows than this, packing a transposed b takes longer than the tiles save over dot products.
 constexpr std::int64_t rows_worth_packing = 8;

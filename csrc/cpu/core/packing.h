@@ -2,8 +2,8 @@
 // channels.
 #pragma once
 
+#include "memory.h"
 #include "parallel.h"
-#include "scratch.h"
 #include "tile.h"
 
 namespace minicnn {
@@ -16,6 +16,7 @@ struct PackedFilters {
     const T* blocks;
     const T* bias;  // one for each lane, 0 in lanes without a filter
     std::int64_t depth, padded;
+    bool finite = false;  // whether it is known that all values are finite
 
     const T* block(std::int64_t group, std::int64_t lane) const {
         return blocks + (group * padded + lane) * depth;
@@ -33,13 +34,13 @@ std::int64_t padded_lanes(std::int64_t channels) {
     return lane;
 }
 
-// Packs filters into scratch memory.  fill(group, lane, count, width, block) writes the filters [lane,
+// Packs filters.  fill(group, lane, count, width, block) writes the filters [lane,
 // lane + count) of a group as block[k][width], with zeros in the lanes from count on.
 template <typename T, typename F>
 PackedFilters<T> pack_filters(std::int64_t groups, std::int64_t channels, std::int64_t depth, const T* bias,
-                              Scratch& scratch, const F& fill) {
+                              Memory& memory, const F& fill) {
     const std::int64_t padded = padded_lanes<T>(channels);
-    T* blocks = scratch.take<T>(groups * padded * (depth + 1));
+    T* blocks = memory.take<T>(groups * padded * (depth + 1));
     T* padded_bias = blocks + groups * padded * depth;
     const int wide = block_lanes<T>(two_vectors);
     const std::int64_t per_group = (channels + wide - 1) / wide;

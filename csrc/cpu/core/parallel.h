@@ -18,6 +18,24 @@ namespace minicnn {
 int num_threads();
 void run_on_threads(int count, void (*body)(void*, int), void* context);
 
+// How many threads the kernels that this thread calls may take, as long as the object lives.
+class ThreadLimit {
+  public:
+    explicit ThreadLimit(int most) : outer_(limit()) { limit() = std::min(most, outer_); }
+    ~ThreadLimit() { limit() = outer_; }
+    ThreadLimit(const ThreadLimit&) = delete;
+    ThreadLimit& operator=(const ThreadLimit&) = delete;
+
+    static int available() { return limit() == 1 ? 1 : std::min(limit(), num_threads()); }
+
+  private:
+    static int& limit() {
+        thread_local int most = 1 << 30;
+        return most;
+    }
+    int outer_;
+};
+
 // Flush-to-zero and denormals-are-zero for the calling thread, as long as the object lives.
 class FlushDenormals {
   public:
@@ -87,8 +105,8 @@ void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain, cons
         int threads;
         Share shares[most_threads];
     } work{f, begin, end, grain, 1, {}};
-    work.threads =
-        static_cast<int>(std::min<std::int64_t>({pieces, most_threads, pieces == 1 ? 1 : num_threads()}));
+    work.threads = static_cast<int>(
+        std::min<std::int64_t>({pieces, most_threads, pieces == 1 ? 1 : ThreadLimit::available()}));
     for (int i = 0; i < work.threads; ++i) {
         work.shares[i].next = pieces * i / work.threads;
         work.shares[i].end = pieces * (i + 1) / work.threads;

@@ -6,25 +6,18 @@
 
 #include <algorithm>
 #include <cassert>
-#include <memory>
-#include <new>
 #include <vector>
 
 namespace minicnn {
 namespace {
 
-constexpr std::size_t line = 64, least_block = 64 << 10;
-
-struct Free {
-    void operator()(char* data) const { ::operator delete(data, std::align_val_t{line}); }
-};
+constexpr std::size_t line = cache_line, least_block = 64 << 10;
 
 struct Block {
-    std::unique_ptr<char, Free> data;
+    AlignedBytes data;
     std::size_t size = 0;
 
-    explicit Block(std::size_t size)
-        : data(static_cast<char*>(::operator new(size, std::align_val_t{line}))), size(size) {}
+    explicit Block(std::size_t size) : data(aligned_bytes(size)), size(size) {}
 };
 
 struct Stack {

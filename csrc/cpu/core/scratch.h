@@ -14,23 +14,19 @@
 
 #include <cstddef>
 
+#include "memory.h"
+
 namespace minicnn {
 
-class Scratch {
+class Scratch final : public Memory {
   public:
     Scratch();
     ~Scratch();
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;
 
-    // n elements that hold anything, aligned to 64 bytes; the 64 bytes before and after them may be read.
-    template <typename T>
-    T* take(std::ptrdiff_t n) {
-        return static_cast<T*>(take_bytes(static_cast<std::size_t>(n) * sizeof(T)));
-    }
-
   private:
-    void* take_bytes(std::size_t bytes);
+    void* take_bytes(std::size_t bytes) override;
 
     Scratch* outer_;            // the object of this thread that this one lies in, or nullptr
     std::size_t block_, used_;  // the mark: so many bytes of this block were taken before

@@ -14,7 +14,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from minicnn import distributed, recipes
-from minicnn.app import flags, report, settings, summary, training
+from minicnn.app import events, flags, report, settings, summary, training
 from minicnn.app.command_line import Parser, add_quiet_flag, choose_backend, make_console, make_notes
 from minicnn.app.experiment import Experiment
 from minicnn.app.known_paths import usable_cache
@@ -65,6 +65,7 @@ def _train(group: Group, args: argparse.Namespace, given: argparse.Namespace) ->
         config = Config.resolve(vars(args))
         if saved:
             config.check_resumes(saved)
+        events.check(config)
         # A run folder may be a stranger's: nothing is downloaded to a folder that only it names.
         named = "data_dir" in given or ("dataset" in given and config.data_dir is None)
         experiment = _experiment(config, console, download=named or not saved)

@@ -1,0 +1,229 @@
+"""Predicting with a model that is prepared once."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from minicnn import shapes
+from minicnn.graph import run
+from minicnn.graph.graph import Graph
+from minicnn.graph.operations import Shape
+from minicnn.graph.plans import CompiledGraph
+from minicnn.ops.make_batch import normalized
+
+if TYPE_CHECKING:
+    from minicnn.layers.model import Model
+
+_NO_LIMIT = 1 << 30
+MOST_TOGETHER = 256
+"""Images that run together, where ``batch_size`` is not larger; more go through in parts."""
+MOST_PLANS = 8
+"""So many batch sizes have a plan each; then the one that was made first gives way."""
+
+Normalization = tuple[Sequence[float], Sequence[float]]
+"""The mean and the standard deviation of each channel, of pixels in [0, 1]."""
+
+
+class Memory(NamedTuple):
+    """Bytes that a session holds."""
+
+    weights: int
+    """The weights, and what was made of them: packed filters, filters transformed for Winograd's way."""
+    arena: int
+    """The maps of one call of ``batch_size`` images; calls at the same time have an arena each."""
+
+
+class InferenceSession:
+    """A model prepared once, for predictions from one image on.
+
+    Batch norms are folded into convolutions, and the weights are copied: the session predicts the same
+    when the model trains on.  With the cpp backend filters are packed or transformed, the way of every
+    operation is chosen, and all maps have their places in one block of memory; `run` is one call into C++
+    that allocates only its result.  A model with a layer of one's own, in float64, or on another backend
+    runs operation by operation, as in ``model.predict``.
+
+    Several threads may call `run` at once, and get the same bits as alone.
+
+    Args:   model_or_checkpoint a `Model`, or the path of a checkpoint
+            batch_size how many images are to be expected; any other number is served too
+            backend numpy, cpp, cuda, or auto: the model's own, of a checkpoint the best that there is
+            precision float32, bfloat16, or tf32 on cuda: see `minicnn.precision`
+            threads how many threads a call into C++ may take at most; None for as many as
+                `set_num_threads` says
+            normalization the means and standard deviations of channels by which uint8 images are
+                normalised; a checkpoint has its own
+    Raises: ValueError; CheckpointError naming the file; BackendUnavailable
+    Torch:  torch.jit.optimize_for_inference(torch.jit.script(model.eval()))
+    """
+
+    def __init__(
+        self, model_or_checkpoint: Model | str | Path, *, batch_size: int = 1, backend: str = "auto",
+        precision: str = "float32", threads: int | None = None, normalization: Normalization | None = None,
+    ) -> None:  # fmt: skip
+        self.batch_size = shapes.at_least_1("InferenceSession", "batch_size", batch_size)
+        limit = _NO_LIMIT if threads is None else threads
+        self._threads = shapes.at_least_1("InferenceSession", "threads", limit)
+        if isinstance(model_or_checkpoint, str | Path):
+            model, normalization = _loaded(Path(model_or_checkpoint), backend, precision, normalization)
+        else:
+            model = _copied(model_or_checkpoint, backend, precision)
+        self.backend, self.precision, self._dtype = model.backend, precision, model.dtype
+        self._graph = model.graph(training=False)
+        arrays = {**model.named_parameters(), **model.named_buffers()}
+        self._weight_bytes = sum(int(a.nbytes) for a in arrays.values())
+        self._normalization = None if normalization is None else _checked(normalization)
+        self._plans: dict[tuple[Shape, bool], tuple[Any, Shape]] = {}
+        self._lock = threading.Lock()
+        self._compiled: CompiledGraph | None = None
+        if CompiledGraph.suits(self._graph, self.backend, self._dtype):
+            self._compiled = CompiledGraph(self._graph, self.backend)
+            _drop_weights(self._graph)
+            if model.input_shape is not None:
+                self._plan((self.batch_size, *model.input_shape), of_bytes=False)
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        """Logits (N,K) of images x (N,C,H,W), in evaluation mode.
+
+        uint8 images are normalised first; of all other dtypes, values are taken as they are.
+        Raises: ValueError where x is no batch of images that the model takes, or holds bytes that the
+                session has no normalization for
+        """
+        x = np.asarray(x)
+        if x.ndim not in (2, 4):
+            shapes.fail("InferenceSession", "x", "images (N, C, H, W)", f"shape {x.shape}")
+        if x.dtype != np.uint8:
+            x = x.astype(self._dtype, order="C", copy=False)
+        elif self._normalization is None:
+            expected = "normalised images, or a session with a normalization"
+            shapes.fail("InferenceSession", "x", expected, "uint8")
+        most = max(self.batch_size, MOST_TOGETHER)
+        if len(x) > most:
+            parts = [self._run_part(x[start : start + most]) for start in range(0, len(x), most)]
+            return np.concatenate(parts)
+        return self._run_part(x)
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes of the weights and of the arena for ``batch_size`` images.
+
+        The arena is 0 where operations run one by one, and before the first call where the model does not
+        say what images it takes.
+        """
+        if self._compiled is None:
+            return Memory(self._weight_bytes, 0)
+        arenas = [plan.arena_bytes for (s, _), (plan, _) in self._plans.items() if s[0] == self.batch_size]
+        return Memory(self._compiled.bytes, max(arenas, default=0))
+
+    def __repr__(self) -> str:
+        how = "operation by operation" if self._compiled is None else "one call"
+        weights, maps = (f"{size / 2**20:.2f} MiB" for size in self.memory)
+        return (
+            f"InferenceSession({self.backend.name}, {self.precision}, batch_size={self.batch_size}, {how}, "
+            f"{weights} of weights, {maps} of maps)"
+        )
+
+    def _run_part(self, x: np.ndarray) -> np.ndarray:
+        if len(x) == 0:
+            return np.empty((0, *self._graph.shapes(x.shape[1:])[self._graph.output]), self._dtype)
+        if self._compiled is None:
+            return self._run_graph(x)
+        plan, output_shape = self._plan(x.shape, x.dtype == np.uint8)
+        y = np.empty(output_shape, np.float32)
+        plan.run(np.ascontiguousarray(x), y, self._threads)
+        return y if y.ndim == 2 else y.transpose(0, 3, 1, 2)
+
+    def _run_graph(self, x: np.ndarray) -> np.ndarray:
+        """The outputs by the graph, one operation after the other."""
+        if x.dtype == np.uint8:
+            self._check_channels(x.shape)
+            x = normalized(x, *self._means_and_deviations(), self._dtype)
+        return run.predict(self._graph, self.backend, x, batch_size=len(x), dtype=self._dtype)
+
+    def _plan(self, shape: Shape, of_bytes: bool) -> tuple[Any, Shape]:
+        """The plan for arrays (N,C,H,W) of uint8 or float32, and the shape of its result in memory."""
+        key = shape, of_bytes
+        found = self._plans.get(key)
+        if found is not None:
+            return found
+        with self._lock:
+            found = self._plans.get(key) or self._new_plan(*key)
+            if len(self._plans) >= MOST_PLANS:
+                del self._plans[next(iter(self._plans))]
+            self._plans[key] = found
+            return found
+
+    def _new_plan(self, shape: Shape, of_bytes: bool) -> tuple[Any, Shape]:
+        assert self._compiled is not None
+        table = None
+        if of_bytes:
+            self._check_channels(shape)
+            table = self._table(shape[1])
+        output = self._compiled.output_shape(shape)
+        in_memory = output if len(output) == 2 else (output[0], *output[2:], output[1])
+        plan = self._compiled.plan(shape, table)
+        plan.choose_threads(self._threads)
+        return plan, in_memory
+
+    def _means_and_deviations(self) -> tuple[np.ndarray, np.ndarray]:
+        assert self._normalization is not None
+        return self._normalization
+
+    def _check_channels(self, shape: Shape) -> None:
+        expected = len(self._means_and_deviations()[0])
+        if len(shape) != 4 or shape[1] != expected:
+            shapes.fail("InferenceSession", "x", f"images (N, C={expected}, H, W)", f"shape {shape}")
+
+    def _table(self, channels: int) -> np.ndarray:
+        """What each byte of a channel becomes, (C,256)."""
+        every_byte = np.broadcast_to(np.arange(256, dtype=np.uint8), (1, channels, 1, 256))
+        return normalized(every_byte, *self._means_and_deviations(), np.float32)[0, :, 0]
+
+
+def _loaded(
+    path: Path, backend: str, precision: str, normalization: Normalization | None
+) -> tuple[Model, Normalization]:
+    """A checkpoint's model, which nobody else has, and its normalization unless another is given."""
+    from minicnn.saved_model import load_model
+
+    saved, model = load_model(path, backend, precision)
+    return model, normalization or (saved.mean, saved.std)
+
+
+def _copied(model: Model, backend: str, precision: str) -> Model:
+    """A copy of the model that computes in this precision, on this backend."""
+    if not hasattr(model, "graph"):
+        expected = "a model such as Sequential, or the path of a checkpoint"
+        shapes.fail("InferenceSession", "model_or_checkpoint", expected, type(model).__name__)
+    if model.bound_backend is None:
+        model.bind(backend)
+    twin = copy.deepcopy(model)
+    for _, layer in twin.named_layers():
+        layer.grads = {}
+    if backend not in ("auto", twin.backend.name):
+        state = twin.state_dict()
+        twin.bind(backend, dtype=twin.dtype, precision="float32")
+        twin.load_state_dict(state)
+    twin.set_precision(precision)
+    return twin
+
+
+def _checked(normalization: Normalization) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard deviations (C,) as arrays."""
+    mean, std = (np.asarray(values, np.float64) for values in normalization)
+    if mean.ndim != 1 or mean.shape != std.shape or not (np.isfinite(mean).all() and (std > 0).all()):
+        expected = "a mean and a standard deviation above 0 for each channel"
+        shapes.fail("InferenceSession", "normalization", expected, normalization)
+    return mean, std
+
+
+def _drop_weights(graph: Graph) -> None:
+    """Let go of the weights of a graph's layers, which nobody else has."""
+    for node in graph:
+        for layer in node.operation.layers:
+            layer.params, layer.buffers = {}, {}
