@@ -136,6 +136,7 @@ lockstep: $(VENV)/installed-dev
 reliability: $(VENV)/installed-dev
 	$(BIN)/python scripts/kill_resume.py --save
 	$(BIN)/python scripts/fail_resume.py --save
+	$(BIN)/python scripts/kill_workers.py --times 10 --save
 	$(BIN)/python scripts/fuzz_readers.py --save
 
 # mkdocs.yml makes every warning an error, dead links included.  Do not add --quiet: it drops warnings before they

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import links
 from nets import NETS
 from paired import load
 from results import OURS, Result, best_torch, count, ladder_rows, main_entries, ratio, shares
@@ -202,11 +203,32 @@ def ladder(result: Result) -> Figure:
     return figure
 
 
+def scaling(result: Result) -> Figure:
+    """Lines: the predicted efficiency against the number of workers, a panel for each link."""
+    figure = new_figure(9, 3.4)
+    panels = figure.subplots(1, len(links.LINKS), sharey=True)
+    colors = ("#0b6e99", "#e07b39", "#7b52ab", "#4c9f50", "#d0a800", "#8c564b")
+    for axes, (label, link) in zip(panels, links.LINKS.items(), strict=True):
+        for (name, net), color in zip(result["nets"].items(), colors, strict=False):
+            for way, line in (("ours", "-"), ("ring", ":")):
+                shares = [links.efficiency(net, workers, way, link) for workers in links.WORKERS]
+                axes.plot(links.WORKERS, shares, line, color=color, label=f"{name}, {way}")
+        axes.set_xscale("log", base=2)
+        axes.set_ylim(0, 1.05)
+        axes.set_title(label, fontsize=10)
+        axes.set_xlabel("workers, each with one thread and the measured batch", fontsize=9)
+        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
+    return figure
+
+
 PLOTS: dict[str, tuple[Callable[[], Result], Callable[[Result], Figure]]] = {
     "speedup": (partial(load, "steps"), speedup),
     "roofline": (partial(load, "roofline"), roofline),
     "memory": (partial(load, "memory"), memory),
     "ladder": (partial(load, "ladder"), ladder),
+    "scaling": (partial(load, "scaling"), scaling),
     **{
         f"batches-{phase}-{threads}": (partial(steps_of, phase, threads), batches)
         for phase in ("training", "inference")

@@ -17,6 +17,7 @@ from typing import Any
 
 import figures
 import judging
+import links
 import trials
 import whole_nets
 from paired import load
@@ -38,7 +39,8 @@ from minicnn.recipes.results import load as load_recipes
 
 ROOT = Path(__file__).parent.parent
 NAMES = (
-    "benchmarks", "bfloat16", "folders", "fused", "lockstep", "pytorch", "reliability", "report", "session",
+    "benchmarks", "bfloat16", "distributed", "export", "folders", "fused", "lockstep", "pytorch",
+    "reliability", "report", "session",
 )  # fmt: skip
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n)(.*?)(<!-- \2: end -->)", re.DOTALL)
@@ -199,6 +201,23 @@ def in_torch(result: Result) -> str:
     return f"{table(rows)}\n\n`benchmarks/in_torch.py` on {places([*result.values()])}."
 
 
+def exported(result: Result) -> str:
+    """Exported models: size, and accuracy and differences in each engine."""
+    rows = [
+        ["net", "MB", "engine", "accuracy", "minicnn's", "largest difference of a logit", "other answers"]
+    ]
+    for net, kinds in result["nets"].items():
+        for kind, entry in kinds.items():
+            for one in entry["engines"]:
+                rows.append([
+                    f"{net}, {kind}", f"{entry['bytes'] / 1e6:.2f}", f"{one['engine']} {one['version']}",
+                    f"{one['accuracy']:.2%}", f"{one['accuracy_of_minicnn']:.2%}",
+                    f"{one['largest_difference']:.1e} of {one['largest_logit']:.1f}",
+                    f"{one['other_answers']} of {one['images']:,}",
+                ])  # fmt: skip
+    return f"{table(rows)}\n\n`benchmarks/exported.py`, {result['epochs']} epochs, on {where(result)}."
+
+
 def fusion(result: Result) -> str:
     """What each fused operation saves of a step, and what those that are not built could."""
     rows = [["training step", "ms", "against the step as it is"]]
@@ -272,6 +291,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "precision_recipes": ("precision", precision_recipes),
     "precision_offset": ("precision", precision_offset),
     "kill_resume": ("kill_resume", trials.kill_resume),
+    "kill_workers": ("kill_workers", trials.kill_workers),
+    "scaling": ("scaling", links.scaling),
     "fail_resume": ("fail_resume", trials.fail_resume),
     "fuzz": ("fuzz", trials.fuzz),
     "report_classes": ("report_example", judging.report_classes),
@@ -290,6 +311,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
             recipes,
             augment,
             fold,
+            exported,
             fusion,
             in_torch,
             roofline,

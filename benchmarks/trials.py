@@ -71,6 +71,15 @@ def kill_resume(result: Result) -> str:
     )
 
 
+def kill_workers(result: Result) -> str:
+    """How many runs of several processes were killed, and how they ended."""
+    return (
+        f"**{result['trials']} runs, {result['kills']} kills: {result['same end, bit for bit']} ended as "
+        "an undisturbed single process did, bit for bit** "
+        f"(`scripts/kill_workers.py`, on {where(result)})."
+    )
+
+
 def fail_resume(result: Result) -> str:
     """Which calls failed, how the runs with them ended, and whether the resumed ones ended alike."""
     ended = ", ".join(f"{how}: {count}" for how, count in result["ended"].items())

@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def open_flags(*names: str) -> int:
@@ -20,7 +20,14 @@ _NEW_FILE = open_flags("O_WRONLY", "O_CREAT", "O_EXCL", "O_NOFOLLOW", "O_CLOEXEC
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write a file aside in the same folder, sync it, rename it over ``path``, sync the folder.
+    """Write a whole file as `new_file` does."""
+    with new_file(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def new_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A file aside in the same folder; after the block it is synced and renamed over ``path``.
 
     Whatever happens, ``path`` holds either the old content or all of the new.  The file aside is always a
     new one of its own name: no link that lies there is followed, and no other process writes to it.
@@ -32,7 +39,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     try:
         with _deleted_on_error(aside):
             with os.fdopen(os.open(aside, _NEW_FILE, 0o666), "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(path)
@@ -42,7 +49,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 
 def delete_leftovers(folder: Path, names: tuple[str, ...]) -> None:
-    """Delete what `write_atomically` left beside files of these names when it was killed."""
+    """Delete what `new_file` left beside files of these names when it was killed."""
     for name in names:
         for aside in folder.glob(f".{name}.*tmp"):
             aside.unlink(missing_ok=True)

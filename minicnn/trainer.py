@@ -5,13 +5,18 @@ The Trainer knows nothing of files, epochs or progress bars; `minicnn.app.traini
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from minicnn import distributed
 from minicnn.backends import Array
+from minicnn.distributed.overlap import REDUCE, OverlappedStep
+from minicnn.distributed.shards import Shards
+from minicnn.distributed.step import ShardedStep
 from minicnn.graph import Graph, run
+from minicnn.layers.layer import Layer
 from minicnn.layers.sequential import Sequential
 from minicnn.optim import Optimizer
 from minicnn.schedules import Schedule
@@ -25,6 +30,10 @@ class Trainer:
         clip_norm: gradients are scaled down to this Euclidean norm where theirs is greater.
         label_smoothing, class_weight: as torch's F.cross_entropy; class_weight is an array (K,).
         fuse: run neighbouring layers as fused operations.
+        shards: a batch is cut into so many parts, a power of two, whose gradients are added; None: one for
+            each process of the `minicnn.distributed.group` that the trainer is made in.
+        reduce: "ordered" adds the processes' gradients in one order, with the same bits for any number of
+            them; "fast" while the backward pass goes on, in the communication library's order.
 
     After `step`, ``correct`` is the number of right predictions in that batch.
     """
@@ -32,7 +41,8 @@ class Trainer:
     def __init__(
         self, model: Sequential, optimizer: Optimizer, *, schedule: Schedule | None = None,
         clip_norm: float | None = None, label_smoothing: float = 0.0,
-        class_weight: np.ndarray | None = None, fuse: bool = True,
+        class_weight: np.ndarray | None = None, fuse: bool = True, shards: int | None = None,
+        reduce: str = "ordered",
     ) -> None:  # fmt: skip
         if clip_norm is not None and clip_norm <= 0:
             raise ValueError(f"[Trainer] clip_norm: expected a number above 0, got {clip_norm}")
@@ -43,6 +53,12 @@ class Trainer:
         if class_weight is not None:
             self.class_weight = self.backend.asarray(np.asarray(class_weight, model.dtype))
         self.correct = 0
+        group = distributed.current()
+        self.shards = Shards(group.size if shards is None else shards, group)
+        if reduce not in REDUCE:
+            raise ValueError(f"[Trainer] reduce: expected one of {', '.join(REDUCE)}, got {reduce}")
+        step = OverlappedStep if reduce == "fast" else ShardedStep
+        self.sharded = step(self, self.shards, group) if self.shards.count > 1 else None
 
     @property
     def graph(self) -> Graph:
@@ -50,14 +66,25 @@ class Trainer:
         return self.model.graph(training=True, fuse=self.fuse)
 
     def step(
-        self, x: np.ndarray | Array, y: np.ndarray | Array, meanwhile: Callable[[], object] | None = None
-    ) -> float:
+        self, x: np.ndarray | Array, y: np.ndarray | Array, meanwhile: Callable[[], object] | None = None,
+        *, batch_labels: np.ndarray | None = None,
+    ) -> float:  # fmt: skip
         """One optimizer step on a batch x (N,C,H,W), y int64 (N,) or probabilities (N,K).
 
         Both may be host arrays or the backend's own.  ``meanwhile`` is called once a device has the whole
-        backward pass to compute, before its results are waited for.  Returns the mean loss before the step.
+        backward pass to compute, before its results are waited for.
+
+        Each process of a group is given the same batch, and computes its part.  Or it is given only this
+        part, ``shards.part(N)``, and the labels of the whole batch as ``batch_labels``, on the host.
+        Returns the mean loss of the whole batch before the step.
         """
-        loss = self.compute_gradients(x, y, meanwhile)
+        if self.sharded is None:
+            loss = self.compute_gradients(x, y, meanwhile)
+        else:
+            if batch_labels is None:
+                part = self.shards.part(len(y))
+                x, y, batch_labels = x[part], y[part], self._on_host(y)
+            loss, self.correct = self.sharded.compute(x, y, batch_labels, meanwhile)
         self.reduce_gradients(self.model.named_gradients())
         if self.clip_norm is not None:
             self._clip(self.clip_norm)
@@ -66,10 +93,20 @@ class Trainer:
         self.optimizer.step(self.model)
         return loss
 
+    def check_batches(self, sizes: Iterable[int]) -> None:
+        """Raise ValueError if a batch of one of these sizes leaves too few images in a shard."""
+        if self.sharded is not None:
+            for size in sizes:
+                self.sharded.check(size)
+
     def compute_gradients(
-        self, x: np.ndarray | Array, y: np.ndarray | Array, meanwhile: Callable[[], object] | None = None
-    ) -> float:
-        """Forward, loss and backward: sets the model's gradients and ``correct``."""
+        self, x: np.ndarray | Array, y: np.ndarray | Array, meanwhile: Callable[[], object] | None = None,
+        done: Callable[[Layer], object] | None = None,
+    ) -> float:  # fmt: skip
+        """Forward, loss and backward of one batch or shard: sets the model's gradients and ``correct``.
+
+        ``done`` is called with each layer whose gradients are complete before the end; see `run.backward`.
+        """
         backend = self.backend
         inputs, labels = self._on_backend(x), self._on_backend(y)
         graph = self.graph
@@ -80,15 +117,14 @@ class Trainer:
         }
         loss, probs = backend.softmax_cross_entropy_forward(logits, labels, **options)
         dlogits = backend.softmax_cross_entropy_backward(probs, labels, **options)
-        run.backward(graph, backend, dlogits, saved)
+        run.backward(graph, backend, dlogits, saved, done)
         if meanwhile is not None:
             meanwhile()
-        host_labels = y if isinstance(y, np.ndarray) else backend.to_numpy(labels)
-        self.correct = self._count_correct(backend.to_numpy(probs), host_labels)
+        self.correct = self._count_correct(backend.to_numpy(probs), self._on_host(y))
         return float(loss)
 
     def reduce_gradients(self, grads: dict[str, Array]) -> None:
-        """A hook between backward and the optimizer: data-parallel training sums gradients here."""
+        """A hook between backward and the optimizer, for a subclass that changes gradients."""
 
     def _clip(self, limit: float) -> None:
         """Torch: nn.utils.clip_grad_norm_."""
@@ -99,6 +135,9 @@ class Trainer:
 
     def _on_backend(self, a: np.ndarray | Array) -> Array:
         return self.backend.asarray(a) if isinstance(a, np.ndarray) else a
+
+    def _on_host(self, a: np.ndarray | Array) -> np.ndarray:
+        return a if isinstance(a, np.ndarray) else self.backend.to_numpy(a)
 
     @staticmethod
     def _count_correct(probs: np.ndarray, labels: np.ndarray) -> int:

@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # this checkout, installed or not
 
 from minicnn import checkpoint  # noqa: E402 - after the path is set
+from minicnn.app.run_folder import BEST, CHECKPOINT, PAGE  # noqa: E402
 
 EPOCHS = 4
 SETTINGS = [
@@ -43,7 +44,8 @@ TIMES = ("seconds", "images_per_second", "time")
 SAVED_FROM = 100
 MOST_KILLS = 3
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["minicnn.train", "minicnn.app.report", "sklearn.metrics", "matplotlib.figure",
+FORKS.set_forkserver_preload(["minicnn.train", "minicnn.app.report", "minicnn.distributed.torch_group",
+                              "sklearn.metrics", "matplotlib.figure",
                               "matplotlib.backends.backend_agg", "safetensors.numpy"])  # fmt: skip
 PATIENCE = 600
 """Seconds after which a run that has not ended hangs."""
@@ -127,7 +129,7 @@ def differences(folder: Path, reference: Path) -> list[str]:
 
 def _content(path: Path) -> dict[str, Any]:
     """A file's parts, without times; arrays as their bytes."""
-    if path.suffix == ".safetensors":
+    if path.name in (CHECKPOINT, BEST):
         state = asdict(checkpoint.load(path))
         state["sums"].pop("seconds")
         state["history"] = [_timeless(entry) for entry in state["history"]]
@@ -137,6 +139,8 @@ def _content(path: Path) -> dict[str, Any]:
         return state
     if path.suffix == ".jsonl":
         return dict(enumerate(_timeless(json.loads(line)) for line in path.read_text().splitlines()))
+    if path.name == PAGE:  # it is made of the other files, and full of times
+        return {}
     if path.name == "config.json":
         return _timeless(json.loads(path.read_text()))
     return {"content": path.read_bytes()}

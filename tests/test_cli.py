@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn import checkpoint, data, doctor, evaluate, mislabels, predict, preview, train
+from minicnn import checkpoint, data, doctor, evaluate, export, mislabels, predict, preview, train
 from minicnn.app.command_line import exit_with
 from minicnn.app.prediction import predict_images
 from minicnn.saved_model import load_model
@@ -37,6 +37,7 @@ SMALL = [
 FILES = {
     "config.json", "metrics.jsonl", "checkpoint.safetensors", "best.safetensors", "report.json",
     "curves.png", "confusion_matrix.png", "mistakes.png", "reliability.png", "filters.png",
+    "report.html", "filters.safetensors",
 }  # fmt: skip
 
 
@@ -111,6 +112,7 @@ def test_evaluate_gives_the_same_report(trained: tuple[Path, str], tmp_path: Pat
         "confusion_matrix.png",
         "mistakes.png",
         "reliability.png",
+        "report.html",
     }
     there, here = (json.loads((d / "report.json").read_text()) for d in (trained[0], tmp_path / "e"))
     assert here["confusion_matrix"] == there["confusion_matrix"]
@@ -192,7 +194,7 @@ def test_threads_hold_for_blas_and_for_a_torch_imported_later() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [train, evaluate, predict, mislabels, preview, doctor], ids=lambda m: m.__name__
+    "module", [train, evaluate, predict, export, mislabels, preview, doctor], ids=lambda m: m.__name__
 )
 def test_help_tells_what_holds_without_an_option(
     module: ModuleType, capsys: pytest.CaptureFixture[str]

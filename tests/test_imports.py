@@ -18,13 +18,13 @@ PACKAGE = Path(minicnn.__file__).parent
 
 ENTRY_POINTS = {
     "minicnn.__main__", "minicnn.train", "minicnn.evaluate", "minicnn.predict", "minicnn.mislabels",
-    "minicnn.preview", "minicnn.doctor", "minicnn.verify",
+    "minicnn.preview", "minicnn.doctor", "minicnn.verify", "minicnn.export", "minicnn.look",
 }  # fmt: skip
 """The modules outside `minicnn.app` that belong to the application."""
 
 HEAVY = {
     "torch", "torchvision", "sklearn", "matplotlib", "scipy", "PIL", "rich", "safetensors", "threadpoolctl",
-    "filelock", "pyarrow",
+    "filelock", "pyarrow", "onnx", "onnxruntime", "openvino", "jinja2", "tensorboardX",
 }  # fmt: skip
 """Packages that take long to import, or that may be missing."""
 
@@ -35,7 +35,9 @@ IMPORTED_AT_ONCE = {
     "minicnn.data.depth": {"PIL"},
     "minicnn.data.images": {"PIL"},
     "minicnn.data.resize": {"PIL"},
+    "minicnn.distributed.torch_group": {"torch"},
     "minicnn.torch_reference": {"torch"},
+    "minicnn.torch_program": {"torch"},
     "minicnn.torch_tracing": {"torch"},
 }
 """The modules that import heavy packages as soon as they are imported themselves, and which."""

@@ -43,7 +43,7 @@ def test_help_lists_each_command_in_a_line() -> None:
 )
 def test_what_is_no_command_is_one_clear_error(arguments: list[str], got: str) -> None:
     done = called(*arguments)
-    expected = "train, evaluate, predict, mislabels, preview, doctor, verify"
+    expected = "train, evaluate, predict, export, look, mislabels, preview, doctor, verify"
     message = f"error: expected a command, one of {expected}{got} (--help lists all options)\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
 

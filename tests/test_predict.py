@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
+import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,10 @@ import pytest
 from PIL import Image
 
 from minicnn import checkpoint, data, models
+from minicnn.app import named_images
 from minicnn.app.command_line import exit_with
 from minicnn.app.commands import predict, train
+from minicnn.app.named_images import read_ahead
 from minicnn.app.prediction import Brightness
 from minicnn.app.settings import Config
 
@@ -207,3 +213,124 @@ def test_no_bar_among_answers_in_a_terminal(
     assert run(model, path) == 0
     assert "classifying" not in out.getvalue()
     assert f"\n{path}: " in out.getvalue()
+
+
+def test_a_table_has_a_row_for_each_image(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = images(tmp_path, 10, 20)
+    named = tmp_path / 'a, "b"\udce9.png'
+    first.rename(named)
+    torn, out = tmp_path / "torn.png", tmp_path / "answers.csv"
+    torn.write_bytes(b"")
+    assert run(model, named, torn, second, "--csv", out, "--top", 9, "--reject", 0.999) == 4
+    assert capsys.readouterr().out == ""
+    with out.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = list(csv.DictReader(file))
+    numbers = ("", "_2", "_3")
+    columns = [f"{what}{number}" for number in numbers for what in ("class", "probability")]
+    assert list(rows[0]) == ["image", *columns, "unsure", "error"]
+    assert [row["image"] for row in rows] == [str(named), str(torn), str(second)]
+    assert [row["unsure"] for row in rows] == ["yes", "", "yes"]
+    assert rows[1]["error"].startswith(str(torn))
+    assert rows[1]["class"] == rows[0]["error"] == ""
+    assert sum(float(rows[0][f"probability{number}"]) for number in numbers) == pytest.approx(1)
+    assert {rows[2][f"class{number}"] for number in numbers} == set(CLASSES)
+    assert run(model, second, "--csv", tmp_path / "none" / "answers.csv") == 2
+    assert f"cannot write {tmp_path / 'none' / 'answers.csv'}: " in capsys.readouterr().err
+    assert run(model, second, "--csv", tmp_path) == 2
+    assert f"--csv {tmp_path}: expected a file, got a folder" in capsys.readouterr().err
+    assert run(model, second, "--csv", out, "--json") == 2
+
+
+def test_json_lines_are_the_entries_of_the_document(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [*images(tmp_path, 10, 20), tmp_path / "gone.png"]
+    assert run(model, *paths, "--json") == 4
+    document = capsys.readouterr().out
+    assert document == json.dumps(json.loads(document), indent=2) + "\n"
+    assert run(model, *paths, "--json-lines") == 4
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line) for line in lines] == json.loads(document)
+
+
+def test_patterns_and_lists_on_stdin(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = images(tmp_path / "a", 1, 2)
+    (three,) = images(tmp_path / "a" / "deep", 3)
+    odd = tmp_path / "[1].png"
+    two.rename(odd)
+
+    def answered(*arguments: object, stdin: list[Path] | None = None, status: int = 0) -> list[str]:
+        listed = b"".join(os.fsencode(path) + b"\r\n" for path in stdin or [])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed)))
+        assert run(model, "--json-lines", "--quiet", *arguments) == status
+        return [json.loads(line)["image"] for line in capsys.readouterr().out.splitlines()]
+
+    assert answered(odd, tmp_path / "a" / "*.png") == [str(odd), str(one)]
+    assert answered(tmp_path / "a" / "**" / "*.png") == [str(one), str(three)]
+    assert answered(tmp_path / "a" / "**") == [str(one), str(three)], "each once, not again by its folder"
+    assert answered(tmp_path / "a" / "*") == [str(one), str(three)]
+    assert answered(tmp_path / "*.jpg", status=4) == [str(tmp_path / "*.jpg")]
+    listed = [tmp_path / "a" / "deep", odd, tmp_path / "gone.png"]
+    assert answered(one, "-", stdin=listed, status=4) == [str(path) for path in (one, three, *listed[1:])]
+    assert answered("-", stdin=[]) == []
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    assert run(model, "-", "--json") == 0
+    assert capsys.readouterr().out == "[]\n"
+
+
+def test_images_are_read_ahead_in_parallel_and_told_in_order() -> None:
+    begun: list[str] = []
+    both = threading.Barrier(2, timeout=30)
+
+    def read(path: str) -> np.ndarray:
+        begun.append(path)
+        if path in "01":
+            both.wait()  # the first two are read at the same time
+        if path == "3":
+            raise data.DataError("3 is torn")
+        return np.full((1, 1, 1), int(path), np.uint8)
+
+    found = read_ahead(map(str, range(1000)), read, readers=2, ahead=5)
+    path, image = next(found)
+    assert (path, int(np.asarray(image)[0, 0, 0])) == ("0", 0)
+    deadline = time.monotonic() + 30
+    while len(begun) < 6 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert len(begun) == 6, "as many as asked for, however many there are"
+    rest = [next(found) for _ in range(4)]
+    assert [path for path, _ in rest] == ["1", "2", "3", "4"]
+    assert [isinstance(image, data.DataError) for _, image in rest] == [False, False, True, False]
+    found.close()
+    assert len(begun) < 20, "what is not asked for is not read"
+
+
+def test_of_a_long_list_no_more_than_two_chunks_are_held(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "IMAGES_AT_ONCE", 8)
+    (path,) = images(tmp_path, 30)
+    listed, asked, told = 200, 0, 0
+    most = 0
+
+    def lines() -> Any:
+        nonlocal asked
+        for _ in range(listed):
+            asked += 1
+            yield os.fsencode(path) + b"\n"
+
+    def counted(entries: Any) -> bool:
+        nonlocal told, most
+        for _ in entries:
+            told += 1
+            most = max(most, asked - told)
+        return False
+
+    monkeypatch.setattr(named_images.sys, "stdin", type("Stdin", (), {"buffer": lines()}))
+    monkeypatch.setattr(predict, "print_json_lines", counted)
+    assert run(model, "-", "--json-lines", "--quiet") == 0
+    assert told == listed
+    assert 8 <= most <= 2 * 8 + 1

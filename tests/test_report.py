@@ -11,6 +11,7 @@ from minicnn import plots, plots_judging
 from minicnn.app import report
 from minicnn.app.command_line import make_console
 from minicnn.app.commands import evaluate, train
+from minicnn.app.pages import report_page
 
 SMALL = [
     "--model", "lenet5", "--limit-train", "40", "--limit-test", "20", "--backend", "numpy", "--epochs", "1",
@@ -28,12 +29,16 @@ def test_a_plot_that_fails_costs_one_line(
     for name in PLOTS:
         monkeypatch.setattr(plots, name, fail)
     monkeypatch.setattr(plots_judging, "reliability", fail)
+    monkeypatch.setattr(report_page, "write", fail)
     train.main([*SMALL, "--out", str(tmp_path / "run")])
     said = capsys.readouterr()
     assert "Ankle boot" in said.out
     assert "tested: " in said.out
     assert said.out.endswith("\nplots: none\n")
-    files = ("confusion_matrix.png", "reliability.png", "mistakes.png", "curves.png", "filters.png")
+    files = (
+        "confusion_matrix.png", "reliability.png", "mistakes.png", "report.html", "curves.png",
+        "filters.png",
+    )  # fmt: skip
     lines = [f"warning: {tmp_path / 'run' / file} is not drawn: no pen for {file}" for file in files]
     assert said.err.splitlines() == lines
     assert json.loads((tmp_path / "run" / "report.json").read_text())["images"] == 20
@@ -43,7 +48,7 @@ def test_a_plot_that_fails_costs_one_line(
     evaluate.main([*arguments, "--out", str(tmp_path / "e")])
     said = capsys.readouterr()
     assert "Ankle boot" in said.out
-    assert len(said.err.splitlines()) == 3
+    assert len(said.err.splitlines()) == 4
     assert [path.name for path in (tmp_path / "e").iterdir()] == ["report.json"]
 
 
@@ -63,7 +68,9 @@ def test_the_report_is_printed_before_anything_is_drawn(
     assert "Ankle boot" in printed[0]
     assert "tested: " in printed[0]
     drawn = capsys.readouterr().out
-    assert drawn.startswith(f"plots: {tmp_path / 'curves.png'}, {tmp_path / 'confusion_matrix.png'}, ")
+    page, rest = drawn.split("\n", 1)
+    assert page == f"report: {tmp_path / 'report.html'}"
+    assert rest.startswith(f"plots: {tmp_path / 'curves.png'}, {tmp_path / 'confusion_matrix.png'}, ")
 
 
 def test_long_names_are_folded_and_nothing_looks_certain(

@@ -14,6 +14,8 @@ plots.  It knows no flag, no folder of a run and no console.  The application ne
 - `provenance` tells what computed a run: versions, commit, processor, time;
 - `prediction` gives the logits of images, as the test, `evaluate` and `predict` need them;
 - `report` and `progress` show what came of a run, and how far it is;
+- `pages` has the HTML pages, `filter_history` the filters that a run keeps for them, and `events` what
+  TensorBoard reads;
 - `commands` has the body of each command, and `main` the command ``minicnn``, which calls them.
 
 A flag of training takes four stops: its declaration in `settings`, the `Config` that the command makes of

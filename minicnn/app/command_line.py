@@ -38,6 +38,10 @@ class Interrupted(Exception):
     """The user stopped the command; the message, if any, says how to go on."""
 
 
+class Told(Exception):
+    """Another process tells what is wrong; this one only ends."""
+
+
 class Diverged(ValueError):
     """Loss or weights are no longer finite; the message suggests what to change."""
 
@@ -88,6 +92,8 @@ def exit_with(command: Callable[[], None]) -> NoReturn:
     except (Interrupted, KeyboardInterrupt) as stop:
         print(printable_lines(str(stop)) or "interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except Told:
+        sys.exit(EXIT_ERROR)
     except BrokenPipeError:  # what reads the output, such as `head`, has ended; rich exits with 1 as well
         _drop_unwritten()
         sys.exit(1)
@@ -181,6 +187,14 @@ def whole_number(least: int, most: int = MOST) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def power_of_two(text: str) -> int:
+    """An argument type: 1, 2, 4, 8 or another power of two."""
+    value = whole_number(1)(text)
+    if value & (value - 1):
+        raise argparse.ArgumentTypeError(f"expected a power of two, got {text:.40}")
+    return value
 
 
 def number(least: float, below: float = math.inf, *, above: bool = False) -> Callable[[str], float]:

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn import data, metrics, models, optim, schedules
+from minicnn import data, distributed, metrics, models, optim, schedules
 from minicnn.app.command_line import Diverged
 from minicnn.app.position import check_position
 from minicnn.app.prediction import NotFinite, predict_images
 from minicnn.app.settings import Config
 from minicnn.calibration import fit_temperature
-from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors, load
+from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors
 from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.split import balanced_class_weight
+from minicnn.distributed.shards import Shards
 from minicnn.ema import WeightAverage
 from minicnn.trainer import Trainer
 
@@ -50,10 +51,11 @@ class Experiment:
         for flag, wanted in (("--early-stop", config.early_stop), ("--temperature", config.temperature)):
             if wanted and self.validation is None:
                 raise ValueError(f"{flag}: expected validation images, got none")
+        self.group = distributed.current()
         self.batches = data.Batches(
             dataset.train, config.batch_size, mean=dataset.mean, std=dataset.std, seed=config.seed,
             augment=config.augment_options(), num_classes=len(dataset.class_names),
-            backend=self.model.bound(), data_on=config.data_on,
+            backend=self.model.bound(), data_on=config.data_on, part=Shards(config.shards, self.group).part,
         )  # fmt: skip
         self.optimizer = optim.create(config.optimizer, config.lr, **config.optimizer_options())
         steps = config.epochs * len(self.batches)
@@ -62,9 +64,11 @@ class Experiment:
         )
         self.trainer = Trainer(
             self.model, self.optimizer, schedule=self.schedule, clip_norm=config.clip_norm,
-            label_smoothing=config.label_smoothing, fuse=not config.no_fuse,
+            label_smoothing=config.label_smoothing, fuse=not config.no_fuse, shards=config.shards,
+            reduce=config.reduce,
             class_weight=_class_weight(dataset.train.y, len(dataset.class_names), config),
         )  # fmt: skip
+        self.trainer.check_batches(self.batches.sizes())
         self.average = WeightAverage(self.model, config.ema) if config.ema else None
         self.epoch, self.batch = 0, 0
         self.sums = _no_sums()
@@ -83,15 +87,16 @@ class Experiment:
                 return
             # The loss shows an overflow and is checked below, so NumPy need not warn of it.
             with np.errstate(over="ignore", invalid="ignore"):
-                loss = self.trainer.step(*pair, meanwhile=batches.prepare)
+                labels = batches.batch_labels
+                loss = self.trainer.step(*pair, meanwhile=batches.prepare, batch_labels=labels)
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss became {loss}")
             if self.average:
                 self.average.update()
             self.batch += 1
-            self.sums["loss"] += loss * len(pair[1])
+            self.sums["loss"] += loss * len(labels)
             self.sums["correct"] += self.trainer.correct
-            self.sums["images"] += len(pair[1])
+            self.sums["images"] += len(labels)
             self.sums["seconds"] += time.perf_counter() - start
             yield
 
@@ -161,12 +166,14 @@ class Experiment:
         with self._averaged():
             return self._predicted(images, progress)
 
-    def best_logits(self, path: Path, images: data.Images, progress: OnProgress = ignore) -> np.ndarray:
-        """Logits (N,K) of the weights in a checkpoint of this run.  Training cannot go on after this.
+    def best_logits(
+        self, path: Path, saved: Checkpoint, images: data.Images, progress: OnProgress = ignore
+    ) -> np.ndarray:
+        """Logits (N,K) of a checkpoint of this run, read from ``path``.  Training cannot go on after this.
 
         Raises: CheckpointError naming the file if it does not fit
         """
-        load_weights(path, self.model, load(path).model)
+        load_weights(path, self.model, saved.model)
         return self._predicted(images, progress)
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -181,8 +188,9 @@ class Experiment:
         mean, std, config = self.dataset.mean, self.dataset.std, self.config
         try:
             return predict_images(
-                self.model, images, mean, std, progress, tta=config.tta, fuse=not config.no_fuse
-            )
+                self.model, images, mean, std, progress, tta=config.tta, fuse=not config.no_fuse,
+                group=self.group,
+            )  # fmt: skip
         except NotFinite as error:
             raise self._diverged(str(error)) from None
 

@@ -14,6 +14,8 @@ COMMANDS = {
     "train": "train an image classifier; metrics, checkpoints, report and plots go to a folder",
     "evaluate": "test a trained model and report on each class",
     "predict": "classify image files with a trained model",
+    "export": "write a trained model for other programs, and verify that it predicts the same",
+    "look": "show what a trained model sees in images: maps, Grad-CAM, occlusion, nearest images",
     "mislabels": "find training images whose labels may be wrong",
     "preview": "draw what augmentation makes of some training images",
     "doctor": "show what each backend has, lacks and needs on this machine",

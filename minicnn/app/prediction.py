@@ -4,8 +4,9 @@ whether images are as bright as those of the training."""
 from __future__ import annotations
 
 import math
+from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from minicnn import data
 from minicnn.backends.image_source import Ready, image_source
 from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.views import views
+from minicnn.distributed import ALONE, Group
 from minicnn.graph import Graph, run
 from minicnn.ops.make_batch import Table
 
@@ -23,6 +25,8 @@ BYTES_AT_ONCE, BYTES_OF_A_BATCH = 32 << 20, 8 << 20
 FAR = 0.8
 """How far an image's mean may be from that of the training's pixels, in their standard deviations."""
 
+T = TypeVar("T")
+
 
 class NotFinite(ValueError):
     """Finite weights gave logits that are not: they are too large."""
@@ -30,12 +34,12 @@ class NotFinite(ValueError):
 
 def predict_images(
     model: Any, images: data.Images | np.ndarray, mean: Any, std: Any, progress: OnProgress = ignore,
-    batch_size: int = 256, tta: str = "none", fuse: bool = True,
+    batch_size: int = 256, tta: str = "none", fuse: bool = True, group: Group = ALONE,
 ) -> np.ndarray:  # fmt: skip
     """Logits (N,K) of images, or of uint8 (N,C,H,W), normalised a batch at a time by the model's backend.
 
     With ``tta`` they are the means over the image's `views`.  ``progress`` is called before each part, and
-    may raise.
+    may raise.  The processes of a ``group`` take turns with the batches, and all get all logits.
 
     Raises: NotFinite if a logit is infinite or NaN
     """
@@ -44,19 +48,21 @@ def predict_images(
     graph = model.graph(training=False, fuse=fuse, input_shape=(len(images), *images.shape))
     statistics = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     together, batch_size = images_together(images.shape, batch_size)
-    parts, done = [], 0
+    parts: list[tuple[int, np.ndarray]] = []
+    done = batches = 0
     for x in images.pieces(together):
         progress(done, len(images))
         source = image_source(model.backend, x)
         ready = source.ready(source.fetch(np.arange(len(x))))
-        with np.errstate(over="ignore", invalid="ignore"):  # the result shows it
-            logits = [
-                share * _predicted(model, graph, ready, table, statistics, batch_size)
-                for share, table in views(len(x), tta)
-            ]
-            parts.append(np.sum(logits, axis=0))
+        seen = list(views(len(x), tta))
+        for start in range(0, len(x), batch_size):
+            if batches % group.size == group.rank:
+                part = slice(start, start + batch_size)
+                parts.append((done + start, _predicted(model, graph, ready, seen, statistics, part)))
+            batches += 1
         done += len(x)
-    found = np.concatenate(parts)
+    in_order = sorted((part for own in group.gather(parts) for part in own), key=lambda part: part[0])
+    found = np.concatenate([logits for _, logits in in_order])
     finite = int(np.isfinite(found).all(axis=1).sum())
     if finite < len(found):
         raise NotFinite(
@@ -66,18 +72,19 @@ def predict_images(
 
 
 def _predicted(
-    model: Any, graph: Graph, ready: Ready, table: Table, statistics: tuple[np.ndarray, np.ndarray],
-    batch_size: int,
+    model: Any, graph: Graph, ready: Ready, seen: list[tuple[float, Table]],
+    statistics: tuple[np.ndarray, np.ndarray], part: slice,
 ) -> np.ndarray:  # fmt: skip
-    """Logits (N,K) of the images that the table (N,) makes."""
-    outputs = []
-    for start in range(0, len(table), batch_size):
-        part = slice(start, start + batch_size)
-        x = model.backend.make_batch(
-            ready.images, ready.rows[part], table[part], *statistics, dtype=model.dtype
-        )
-        outputs.append(model.backend.to_numpy(run.forward(graph, model.backend, x, False)[0]))
-    return np.concatenate(outputs)
+    """Logits (B,K) of these images, averaged over the views, each a share and a table (N,)."""
+    logits = []
+    with np.errstate(over="ignore", invalid="ignore"):  # the result shows it
+        for share, table in seen:
+            x = model.backend.make_batch(
+                ready.images, ready.rows[part], table[part], *statistics, dtype=model.dtype
+            )
+            output = run.forward(graph, model.backend, x, False)[0]
+            logits.append(share * model.backend.to_numpy(output))
+        return np.asarray(np.sum(logits, axis=0))
 
 
 def images_together(shape: tuple[int, int, int], batch_size: int = 256) -> tuple[int, int]:
@@ -104,7 +111,14 @@ class Brightness:
         self.images = self.far = 0
         self._first = ""
 
-    def note(self, path: Path, image: np.ndarray) -> None:
+    def noting(self, found: Iterable[tuple[str, T]]) -> Generator[tuple[str, T]]:
+        """The same paths and images, or errors in their place, each counted as it goes by."""
+        for path, image in found:
+            if isinstance(image, np.ndarray):
+                self.note(path, image)
+            yield path, image
+
+    def note(self, path: str | Path, image: np.ndarray) -> None:
         """Count an image (C,H,W) uint8."""
         self.images += 1
         mean = image.mean(axis=(1, 2)) / 255

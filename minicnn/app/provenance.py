@@ -27,15 +27,17 @@ def about(backend: Backend) -> dict[str, Any]:
     commit = _commit(ROOT)
     return {
         "computed_by": backend.label,
-        "versions": _versions(backend),
+        "versions": versions(backend),
         "commit": commit,
         "uncommitted_changes": None if commit is None else _is_changed(ROOT),
         "processor": processor(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def _versions(backend: Backend) -> dict[str, str | None]:
+def versions(backend: Backend) -> dict[str, str | None]:
+    """The versions of what computes; torch's where the backend uses it."""
     found: dict[str, str | None] = {
         "minicnn": minicnn.__version__,
         "python": platform.python_version(),

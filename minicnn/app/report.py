@@ -1,9 +1,10 @@
-"""The report on a trained model: report.json, the plots, and what is printed."""
+"""The report on a trained model: report.json, the plots, report.html, and what is printed."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,17 @@ from rich.console import Console
 from rich.table import Table
 
 from minicnn import calibration, data, metrics, plots, plots_judging
+from minicnn.app import provenance
 from minicnn.app.command_line import warn
+from minicnn.app.events import events
 from minicnn.app.experiment import Experiment
-from minicnn.app.run_folder import PLOTS, REPORT, RunFolder
+from minicnn.app.pages import report_page
+from minicnn.app.pages.report_page import About
+from minicnn.app.run_folder import PAGE, PLOTS, REPORT, RunFolder
+from minicnn.app.together import of_first
 from minicnn.files import write_json
 from minicnn.layers import Sequential
+from minicnn.layers.conv2d import first_filters
 from minicnn.text import percent, printable
 
 MISTAKES_SHOWN = 24
@@ -45,10 +52,12 @@ def make(
     }
 
 
-def write(folder: Path, report: dict[str, Any], images: data.Images, logits: np.ndarray) -> None:
-    """Write report.json and the plots of the answers into a folder that is there.
+def write(
+    folder: Path, report: dict[str, Any], images: data.Images, logits: np.ndarray, about: About
+) -> None:
+    """Write report.json, the plots of the answers and report.html into a folder that is there.
 
-    Args: report of `make`; the N images with their labels; logits (N,K)
+    Args: report of `make`; the N images with their labels; logits (N,K); about what the page tells besides
     """
     write_json(folder / REPORT, report)
     draw(plots.confusion, folder / "confusion_matrix.png", report)
@@ -59,6 +68,8 @@ def write(folder: Path, report: dict[str, Any], images: data.Images, logits: np.
     numbered = [(number, *answer) for number, (_, *answer) in enumerate(worst)]
     drawn = images.take(rows), images.y[rows], numbered
     draw(plots.mistakes, folder / "mistakes.png", *drawn, report["class_names"])
+    mistakes = [(image, int(label), *answer[1:]) for image, label, answer in zip(*drawn, strict=True)]
+    draw(report_page.write, folder / PAGE, report, mistakes, about)
 
 
 def draw(plot: Callable[..., None], path: Path, *arguments: Any) -> None:
@@ -96,21 +107,36 @@ def show(console: Console, report: dict[str, Any]) -> None:
 
 
 def finish(folder: RunFolder, experiment: Experiment, console: Console) -> None:
-    """Test the best weights of a run once: print what came of it, then write report.json and the plots."""
-    config, dataset = experiment.config, experiment.dataset
-    logits = experiment.best_logits(folder.best, dataset.test)
+    """Test the best weights of a run once: print what came of it, then write report.json and the plots.
+
+    All ranks of a group predict; rank 0 prints and writes.
+    """
+    config, dataset, group = experiment.config, experiment.dataset, experiment.group
+    saved = of_first(group, folder.load_best)
+    logits = experiment.best_logits(folder.best, saved, dataset.test)
+    if not group.is_first:
+        return
     result = make(experiment.model, logits, dataset.test.y, dataset.class_names, experiment.temperature)
     show(console, result)
     if experiment.stopped_early:
         patience = f"for {config.early_stop} epochs"
         console.print(f"stopped early: the validation loss has not fallen {patience}")
     console.print(f"tested: {folder.best}, {_why_best(experiment)}")
-    write(folder.path, result, dataset.test, logits)
+    filters = first_filters(experiment.model.state_dict())  # the best weights, since it was tested
+    about = About(
+        settings=asdict(config), computed=provenance.about(experiment.model.backend),
+        tested=f"Tested on {len(dataset.test):,} images: {_why_best(experiment)}.",
+        history=experiment.history, best_epoch=(experiment.best or {}).get("epoch"), filters=filters,
+    )  # fmt: skip
+    write(folder.path, result, dataset.test, logits, about)
     title = f"{config.model} on {config.dataset}"
     draw(plots.curves, folder.path / "curves.png", experiment.history, title)
-    name, weight = _first_filters(experiment.model.state_dict())  # the best weights, since it was tested
-    if weight is not None:
-        draw(plots.filters, folder.path / "filters.png", weight, name)
+    if filters:
+        draw(plots.filters, folder.path / "filters.png", filters[1], filters[0])
+    with events(folder.path, experiment) as log:
+        log.report(experiment, result, folder.path / "confusion_matrix.png")
+    if (folder.path / PAGE).exists():
+        console.print(f"report: {folder.path / PAGE}")
     drawn = [str(folder.path / name) for name in PLOTS if (folder.path / name).exists()]
     console.print(f"plots: {', '.join(drawn) or 'none'}")
 
@@ -151,13 +177,6 @@ def _why_best(experiment: Experiment) -> str:
         return f"the weights after the last epoch, {best['epoch']}, as no validation images chose one"
     accuracy = f"{percent(experiment.best_accuracy, 2)} of {len(experiment.validation):,} validation images"
     return f"the weights after epoch {best['epoch']}, with {accuracy} right"
-
-
-def _first_filters(state: dict[str, Any]) -> tuple[str, Any]:
-    for name, array in state.items():
-        if array.ndim == 4:
-            return name.removesuffix(".weight"), array
-    return "", None
 
 
 def _percent(scores: dict[str, float]) -> list[str]:

@@ -1,8 +1,8 @@
 """The folder of a run: the names of its files, and how they are written and read.
 
-At the end of an epoch the files are written in the order best.safetensors, checkpoint.safetensors,
-metrics.jsonl. A run that is killed in between goes on from the older checkpoint and writes the same
-again; metrics.jsonl always follows from the checkpoint's history.
+At the end of an epoch the files are written in the order best.safetensors, filters.safetensors,
+checkpoint.safetensors, metrics.jsonl. A run that is killed in between goes on from the older checkpoint
+and writes the same again; metrics.jsonl always follows from the checkpoint's history.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from pathlib import Path
 
 from minicnn import checkpoint
 from minicnn.app import provenance
+from minicnn.app.events import FOLDER
 from minicnn.app.experiment import Experiment
+from minicnn.app.filter_history import FILTERS, keep
 from minicnn.app.known_paths import CONFIG, without_folders
 from minicnn.app.settings import Config
-from minicnn.checkpoint import CheckpointError
+from minicnn.checkpoint import Checkpoint, CheckpointError
 from minicnn.files import delete_leftovers, write_json, write_json_lines
 from minicnn.saved_model import check_model
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
-METRICS, REPORT = "metrics.jsonl", "report.json"
+METRICS, REPORT, PAGE = "metrics.jsonl", "report.json", "report.html"
 SKIPPED = "skipped.txt"
 PLOTS = ("curves.png", "confusion_matrix.png", "mistakes.png", "reliability.png", "filters.png")
-_FILES = (BEST, METRICS, CONFIG, REPORT, *PLOTS, SKIPPED, CHECKPOINT)
+_FILES = (BEST, METRICS, CONFIG, REPORT, PAGE, FILTERS, *PLOTS, SKIPPED, CHECKPOINT)
 
 
 class RunFolder:
@@ -94,19 +96,27 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete the files of a run, the checkpoint last."""
+        events = self.path / FOLDER
+        for file in () if events.is_symlink() else events.glob("events.out.tfevents.*"):
+            file.unlink()
         for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
 
-    def restore(self, experiment: Experiment) -> None:
-        """Bring an experiment to where the run stopped.  Raises CheckpointError if that does not fit."""
-        experiment.restore(self.checkpoint, checkpoint.load(self.checkpoint))
+    def load(self) -> Checkpoint:
+        """Where the run stopped.  Raises CheckpointError if the checkpoint is not sound."""
+        return checkpoint.load(self.checkpoint)
+
+    def load_best(self) -> Checkpoint:
+        """The best weights of the run.  Raises CheckpointError if they are not sound."""
+        return checkpoint.load(self.best)
 
     def save(self, experiment: Experiment) -> None:
-        """Write where the run stands: checkpoint, metrics and settings."""
+        """Write where the run stands: filters, checkpoint, metrics and settings."""
         state = experiment.checkpoint()
+        keep(self.path / FILTERS, experiment)
         checkpoint.save(self.checkpoint, state)
         write_json_lines(self.path / METRICS, state.history)
-        computed = provenance.about(experiment.model.backend)
+        computed = provenance.about(experiment.model.backend) | {"processes": experiment.group.size}
         write_json(self.path / CONFIG, {**asdict(experiment.config), **computed})
 
     def save_best(self, experiment: Experiment) -> None:
@@ -117,6 +127,16 @@ class RunFolder:
         state = experiment.checkpoint()
         config = without_folders(state.config)
         checkpoint.save(self.best, replace(state, config=config, optimizer={}, training={}))
+
+
+class UnwrittenFolder(RunFolder):
+    """The folder of a run as those ranks have it that do not write."""
+
+    def save(self, experiment: Experiment) -> None:
+        """Rank 0 writes."""
+
+    def save_best(self, experiment: Experiment) -> None:
+        """Rank 0 writes."""
 
 
 def make_folder(path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from minicnn import data, models, recipes, schedules
-from minicnn.app.command_line import number, whole_number
+from minicnn.app.command_line import number, power_of_two, whole_number
 from minicnn.backends.image_source import PLACES
 from minicnn.checkpoint import Checkpoint, CheckpointError
 from minicnn.data.augment import Augment, help_text
@@ -20,6 +20,8 @@ from minicnn.data.decode import IN_MEMORY
 from minicnn.data.resize import RESIZE, height_width
 from minicnn.data.sources import FORMS
 from minicnn.data.views import TTA
+from minicnn.distributed import TIMEOUT
+from minicnn.distributed.overlap import REDUCE
 from minicnn.precision import PRECISIONS
 from minicnn.schema import check, short
 
@@ -163,6 +165,20 @@ class Config:
     )  # fmt: skip
     epochs: int = setting(HOW, type=whole_number(1), default=3, metavar="N", help="passes over the data")
     batch_size: int = setting(HOW, type=whole_number(1), default=128, metavar="N", help="images in a step")
+    shards: int = setting(
+        HOW, added=True, type=power_of_two, default=1, metavar="S",
+        help="cut each batch into so many parts, a power of two, whose gradients are added: the bits of a "
+        "run depend on S, not on the number of processes; by default, as torchrun's processes",
+    )  # fmt: skip
+    reduce: str = setting(
+        HOW, added=True, choices=REDUCE, default="ordered",
+        help="how processes add their gradients: ordered, with the same bits for any number of them; or "
+        "fast, while the backward pass goes on, without that promise",
+    )  # fmt: skip
+    peer_timeout: float = setting(
+        HOW, added=True, free=True, type=number(0, above=True), default=TIMEOUT, metavar="SECONDS",
+        help="under torchrun: give up a process that has not answered for so long",
+    )  # fmt: skip
     seed: int = setting(
         HOW, type=whole_number(0, MOST_SEED), default=0, metavar="N",
         help="for first weights, shuffling and dropout: the same seed gives the same run",
@@ -238,6 +254,11 @@ class Config:
     save_every: float = setting(
         WHERE, free=True, type=number(0), default=60.0, metavar="SECONDS",
         help="checkpoint this often within an epoch; there is always one at its end",
+    )  # fmt: skip
+    tensorboard: bool = setting(
+        WHERE, added=True, free=True, action="store_true", default=False,
+        help="write event files for TensorBoard too, in tensorboard/ below the run's folder; needs "
+        "pip install 'minicnn[tensorboard]'",
     )  # fmt: skip
 
     def __post_init__(self) -> None:

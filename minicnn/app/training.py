@@ -7,10 +7,13 @@ import time
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
+from minicnn import distributed
 from minicnn.app.command_line import Diverged, Interrupted
+from minicnn.app.events import Events, events
 from minicnn.app.experiment import Experiment
 from minicnn.app.progress import Progress, duration, shown
 from minicnn.app.run_folder import RunFolder
+from minicnn.app.together import everywhere, of_first
 from minicnn.text import percent, shell_word
 
 if TYPE_CHECKING:
@@ -30,7 +33,9 @@ def resume(folder: RunFolder, experiment: Experiment, console: Console) -> None:
 
     Raises: CheckpointError if the checkpoint does not fit
     """
-    folder.restore(experiment)
+    saved = of_first(experiment.group, folder.load)
+    with everywhere(experiment.group):
+        experiment.restore(folder.checkpoint, saved)
     if experiment.done:
         console.print(f"all {experiment.epoch} epochs of {folder.path} are done already")
     else:
@@ -41,23 +46,26 @@ def resume(folder: RunFolder, experiment: Experiment, console: Console) -> None:
 def train(folder: RunFolder, experiment: Experiment, console: Console) -> None:
     """Train all epochs that are left.
 
-    Raises: Interrupted after SIGINT or SIGTERM, with a checkpoint of the step just done;
-            Diverged, with the last good checkpoint kept
+    Raises: Interrupted after SIGINT or SIGTERM, with a checkpoint of the step just done; in a group after
+            the step in which all learn of it; Diverged, with the last good checkpoint kept
     """
-    with _StopRequest() as stop:
+    with _StopRequest() as stop, events(folder.path, experiment) as log:
         try:
             while not experiment.done:
-                _train_epoch(folder, experiment, console, stop)
+                _train_epoch(folder, experiment, console, stop, log)
         except Diverged as error:
             raise Diverged(f"{error} The last good checkpoint is kept.") from None
         except Interrupted:
             folder.save(experiment)
+            experiment.group.meet()  # none ends before rank 0 has written
             where = f"epoch {experiment.epoch + 1}, after batch {experiment.batch}"
             command = f"python -m minicnn.train --resume --out {shell_word(str(folder.path))}"
             raise Interrupted(f"interrupted in {where}; continue with:\n  {command}") from None
 
 
-def _train_epoch(folder: RunFolder, experiment: Experiment, console: Console, stop: _StopRequest) -> None:
+def _train_epoch(
+    folder: RunFolder, experiment: Experiment, console: Console, stop: _StopRequest, log: Events
+) -> None:
     config, batches = experiment.config, len(experiment.batches)
     title = f"epoch {experiment.epoch + 1}/{config.epochs}"
     saved_at = time.monotonic()
@@ -65,6 +73,7 @@ def _train_epoch(folder: RunFolder, experiment: Experiment, console: Console, st
     with Progress(console, title, batches, experiment.batch) as progress:
         for _ in experiment.steps():
             stop.check()
+            log.step(experiment)
             show_progress(progress, experiment)
             if time.monotonic() - saved_at >= config.save_every:
                 folder.save(experiment)
@@ -72,10 +81,12 @@ def _train_epoch(folder: RunFolder, experiment: Experiment, console: Console, st
     with shown(console, f"{title}, testing") as show:
 
         def test_progress(done: int, total: int) -> None:
+            experiment.group.meet()
             stop.check()
             show(done, total)
 
         best = experiment.finish_epoch(test_progress)
+    log.epoch(experiment)
     if best:
         folder.save_best(experiment)
     folder.save(experiment)
@@ -104,13 +115,18 @@ def _epoch_line(title: str, entry: dict[str, Any], best: bool) -> str:
 
 
 class _StopRequest:
-    """Remembers a SIGINT or SIGTERM, so that `check` raises Interrupted; a second one acts at once."""
+    """Remembers a SIGINT or SIGTERM, so that `check` raises Interrupted; a second one acts at once.
+
+    In a group, `check` does so once all ranks know of it, and a second signal does nothing, since torchrun
+    may send it for the first one.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.group = distributed.current()
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
+        self.group.flag = False
         self._before = {
             number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
         }
@@ -120,12 +136,13 @@ class _StopRequest:
         self._put_back()
 
     def check(self) -> None:
-        if self.asked:
+        if self.group.flagged:
             raise Interrupted
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
-        self._put_back()
+        self.group.flag = True
+        if self.group.size == 1:
+            self._put_back()
 
     def _put_back(self) -> None:
         for number, handler in self._before.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -56,7 +56,8 @@ class Batches:
     Args:   mean, std (C,) of pixels in [0, 1] · shuffle False keeps the dataset's order · dtype of the
             batches, float32 or float64 · augment changes the images; with mixup or cutmix, labels are
             probabilities, and num_classes is needed · backend makes the batches, in its own arrays (None:
-            numpy) · data_on "auto", "host" or "device" is where cuda reads the images
+            numpy) · data_on "auto", "host" or "device" is where cuda reads the images · part tells which
+            neighbouring rows of a batch of so many images are made (None: all)
     Raises: ValueError naming the argument that is wrong
     """
 
@@ -74,6 +75,7 @@ class Batches:
         num_classes: int | None = None,
         backend: Backend | None = None,
         data_on: str = "auto",
+        part: Callable[[int], slice] | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
@@ -87,16 +89,23 @@ class Batches:
         self.dtype, self.seed, self.shuffle = np.dtype(dtype).name, seed, shuffle
         self.backend = backend or get_backend("numpy")
         self.source = image_source(self.backend, images.x, data_on)
+        self.part = part or (lambda images: slice(0, images))
 
     def __len__(self) -> int:
         whole, left = divmod(len(self.images), self.batch_size)
         joins_the_batch_before = left == 1 and whole > 0
         return whole if left == 0 or joins_the_batch_before else whole + 1
 
+    def sizes(self) -> set[int]:
+        """How many images the batches of an epoch have: the whole ones, and the last."""
+        last = len(self.images) - (len(self) - 1) * self.batch_size
+        return {self.batch_size, last} if len(self) > 1 else {last}
+
     def epoch(self, epoch: int, start: int = 0) -> Epoch:
         """The batches (x, y) of an epoch, from batch number ``start`` on.
 
         x (B,C,H,W) is normalised; y is int64 (B,), or with mixup or cutmix probabilities (B, num_classes).
+        Both have the rows of ``part`` alone.
         """
         return Epoch(self, epoch, start)
 
@@ -107,10 +116,14 @@ class _Plan(NamedTuple):
     fetched: Any
     table: Table
     labels: NDArray[Any]
+    batch_labels: NDArray[np.int64]
 
 
 class Epoch(Iterator[Batch]):
-    """The batches of an epoch.  `prepare` may be called while a device computes with the one before."""
+    """The batches of an epoch.  `prepare` may be called while a device computes with the one before.
+
+    ``batch_labels`` are the unmixed labels of the whole batch that was given last, int64 (N,).
+    """
 
     def __init__(self, batches: Batches, epoch: int, start: int) -> None:
         self._batches, self._number = batches, start
@@ -122,6 +135,7 @@ class Epoch(Iterator[Batch]):
         self._tables: list[Table] = []
         """Those of the next batches, in reverse order."""
         self._plan: _Plan | None = None
+        self.batch_labels = np.zeros(0, np.int64)
 
     def __iter__(self) -> Self:
         return self
@@ -134,7 +148,8 @@ class Epoch(Iterator[Batch]):
         b = self._batches
         images, rows = b.source.ready(plan.fetched)
         x = b.backend.make_batch(images, rows, plan.table, b.mean, b.std, dtype=b.dtype)
-        return x, plan.labels
+        self.batch_labels = plan.batch_labels
+        return x[: len(plan.labels)], plan.labels
 
     def prepare(self) -> None:
         """Draw what the next batch is made of, and begin to get its images to the device."""
@@ -143,21 +158,33 @@ class Epoch(Iterator[Batch]):
             return
         if not self._tables:
             self._tables = self._make_tables()
-        numbers, table = self._numbers(self._number), self._tables.pop()
+        numbers, table = self._made(self._number), self._tables.pop()
+        whole = self._numbers(self._number)
+        part = b.part(len(whole))
         labels: NDArray[Any] = b.images.y[numbers]
         if b.augment.mixes and b.num_classes is not None:
             table = with_partners(table)
             labels = mixed_labels(labels, table, b.num_classes, b.images.shape[1:], b.dtype)
-        self._plan = _Plan(b.source.fetch(b.images.locate(numbers)), table, labels)
+        labels = labels[: part.stop - part.start]
+        self._plan = _Plan(b.source.fetch(b.images.locate(numbers)), table, labels, b.images.y[whole])
         self._number += 1
 
     def _numbers(self, batch: int) -> NDArray[np.int64]:
         size, last = self._batches.batch_size, batch == len(self._batches) - 1
         return self._order[batch * size : None if last else (batch + 1) * size]
 
+    def _made(self, batch: int) -> NDArray[np.int64]:
+        """The numbers of a batch's own images, and of the one that the last of them is mixed with."""
+        numbers = self._numbers(batch)
+        part = self._batches.part(len(numbers))
+        own = numbers[part]
+        if not self._batches.augment.mixes or len(own) in (0, len(numbers)):
+            return own
+        return np.append(own, numbers[part.stop % len(numbers)])
+
     def _make_tables(self) -> list[Table]:
         size = self._batches.batch_size
         end = min(self._number + max(1, ROWS_AT_ONCE // size), len(self._batches))
-        parts = [self._numbers(batch) for batch in range(self._number, end)]
+        parts = [self._made(batch) for batch in range(self._number, end)]
         table = self._changes.table(np.concatenate(parts))
         return np.split(table, np.cumsum([len(part) for part in parts])[:-1])[::-1]

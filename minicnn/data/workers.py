@@ -61,7 +61,7 @@ def decode_into(
     Raises: OSError if the file cannot be written; DataError if the processes end too early
     """
     step = max(1, min(64, _BYTES_OF_A_PIECE // math.prod(job.shape)))
-    workers = min(_processors(), MOST_WORKERS, -(-len(paths) // step))
+    workers = min(processors(), MOST_WORKERS, -(-len(paths) // step))
     context = multiprocessing.get_context("spawn")  # no copy of this process with its threads and locks
     sizes_differ = False
     with ProcessPoolExecutor(workers, context, _begin, (str(file), offset, job)) as pool:
@@ -83,7 +83,7 @@ def decode_into(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _processors() -> int:
+def processors() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,21 +38,26 @@ def _forward(graph: Graph, backend: Backend, x: Array, training: bool) -> tuple[
     return values[graph.output], saved if training else None
 
 
-def backward(graph: Graph, backend: Backend, dy: Array, saved: list[Any] | None) -> Array | None:
+def backward(
+    graph: Graph, backend: Backend, dy: Array, saved: list[Any] | None,
+    done: Callable[[Layer], object] | None = None,
+) -> Array | None:  # fmt: skip
     """Run the nodes backward: sets the gradients of layers, returns the input's, None if it is not needed.
 
     What a node saved is dropped as soon as it is used, so that ``saved`` is empty afterwards.  Gradients
     that meet are added in the order of the nodes that they come from, and so are those of a layer that
-    has several nodes.
+    has several nodes.  ``done`` is called with each layer whose gradients are complete before the end.
     """
     if saved is None or len(saved) != len(graph):
         expected = f"{len(graph)} entries, of a forward pass in training that has had no backward pass yet"
         shapes.fail("backward", "saved", expected, f"{len(saved)} entries" if saved is not None else "None")
     with backend.multiplying(graph.precision):
-        return _backward(graph, backend, dy, saved)
+        return _backward(graph, backend, dy, saved, done)
 
 
-def _backward(graph: Graph, backend: Backend, dy: Array, saved: list[Any]) -> Array | None:
+def _backward(
+    graph: Graph, backend: Backend, dy: Array, saved: list[Any], done: Callable[[Layer], object] | None
+) -> Array | None:
     gradients: dict[int, list[Array]] = {graph.output: [dy]}
     seen: set[Layer] = set()
     for node in reversed(graph.nodes):
@@ -66,6 +72,8 @@ def _backward(graph: Graph, backend: Backend, dy: Array, saved: list[Any]) -> Ar
             results = _add_to_owner(operation, backend, upstream, kept, needs, seen)
         else:
             results = operation.backward(backend, upstream, kept, needs)
+            if done is not None and operation.owner is not None:
+                done(operation.owner)
         del kept, upstream
         for value, needed, result in zip(inputs, needs, results, strict=True):
             if not needed:

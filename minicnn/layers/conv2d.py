@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -147,6 +148,14 @@ def _padding(padding: int | Padding | str, kernel_size: Pair, stride: Pair, dila
     if isinstance(padding, str):
         shapes.fail("Conv2d", "padding", "'same', 'valid' or integers", repr(padding))
     return sides("Conv2d", padding)
+
+
+def first_filters(state: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray] | None:
+    """The name and the weight (F,C,KH,KW) of the first convolution of a state dict, if there is one."""
+    for name, array in state.items():
+        if array.ndim == 4:
+            return name.removesuffix(".weight"), array
+    return None
 
 
 def _short(value: int | Padding) -> int | Padding:

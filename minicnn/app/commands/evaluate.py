@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from minicnn import data
-from minicnn.app import report, settings, summary
+from minicnn.app import provenance, report, settings, summary
 from minicnn.app.command_line import (
     Parser,
     add_quiet_flag,
@@ -16,17 +15,14 @@ from minicnn.app.command_line import (
     whole_number,
 )
 from minicnn.app.flags import add_checkpoint_flags, add_flag
-from minicnn.app.known_paths import with_known_paths
+from minicnn.app.judging import images_to_judge
+from minicnn.app.known_paths import with_known_paths, without_folders
+from minicnn.app.pages.report_page import About
 from minicnn.app.prediction import predict_images
 from minicnn.app.progress import shown
 from minicnn.app.run_folder import make_folder
 from minicnn.app.settings import Config
-from minicnn.checkpoint import Checkpoint, CheckpointError
-from minicnn.data.decode import Work
-from minicnn.data.judged import Judged, Learnt, judge_named, judge_own_source, judge_source
-from minicnn.data.progress import OnProgress
-from minicnn.data.record import SplitRecord
-from minicnn.data.sources import kind_of, place_of
+from minicnn.layers.conv2d import first_filters
 from minicnn.saved_model import images_at_once, load_model
 
 
@@ -38,7 +34,10 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
     config = Config.of_checkpoint(args.checkpoint, saved)
     config = with_known_paths(args.checkpoint, config, args.dataset)
     with summary.of_unusable(notes), shown(notes, "reading images") as progress:
-        judged = _judged(args, saved, config, progress)
+        judged = images_to_judge(
+            args.checkpoint, saved, config, args.dataset, data_dir=args.data_dir, limit=args.limit_test,
+            skip_bad=args.skip_bad, cache=args.cache, in_memory=settings.in_memory(args), progress=progress,
+        )  # fmt: skip
     images = judged.images
     summary.show_judged(console, judged)
     with shown(notes, "testing") as progress:
@@ -52,55 +51,18 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.evaluate"
     if args.out:
         make_folder(args.out)
         summary.write_skipped(args.out, judged.summary)
-        report.write(args.out, result, images, logits)
+        about = About(
+            settings=saved.config, computed=provenance.about(model.backend), history=saved.history,
+            tested=f"{args.checkpoint.name}, tested on {len(images):,} images of {_public(args, config)}.",
+            best_epoch=saved.epoch or None, filters=first_filters(model.state_dict()),
+        )  # fmt: skip
+        report.write(args.out, result, images, logits, about)
         notes.print(f"report and plots: {args.out}")
 
 
-def _judged(args: argparse.Namespace, saved: Checkpoint, config: Config, progress: OnProgress) -> Judged:
-    """The images to test on.  Raises DataError, CheckpointError naming what does not fit."""
-    name = args.dataset or config.dataset
-    try:
-        record = SplitRecord.of_json(saved.split)
-    except ValueError as error:
-        raise CheckpointError(f"{args.checkpoint}: {error}") from None
-    learnt = Learnt(saved.class_names, saved.image_shape, record)
-    same = name == config.dataset
-    skip_bad = args.skip_bad or (same and config.skip_bad)
-    if kind_of(name):
-        cache = args.cache or (config.cache if same else None)
-        own = _is_own(name, config)
-        limit = args.limit_test or (config.limit_test if own else None)
-        judge = judge_own_source if own else judge_source
-        work = Work(
-            resize=config.resize, cache=Path(cache) if cache else None, in_memory=settings.in_memory(args),
-            skip_bad=skip_bad, progress=progress,
-        )  # fmt: skip
-        return judge(name, learnt, work, limit=limit, seed=config.seed)
-    dataset = data.load(
-        name,
-        data_dir=args.data_dir or (config.data_dir if same else None),
-        image_size=saved.image_shape[1:],
-        resize=config.resize,
-        validation=config.validation if same else None,
-        limit_train=config.limit_train if same else None,
-        limit_test=args.limit_test or (config.limit_test if same else None),
-        seed=config.seed,
-        download=args.dataset is not None,  # a file does not decide on it
-        progress=progress,
-    )
-    judged = judge_named(name, dataset.test, dataset.class_names, learnt)
-    whole = same and "validation" in saved.config and not args.limit_test
-    if whole and dataset.fingerprint != saved.fingerprint:
-        judged.notes.append("these are not the data of the training: their fingerprint is another one")
-    return judged
-
-
-def _is_own(name: str, config: Config) -> bool:
-    """Whether a source is the one that the model was trained on."""
-    kind = kind_of(name)
-    return (
-        kind == kind_of(config.dataset) and place_of(name).resolve() == place_of(config.dataset).resolve()
-    )
+def _public(args: argparse.Namespace, config: Config) -> str:
+    """The dataset to test on, without the folder that it lies in."""
+    return str(without_folders({"dataset": args.dataset or config.dataset})["dataset"])
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

@@ -20,6 +20,7 @@ from minicnn.app.run_folder import make_folder
 from minicnn.app.settings import LIST, Config
 from minicnn.app.training import show_progress
 from minicnn.data.groups import group_names
+from minicnn.distributed import TIMEOUT
 from minicnn.files import write_json
 from minicnn.pretrained import init_from
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 FIXED = {
     "validation": 0.0, "limit_test": 1, "test_every": None, "early_stop": None, "temperature": False,
-    "save_every": 0.0,
+    "save_every": 0.0, "tensorboard": False, "shards": 1, "reduce": "ordered", "peer_timeout": TIMEOUT,
 }  # fmt: skip
 """Settings of training that have no flag here: each fold is tested once, on the images that it left out."""
 

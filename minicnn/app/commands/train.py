@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import re
@@ -12,14 +13,16 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from minicnn import recipes
-from minicnn.app import flags, report, settings, summary, training
+from minicnn import distributed, recipes
+from minicnn.app import events, flags, report, settings, summary, training
 from minicnn.app.command_line import Parser, add_quiet_flag, choose_backend, make_console, make_notes
 from minicnn.app.experiment import Experiment
 from minicnn.app.known_paths import usable_cache
 from minicnn.app.progress import duration
-from minicnn.app.run_folder import RunFolder
+from minicnn.app.run_folder import RunFolder, UnwrittenFolder
 from minicnn.app.settings import LIST, Config
+from minicnn.app.together import check_alike, everywhere, of_first, one_voice
+from minicnn.distributed import Group
 from minicnn.pretrained import init_from
 
 if TYPE_CHECKING:
@@ -36,33 +39,52 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> None:
     argv = sys.argv[1:] if argv is None else argv
     args = parse(argv, prog)
     given = _parser(prog, defaults=False).parse_args(argv)
-    console = make_notes(args)
     if args.recipe == LIST:
         make_console().print("\n\n".join(_about(name) for name in recipes.names()))
         return
-    folder = RunFolder(args.out or Path("runs") / _folder_name(args))
-    saved = _saved_settings(folder, args, console)
-    if saved:
-        args = argparse.Namespace(**vars(args) | saved | vars(given))
-    args.backend = choose_backend(args, console)
-    config = Config.resolve(vars(args))
-    if saved:
-        config.check_resumes(saved)
-    # A run folder may be a stranger's: nothing is downloaded to a folder that only its checkpoint names.
-    named = "data_dir" in given or ("dataset" in given and config.data_dir is None)
-    experiment = _experiment(config, console, download=named or not saved)
-    if config.init_from and not saved:
-        _init_from(config.init_from, experiment, console)
+    cards = args.backend in ("auto", "cuda")
+    with distributed.group(timeout=args.peer_timeout, cards=cards) as group, one_voice(group):
+        _train(group, args, given)
+
+
+def _train(group: Group, args: argparse.Namespace, given: argparse.Namespace) -> None:
+    """Make or find the run, and train; rank 0 alone prints, and touches the run's folder."""
+    args.quiet = args.quiet or not group.is_first
+    if distributed.restarted():
+        args.resume, args.overwrite = True, False
+    console = make_notes(args)
+    path = args.out or Path("runs") / _folder_name(args)
+    folder = RunFolder(path) if group.is_first else UnwrittenFolder(path)
+    saved = of_first(group, lambda: _saved_settings(folder, args, console))
+    with everywhere(group):
+        if saved:
+            args = argparse.Namespace(**vars(args) | saved | vars(given))
+        elif args.shards == 1 and "shards" not in given:
+            args.shards = group.size
+        args.backend = choose_backend(args, console)
+        config = Config.resolve(vars(args))
+        if saved:
+            config.check_resumes(saved)
+        events.check(config)
+        # A run folder may be a stranger's: nothing is downloaded to a folder that only it names.
+        named = "data_dir" in given or ("dataset" in given and config.data_dir is None)
+        experiment = _experiment(config, console, download=named or not saved)
+        if config.init_from and not saved:
+            _init_from(config.init_from, experiment, console)
+    check_alike(group, experiment)
+    if group.size > 1:
+        console.print(f"processes: {group.size}, which share the {config.shards} shards of each batch")
     if args.dry_run:
-        _dry_run(experiment, make_console())
+        _dry_run(experiment, make_console(quiet=not group.is_first))
         return
-    with folder.locked():
+    with contextlib.ExitStack() as held:
+        of_first(group, lambda: held.enter_context(folder.locked()))
         if saved:
             training.resume(folder, experiment, console)
         else:
-            training.begin(folder, experiment, overwrite=args.overwrite)
+            of_first(group, lambda: training.begin(folder, experiment, overwrite=args.overwrite))
         console.print(f"folder: {folder.path}")
-        summary.write_skipped(folder.path, experiment.dataset.summary)
+        of_first(group, lambda: summary.write_skipped(folder.path, experiment.dataset.summary))
         training.train(folder, experiment, console)
         report.finish(folder, experiment, make_console())
 

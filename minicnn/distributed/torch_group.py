@@ -1,0 +1,158 @@
+"""Processes that meet through torch.distributed: gloo between hosts, NCCL between cards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from minicnn.backends import Array
+from minicnn.distributed.processes import Group, PeerError, Value
+
+HALVED_FROM = 1 << 14
+"""From so many numbers on, sending them takes longer than beginning to: then fewer are sent, more often."""
+
+
+class TorchGroup(Group):
+    """All processes that torchrun has started."""
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__()
+        self.rank, self.size, self.timeout = dist.get_rank(), dist.get_world_size(), timeout
+        self._flagged = False
+        self._received: Tensor | None = None
+
+    @classmethod
+    @contextmanager
+    def joined(cls, *, timeout: float, cards: bool) -> Iterator[Self]:
+        """Join the group while the context lasts; one that the program has joined already will do.
+
+        Raises: PeerError if not all come
+        """
+        if dist.is_initialized():
+            yield cls(timeout)
+            return
+        cards = cards and torch.cuda.is_available()
+        if cards:
+            _take_card()
+        library = "cpu:gloo,cuda:nccl" if cards else "gloo"
+        try:
+            dist.init_process_group(library, timeout=timedelta(seconds=timeout))
+        except (RuntimeError, ValueError) as error:
+            rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+            place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise PeerError(
+                f"[distributed] rank {rank}: expected {size} processes at {place} within {timeout:g} s, "
+                f"got {_first_line(error)}"
+            ) from error
+        try:
+            yield cls(timeout)
+        finally:
+            dist.destroy_process_group()
+
+    @property
+    def flagged(self) -> bool:
+        return self._flagged
+
+    def note(self, flagged: bool) -> None:
+        self._flagged = flagged
+
+    def meet(self) -> None:
+        raised = torch.tensor(int(self.flag))
+        with self._waiting_for("the others"):
+            dist.all_reduce(raised, dist.ReduceOp.MAX)
+        self._flagged = bool(raised)
+
+    def add(self, values: Array) -> None:
+        mine = torch.as_tensor(values)
+        if self._received is None or self._received.shape != mine.shape:
+            self._received = torch.empty_like(mine)
+        partners = [self.rank ^ 1 << level for level in range(self.size.bit_length() - 1)]
+        if len(partners) == 1 or len(mine) < HALVED_FROM:
+            for partner in partners:
+                self._exchange(mine, self._received, partner)
+                mine += self._received
+        else:
+            self._add_halves(mine, self._received, partners)
+
+    def _add_halves(self, mine: Tensor, received: Tensor, partners: list[int]) -> None:
+        """The same sums, each by one of two partners: they halve the row, then tell each other their half.
+
+        Source: Thakur, Rabenseifner and Gropp 2005, Optimization of collective communication operations
+        """
+        start, stop = 0, len(mine)
+        steps = []
+        for partner in partners:
+            middle = (start + stop) // 2
+            lower, upper = slice(start, middle), slice(middle, stop)
+            own, other = (lower, upper) if self.rank < partner else (upper, lower)
+            self._exchange(mine[other], received[own], partner)
+            mine[own] += received[own]
+            steps.append((partner, own, other))
+            start, stop = own.start, own.stop
+        for partner, own, other in reversed(steps):
+            self._exchange(mine[own], mine[other], partner)
+
+    def _exchange(self, sent: Tensor, received: Tensor, partner: int) -> None:
+        """Send an array to a partner, and receive another one."""
+        with self._waiting_for(f"rank {partner}"):
+            operations = [
+                dist.P2POp(dist.isend, sent, partner),
+                dist.P2POp(dist.irecv, received, partner),
+            ]
+            for work in dist.batch_isend_irecv(operations):
+                work.wait()
+
+    def begin_sum(self, values: Array) -> Callable[[], None]:
+        work: Any = dist.all_reduce(torch.as_tensor(values), async_op=True)
+
+        def wait() -> None:
+            with self._waiting_for("the others"):
+                work.wait()
+
+        return wait
+
+    def tell(self, value: Value) -> Value:
+        values = [value]
+        with self._waiting_for("rank 0"):
+            dist.broadcast_object_list(values)
+        return values[0]
+
+    def gather(self, value: Value) -> list[Value]:
+        values: list[Any] = [None] * self.size
+        with self._waiting_for("the others"):
+            dist.all_gather_object(values, value)
+        return values
+
+    @contextmanager
+    def _waiting_for(self, whom: str) -> Iterator[None]:
+        """Say in one line that a process did not answer, or has ended."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise PeerError(
+                f"[distributed] rank {self.rank}: expected an answer of {whom} within {self.timeout:g} s, "
+                f"got none: {_first_line(error)}"
+            ) from error
+
+
+def _take_card() -> None:
+    """Compute on the card whose number is ``LOCAL_RANK``.  Raises ValueError if there is no such."""
+    number, cards = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= cards:
+        raise ValueError(
+            f"[distributed] cards: expected one for each process of this machine, got {cards} for process "
+            f"{number + 1}"
+        )
+    torch.cuda.set_device(number)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).partition("\n")[0].partition(". This is typically")[0]
+    return text.rpartition("] ")[2] if text.startswith("[") else text

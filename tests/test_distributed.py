@@ -1,0 +1,354 @@
+"""Several processes train to the same bits as one, whatever happens to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minicnn import Trainer, data, distributed, models, optim, set_num_threads
+from minicnn.app.commands import train
+from minicnn.data.augment import Augment
+from minicnn.distributed import ALONE, Group, overlap
+from minicnn.distributed.shards import Shards
+from minicnn.distributed.torch_group import HALVED_FROM
+from minicnn.layers import BatchNorm2d, Conv2d, Dense, Dropout, Flatten, ReLU, Sequential
+from scripts import kill_resume, kill_workers, workers
+
+EVERYTHING = [
+    "--threads", "1", "--limit-train", "997", "--limit-test", "300", "--batch-size", "256", "--epochs", "1",
+    "--augment", "flip,rotate=5,mixup=0.2", "--ema", "0.9", "--clip-norm", "0.5", "--tta", "flip",
+    "--class-weight", "balanced", "--quiet",
+]  # fmt: skip
+
+
+class Rank(Group):
+    """A rank that is alone all the same."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        super().__init__()
+        self.rank, self.size = rank, size
+
+
+def errors(log: Path) -> list[str]:
+    """What each rank printed on stderr, in the order of the ranks."""
+    return [path.read_text() for path in sorted(log.iterdir())]
+
+
+def run(size: int, out: Path, *flags: str) -> list[str]:
+    """Train with so many processes; what the ranks printed on stderr."""
+    log = out.with_name(f"{out.name}-log")
+    codes = workers.end(workers.train(size, log, [*flags, "--out", str(out)]))
+    assert codes == [0] * size, errors(log)
+    return errors(log)
+
+
+# ---- shards ------------------------------------------------------------------------------------------
+
+
+def rows_of(parts: list[slice], images: int) -> list[int]:
+    return [row for part in parts for row in range(images)[part]]
+
+
+@pytest.mark.parametrize("images", [0, 1, 5, 64, 101])
+def test_every_image_is_in_one_shard_and_every_shard_of_one_rank(images: int) -> None:
+    cut = Shards(8, ALONE).cut(images)
+    assert rows_of(cut, images) == list(range(images))
+    lengths = [part.stop - part.start for part in cut]
+    assert max(lengths) - min(lengths) <= 1
+    for size in (1, 2, 4, 8):
+        parts = [Shards(8, Rank(rank, size)).part(images) for rank in range(size)]
+        assert rows_of(parts, images) == list(range(images))
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "message"),
+    [
+        (3, 1, "[shards] expected a power of two, got 3"),
+        (0, 1, "[shards] expected a power of two, got 0"),
+        (4, 3, "[shards] processes: expected 1, 2, 4, 8, 16, … of them, got 3"),
+        (2, 4, "[shards] expected at least one for each of 4 processes, got 2; a run keeps the number "),
+    ],
+)
+def test_shards_that_cannot_be(count: int, size: int, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        Shards(count, Rank(0, size))
+
+
+def net(*, norm: bool) -> Sequential:
+    middle = [BatchNorm2d(4)] if norm else []
+    layers = [Conv2d(1, 4, 3), *middle, ReLU(), Flatten(), Dropout(0.0), Dense(144, 3)]
+    return Sequential(*layers, backend="numpy", dtype="float64", seed=3)
+
+
+@pytest.mark.parametrize("labels", ["classes", "probabilities"])
+def test_gradients_of_shards_add_up_to_those_of_the_batch(labels: str, rng: np.random.Generator) -> None:
+    x = rng.normal(size=(13, 1, 8, 8))
+    y = rng.integers(0, 3, 13) if labels == "classes" else rng.dirichlet(np.ones(3), 13)
+    found = []
+    for shards in (1, 4, 16):
+        trainer = Trainer(
+            net(norm=False), optim.SGD(lr=0.5), shards=shards, class_weight=np.array([1, 2, 5]),
+            label_smoothing=0.1,
+        )  # fmt: skip
+        losses = [trainer.step(x, y) for _ in range(3)]
+        found.append((losses, trainer.correct, trainer.model.state_dict()))
+    for losses, correct, state in found[1:]:
+        np.testing.assert_allclose(losses, found[0][0], rtol=1e-12)
+        assert correct == found[0][1]
+        for name, array in state.items():
+            np.testing.assert_allclose(array, found[0][2][name], rtol=1e-10, atol=1e-12)
+
+
+def test_batch_norm_keeps_the_mean_of_its_shards_statistics(rng: np.random.Generator) -> None:
+    x, y = rng.normal(size=(12, 1, 8, 8)), rng.integers(0, 3, 12)
+    sharded, means, variances = Trainer(net(norm=True), optim.SGD(lr=0.1), shards=4), [], []
+    for rows in np.split(np.arange(12), 4):
+        alone = Trainer(net(norm=True), optim.SGD(lr=0.1))
+        alone.compute_gradients(x[rows], y[rows])
+        means.append(alone.model.state_dict()["1.running_mean"])
+        variances.append(alone.model.state_dict()["1.running_var"])
+    sharded.step(x, y)
+    state = sharded.model.state_dict()
+    np.testing.assert_allclose(state["1.running_mean"], np.mean(means, axis=0), rtol=1e-12)
+    np.testing.assert_allclose(state["1.running_var"], np.mean(variances, axis=0), rtol=1e-12)
+    assert state["1.num_batches_tracked"] == 1
+
+
+def test_a_shard_that_batch_norm_cannot_learn_from_is_refused() -> None:
+    trainer = Trainer(net(norm=True), optim.SGD(lr=0.1), shards=4)
+    message = r"\[shards\] expected at least 2 images in each of 4 shards, since batch norm .* a batch of 7"
+    with pytest.raises(ValueError, match=message):
+        trainer.step(np.zeros((7, 1, 8, 8)), np.zeros(7, np.int64))
+    trainer.model.freeze("1")
+    trainer.step(np.zeros((7, 1, 8, 8)), np.zeros(7, np.int64))
+
+
+def test_dropout_draws_for_each_shard_and_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, masks = Dropout(0.5), []
+    model = Sequential(Flatten(), layer, Dense(4, 2), backend="numpy")
+    before = layer.generator.bit_generator.state
+    backend = model.backend
+    forward = backend.dropout_forward
+    monkeypatch.setattr(
+        backend, "dropout_forward", lambda x, mask, *, p: masks.append(mask.copy()) or forward(x, mask, p=p)
+    )
+    for _ in range(2):
+        trainer = Trainer(model, optim.SGD(lr=0.0), shards=2)
+        for _ in range(2):
+            trainer.step(np.ones((32, 1, 2, 2), np.float32), np.zeros(32, np.int64))
+    assert layer.generator.bit_generator.state == before
+    assert len({mask.tobytes() for mask in masks[:4]}) == 4
+    assert [mask.tobytes() for mask in masks[:4]] == [mask.tobytes() for mask in masks[4:]]
+
+
+@pytest.mark.parametrize("text", ["none", "flip,contrast=0.3", "mixup=0.4,cutmix=1"])
+def test_ranks_make_the_rows_of_the_whole_batch(text: str, rng: np.random.Generator) -> None:
+    images = data.Images(rng.integers(0, 256, (21, 1, 6, 6), np.uint8), rng.integers(0, 3, 21))
+
+    def batches(shards: Shards | None) -> data.Batches:
+        return data.Batches(
+            images, 8, mean=[0.4], std=[0.3], augment=Augment.parse(text), num_classes=3,
+            part=shards and shards.part,
+        )  # fmt: skip
+
+    whole = list(batches(None).epoch(1))
+    for size in (2, 8):
+        parts = [batches(Shards(8, Rank(rank, size))).epoch(1) for rank in range(size)]
+        for number, (x, y) in enumerate(whole):
+            pairs = [next(part) for part in parts]
+            np.testing.assert_array_equal(np.concatenate([pair[0] for pair in pairs]), x)
+            np.testing.assert_array_equal(np.concatenate([pair[1] for pair in pairs]), y)
+            assert {len(part.batch_labels) for part in parts} == {len(x)}, number
+
+
+# ---- processes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("backend", "model", "sizes"),
+    [("numpy", "lenet5", (2, 4)), ("cpp", "lenet5", (2, 4)), ("numpy", "resnet20", (4,))],
+)
+def test_several_processes_end_with_the_bits_of_one(
+    backend: str, model: str, sizes: tuple[int, ...], tmp_path: Path
+) -> None:
+    flags = [*EVERYTHING, "--backend", backend, "--model", model, "--shards", "4"]
+    if model != "lenet5":
+        flags += ["--limit-train", "40", "--limit-test", "24", "--batch-size", "20", "--clip-norm", "5"]
+    for size in (1, *sizes):
+        assert run(size, tmp_path / str(size), *flags) == [""] * size
+    for size in sizes:
+        found = kill_resume.differences(tmp_path / str(size), tmp_path / "1")
+        assert found == ["config.json: processes differs"]
+
+
+def test_four_ranks_add_in_one_order_whole_rows_and_halves(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert workers.end(workers.start(4, log, summed, tmp_path)) == [0] * 4, errors(log)
+    for length in LENGTHS:
+        rows = [row_of(rank, length) for rank in range(4)]
+        expected = (rows[0] + rows[1]) + (rows[2] + rows[3])
+        assert not np.array_equal(expected, ((rows[0] + rows[1]) + rows[2]) + rows[3])
+        for rank in range(4):
+            np.testing.assert_array_equal(np.load(tmp_path / f"{rank}-{length}.npy"), expected)
+
+
+LENGTHS = (1001, HALVED_FROM + 3)
+
+
+def row_of(rank: int, length: int) -> np.ndarray:
+    return np.random.default_rng(rank).normal(size=length).astype(np.float32)
+
+
+def summed(folder: Path) -> None:
+    """Save this rank's sums of rows of each length."""
+    with distributed.group() as group:
+        for length in LENGTHS:
+            row = row_of(group.rank, length)
+            group.add(row)
+            np.save(folder / f"{group.rank}-{length}.npy", row)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_fast_sums_are_the_ordered_ones_but_for_rounding(size: int, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    codes = workers.end(workers.start(size, log, both_sums, tmp_path))
+    assert codes == [0] * size, errors(log)
+    ordered, fast = (np.load(tmp_path / f"{reduce}-0.npz") for reduce in ("ordered", "fast"))
+    assert len(ordered) > 60
+    for name, expected in ordered.items():
+        np.testing.assert_allclose(fast[name], expected, rtol=1e-10, atol=1e-13, err_msg=name)
+    if size == 2:
+        for name, expected in np.load(tmp_path / "fast-1.npz").items():
+            np.testing.assert_array_equal(fast[name], expected)
+
+
+def both_sums(folder: Path) -> None:
+    """Save the states after three steps with each way of summing, in small buckets."""
+    overlap.BUCKET = 5000
+    generator = np.random.default_rng(1)
+    batches = [(generator.normal(size=(n, 3, 16, 16)), generator.integers(0, 4, n)) for n in (9, 8, 12)]
+    with distributed.group() as group:
+        for reduce in ("ordered", "fast"):
+            model = models.create(
+                "resnet20", in_channels=3, num_classes=4, image_size=16, backend="numpy", dtype="float64"
+            )
+            trainer = Trainer(model, optim.SGD(lr=0.01), shards=4, reduce=reduce)
+            for x, y in batches:
+                trainer.step(x, y)
+            np.savez(folder / f"{reduce}-{group.rank}.npz", **model.state_dict())
+
+
+def test_killed_workers_restarted_in_other_numbers(tmp_path: Path) -> None:
+    result = kill_workers.run(range(1), tmp_path)
+    assert result["differences"] == {}
+    assert result["kills"] == 10
+
+
+SMALL = [*kill_workers.SETTINGS, "--epochs", "200", "--schedule", "constant"]
+
+
+def wait_for_step(folder: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while kill_workers.steps(folder) < step and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert kill_workers.steps(folder) >= step
+
+
+def test_a_signal_stops_all_at_one_step_and_another_number_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    started = workers.train(2, tmp_path / "log", [*SMALL, "--out", str(out)])
+    wait_for_step(out, 1)
+    started[1].terminate()  # rank 1 alone is asked
+    assert workers.end(started) == [130, 2]
+    told, nothing = errors(tmp_path / "log")
+    assert told.startswith("interrupted in epoch ")
+    assert nothing == ""
+    last = json.loads((out / "config.json").read_text())
+    assert (last["processes"], last["shards"]) == (2, 4)
+    before = kill_workers.steps(out)
+    more = workers.train(4, tmp_path / "log", ["--resume", "--out", str(out)])
+    wait_for_step(out, before + 1)
+    more[3].terminate()
+    assert workers.end(more) == [130, 2, 2, 2]
+
+
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_rank_that_hangs_or_ends_is_told_of(how: signal.Signals, tmp_path: Path) -> None:
+    out, log = tmp_path / "run", tmp_path / "log"
+    started = workers.train(2, log, [*SMALL, "--peer-timeout", "2", "--out", str(out)])
+    wait_for_step(out, 1)
+    assert started[1].pid is not None
+    os.kill(started[1].pid, how)
+    started[0].join(60)
+    started[1].kill()
+    assert started[0].exitcode == 2
+    (line,) = errors(log)[0].splitlines()
+    whom = "(rank 1|the others)"  # what the two were doing is left to chance
+    assert re.match(
+        rf"error: \[distributed\] rank 0: expected an answer of {whom} within 2 s, got none: ", line
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--lr", "0.2"], "error: rank 1: --lr: expected 0.003 as on rank 0, got 0.2"),
+        (["--init-from", "missing.pt"], "error: rank 1: missing.pt: there is no such file"),
+    ],
+)
+def test_ranks_that_differ(flags: list[str], message: str, tmp_path: Path) -> None:
+    arguments = [*SMALL, "--out", str(tmp_path / "run")]
+    started = workers.start(2, tmp_path / "log", differing, arguments, flags)
+    assert workers.end(started) == [2, 2]
+    told, nothing = errors(tmp_path / "log")
+    assert told.startswith(message)
+    assert told.count("\n") == 1
+    assert nothing == ""
+    assert not (tmp_path / "run").exists()
+
+
+def differing(arguments: list[str], flags: list[str]) -> None:
+    """Train, but rank 1 has flags of its own."""
+    workers.command([*arguments, *flags] if os.environ["RANK"] == "1" else arguments)
+
+
+def test_a_process_that_never_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1"}
+    environment["MASTER_PORT"] = workers.free_port()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(value))
+    message = r"^\[distributed\] rank 0: expected 2 processes at 127.0.0.1:\d+ within 1 s, got "
+    with pytest.raises(distributed.PeerError, match=message):
+        train.main([*SMALL, "--peer-timeout", "1", "--out", str(tmp_path / "run")])
+    monkeypatch.delenv("MASTER_PORT")
+    with pytest.raises(ValueError, match="as torchrun sets them, got no MASTER_PORT"):
+        train.main([*SMALL, "--out", str(tmp_path / "run")])
+
+
+def test_without_torchrun_there_is_one_process() -> None:
+    with distributed.group() as group:
+        assert (group.rank, group.size, group.is_first) == (0, 1, True)
+        assert group.gather(5) == [5]
+        assert Trainer(net(norm=True), optim.SGD(lr=0.1)).sharded is None
+
+
+def test_the_example_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """Two processes of examples/train_together.py, and one."""
+    log = tmp_path / "log"
+    assert workers.end(workers.start(2, log, example, tmp_path)) == [0, 0], errors(log)
+    assert workers.end(workers.start(1, log, example, tmp_path)) == [0], errors(log)
+    assert len({(tmp_path / name).read_text() for name in ("0 of 2", "1 of 2", "0 of 1")}) == 1
+
+
+def example(folder: Path) -> None:
+    set_num_threads(1)
+    found = runpy.run_path(str(workers.ROOT / "examples/train_together.py"))["main"]()
+    (folder / f"{os.environ['RANK']} of {os.environ['WORLD_SIZE']}").write_text(found)
