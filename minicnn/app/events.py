@@ -91,7 +91,9 @@ def events(folder: Path, experiment: Experiment) -> Iterator[Events]:
     if not experiment.config.tensorboard or not experiment.group.is_first:
         yield Events()
         return
-    writer = _writer_class()(str(folder / FOLDER), purge_step=experiment.optimizer.steps + 1)
+    steps = experiment.optimizer.steps
+    # A file's name has the second in it, and a later writer may be of the same one.
+    writer = _writer_class()(str(folder / FOLDER), purge_step=steps + 1, filename_suffix=f".{steps}")
     try:
         yield Events(writer, experiment.sums["loss"], experiment.sums["images"])
     finally:
