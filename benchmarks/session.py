@@ -45,7 +45,7 @@ def makers(name: str, x: np.ndarray, precision: str, compiled: bool) -> dict[str
         return lambda: made.run(x)
 
     def made_predict() -> Call:
-        model = build(name, "cpp", precision)
+        model = build(name, "cpp", precision=precision)
         return lambda: model.predict(x)
 
     def made_engine(row: str) -> Callable[[], Call]:
