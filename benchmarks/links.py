@@ -83,7 +83,10 @@ def scaling(result: Result) -> str:
             for way in ("ours", "ring")
         ]
         rows.append([name, f"{net['bytes'] / 1e6:.2f}", *shares])
-    told += ["Predicted efficiency, if each worker has that batch and one thread:", "", table(rows), ""]
+    told += [
+        "Predicted efficiency, if each worker has that batch and one thread:", "",
+        "![predicted efficiency against the number of workers](images/scaling.png)", "", table(rows), "",
+    ]  # fmt: skip
     checks = ", ".join(
         f"{workers} processes {1e3 * check['measured']:.2f} ms (predicted {1e3 * check['predicted']:.2f})"
         for workers, check in result["exchange"].items()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import figures
+import links
 import matplotlib
 import numpy as np
 import paired
@@ -151,6 +152,27 @@ def test_kills_are_counted_by_moment() -> None:
         "10 kills: 3 in training, 4 in the report, 3 before the first checkpoint; 4 of them while" in said
     )
     assert "7 ended" in said
+
+
+def test_a_link_is_fitted_and_tells_what_more_workers_take() -> None:
+    link = links.fitted({1_000: 60e-6, 1_001_000: 1060e-6})
+    np.testing.assert_allclose(link, (59e-6, 1e9), rtol=1e-9)
+    for way in links.WAYS.values():
+        assert way(1, 1e6, link) == 0
+    small, large = 4_000, 40_000_000
+    np.testing.assert_allclose(links.ours(8, small, link), 3 * (59e-6 + 4e-6))
+    np.testing.assert_allclose(links.ours(4, large, link), 4 * 59e-6 + 60e-3)  # 3/4 of the row, twice
+    np.testing.assert_allclose(links.ring(4, large, link), 6 * 59e-6 + 60e-3)
+    np.testing.assert_allclose(links.tree(4, large, link), 4 * (59e-6 + 40e-3))
+    times = dict.fromkeys(("1 process, 2 threads", "2 processes, fast", "2 processes, PyTorch DDP"), 5.0)
+    times |= {"1 process, 1 thread": 9.0, "2 processes, ordered": 4.0}
+    check = {"4": {"measured": 2e-3, "predicted": 1e-3}}
+    net = {"batch": 128, "bytes": small, "milliseconds": times}
+    said = links.scaling(
+        entry("lenet5", 1) | {"nets": {"lenet5": net}, "exchange": check, "exchange_bytes": large}
+    )
+    assert "| lenet5, 128 | 5 | 4 | 5 | 5 | 1.25 | 1.25 |" in said
+    assert "4 processes 2.00 ms (predicted 1.00)" in said
 
 
 def test_a_plot_of_other_results_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

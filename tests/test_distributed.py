@@ -352,3 +352,38 @@ def example(folder: Path) -> None:
     set_num_threads(1)
     found = runpy.run_path(str(workers.ROOT / "examples/train_together.py"))["main"]()
     (folder / f"{os.environ['RANK']} of {os.environ['WORLD_SIZE']}").write_text(found)
+
+
+def test_an_accelerated_module_trains_in_distributed_data_parallel(tmp_path: Path) -> None:
+    for size in (1, 2):
+        assert workers.end(workers.start(size, tmp_path / "log", data_parallel, tmp_path)) == [0] * size
+    expected, *found = (
+        np.load(tmp_path / f"{rank} of {size}.npz") for size, rank in ((1, 0), (2, 0), (2, 1))
+    )
+    for state in found:
+        for name, array in expected.items():
+            np.testing.assert_allclose(state[name], array, rtol=1e-5, atol=1e-6)
+
+
+def data_parallel(folder: Path) -> None:
+    """Save the weights after three steps, each process with its part of the batch."""
+    import torch
+    from torch import nn
+
+    import minicnn.torch as fast
+
+    set_num_threads(1)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3))
+    x, y = torch.randn(8, 1, 8, 8), torch.arange(8) % 3
+    with distributed.group() as group:
+        fast.accelerate(module, choose="all")
+        parallel = nn.parallel.DistributedDataParallel(module) if group.size > 1 else module
+        part = Shards(group.size, group).part(len(x))
+        optimizer = torch.optim.SGD(module.parameters(), 0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(parallel(x[part]), y[part]).backward()
+            optimizer.step()
+        state = {name: a.numpy() for name, a in module.state_dict().items()}
+        np.savez(folder / f"{group.rank} of {group.size}.npz", **state)

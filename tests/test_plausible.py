@@ -17,6 +17,7 @@ from minicnn import checkpoint, evaluate, predict, train
 from minicnn.app import training
 from minicnn.app.command_line import exit_with, make_console
 from minicnn.app.commands.train import parse
+from minicnn.app.events import Events
 from minicnn.app.experiment import Experiment
 from minicnn.app.run_folder import RunFolder
 from minicnn.app.settings import Config
@@ -38,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset = load(config.dataset, limit_train=config.limit_train, limit_test=config.limit_test)
     folder, experiment = RunFolder(tmp_path_factory.mktemp("run")), Experiment(config, dataset)
     training.begin(folder, experiment, overwrite=False)
-    training._train_epoch(folder, experiment, make_console(), training._StopRequest())
+    training._train_epoch(folder, experiment, make_console(), training._StopRequest(), Events())
     steps = experiment.steps()
     next(steps), next(steps)
     folder.save(experiment)

@@ -34,8 +34,8 @@ constexpr double source_cost = 200, result_cost = 200;
 // The transform of one vector of filters for one input channel.  It is the same for few images as for many,
 // and takes longer once the transformed filters leave the caches, which grows with their bytes.
 constexpr double filter_cost = 350, cost_per_byte = 4.6e-6 * lanes<float>;
-// Where that was done before, they are only read.  Few of them are in a cache from the run before; many come
-// from memory, and are four times as many bytes as the direct way reads.
+// Where that was done before, they are only read.  Few of them are in a cache from the run before; many
+// come from memory, and are four times as many bytes as the direct way reads.
 constexpr double ready_filter_cost = 72, ready_cost_per_byte = 1.6e-5 * lanes<float>;
 // Winograd's way must promise to be this much faster, as its results are rounded more.
 constexpr double least_gain = 1.25;

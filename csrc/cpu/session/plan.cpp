@@ -95,6 +95,7 @@ class Plan::Lease {
         const std::lock_guard<std::mutex> lock(plan.mutex_);
         if (plan.idle_.empty()) {
             arena_ = plan.new_arena();
+            plan.idle_.reserve(static_cast<std::size_t>(++plan.arenas_));  // to give it back cannot fail
         } else {
             arena_ = std::move(plan.idle_.back());
             plan.idle_.pop_back();

@@ -84,6 +84,7 @@ class Plan {
 
     mutable std::mutex mutex_;
     mutable std::vector<std::unique_ptr<Arena>> idle_;
+    mutable int arenas_ = 0;  // idle ones and those of runs
 };
 
 }  // namespace minicnn::session
