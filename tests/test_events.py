@@ -16,7 +16,7 @@ from PIL import Image
 
 from minicnn.app import filter_history, report
 from minicnn.app.commands import train
-from minicnn.app.events import filter_grid
+from minicnn.app.events import events, filter_grid
 from minicnn.app.run_folder import RunFolder
 from minicnn.checkpoint import CheckpointError
 
@@ -68,6 +68,16 @@ def test_without_tensorboardx_nothing_is_begun(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ValueError, match=r"--tensorboard needs .*: pip install 'minicnn\[tensorboard\]'"):
         train.main([*SMALL, "--tensorboard", "--out", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
+
+
+def test_of_several_processes_only_the_first_writes(tmp_path: Path) -> None:
+    second: Any = SimpleNamespace(
+        config=SimpleNamespace(tensorboard=True), group=SimpleNamespace(is_first=False)
+    )
+    with events(tmp_path, second) as log:
+        log.step(second)
+        log.epoch(second)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 5, 5), (9, 3, 3, 3), (200, 4, 1, 1)])

@@ -6,6 +6,7 @@ figures are over training steps, those of epochs at the step that ended them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,9 +92,10 @@ def events(folder: Path, experiment: Experiment) -> Iterator[Events]:
     if not experiment.config.tensorboard or not experiment.group.is_first:
         yield Events()
         return
-    steps = experiment.optimizer.steps
-    # A file's name has the second in it, and a later writer may be of the same one.
-    writer = _writer_class()(str(folder / FOLDER), purge_step=steps + 1, filename_suffix=f".{steps}")
+    writer = _writer_class()(
+        str(folder / FOLDER), purge_step=experiment.optimizer.steps + 1,
+        filename_suffix=f".{time.time_ns()}",  # else two within a second would be one file
+    )  # fmt: skip
     try:
         yield Events(writer, experiment.sums["loss"], experiment.sums["images"])
     finally:
