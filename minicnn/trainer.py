@@ -82,6 +82,8 @@ class Trainer:
             loss = self.compute_gradients(x, y, meanwhile)
         else:
             if batch_labels is None:
+                if len(x) != len(y):
+                    raise ValueError(f"[Trainer] y: expected {len(x)} labels, one an image, got {len(y)}")
                 part = self.shards.part(len(y))
                 x, y, batch_labels = x[part], y[part], self._on_host(y)
             loss, self.correct = self.sharded.compute(x, y, batch_labels, meanwhile)

@@ -107,6 +107,46 @@ def test_gradients_of_shards_add_up_to_those_of_the_batch(labels: str, rng: np.r
             np.testing.assert_allclose(array, found[0][2][name], rtol=1e-10, atol=1e-12)
 
 
+def test_mixed_labels_and_shards_in_which_no_label_counts(rng: np.random.Generator) -> None:
+    x, mixed = rng.normal(size=(8, 1, 8, 8)), rng.dirichlet(np.ones(3), 8)
+    unmixed, ignored = np.array([0, 0, 0, 1, 1, 2, 2, 2]), np.array([0, 1, 2, 0, -100, -100, -100, -100])
+
+    def trainer(shards: int) -> Trainer:
+        return Trainer(net(norm=False), optim.SGD(lr=0.5), shards=shards, class_weight=np.array([1, 2, 9]))
+
+    one, two = trainer(1), trainer(2)
+    expected = one.step(x, mixed)
+    assert two.step(x, mixed, batch_labels=unmixed) == pytest.approx(expected, rel=1e-12)
+    assert two.step(x, ignored) == pytest.approx(one.step(x, ignored), rel=1e-10)
+    for name, array in one.model.state_dict().items():
+        np.testing.assert_allclose(two.model.state_dict()[name], array, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "whole", "message"),
+    [
+        (
+            6,
+            [0] * 6,
+            [0] * 4,
+            "expected this process's 4 rows of a batch of 4 images, which has at least 1, got 6 and 6",
+        ),
+        (5, [0] * 4, None, "y: expected 5 labels, one an image, got 4"),
+        (0, [], None, "which has at least 1, got 0 and 0"),
+        (2, [0, 3], None, "y: expected labels from 0 to 2, got others"),
+    ],
+)
+def test_wrong_batches_are_refused(
+    images: int, labels: list[int], whole: list[int] | None, message: str
+) -> None:
+    trainer = Trainer(net(norm=False), optim.SGD(lr=0.5), shards=2, class_weight=np.array([1, 2, 5]))
+    with pytest.raises(ValueError, match=message):
+        trainer.step(
+            np.zeros((images, 1, 8, 8)), np.array(labels, np.int64),
+            batch_labels=None if whole is None else np.array(whole),
+        )  # fmt: skip
+
+
 def test_batch_norm_keeps_the_mean_of_its_shards_statistics(rng: np.random.Generator) -> None:
     x, y = rng.normal(size=(12, 1, 8, 8)), rng.integers(0, 3, 12)
     sharded, means, variances = Trainer(net(norm=True), optim.SGD(lr=0.1), shards=4), [], []

@@ -94,6 +94,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "resnet20": lambda: settled(
         models.create("resnet20", in_channels=3, num_classes=10, image_size=16, backend="cpp"), 16
     ),
+    "a map of one channel": lambda: Sequential(Conv2d(3, 1, 3), Flatten(), Dense(100, 3), backend="cpp"),
     "rows": lambda: Sequential(Dense(12, 7), ReLU(), Dense(7, 3), backend="cpp"),
     "maps": lambda: settled(Sequential(Conv2d(3, 4, 3), ReLU(), backend="cpp")),
     "nothing": lambda: settled(Sequential(Dropout(0.5), backend="cpp")),

@@ -88,7 +88,7 @@ def check_alike(group: Group, experiment: Experiment) -> None:
     with everywhere(group):
         for rank, facts in enumerate(all_facts):
             for name, expected in all_facts[0].items():
-                if (got := facts[name]) != expected:
+                if (got := facts.get(name)) != expected:
                     wanted = f"expected {short(expected)} as on rank 0"
                     raise ValueError(f"rank {rank}: {name}: {wanted}, got {short(got)}")
 
@@ -97,8 +97,8 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
     """What decides the bits of a run, by names that a user understands."""
     config, dataset = experiment.config, experiment.dataset
     settings = asdict(config)
-    found = {f"version of {name}": v for name, v in provenance.versions(experiment.model.backend).items()}
-    found["backend"] = experiment.model.backend.label
+    found: dict[str, Any] = {"backend": experiment.model.backend.label}
+    found |= {f"version of {name}": v for name, v in provenance.versions(experiment.model.backend).items()}
     found |= {flag_of(f.name): settings[f.name] for f in fields(config) if not f.metadata["free"]}
     found["fingerprint of the data"] = dataset.fingerprint[:12]
     checksum = 0

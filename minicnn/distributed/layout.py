@@ -46,6 +46,9 @@ class Layout:
 
     def put_gradient(self, row: Array, layer: Layer, name: str, place: slice, share: float) -> None:
         """Put in one gradient, scaled by the share that its shard has of the batch's loss."""
+        if share == 0:  # no label of the shard counts, so that its loss is 0 / 0
+            row[place] = 0
+            return
         row[place] = _as_it_lies(layer.grads[name]).reshape(-1)
         row[place] *= share
 

@@ -20,7 +20,7 @@ class Shards:
     def __init__(self, count: int, group: Group) -> None:
         if group.size & (group.size - 1):
             raise ValueError(f"[shards] processes: expected 1, 2, 4, 8, 16, … of them, got {group.size}")
-        if count < 1 or count & (count - 1):
+        if not isinstance(count, int) or count < 1 or count & (count - 1):
             raise ValueError(f"[shards] expected a power of two, got {count}")
         if count < group.size:
             raise ValueError(

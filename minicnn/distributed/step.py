@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -73,8 +74,14 @@ class ShardedStep:
         """
         self.check(len(labels))
         cut = self.shards.cut(len(labels))
-        shares = self._shares(labels, cut)
         first = cut[self.shards.own.start].start
+        expected = cut[self.shards.own.stop - 1].stop - first
+        if not len(labels) or not len(x) == len(y) == expected:
+            raise ValueError(
+                f"[Trainer] x, y: expected this process's {expected} rows of a batch of {len(labels)} "
+                f"images, which has at least 1, got {len(x)} and {len(y)}"
+            )
+        shares = self._shares(labels, cut, mixed=y.ndim > 1)
         parts = []
         for shard in self.shards.own:
             rows = slice(cut[shard].start - first, cut[shard].stop - first)
@@ -136,18 +143,24 @@ class ShardedStep:
         else:
             row[:] = 0
         flag = self.group.flag and part.shard == self.shards.own[0]
-        layout.set_numbers(row, loss * part.share, correct, flag)
+        layout.set_numbers(row, loss * part.share if part.share else 0.0, correct, flag)
 
-    def _shares(self, labels: NDArray[Any], cut: list[slice]) -> list[float]:
-        """Which share of the batch's mean loss each shard has; see F.cross_entropy's reduction."""
-        if labels.ndim > 1:
+    def _shares(self, labels: NDArray[Any], cut: list[slice], *, mixed: bool) -> list[float]:
+        """Which share of the batch's mean loss each shard has; see F.cross_entropy's reduction.
+
+        Where the loss gets ``mixed`` labels, probabilities, every image counts alike.
+        """
+        if mixed:
             return [len(labels[rows]) / len(labels) for rows in cut]
         counted = labels != IGNORED
         weights = counted.astype(np.float64)
         if self.trainer.class_weight is not None:
             of_class = np.asarray(self.trainer.backend.to_numpy(self.trainer.class_weight), np.float64)
+            if not np.isin(labels[counted], np.arange(len(of_class))).all():
+                raise ValueError(f"[Trainer] y: expected labels from 0 to {len(of_class) - 1}, got others")
             weights[counted] = of_class[labels[counted]]
-        return [float(weights[rows].sum() / weights.sum()) for rows in cut]
+        total = float(weights.sum())
+        return [float(weights[rows].sum()) / total if total else math.nan for rows in cut]
 
 
 @contextmanager

@@ -71,7 +71,7 @@ class TorchGroup(Group):
 
     def add(self, values: Array) -> None:
         mine = torch.as_tensor(values)
-        if self._received is None or self._received.shape != mine.shape:
+        if self._received is None or not _alike(self._received, mine):
             self._received = torch.empty_like(mine)
         partners = [self.rank ^ 1 << level for level in range(self.size.bit_length() - 1)]
         if len(partners) == 1 or len(mine) < HALVED_FROM:
@@ -156,3 +156,7 @@ def _take_card() -> None:
 def _first_line(error: BaseException) -> str:
     text = str(error).partition("\n")[0].partition(". This is typically")[0]
     return text.rpartition("] ")[2] if text.startswith("[") else text
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)

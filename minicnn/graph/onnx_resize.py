@@ -42,32 +42,43 @@ def add_resize(writer: Writer, x: str, size: tuple[int, ...], way: str) -> str:
         formula("Cast", formula("Shape", x, start=axis, end=axis + 1), to=1) for axis in (2, 3)
     ]  # fmt: skip
     scales = [formula("Div", length, side) for length, side in zip(lengths, size, strict=True)]
+    inners = ["", ""]
     if way == CROP:
         scales = [formula("Min", *scales)] * 2
     elif way == PAD:
-        scales = [formula("Max", *scales)] * 2
+        inners = [_inner(formula, length, lengths, size) for length in lengths]
+        scales = [formula("Div", length, inner) for length, inner in zip(lengths, inners, strict=True)]
     down, across = (
-        _matrix(formula, length, side, scale, way)
-        for length, side, scale in zip(lengths, size, scales, strict=True)
+        _matrix(formula, length, side, scale, way, inner)
+        for length, side, scale, inner in zip(lengths, size, scales, inners, strict=True)
     )
     narrow = _rounded(formula, formula("MatMul", x, formula("Transpose", across, perm=[1, 0])))
     return _rounded(formula, formula("MatMul", down, narrow))
 
 
-def _matrix(formula: _Formula, length: str, side: int, scale: str, way: str) -> str:
-    """The matrix (side, length) that brings an axis of this length to ``side``."""
+def _inner(formula: _Formula, length: str, lengths: list[str], size: tuple[int, ...]) -> str:
+    """How many rows of a padded output are the image's own, of an axis of this length.
+
+    One division, of whole numbers: so a half is a half here and in `minicnn.data.resize`.
+    """
+    fitting = [
+        formula("Div", formula("Mul", length, float(side)), other)
+        for side, other in zip(size, lengths, strict=True)
+    ]
+    return formula("Max", formula("Round", formula("Min", *fitting)), 1.0)
+
+
+def _matrix(formula: _Formula, length: str, side: int, scale: str, way: str, inner: str) -> str:
+    """The matrix (side, length) that brings an axis of this length to ``side``, or to ``inner`` of it."""
     centers = formula.constant(np.arange(side)[:, None] + 0.5)
     start: str | float = 0.0
     if way == CROP:
         start = formula("Div", formula("Sub", length, formula("Mul", scale, float(side))), 2.0)
     inside = ""
-    if way == PAD:
-        # the image's own share of the output, a whole number of rows, and what lies before it
-        inner = formula("Max", formula("Round", formula("Div", length, scale)), 1.0)
+    if inner:
         before = formula("Floor", formula("Div", formula("Sub", float(side), inner), 2.0))
         centers = formula("Sub", centers, before)
         inside = formula("And", formula("Greater", centers, 0.0), formula("Less", centers, inner))
-        scale = formula("Div", length, inner)
     center = formula("Add", formula("Mul", centers, scale), start)
     columns = formula(
         "Range", formula.constant(0), formula("Squeeze", length, formula.constant([0], np.int64)),

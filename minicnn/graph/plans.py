@@ -51,7 +51,7 @@ class CompiledGraph:
         Raises: ValueError naming the layer that an input of this shape does not fit
         """
         found = self._graph.shapes(x_shape[1:])
-        _check_sizes(x_shape[0], found)
+        _check_sizes(x_shape[0], [*found.values(), *self._maps_before_pools(found)])
         types = self._module.SessionType
         plan = self._module.SessionPlan(_four(x_shape), types.float32 if table is None else types.uint8)
         values = {INPUT: INPUT}
@@ -64,6 +64,14 @@ class CompiledGraph:
             values[node.output] = _ADD[node.op](self, plan, node, inputs, found)
         plan.finish(values[self._graph.output])
         return plan
+
+    def _maps_before_pools(self, found: dict[int, Shape]) -> list[Shape]:
+        """The shapes of the maps of convolutions whose pool belongs to the same operation."""
+        return [
+            node.operation.layers[0].output_shape(found[node.inputs[0]])
+            for node in self._graph
+            if node.op in _CONVOLUTIONS and "pool" in self._attributes[node.output]
+        ]
 
     def output_shape(self, x_shape: Shape) -> Shape:
         """The shape (N, ...) of what comes out of inputs of this shape (N, ...)."""
@@ -134,7 +142,9 @@ class CompiledGraph:
         return int(plan.concat(inputs))
 
     def _add_flatten(self, plan: Any, node: Node, inputs: list[int], found: dict[int, Shape]) -> int:
-        return inputs[0] if _is_flat(found[node.inputs[0]]) else int(plan.flatten(inputs[0]))
+        shape = found[node.inputs[0]]
+        is_row = len(shape) == 1 or shape[1] * shape[2] == 1
+        return inputs[0] if is_row else int(plan.flatten(inputs[0]))
 
     def _add_relu(self, plan: Any, node: Node, inputs: list[int], found: dict[int, Shape]) -> int:  # noqa: ARG002
         return int(plan.relu(inputs[0]))
@@ -176,8 +186,8 @@ _MOST_VALUES_LOG2 = 48
 """A map of more values fits no memory, and kernels would multiply sizes beyond 64 bits."""
 
 
-def _check_sizes(images: int, found: dict[int, Shape]) -> None:
-    for shape in found.values():
+def _check_sizes(images: int, found: list[Shape]) -> None:
+    for shape in found:
         if images * math.prod(shape) >= 1 << _MOST_VALUES_LOG2:
             expected = f"maps of fewer than 2**{_MOST_VALUES_LOG2} values"
             shapes.fail("InferenceSession", "x", expected, f"one of shape {(images, *shape)}")

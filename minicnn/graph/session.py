@@ -48,14 +48,15 @@ class InferenceSession:
     that allocates only its result.  A model with a layer of one's own, in float64, or on another backend
     runs operation by operation, as in ``model.predict``.
 
-    Several threads may call `run` at once, and get the same bits as alone.
+    Several threads may call `run` at once, and get the same bits as alone; on cuda in tf32 one at a time,
+    since that is a setting of the process.
 
     Args:   model_or_checkpoint a `Model`, or the path of a checkpoint
             batch_size how many images are to be expected; any other number is served too
             backend numpy, cpp, cuda, or auto: the model's own, of a checkpoint the best that there is
             precision float32, bfloat16, or tf32 on cuda: see `minicnn.precision`
-            threads how many threads a call into C++ may take at most; None for as many as
-                `set_num_threads` says
+            threads how many threads a call into C++ may take at most, where `run` is one call; None for
+                as many as `set_num_threads` says
             normalization the means and standard deviations of channels by which uint8 images are
                 normalised; a checkpoint has its own
     Raises: ValueError; CheckpointError naming the file; BackendUnavailable
@@ -68,7 +69,7 @@ class InferenceSession:
     ) -> None:  # fmt: skip
         self.batch_size = shapes.at_least_1("InferenceSession", "batch_size", batch_size)
         limit = _NO_LIMIT if threads is None else threads
-        self._threads = shapes.at_least_1("InferenceSession", "threads", limit)
+        self._threads = min(_NO_LIMIT, shapes.at_least_1("InferenceSession", "threads", limit))
         if isinstance(model_or_checkpoint, str | Path):
             model, normalization = _loaded(Path(model_or_checkpoint), backend, precision, normalization)
         else:
@@ -117,7 +118,8 @@ class InferenceSession:
         """
         if self._compiled is None:
             return Memory(self._weight_bytes, 0)
-        arenas = [plan.arena_bytes for (s, _), (plan, _) in self._plans.items() if s[0] == self.batch_size]
+        plans = list(self._plans.items())  # another thread may add one meanwhile
+        arenas = [plan.arena_bytes for (s, _), (plan, _) in plans if s[0] == self.batch_size]
         return Memory(self._compiled.bytes, max(arenas, default=0))
 
     def __repr__(self) -> str:
@@ -153,8 +155,9 @@ class InferenceSession:
             return found
         with self._lock:
             found = self._plans.get(key) or self._new_plan(*key)
-            if len(self._plans) >= MOST_PLANS:
-                del self._plans[next(iter(self._plans))]
+            if key not in self._plans and len(self._plans) >= MOST_PLANS:
+                unexpected = (one for one in self._plans if one[0][0] != self.batch_size)
+                del self._plans[next(unexpected, next(iter(self._plans)))]
             self._plans[key] = found
             return found
 
@@ -192,7 +195,7 @@ def _loaded(
     from minicnn.saved_model import load_model
 
     saved, model = load_model(path, backend, precision)
-    return model, normalization or (saved.mean, saved.std)
+    return model, (saved.mean, saved.std) if normalization is None else normalization
 
 
 def _copied(model: Model, backend: str, precision: str) -> Model:
@@ -215,6 +218,8 @@ def _copied(model: Model, backend: str, precision: str) -> Model:
 
 def _checked(normalization: Normalization) -> tuple[np.ndarray, np.ndarray]:
     """Means and standard deviations (C,) as arrays."""
+    if len(normalization) != 2:
+        shapes.fail("InferenceSession", "normalization", "(means, standard deviations)", normalization)
     mean, std = (np.asarray(values, np.float64) for values in normalization)
     if mean.ndim != 1 or mean.shape != std.shape or not (np.isfinite(mean).all() and (std > 0).all()):
         expected = "a mean and a standard deviation above 0 for each channel"
