@@ -161,7 +161,10 @@ def test_plain_weights_are_the_models(model: Path, tmp_path: Path) -> None:
         assert all(np.array_equal(file.get_tensor(name), a) for name, a in weights.items())
         told = file.metadata()
     assert told["format"] == "pt"
-    assert json.loads(told["contract"])["input"]["height"] == 28
+    contract = json.loads(told["contract"])
+    assert (contract["input"]["height"], contract["input"]["dtype"]) == (28, "float32")
+    assert not contract["normalisation"]["in_the_model"]
+    assert list(contract["outputs"]) == ["logits"]
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,15 @@ def test_too_many_images_and_hostile_weights_are_refused(
     assert "expected images whose maps take at most" in said_to(capsys, *given)[2]
 
 
+def test_what_look_draws_is_not_looked_at(tmp_path: Path) -> None:
+    out = tmp_path / "look"
+    out.mkdir()
+    for path in (tmp_path / "a.png", out / "filters.png"):
+        Image.new("L", (4, 4)).save(path)
+    assert look._files([tmp_path], out) == [tmp_path / "a.png"]
+    assert look._files([out / "filters.png"], out) == [out / "filters.png"], "named, so wanted"
+
+
 def test_the_strongest_maps_of_each_layer_in_their_order() -> None:
     net = Sequential(
         {"conv": Conv2d(1, 4, 1, bias=False), "relu": ReLU(), "drop": Dropout(0.5), "flatten": Flatten(),

@@ -208,7 +208,7 @@ def test_images_of_any_size_get_theirs_in_the_model(way: str, run: Run) -> None:
     size = (6, 8)
     contract = Contract((1, *size), [0.0], [1 / 255], [str(number) for number in range(48)], resize=way)
     proto = to_onnx(Sequential(Flatten(), backend="numpy"), contract=contract, any_size=True)
-    for height, width in [(6, 8), (13, 17), (40, 12), (1, 1)]:
+    for height, width in [(6, 8), (13, 17), (40, 12), (20, 15), (28, 7), (1, 1)]:
         x = np.random.default_rng(height).integers(0, 256, (2, 1, height, width)).astype(np.uint8)
         pixels = run(proto, x)[1].reshape(2, 1, *size)
         difference = np.abs(np.round(pixels) - resize_images(x, size, way=way))

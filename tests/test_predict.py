@@ -219,7 +219,7 @@ def test_a_table_has_a_row_for_each_image(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = images(tmp_path, 10, 20)
-    named = tmp_path / 'a, "b"\udce9.png'
+    named = tmp_path / 'a,\r "b"\udce9.png'
     first.rename(named)
     torn, out = tmp_path / "torn.png", tmp_path / "answers.csv"
     torn.write_bytes(b"")
@@ -240,6 +240,8 @@ def test_a_table_has_a_row_for_each_image(
     assert f"cannot write {tmp_path / 'none' / 'answers.csv'}: " in capsys.readouterr().err
     assert run(model, second, "--csv", tmp_path) == 2
     assert f"--csv {tmp_path}: expected a file, got a folder" in capsys.readouterr().err
+    assert run(model, second, "--csv", "/dev/null") == 2
+    assert "--csv /dev/null: expected a file, got a device or a pipe" in capsys.readouterr().err
     assert run(model, second, "--csv", out, "--json") == 2
 
 
@@ -273,6 +275,8 @@ def test_patterns_and_lists_on_stdin(
     assert answered(tmp_path / "a" / "**" / "*.png") == [str(one), str(three)]
     assert answered(tmp_path / "a" / "**") == [str(one), str(three)], "each once, not again by its folder"
     assert answered(tmp_path / "a" / "*") == [str(one), str(three)]
+    assert answered(tmp_path / "**" / "dee*") == [str(three)], "a folder that matches, and nothing below it"
+    assert answered(tmp_path / "a" / "**" / "[0d]*") == [str(one), str(three)], "a folder, and a file in it"
     assert answered(tmp_path / "*.jpg", status=4) == [str(tmp_path / "*.jpg")]
     listed = [tmp_path / "a" / "deep", odd, tmp_path / "gone.png"]
     assert answered(one, "-", stdin=listed, status=4) == [str(path) for path in (one, three, *listed[1:])]

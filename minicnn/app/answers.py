@@ -76,6 +76,11 @@ def write_csv(path: Path, entries: Iterable[Entry], top: int, *, reject: bool) -
     with new_file(path) as file:
         # bytes of file names that are not UTF-8 stay as they are
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
-        csv.writer(text, lineterminator="\n").writerows(rows())
+        plain = csv.writer(text, lineterminator="\n")
+        quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        for row in rows():
+            # csv leaves a carriage return unquoted where lines end with another character
+            broken = any("\r" in cell for cell in row if isinstance(cell, str))
+            (quoted if broken else plain).writerow(row)
         text.detach()
     return unreadable

@@ -27,10 +27,12 @@ MOST = 1_000_000_000
 
 EXIT_ERROR = 2
 EXIT_DIVERGED = 3
+EXIT_UNREADABLE = 4
 EXIT_INTERRUPTED = 130
 EXIT_STATUS = (
     f"exit status: 0 if all went well, 1 if a check of verify failed, {EXIT_ERROR} for wrong use or input, "
-    f"{EXIT_DIVERGED} if training diverged, {EXIT_INTERRUPTED} when interrupted"
+    f"{EXIT_DIVERGED} if training diverged, {EXIT_UNREADABLE} if predict or look could not read some "
+    f"of the images, {EXIT_INTERRUPTED} when interrupted"
 )
 
 

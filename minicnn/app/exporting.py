@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from minicnn import data
-from minicnn.contract import Contract
+from minicnn.contract import PROBABILITIES, Contract
 from minicnn.layers import Sequential
 
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
@@ -66,7 +66,11 @@ def safetensors_content(model: Sequential, contract: Contract) -> Content:
     """The plain weights under torch's names, which load into the same net in PyTorch."""
     from safetensors.numpy import save
 
-    told = {"class_names": contract.class_names, "contract": contract.described()}
+    described = contract.described()
+    described["input"]["dtype"] = "float32"  # what goes around the layers is not in the file
+    described["normalisation"]["in_the_model"] = False
+    del described["outputs"][PROBABILITIES]
+    told = {"class_names": contract.class_names, "contract": described}
     state = model.state_dict()
 
     def content(entries: dict[str, Any]) -> bytes:

@@ -47,15 +47,17 @@ def _each(arguments: Iterable[str]) -> Iterator[str]:
             yield from [str(path) for path in find_images(Path(argument))] or [argument]
         elif glob.has_magic(argument) and not os.path.lexists(argument):
             matches = _matches(argument)
-            yield from _each(matches) if matches else [argument]
+            # a folder may match, and so may a file in it
+            yield from dict.fromkeys(map(os.path.normpath, _each(matches))) if matches else [argument]
         else:
             yield argument
 
 
 def _matches(pattern: str) -> list[str]:
-    """What a pattern stands for; of one with ``**`` no folders, since what is below them matches too."""
+    """What a pattern stands for; without folders where all that is below them matches too."""
     found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - pathlib takes no absolute pattern
-    return [one for one in found if "**" not in pattern or not os.path.isdir(one)]  # noqa: PTH112
+    below_too = "**" in pattern and os.path.basename(pattern) in ("", "*", "**")  # noqa: PTH119
+    return [one for one in found if not (below_too and os.path.isdir(one))]  # noqa: PTH112
 
 
 def _lines() -> Iterator[str]:

@@ -43,8 +43,10 @@ def resized(image: Image.Image, size: Size, way: str = STRETCH) -> Image.Image:
         return image.resize((width, height), Image.Resampling.BILINEAR, box=_middle(image, height, width))
     if way == STRETCH:
         return image.resize((width, height), Image.Resampling.BILINEAR)
-    scale = min(height / image.height, width / image.width)
-    inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    inner = (  # each by one division, so that a half is a half
+        max(1, round(min(image.width * height / image.height, width))),
+        max(1, round(min(image.height * width / image.width, height))),
+    )
     framed = Image.new(image.mode, (width, height))
     scaled = image.resize(inner, Image.Resampling.BILINEAR)
     framed.paste(scaled, ((width - inner[0]) // 2, (height - inner[1]) // 2))

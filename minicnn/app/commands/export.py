@@ -100,9 +100,11 @@ def _training_images(
 
     config = with_known_paths(args.checkpoint, config, args.dataset)
     name = args.dataset or config.dataset
+    own = name == config.dataset
     with summary.of_unusable(notes), shown(notes, "reading training images") as progress:
         dataset = data.load(
-            name, data_dir=args.data_dir or config.data_dir, image_size=saved.image_shape[1:],
+            name, data_dir=args.data_dir or (config.data_dir if own else None),
+            image_size=saved.image_shape[1:], group_by=config.group_by if own else None,
             resize=config.resize, limit_train=min(IMAGES, config.limit_train or IMAGES), limit_test=1,
             seed=config.seed, skip_bad=config.skip_bad, cache=config.cache,
             download=args.dataset is not None, progress=progress,

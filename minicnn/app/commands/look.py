@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from minicnn import calibration, data, metrics, shapes
 from minicnn.app import filter_history
 from minicnn.app.command_line import (
+    EXIT_UNREADABLE,
     Parser,
     add_quiet_flag,
     choose_backend,
@@ -26,7 +27,6 @@ from minicnn.app.command_line import (
     print_error,
     whole_number,
 )
-from minicnn.app.commands.predict import EXIT_UNREADABLE
 from minicnn.app.flags import add_flag
 from minicnn.app.known_paths import with_known_paths
 from minicnn.app.pages import look_page
@@ -112,7 +112,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m minicnn.look") ->
 def _look(args: argparse.Namespace, notes: Console, looker: Looker, config: Config) -> None:
     """Look at each image and write the page."""
     saved, model, layer = looker.saved, looker.model, looker.grad_cam_layer()
-    files, pixels = _read(args, saved, config)
+    every = _files(args.images, args.out)
+    files, pixels = _read(args, every, saved, config)
     found: list[Seen] = []
     if files:
         remarks: list[str] = []
@@ -132,23 +133,29 @@ def _look(args: argparse.Namespace, notes: Console, looker: Looker, config: Conf
             notes.print(remark)
         make_console().print(f"page: {written[0]}")
         notes.print(f"pictures: {', '.join(map(str, written[1:]))}")
-    if len(found) < len(_files(args.images)):
+    if len(found) < len(every):
         sys.exit(EXIT_UNREADABLE)
 
 
-def _files(paths: list[Path]) -> list[Path]:
-    """The paths, each folder replaced by the images below it; one without images stays, to be told of."""
-    return [file for path in paths for file in ((path.is_dir() and find_images(path)) or [path])]
+def _files(paths: list[Path], out: Path) -> list[Path]:
+    """The paths, each folder replaced by the images below it, but for those that `look` draws into ``out``.
+
+    A folder without images stays, to be told of.
+    """
+
+    def below(folder: Path) -> list[Path]:
+        return [file for file in find_images(folder) if out.resolve() not in file.resolve().parents]
+
+    return [file for path in paths for file in ((path.is_dir() and below(path)) or [path])]
 
 
 def _read(
-    args: argparse.Namespace, saved: Checkpoint, config: Config
+    args: argparse.Namespace, every: list[Path], saved: Checkpoint, config: Config
 ) -> tuple[list[Path], list[NDArray[np.uint8]]]:
-    """The files that can be read and their images (C,H,W); the others are told of on stderr.
+    """Those of the files that can be read and their images (C,H,W); the others are told of on stderr.
 
     Raises: ValueError if there are more than `MOST_IMAGES`
     """
-    every = _files(args.images)
     if len(every) > MOST_IMAGES:
         raise ValueError(f"expected at most {MOST_IMAGES} images, got {len(every):,}")
     channels, height, width = saved.image_shape
@@ -209,14 +216,16 @@ def _training_data(
 ) -> data.Dataset:
     """The dataset of the training, as it was split then; or another one that the user names."""
     known = with_known_paths(args.checkpoint, config, args.dataset)
+    own = args.dataset in (None, config.dataset)
     if args.dataset:
         known = replace(known, dataset=args.dataset, limit_train=None, group_by=None)
     found = data.load(
-        known.dataset, data_dir=args.data_dir or known.data_dir,
+        known.dataset, data_dir=args.data_dir or (known.data_dir if own else None),
         image_size=saved.image_shape[1:] if args.dataset else known.image_size, resize=known.resize,
         seed=known.seed, validation=known.validation, group_by=known.group_by,
         limit_train=known.limit_train, limit_test=known.limit_test, skip_bad=known.skip_bad,
-        cache=args.cache, in_memory=in_memory(args), download=False, progress=progress,
+        cache=args.cache or (known.cache if own else None), in_memory=in_memory(args), download=False,
+        progress=progress,
     )  # fmt: skip
     if not args.dataset and found.train.shape != saved.image_shape:
         raise data.DataError(

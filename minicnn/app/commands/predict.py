@@ -17,6 +17,7 @@ import numpy as np
 from minicnn import calibration, data, metrics
 from minicnn.app.answers import Entry, print_json, print_json_lines, print_lines, write_csv
 from minicnn.app.command_line import (
+    EXIT_UNREADABLE,
     Parser,
     add_quiet_flag,
     choose_backend,
@@ -36,7 +37,6 @@ from minicnn.data.progress import OnProgress
 from minicnn.data.workers import processors
 from minicnn.saved_model import images_at_once, load_model
 
-EXIT_UNREADABLE = 4
 IMAGES_AT_ONCE = 256
 """Images that are decoded and classified together: memory holds no more, however many there are."""
 
@@ -51,8 +51,8 @@ Classify = Callable[[Image], list[list[Entry]]]
 def main(argv: list[str] | None = None, prog: str = "python -m minicnn.predict") -> None:
     """Classify the images that the arguments name.  Raises what `exit_with` turns into one line."""
     args = _parser(prog).parse_args(argv)
-    if args.csv is not None and args.csv.is_dir():
-        raise ValueError(f"--csv {args.csv}: expected a file, got a folder")
+    if args.csv is not None:
+        _check_table(args.csv)
     notes = make_notes(args, stderr=True)  # stdout is for the answers alone
     saved, model = load_model(args.checkpoint, choose_backend(args, notes), args.precision)
     config = Config.of_checkpoint(args.checkpoint, saved)
@@ -126,6 +126,14 @@ def _best(probabilities: np.ndarray, names: list[str], count: int) -> list[Entry
     return [{"class": names[i], "probability": float(probabilities[i])} for i in order]
 
 
+def _check_table(path: Path) -> None:
+    """Raise ValueError if a file cannot take the path's place."""
+    if path.is_dir():
+        raise ValueError(f"--csv {path}: expected a file, got a folder")
+    if (path.exists() and not path.is_file()) or Path("/dev") in path.absolute().parents:
+        raise ValueError(f"--csv {path}: expected a file, got a device or a pipe; --json-lines prints")
+
+
 def _unsure(answer: list[Entry], reject: float | None) -> dict[str, bool]:
     """What --reject adds to an answer: whether its best guess is less likely than that."""
     return {} if reject is None else {"unsure": answer[0]["probability"] < reject}
@@ -164,7 +172,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     form.add_argument(
         "--json-lines",
         action="store_true",
-        help="print JSON, an object a line, each as soon as it is there",
+        help="print JSON, an object a line, each as soon as its batch is classified",
     )
     form.add_argument(
         "--csv", type=Path, metavar="FILE",
