@@ -199,6 +199,8 @@ class Workshop:
         return {
             **os.environ, "PATH": ninja, "OMP_NUM_THREADS": "1", "MINICNN_CACHE": str(objects / "cache"),
             "MINICNN_WERROR": "0",  # a bug may leave a name unused
+            # Python takes bytecode of the same second and length of source for that of the bug.
+            "PYTHONDONTWRITEBYTECODE": "1",
             "MINICNN_TEST_BACKENDS": mutant.backend, **COMPILED.get(mutant.backend, {}), **mutant.env,
         }  # fmt: skip
 

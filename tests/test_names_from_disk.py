@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
-from minicnn import checkpoint, evaluate, predict, train
+from minicnn import checkpoint, distributed, evaluate, predict, train
 from minicnn.app import training
 from minicnn.app.command_line import Interrupted, exit_with, make_console
 from minicnn.app.commands.train import _folder_name
@@ -176,7 +176,9 @@ def test_the_command_that_goes_on_can_be_pasted(path: str, monkeypatch: pytest.M
         raise Interrupted
 
     monkeypatch.setattr(training, "_train_epoch", stop)
-    experiment = Namespace(done=False, epoch=0, batch=0)
+    experiment = Namespace(
+        done=False, epoch=0, batch=0, config=Namespace(tensorboard=False), group=distributed.ALONE
+    )
     folder = RunFolder(Path(path))
     monkeypatch.setattr(folder, "save", lambda _: None)
     with pytest.raises(Interrupted) as caught:

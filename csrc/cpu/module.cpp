@@ -4,7 +4,7 @@
 // bindings.h needs the Device that the header above defines.
 #include "../host/bindings.h"
 #include "core/parallel.h"
-#include "session_module.h"
+#include "session/session_module.h"
 
 namespace minicnn {
 

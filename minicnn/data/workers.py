@@ -8,9 +8,10 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple
@@ -69,7 +70,8 @@ def decode_into(
         try:
             for start in range(0, len(paths), step):
                 some = list(paths[start : start + step])
-                waiting.append(pool.submit(_decode, start, some, contents.only(some), sizes_differ))
+                with _interrupts_held():
+                    waiting.append(pool.submit(_decode, start, some, contents.only(some), sizes_differ))
                 while len(waiting) > 2 * workers or (waiting and start + step >= len(paths)):
                     piece = waiting.popleft().result()
                     sizes_differ = sizes_differ or not _fit(piece, job)
@@ -81,6 +83,19 @@ def decode_into(
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Within it Ctrl-C waits; processes started within do not hear it, from their first moment on."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def processors() -> int:
@@ -103,9 +118,7 @@ _work: tuple[int, int, Job]
 def _begin(file: str, offset: int, job: Job) -> None:
     global _work
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches every process; the first one ends the rest
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; the first one ends the rest
     _work = os.open(file, os.O_WRONLY | open_flags("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY")), offset, job
 
 

@@ -10,7 +10,7 @@
 #include <array>
 #include <optional>
 
-#include "session/nodes.h"
+#include "nodes.h"
 
 namespace minicnn {
 namespace {
