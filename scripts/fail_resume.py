@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -169,18 +167,5 @@ def run(trials: range, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main() -> None:
-    """Print the counts; exit status 1 if one end differs."""
-    args = kill_resume.arguments(__doc__.partition("\n")[0], "have a failure", "failure")
-    with tempfile.TemporaryDirectory() as folder:
-        result = run(range(args.first, args.first + args.times), Path(folder))
-    if args.save:
-        from paired import machine, save
-
-        save("fail_resume", {"machine": machine(1)} | result)
-    print(json.dumps(result, indent=1))
-    sys.exit(bool(result["differences"]))
-
-
 if __name__ == "__main__":
-    main()
+    kill_resume.tell("fail_resume", __doc__, "have a failure", "failure", run)

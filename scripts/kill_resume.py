@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -34,6 +35,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # this checkout, installed
 
 from minicnn import checkpoint  # noqa: E402 - after the path is set
 from minicnn.app.run_folder import BEST, CHECKPOINT, PAGE  # noqa: E402
+
+Result = dict[str, Any]
 
 EPOCHS = 4
 SETTINGS = [
@@ -190,33 +193,36 @@ def joined(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
     return both
 
 
-def arguments(description: str, trials: str, drawn: str) -> argparse.Namespace:
-    """The command line of trials: what they are, and what the number of one decides."""
-    parser = argparse.ArgumentParser(description=description)
+def tell(
+    name: str, doc: str, trials: str, drawn: str, run: Callable[[range, Path], Result],
+    joined: Callable[[Result, Result], Result] | None = None,
+) -> None:  # fmt: skip
+    """The command of a script of trials: print the counts; exit status 1 if one end differs.
+
+    Args: name of the result · doc the script's · trials, drawn what they are for --help, and what the
+          number of one decides · run the trials of a range in a folder · joined adds a result to an
+          earlier one, which --first continues
+    """
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument("--times", type=int, default=100, help=f"how many runs {trials}")
     parser.add_argument("--first", type=int, default=0, help=f"number of the first; decides its {drawn}")
     parser.add_argument("--save", action="store_true", help="write the result to benchmarks/results")
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Print the counts; exit status 1 if one end differs."""
-    args = arguments(__doc__.partition("\n")[0], "to kill and resume", "moments")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = run(range(args.first, args.first + args.times), Path(folder))
     if args.save:
         from paired import RESULTS, machine, save
 
         result = {"machine": machine(1)} | result
-        if args.first:
-            earlier = json.loads((RESULTS / "kill_resume.json").read_text())
+        if args.first and joined:
+            earlier = json.loads((RESULTS / f"{name}.json").read_text())
             if (earlier["trials"], earlier["machine"]) != (args.first, result["machine"]):
-                sys.exit(f"kill_resume.json: expected {args.first} trials of the same code and machine")
+                sys.exit(f"{name}.json: expected {args.first} trials of the same code and machine")
             result = joined(earlier, result)
-        save("kill_resume", result)
+        save(name, result)
     print(json.dumps(result, indent=1))
     sys.exit(bool(result["differences"]))
 
 
 if __name__ == "__main__":
-    main()
+    tell("kill_resume", __doc__, "to kill and resume", "moments", run, joined)

@@ -12,9 +12,7 @@ and the number of processes.
 
 from __future__ import annotations
 
-import json
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -89,18 +87,5 @@ def run(trials: range, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main() -> None:
-    """Print the counts; exit status 1 if one end differs."""
-    args = kill_resume.arguments(__doc__.partition("\n")[0], "to kill and resume", "moment and numbers")
-    with tempfile.TemporaryDirectory() as folder:
-        result = run(range(args.first, args.first + args.times), Path(folder))
-    if args.save:
-        from paired import machine, save
-
-        save("kill_workers", {"machine": machine(1)} | result)
-    print(json.dumps(result, indent=1))
-    sys.exit(bool(result["differences"]))
-
-
 if __name__ == "__main__":
-    main()
+    kill_resume.tell("kill_workers", __doc__, "to kill and resume", "moment and numbers", run)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
+from torch_cases import Written
 
 from minicnn import Trainer, optim
 from minicnn.backends import Backend
@@ -111,21 +111,6 @@ class Two(nn.Module):
         return x + y
 
 
-class Written(nn.Module):
-    """A forward as text: ``conv``, ``relu`` (in place) and ``drop`` are modules."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__()
-        self.conv, self.relu, self.drop = nn.Conv2d(1, 1, 1), nn.ReLU(inplace=True), nn.Dropout()
-        names: dict[str, Any] = {"F": F, "torch": torch}
-        exec(f"def forward(self, x):\n    {code}", names)
-        self.call = names["forward"]
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.call(self, x)
-        return y
-
-
 @pytest.mark.parametrize(
     "code",
     [
@@ -140,11 +125,11 @@ def test_changes_in_place_that_others_read_are_refused(code: str) -> None:
     with pytest.raises(
         ValueError, match=r"^\[from_torch\] .*: expected no change in place that others read, got"
     ):
-        from_torch(Written(code), backend="numpy")
+        from_torch(Written(code, 1), backend="numpy")
 
 
 def test_changes_in_place_that_nobody_else_reads_are_taken() -> None:
-    module = Written("y = self.conv(x); z = y + x; y += x; z = self.relu(z); return F.relu_(y) + z + x")
+    module = Written("y = self.conv(x); z = y + x; y += x; z = self.relu(z); return F.relu_(y) + z + x", 1)
     from_torch(module, backend="numpy", input_shape=(1, 3, 3))  # which compares both
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import random
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import LISTED
 from torch import nn
+from torch_cases import Written
 
 import minicnn.torch as fast
 from minicnn.backends import available_backends
@@ -106,22 +106,6 @@ def test_forwards_that_no_graph_stands_for_are_left(module: nn.Module, why: str)
     assert module(torch.zeros(4)).shape == (4,)
 
 
-class Written(nn.Module):
-    """A forward as text: ``norm``, ``same`` (which gives its input) and ``conv`` are modules."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__()
-        self.norm, self.conv, self.same = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.Identity()
-        self.p = nn.Parameter(torch.linspace(-1, 1, 3).reshape(1, 3, 1, 1))
-        names: dict[str, Any] = {"F": F, "torch": torch}
-        exec(f"def forward(self, x):\n    {code}", names)
-        self.call = names["forward"]
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.call(self, x)
-        return y
-
-
 WRITTEN = {
     "add": "y = x * 1; z = y + y; y += 1; return F.relu(z + y, inplace=True) + y",
     "alias": "y = self.conv(x); z = self.same(y); z += x; return F.relu(z) + y",
@@ -139,7 +123,7 @@ WRITTEN = {
 @pytest.mark.parametrize("name", WRITTEN)
 def test_changes_in_place_that_others_see_and_broadcasts_are_torchs(name: str) -> None:
     torch.manual_seed(0)
-    module, x = Written(WRITTEN[name]), torch.randn(2, 3, 4, 4)
+    module, x = Written(WRITTEN[name], 3), torch.randn(2, 3, 4, 4)
     plain = copy.deepcopy(module)
     fast.accelerate(module, choose="all")
     for training in (True, False):

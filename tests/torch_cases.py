@@ -1,4 +1,4 @@
-"""The case table as arguments of torch's operations."""
+"""The case table as arguments of torch's operations, and modules whose forward is a text."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from minicnn.shapes import is_bfloat16
 from minicnn.testing import cases, checks
@@ -49,3 +51,24 @@ def learns(case: Case) -> list[str]:
 def operation(case: Case) -> Any:
     """torch's operation of a case."""
     return getattr(torch.ops.minicnn, case.op).default
+
+
+class Written(nn.Module):
+    """A forward as text, for images of some channels.
+
+    ``conv``, ``norm``, ``relu`` (in place), ``drop`` and ``same`` (which gives its input) are modules, and
+    ``p`` is a parameter with a number for each channel.
+    """
+
+    def __init__(self, code: str, channels: int) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels)
+        self.relu, self.drop, self.same = nn.ReLU(inplace=True), nn.Dropout(), nn.Identity()
+        self.p = nn.Parameter(torch.linspace(-1, 1, channels).reshape(1, channels, 1, 1))
+        names: dict[str, Any] = {"F": F, "torch": torch}
+        exec(f"def forward(self, x):\n    {code}", names)
+        self.call = names["forward"]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.call(self, x)
+        return y
