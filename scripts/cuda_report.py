@@ -23,7 +23,7 @@ from pathlib import Path
 
 from minicnn.backends import compiler, cuda_build
 
-THREADS = 256  # in a block of every kernel
+THREADS = 256  # in a block of every kernel but those of tensor cores
 LIMITS = {
     "80": (2048, 65536, 164),
     "90": (2048, 65536, 228),
@@ -35,18 +35,22 @@ PATTERNS = {
     "128-bit global stores": r"st\.global\.(?:v4\.[fub]32|v2\.[fub]64)",
     "128-bit shared loads": r"ld\.shared\.(?:v4\.[fub]32|v2\.[fub]64)",
     "128-bit asynchronous copies": r"cp\.async\.c[ag]\.shared\.global \[[^\]]+\], \[[^\]]+\], 16",
-    "TF32 tensor-core products": r"mma\.(?:sync\.)?[a-z0-9.]*tf32",
+    "TF32 tensor-core products": r"mma\.sync\.aligned\.m16n8k8[a-z0-9.]*tf32",
+    "bfloat16 tensor-core products": r"mma\.sync\.aligned\.m16n8k16[a-z0-9.]*bf16",
+    "matrix loads": r"ldmatrix\.sync\.aligned\.m8n8\.x4",
 }
 
 WIDE = r"(?:4, 4|2, 2)"  # both operands are loaded 128 bits at a time
-WHOLE = r"(?:Registers<float, 8, [48]>|Registers<double, 4, 4>|TensorCores)"  # tiles of vectors
+WHOLE = r"(?:Registers<float, 8, [48]>|Registers<double, 4, 4>)"  # tiles of vectors
 CONTIGUOUS = r"(?:Parts|ForwardOutput|InputOutput|PointwiseOutput)"
 EXPECTED = {
     "128-bit global loads": rf"pooled_weight_kernel<\w+, {WIDE}",
     "128-bit global stores": rf"gemm_kernel<{WHOLE}.*, {CONTIGUOUS}<|first_layer_kernel",
     "128-bit shared loads": r"gemm_kernel<Registers|conv2d_pool_kernel<Registers|first_layer_kernel",
-    "128-bit asynchronous copies": rf"gemm_kernel<.*>, {WIDE}, \w+<",
-    "TF32 tensor-core products": r".*TensorCores",
+    "128-bit asynchronous copies": rf"gemm_kernel<.*>, {WIDE}, \w+<|tensor_(?:pool_)?kernel",
+    "TF32 tensor-core products": r"tensor_(?:pool_)?kernel<TensorShape<float",
+    "bfloat16 tensor-core products": r"tensor_(?:pool_)?kernel<TensorShape<bfloat16",
+    "matrix loads": r"tensor_(?:pool_)?kernel<TensorShape<bfloat16|tensor_pool_kernel",
 }
 """For each instruction a pattern: kernels whose names begin like this must have the instruction."""
 
@@ -99,7 +103,8 @@ def parse(log: str, ptx: str, file: str, arch: str) -> list[Kernel]:
         shared = (int(static.group(1)) if static else 0) + dynamic_shared(name)
         kernels.append(
             Kernel(file, arch, name, int(registers), int(stores) + int(loads), shared,
-                   occupancy(int(registers), shared, arch), lacking(name, codes[mangled]))
+                   occupancy(int(registers), shared, arch, block_threads(name)),
+                   lacking(name, codes[mangled]))
         )  # fmt: skip
     return kernels
 
@@ -131,23 +136,38 @@ def demangle(name: str) -> str:
 
 
 def dynamic_shared(name: str) -> int:
-    """Bytes of shared memory that a matrix product asks for at launch (GemmLayout in csrc's gemm.h)."""
+    """Bytes of shared memory that a matrix product asks for at launch (gemm.h, tensor_cores.h in csrc)."""
+    if shape := tensor_shape(name):
+        rows, columns = shape[:2]
+        stages = 4 * 64 * (rows + columns)
+        return max(stages, rows * (columns + 4) * 4) if name.startswith("tensor_pool_kernel") else stages
     tile = re.search(r"Registers<(float|double), (\d+), (\d+)>", name)
-    cores = "TensorCores" in name
-    if not tile and not cores:
+    if not tile:
         return 0
-    element_bytes = 8 if tile and tile.group(1) == "double" else 4
-    rows, columns = (16 * int(tile.group(2)), 16 * int(tile.group(3))) if tile else (128, 64)
-    operands = name.partition("TensorCores" if cores else tile.group(0) if tile else "")[2]
+    element_bytes = 8 if tile.group(1) == "double" else 4
+    rows, columns = 16 * int(tile.group(2)), 16 * int(tile.group(3))
+    operands = name.partition(tile.group(0))[2]
     kinds = "Matrix|Patches|GradientPatches|GradientColumns|TapFilters"
     first, second = re.findall(rf"\b({kinds})<\w+(?:, (\w+))?", operands)[:2]
     pad = 16 // element_bytes
     elements = 2 * (_tile_elements(first, rows, pad) + _tile_elements(second, columns, pad))
-    if cores:
-        elements = max(elements, rows * (columns + 4))
     if name.startswith("conv2d_pool_kernel"):
         elements = max(elements, rows * (columns + 1))
     return elements * element_bytes
+
+
+def tensor_shape(name: str) -> tuple[int, int, int, int] | None:
+    """The rows and columns of a tensor-core kernel's tile, and those of one of its warps."""
+    found = re.search(r"TensorShape<\w+, (\d+), (\d+), (\d+), (\d+),", name)
+    return (int(found[1]), int(found[2]), int(found[3]), int(found[4])) if found else None
+
+
+def block_threads(name: str) -> int:
+    """How many threads a block of a kernel has."""
+    if (shape := tensor_shape(name)) is None:
+        return THREADS
+    rows, columns, of_warp_rows, of_warp_columns = shape
+    return rows // of_warp_rows * (columns // of_warp_columns) * 32
 
 
 def _tile_elements(operand: tuple[str, str], length: int, pad: int) -> int:
@@ -157,15 +177,15 @@ def _tile_elements(operand: tuple[str, str], length: int, pad: int) -> int:
     return length * (16 + pad) if by_row else 16 * (length + pad)
 
 
-def occupancy(registers: int, shared: int, arch: str) -> float:
+def occupancy(registers: int, shared: int, arch: str, of_block: int = THREADS) -> float:
     """The share of an SM's threads for which there are enough registers and shared memory."""
     threads, all_registers, kibibytes = LIMITS[arch]
-    warps = THREADS // 32
+    warps = of_block // 32
     of_warp = math.ceil(registers * 32 / 256) * 256  # they are given out in units of 256
     by_registers = all_registers // (of_warp * warps)
     by_shared = kibibytes * 1024 // (shared + RESERVED)
-    blocks = min(threads // THREADS, by_registers, by_shared)
-    return blocks * THREADS / threads
+    blocks = min(threads // of_block, by_registers, by_shared)
+    return blocks * of_block / threads
 
 
 def main() -> None:

@@ -146,36 +146,117 @@ def test_asynchronous_copies_are_done_at_the_wait(programs: Path) -> None:
     assert run(programs, kernel, threads=4).replace("-", "").split() == ["nan", "5", "nan", "0"]
 
 
-def test_fragments_multiply_matrices(programs: Path) -> None:
-    kernel = """
-    using namespace nvcuda::wmma;
+TENSOR_CORES = """
+#include "cuda/core/ptx.h"
+using namespace minicnn;
+using namespace minicnn::cuda;
+
+// Where number i of lane `lane` lies, by the PTX manual: "Matrix Fragments for mma.m16n8k8" (.tf32) and
+// "Matrix Fragments for mma.m16n8k16" (.bf16).
+struct Place { int row, column; };
+struct Tf32 {
+    using T = float;
+    static constexpr int depth = 8, in_a = 4, in_b = 2;
+    static Place a(int lane, int i) {
+        return {i == 0 || i == 2 ? lane / 4 : lane / 4 + 8, i < 2 ? lane % 4 : lane % 4 + 4};
+    }
+    static Place b(int lane, int i) { return {i == 0 ? lane % 4 : lane % 4 + 4, lane / 4}; }
+};
+struct Bfloat16 {
+    using T = bfloat16;
+    static constexpr int depth = 16, in_a = 8, in_b = 4;
+    static Place a(int lane, int i) {
+        return {i < 2 || (4 <= i && i < 6) ? lane / 4 : lane / 4 + 8,
+                lane % 4 * 2 + (i & 1) + (i < 4 ? 0 : 8)};
+    }
+    static Place b(int lane, int i) { return {lane % 4 * 2 + (i & 1) + (i < 2 ? 0 : 8), lane / 4}; }
+};
+int lane() { return int(threadIdx.x) % 32; }
+Place of_sum(int lane, int i) { return {i < 2 ? lane / 4 : lane / 4 + 8, lane % 4 * 2 + (i & 1)}; }
+int left(int row, int k) { return (row * 5 + k * 3) % 11 - 5; }
+int right(int k, int column) { return (k * 7 + column * 2) % 13 - 6; }
+
+// How many of the lane's sums are wrong if the registers are filled and read as the manual says.
+template <typename Format>
+float wrong() {
+    using T = typename Format::T;
+    T a[Format::in_a], b[Format::in_b];
+    for (int i = 0; i < Format::in_a; ++i) {
+        const Place at = Format::a(lane(), i);
+        a[i] = minicnn::narrow<T>(float(left(at.row, at.column)));
+    }
+    for (int i = 0; i < Format::in_b; ++i) {
+        const Place at = Format::b(lane(), i);
+        b[i] = minicnn::narrow<T>(float(right(at.row, at.column)));
+    }
+    float sum[4] = {1, 2, 3, 4};
+    unsigned of_a[4], of_b[2];
+    std::memcpy(of_a, a, sizeof a);
+    std::memcpy(of_b, b, sizeof b);
+    if (sizeof(T) == 2) multiply_bfloat16(sum, of_a, of_b);
+    else multiply_tf32(sum, of_a, of_b);
+    float count = 0;
+    for (int i = 0; i < 4; ++i) {
+        const Place at = of_sum(lane(), i);
+        float expected = float(i + 1);
+        for (int k = 0; k < Format::depth; ++k) expected += float(left(at.row, k) * right(k, at.column));
+        count += sum[i] != expected;
+    }
+    return count;
+}
+"""
+
+
+@pytest.mark.parametrize("precision", ["Tf32", "Bfloat16"])
+def test_fragments_lie_in_the_lanes_as_the_manual_says(programs: Path, precision: str) -> None:
+    kernel = (
+        TENSOR_CORES + f"__global__ void kernel(float* out) {{ out[threadIdx.x] = wrong<{precision}>(); }}"
+    )
+    assert run(programs, kernel, threads=64).split() == ["0"] * 64
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_matrices_are_loaded_as_the_manual_says(programs: Path, transposed: bool) -> None:
+    """Lane l gets, of each matrix, the elements 2 * (l % 4) and the next one of row l / 4."""
+    kernel = (
+        TENSOR_CORES
+        + """
     __global__ void kernel(float* out) {
-        MINICNN_SHARED(float, a, 16 * 8);
-        MINICNN_SHARED(float, b, 8 * 16);
-        MINICNN_SHARED(float, c, 16 * 16);
-        for (int i = threadIdx.x; i < 128; i += 32) {
-            a[i] = float(i % 8 + i / 8);
-            b[i] = float(i % 16 - i / 16);
-        }
+        MINICNN_SHARED(std::uint16_t, matrices, 4 * 64);
+        const int lane = threadIdx.x;
+        for (int i = lane; i < 256; i += 32) matrices[i] = std::uint16_t(i);
         __syncthreads();
-        fragment<matrix_a, 16, 16, 8, precision::tf32, row_major> fa;
-        fragment<matrix_b, 16, 16, 8, precision::tf32, row_major> fb;
-        fragment<accumulator, 16, 16, 8, float> sum;
-        fill_fragment(sum, 1.0f);
-        load_matrix_sync(fa, a, 8);
-        load_matrix_sync(fb, b, 16);
-        mma_sync(sum, fa, fb, sum);
-        store_matrix_sync(c, sum, 16, mem_row_major);
-        __syncthreads();
+        unsigned got[4];
+        LOAD(got, matrices + (lane ^ 5) * 8);
         float wrong = 0;
-        for (int i = 0; i < 256; ++i) {
-            float expected = 1;
-            for (int k = 0; k < 8; ++k) expected += float(i / 16 + k) * float(i % 16 - k);
-            wrong += expected != c[i];
+        for (int i = 0; i < 4; ++i) {
+            for (int k = 0; k < 2; ++k) {
+                int row = lane / 4, column = lane % 4 * 2 + k;
+                if (TRANSPOSED) std::swap(row, column);
+                // the row's address came from lane 8 * i + row
+                wrong += (got[i] >> 16 * k & 0xFFFF) != unsigned(((8 * i + row) ^ 5) * 8 + column);
+            }
         }
-        out[threadIdx.x] = wrong;
+        out[lane] = wrong;
     }"""
+    )
+    load = "load_matrices_transposed" if transposed else "load_matrices"
+    kernel = kernel.replace("LOAD", load).replace("TRANSPOSED", str(int(transposed)))
     assert run(programs, kernel, threads=32).split() == ["0"] * 32
+
+
+def test_tf32_is_rounded_and_keeps_what_is_no_number(programs: Path) -> None:
+    kernel = (
+        TENSOR_CORES
+        + """
+    __global__ void kernel(float* out) {
+        const unsigned given[] = {0x3F801000, 0x3F800FFF, 0xBF801000, 0x7F7FFFFF, 0x7F800000, 0x7FFFFFFF};
+        const unsigned rounded = round_to_tf32(given[threadIdx.x]);
+        std::memcpy(out + threadIdx.x, &rounded, sizeof rounded);
+    }"""
+    )
+    got = run(programs, kernel, threads=6).split()
+    assert got == ["1.00098", "1", "-1.00098", "inf", "inf", "nan"]
 
 
 REPORTED = {

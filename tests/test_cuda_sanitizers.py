@@ -75,6 +75,11 @@ CALLS = {
         cuda::allow_tf32 = true;
         conv2d_forward<float>(x, w, b, y, p, true);
         cuda::allow_tf32 = false;""",
+    "conv2d_tf32_pool": CONV + POOL + """
+        cuda::allow_tf32 = true;
+        conv2d_pool_forward<float>(x, w, b, y, won.data(), p, pool, true);
+        conv2d_pool_backward<float>(y, won.data(), x, w, dx, dw, db, p, pool);
+        cuda::allow_tf32 = false;""",
     "conv2d_pool": CONV + POOL + "conv2d_pool_forward<float>(x, w, b, y, won.data(), p, pool, true);",
     "conv2d_pool_backward": CONV + POOL + """
         conv2d_pool_backward<float>(y, won.data(), x, w, dx, dw, db, p, pool);""",
@@ -86,8 +91,9 @@ CALLS = {
 }  # fmt: skip
 
 EVERYTHING = "".join(f"{{ {call} }}\n" for call in CALLS.values())
+TENSOR = tuple(f"tensor_{name}" for name in ("arrays", "forward", "input", "weight", "pool"))
 KERNELS = ("flatten", "softmax_cross_entropy", "optimizers", "batch_norm2d", "conv2d", "conv2d_input",
-           "conv2d_weight", "conv2d_pool", "pool_sparse_weight", "first_layer")  # fmt: skip
+           "conv2d_weight", "conv2d_pool", "pool_sparse_weight", "first_layer", *TENSOR)  # fmt: skip
 
 
 def build(
@@ -141,10 +147,18 @@ def test_address_and_undefined_behaviour_sanitizers_find_nothing(tmp_path: Path)
 
 
 CALLED = {
-    "conv2d": ("conv2d", "first_layer"),
-    "conv2d_tf32": ("conv2d", "first_layer"),
-    "conv2d_pool": ("conv2d_pool", "first_layer"),
-    "first_layer": ("conv2d", "first_layer"),
+    "conv2d": ("conv2d", "first_layer", *TENSOR),
+    "conv2d_tf32": ("conv2d", "first_layer", *TENSOR),
+    "conv2d_tf32_pool": (
+        "conv2d_pool",
+        "conv2d_weight",
+        "conv2d_input",
+        "first_layer",
+        "pool_sparse_weight",
+        *TENSOR,
+    ),
+    "conv2d_pool": ("conv2d_pool", "first_layer", *TENSOR),
+    "first_layer": ("conv2d", "first_layer", *TENSOR),
 }
 """The files of a call that is not made by the file of its name alone."""
 
@@ -169,7 +183,8 @@ PLANTS = [
     Plant("batch_norm2d", "reduce.h", "        __syncthreads();\n        if (threadIdx.y < half)"),
     Plant("first_layer", "first_layer.cu", BARRIER),
     Plant("conv2d", "gemm.h", "__syncthreads();  // this slice is read, the next has come"),
-    Plant("conv2d_tf32", "tensor_cores.h", "        __syncthreads();\n        const int tx"),
+    Plant("conv2d_tf32", "tensor_cores.h", BARRIER),
+    Plant("conv2d_tf32_pool", "tensor_pool.cu", "__syncthreads();  // the map is whole"),
     Plant("conv2d_pool", "conv2d_pool.cu", BARRIER),
 ]
 

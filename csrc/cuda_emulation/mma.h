@@ -1,103 +1,111 @@
-// Replaces the toolkit's header of this name: the TF32 fragments of wmma, 16x16x8.
+// The instructions of tensor cores that csrc/cuda/core/ptx.h names, in plain C++.
 //
-// A fragment is a matrix that the lanes of a warp hold together.  Where each lane holds n elements, lane l
-// holds the elements l*n to l*n + n-1 of the matrix, row by row.
+// The lanes of a warp hold the matrices of a product together.  Lane l has g = l / 4 and t = l % 4.  Then,
+// by the tables of the PTX manual,
+//   in TF32 (k of 8):       a[i] is A(g + 8 * (i % 2), t + 4 * (i / 2)), and b[i] is B(t + 4 * i, g);
+//   in bfloat16 (k of 16):  the lower half of a[i] is A(g + 8 * (i % 2), 2 * t + 8 * (i / 2)), and that of
+//                           b[i] is B(2 * t + 8 * i, g); the upper half is the next number along k;
+//   sum[i] is the sum at (g + 8 * (i / 2), 2 * t + i % 2).
 #pragma once
 
-#include <type_traits>
-
+#include "../bfloat16.h"
 #include "cuda_runtime.h"
 
-namespace nvcuda::wmma {
+namespace emulation {
 
-namespace precision {
-struct tf32 {};
-}  // namespace precision
-struct matrix_a {};
-struct matrix_b {};
-struct accumulator {};
-struct row_major {};
-struct col_major {};
-enum layout_t { mem_row_major, mem_col_major };
+// What the lanes of the calling lane's warp show one another.
+template <typename T>
+T* shown() {
+    static T tables[max_threads / warp_size][warp_size];
+    const Dim3 &at = threadIdx, &size = blockDim;
+    return tables[(at.x + size.x * (at.y + size.y * at.z)) / warp_size];
+}
 
-template <typename Use, int M, int N, int K>
-constexpr int rows = std::is_same_v<Use, matrix_b> ? K : M;
-template <typename Use, int M, int N, int K>
-constexpr int columns = std::is_same_v<Use, matrix_a> ? K : N;
+// Shows `own` to the other lanes, and copies what all of them show.
+template <typename T>
+void show(const T& own, T (&all)[warp_size]) {
+    T* const table = shown<T>();
+    table[lane()] = own;
+    __syncwarp();
+    std::copy_n(table, warp_size, all);
+    __syncwarp();
+}
 
-template <typename Use, int M, int N, int K, typename T, typename Layout = void>
-struct fragment {
-    static constexpr int height = rows<Use, M, N, K>, width = columns<Use, M, N, K>;
-    static constexpr int num_elements = height * width / emulation::warp_size;
-    float x[num_elements];
+struct Factors {
+    unsigned a[4], b[2];
 };
 
-// A float rounded to the 10 bits of mantissa that TF32 has: to the nearest, and away from zero in the
-// middle.
-inline float __float_to_tf32(float value) {
-    std::uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    if ((bits & 0x7F800000u) != 0x7F800000u) bits = (bits + 0x1000u) & 0xFFFFE000u;
-    std::memcpy(&value, &bits, sizeof bits);
+inline float float_of(unsigned bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
     return value;
 }
 
-template <typename Use, int M, int N, int K, typename T>
-void fill_fragment(fragment<Use, M, N, K, T>& f, float value) {
-    for (float& x : f.x) x = value;
-}
+}  // namespace emulation
 
-template <typename Use, int M, int N, int K, typename Layout>
-void load_matrix_sync(fragment<Use, M, N, K, precision::tf32, Layout>& f, const float* from,
-                      unsigned stride) {
-    using F = std::decay_t<decltype(f)>;
-    __syncwarp();
-    for (int i = 0; i < F::num_elements; ++i) {
-        const int at = emulation::lane() * F::num_elements + i, row = at / F::width, column = at % F::width;
-        f.x[i] = std::is_same_v<Layout, row_major> ? from[row * int(stride) + column]
-                                                   : from[column * int(stride) + row];
+namespace minicnn::cuda {
+
+inline void load_matrices(unsigned (&registers)[4], const void* row) {
+    const void* rows[emulation::warp_size];
+    emulation::show(row, rows);
+    const int lane = emulation::lane();
+    for (int i = 0; i < 4; ++i) {
+        std::memcpy(&registers[i], static_cast<const char*>(rows[8 * i + lane / 4]) + lane % 4 * 4, 4);
     }
 }
 
-template <int M, int N, int K>
-void store_matrix_sync(float* to, const fragment<accumulator, M, N, K, float>& f, unsigned stride,
-                       layout_t layout) {
-    using F = std::decay_t<decltype(f)>;
-    for (int i = 0; i < F::num_elements; ++i) {
-        const int at = emulation::lane() * F::num_elements + i, row = at / F::width, column = at % F::width;
-        to[layout == mem_row_major ? row * int(stride) + column : column * int(stride) + row] = f.x[i];
-    }
-    __syncwarp();
-}
-
-// d = a*b + c.  Every lane reads the operands of all lanes, in their registers.
-template <int M, int N, int K, typename LayoutA, typename LayoutB>
-void mma_sync(fragment<accumulator, M, N, K, float>& d,
-              const fragment<matrix_a, M, N, K, precision::tf32, LayoutA>& a,
-              const fragment<matrix_b, M, N, K, precision::tf32, LayoutB>& b,
-              const fragment<accumulator, M, N, K, float>& c) {
-    using A = std::decay_t<decltype(a)>;
-    using B = std::decay_t<decltype(b)>;
-    using D = std::decay_t<decltype(d)>;
-    const struct {
-        const float *a, *b;
-    } own{a.x, b.x};
-    float whole_a[M * K], whole_b[K * N];
-    __syncwarp();
-    for (int lane = 0; lane < emulation::warp_size; ++lane) {
-        const auto* other = __shfl_sync(0xFFFFFFFFu, &own, lane);
-        std::copy_n(other->a, A::num_elements, whole_a + lane * A::num_elements);
-        std::copy_n(other->b, B::num_elements, whole_b + lane * B::num_elements);
-    }
-    __syncwarp();
-    for (int i = 0; i < D::num_elements; ++i) {
-        const int at = emulation::lane() * D::num_elements + i, row = at / N, column = at % N;
-        float sum = c.x[i];
-        for (int k = 0; k < K; ++k) {
-            sum += __float_to_tf32(whole_a[row * K + k]) * __float_to_tf32(whole_b[k * N + column]);
+inline void load_matrices_transposed(unsigned (&registers)[4], const void* row) {
+    const void* rows[emulation::warp_size];
+    emulation::show(row, rows);
+    const int lane = emulation::lane();
+    for (int i = 0; i < 4; ++i) {
+        std::uint16_t halves[2];
+        for (int k = 0; k < 2; ++k) {
+            const void* from = rows[8 * i + lane % 4 * 2 + k];
+            std::memcpy(&halves[k], static_cast<const char*>(from) + lane / 4 * 2, 2);
         }
-        d.x[i] = sum;
+        registers[i] = halves[0] | unsigned(halves[1]) << 16;
     }
 }
 
-}  // namespace nvcuda::wmma
+inline unsigned load_word(const float* at) {
+    unsigned bits;
+    std::memcpy(&bits, at, sizeof bits);
+    return bits;
+}
+
+// A float rounded to the 10 bits of mantissa that TF32 has: to the nearest, away from zero in the middle.
+inline unsigned round_to_tf32(unsigned bits) {
+    return (bits & 0x7F800000u) == 0x7F800000u ? bits : (bits + 0x1000u) & 0xFFFFE000u;
+}
+
+// Tensor cores do not read the last 13 bits of a factor.
+inline void multiply_tf32(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    emulation::Factors lanes[emulation::warp_size];
+    emulation::show({{a[0], a[1], a[2], a[3]}, {b[0], b[1]}}, lanes);
+    const int g = emulation::lane() / 4, t = emulation::lane() % 4;
+    for (int i = 0; i < 4; ++i) {
+        for (int k = 0; k < 8; ++k) {
+            const unsigned left = lanes[g * 4 + k % 4].a[i / 2 + k / 4 * 2];
+            const unsigned right = lanes[(2 * t + i % 2) * 4 + k % 4].b[k / 4];
+            sum[i] += emulation::float_of(left & 0xFFFFE000u) * emulation::float_of(right & 0xFFFFE000u);
+        }
+    }
+}
+
+inline void multiply_bfloat16(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    emulation::Factors lanes[emulation::warp_size];
+    emulation::show({{a[0], a[1], a[2], a[3]}, {b[0], b[1]}}, lanes);
+    const int g = emulation::lane() / 4, t = emulation::lane() % 4;
+    for (int i = 0; i < 4; ++i) {
+        for (int k = 0; k < 16; ++k) {
+            const unsigned left = lanes[g * 4 + k / 2 % 4].a[i / 2 + k / 8 * 2];
+            const unsigned right = lanes[(2 * t + i % 2) * 4 + k / 2 % 4].b[k / 8];
+            const unsigned half = k % 2 ? 0 : 16;  // its shift to the upper half, which alone is a float's
+            sum[i] += emulation::float_of(left << half & 0xFFFF0000u) *
+                      emulation::float_of(right << half & 0xFFFF0000u);
+        }
+    }
+}
+
+}  // namespace minicnn::cuda

@@ -13,7 +13,7 @@ void multiply(const A& patches, const T* weight, const cuda::ForwardOutput<T>& o
     const cuda::Matrix<T, true> b{weight, depth, filters * depth};
     // Step 2: multiply them by the filter and add up.
     const cuda::GemmSize s{p.N * p.OH * p.OW, depth, cuda::narrow(filters, "F"), 0, int(p.groups), 1, 0};
-    cuda::with_math<T, (W > 1)>(
+    cuda::with_math<T>(
         filters, [&](auto math) { cuda::gemm<typename decltype(math)::type, W, W>(patches, b, out, s); });
 }
 
@@ -42,6 +42,8 @@ void conv2d_forward(const T* x, const T* weight, const T* bias, T* y, const Conv
     const cuda::ForwardOutput<T> out{y, bias, p.F, int(p.F / p.groups), relu};
     if (cuda::is_first_layer(p)) {
         cuda::first_layer_forward(x, weight, out, p);
+    } else if (cuda::uses_tensor_cores<T>()) {
+        if constexpr (std::is_same_v<T, float>) cuda::tensor_conv2d_forward(x, weight, bias, y, p, relu);
     } else if (whole && p.C / p.groups % V == 0) {
         forward<T, V>(x, weight, out, p);
     } else {
@@ -54,7 +56,10 @@ void conv2d_backward(const T* dy, const T* relu_y, const T* x, const T* weight, 
                      const ConvParams& p) {
     const cuda::Fused f{relu_y, nullptr, {}};
     cuda::check_sizes(p);
-    if (relu_y) {
+    if (cuda::uses_tensor_cores<T>() && !is_depthwise(p)) {
+        if constexpr (std::is_same_v<T, float>)
+            cuda::gradients_in_tf32(dy, f, x, weight, dx, dw, p, cuda::is_first_layer(p));
+    } else if (relu_y) {
         // Step 4: the gradient to x: each output gives its pixels dy times the weights.
         if (dx) cuda::conv2d_input_gradient<T, true>(dy, f, weight, dx, p);
         // Step 5: the gradient to the weights: each output adds dy times its window.

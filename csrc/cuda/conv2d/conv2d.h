@@ -2,9 +2,9 @@
 #pragma once
 
 #include "../core/gemm.h"
-#include "../core/tensor_cores.h"
 #include "../core/tf32.h"
 #include "operands.h"
+#include "tensor_conv2d.h"
 
 namespace minicnn::cuda {
 
@@ -25,23 +25,13 @@ struct Tiles<double> {
     using Wide = Registers<double, 4, 4>;
 };
 
-// A type that can be passed as an argument.
-template <typename Math>
-struct Choice {
-    using type = Math;
-};
-
 // Calls body(Choice<Math>()), where Math computes a product with this many columns.  Its tiles have at most
-// `most_columns` columns.  Tensor cores are chosen only where TF32 is allowed, and 128-bit loads are
-// possible.
-template <typename T, bool wide_loads, int most_columns = 128, typename Body>
+// `most_columns` columns.
+template <typename T, int most_columns = 128, typename Body>
 void with_math([[maybe_unused]] std::int64_t columns, const Body& body) {
     using Of = Tiles<T>;
     if (columns <= 16) return body(Choice<typename Of::Narrow>());
     if constexpr (std::is_same_v<T, float>) {
-        if constexpr (wide_loads) {
-            if (uses_tf32()) return body(Choice<TensorCores>());
-        }
         if (columns <= 32) return body(Choice<typename Of::Half>());
         if constexpr (most_columns > 64) {
             if (columns > 64) return body(Choice<typename Of::Widest>());
@@ -108,6 +98,12 @@ template <typename T, bool fused>
 void conv2d_input_gradient(const T* dy, const Fused& f, const T* weight, T* dx, const ConvParams& p);
 template <typename T, bool fused>
 void conv2d_weight_gradient(const T* dy, const Fused& f, const T* x, T* dw, const ConvParams& p);
+// Those that are wanted, by tensor cores.  A first layer's gradient to the weight has a kernel of its own.
+inline void gradients_in_tf32(const float* dy, const Fused& f, const float* x, const float* weight,
+                              float* dx, float* dw, const ConvParams& p, bool first_layer) {
+    tensor_conv2d_gradients(dy, f, x, weight, dx, first_layer ? nullptr : dw, p);
+    if (dw && first_layer) conv2d_weight_gradient<float, true>(dy, f, x, dw, p);
+}
 // The gradient to the weight, computed from the winners of a max-pool alone (pool_sparse_weight.cu).
 bool pooled_weight_supported(const ConvParams& p, const PoolParams& pool);
 template <typename T>
@@ -115,6 +111,6 @@ void pooled_weight_gradient(const T* dy, const std::uint8_t* winner, const T* x,
                             const PoolParams& pool);
 // The gradient to the bias.
 template <typename T>
-void conv2d_bias_gradient(const T* dy, const Fused& f, T* db, const ConvParams& p);
+void conv2d_bias_gradient(const T* dy, const Fused& f, Sum<T>* db, const ConvParams& p);
 
 }  // namespace minicnn::cuda

@@ -1,11 +1,11 @@
-// Convolution and dense layers of bfloat16: their operands are widened to float in scratch memory, with the
-// weights rounded to bfloat16; the kernels for float compute, and the results are rounded once.
+// Convolution and dense layers of bfloat16.  Tensor cores multiply the factors, with the weights rounded to
+// bfloat16, and sum in float; the results are rounded once.
 //
-// TF32 holds every bfloat16 value.  So tensor cores multiply the factors exactly, and sum in float.
+// Depthwise convolutions are no products of matrices: their operands are widened to float in scratch
+// memory, and the kernels for float compute.
 
 #include "../../ops.h"
-#include "../core/elementwise.h"
-#include "../core/tf32.h"
+#include "conv2d.h"
 
 namespace minicnn {
 namespace {
@@ -52,14 +52,6 @@ class Result {
     std::int64_t size_;
 };
 
-// While the object lives, the calling thread's products go through tensor cores.
-struct ExactFactors {
-    ExactFactors() { cuda::factors_fit_tf32 = true; }
-    ~ExactFactors() { cuda::factors_fit_tf32 = false; }
-    ExactFactors(const ExactFactors&) = delete;
-    ExactFactors& operator=(const ExactFactors&) = delete;
-};
-
 std::int64_t weights_of(const ConvParams& p) { return p.F * p.KH * p.KW * (p.C / p.groups); }
 std::int64_t inputs_of(const ConvParams& p) { return p.N * p.H * p.W * p.C; }
 std::int64_t outputs_of(const ConvParams& p) { return p.N * p.OH * p.OW * p.F; }
@@ -67,11 +59,16 @@ std::int64_t outputs_of(const ConvParams& p, const PoolParams& pool) {
     return p.N * pool.OH * pool.OW * p.F;
 }
 
+ConvParams as_convolution(std::int64_t N, std::int64_t in, std::int64_t out) {
+    return {N, in, 1, 1, out, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1};
+}
+
 }  // namespace
 
 void conv2d_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
                     const ConvParams& p, bool relu) {
-    const ExactFactors exact;
+    cuda::check_sizes(p);
+    if (!is_depthwise(p)) return cuda::tensor_conv2d_forward(x, weight, bias, y, p, relu);
     const Operand images(x, inputs_of(p)), filters(weight, weights_of(p));
     const Result sums(y, outputs_of(p));
     conv2d_forward<float>(images.get(), filters.get(), bias, sums.get(), p, relu);
@@ -80,7 +77,13 @@ void conv2d_forward(const bfloat16* x, const float* weight, const float* bias, b
 
 void conv2d_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16* x, const float* weight,
                      bfloat16* dx, float* dw, float* db, const ConvParams& p) {
-    const ExactFactors exact;
+    cuda::check_sizes(p);
+    if (!is_depthwise(p)) {
+        const cuda::Fused f{relu_y, nullptr, {}};
+        cuda::tensor_conv2d_gradients(dy, f, x, weight, dx, dw, p);
+        if (db) cuda::conv2d_bias_gradient(dy, f, db, p);
+        return;
+    }
     const Operand gradient(dy, outputs_of(p)), outcome(relu_y, outputs_of(p)),
         images(dw ? x : nullptr, inputs_of(p)), filters(dx ? weight : nullptr, weights_of(p));
     const Result sums(dx, inputs_of(p));
@@ -91,7 +94,12 @@ void conv2d_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16*
 
 void conv2d_pool_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
                          std::uint8_t* winner, const ConvParams& p, const PoolParams& pool, bool relu) {
-    const ExactFactors exact;
+    cuda::check_sizes(p);
+    if (!is_depthwise(p)) {
+        const cuda::PoolOutput<bfloat16> out{
+            y, winner, nullptr, p.F, int(p.OH), int(p.OW), int(p.F / p.groups), relu};
+        return cuda::tensor_conv2d_pool_forward(x, weight, bias, out, p, pool);
+    }
     const Operand images(x, inputs_of(p)), filters(weight, weights_of(p));
     const Result maxima(y, outputs_of(p, pool));
     conv2d_pool_forward<float>(images.get(), filters.get(), bias, maxima.get(), winner, p, pool, relu);
@@ -101,7 +109,13 @@ void conv2d_pool_forward(const bfloat16* x, const float* weight, const float* bi
 void conv2d_pool_backward(const bfloat16* dy, const std::uint8_t* winner, const bfloat16* x,
                           const float* weight, bfloat16* dx, float* dw, float* db, const ConvParams& p,
                           const PoolParams& pool) {
-    const ExactFactors exact;
+    cuda::check_sizes(p);
+    if (!is_depthwise(p)) {
+        const cuda::Fused f{nullptr, winner, pool};
+        cuda::tensor_conv2d_gradients(dy, f, x, weight, dx, dw, p);
+        if (db) cuda::conv2d_bias_gradient(dy, f, db, p);
+        return;
+    }
     const Operand gradient(dy, outputs_of(p, pool)), images(dw || db ? x : nullptr, inputs_of(p)),
         filters(dx ? weight : nullptr, weights_of(p));
     const Result sums(dx, inputs_of(p));
@@ -112,22 +126,12 @@ void conv2d_pool_backward(const bfloat16* dy, const std::uint8_t* winner, const 
 
 void dense_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y, std::int64_t N,
                    std::int64_t in, std::int64_t out, bool relu) {
-    const ExactFactors exact;
-    const Operand rows(x, N * in), weights(weight, out * in);
-    const Result sums(y, N * out);
-    dense_forward<float>(rows.get(), weights.get(), bias, sums.get(), N, in, out, relu);
-    sums.store();
+    conv2d_forward(x, weight, bias, y, as_convolution(N, in, out), relu);
 }
 
 void dense_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16* x, const float* weight,
                     bfloat16* dx, float* dw, float* db, std::int64_t N, std::int64_t in, std::int64_t out) {
-    const ExactFactors exact;
-    const Operand gradient(dy, N * out), outcome(relu_y, N * out), rows(dw ? x : nullptr, N * in),
-        weights(dx ? weight : nullptr, out * in);
-    const Result sums(dx, N * in);
-    dense_backward<float>(gradient.get(), outcome.get(), rows.get(), weights.get(), sums.get(), dw, db, N,
-                          in, out);
-    sums.store();
+    conv2d_backward(dy, relu_y, x, weight, dx, dw, db, as_convolution(N, in, out));
 }
 
 }  // namespace minicnn

@@ -1,26 +1,11 @@
-// The gradient of a convolution to its input.  For each phase of the stride (Axis in operands.h) it is a
+// The gradient of a convolution to its input.  For each phase of the stride (axis.h) it is a
 // product: the patches of dy times the taps that reach the inputs of this phase.
-
-#include <numeric>
 
 #include "conv2d.h"
 #include "depthwise.h"
 
 namespace minicnn::cuda {
 namespace {
-
-Axis axis_of(std::int64_t phase, std::int64_t inputs, std::int64_t stride, std::int64_t dilation,
-             std::int64_t padding, std::int64_t kernel) {
-    const std::int64_t every = stride / std::gcd(stride, dilation);
-    const std::int64_t count = ceil_div(inputs - phase, stride);
-    for (std::int64_t u = 0; u < std::min(every, kernel); ++u) {
-        const std::int64_t from = phase + padding - u * dilation;
-        if (from % stride != 0) continue;
-        const std::int64_t taps = ceil_div(kernel - u, every);
-        return {phase, stride, count, u, every, taps, from / stride, every * dilation / stride};
-    }
-    return {phase, stride, count, 0, 1, 0, 0, 0};
-}
 
 // Near the border a tap may meet no dy, and a zero enters the product in its place.  If the weight is
 // infinite there, zero times infinity is NaN, although there is nothing to add.  So a result that is not
@@ -83,8 +68,7 @@ void one_phase(const T* dy, const Fused& f, const T* weight, T* dx, const ConvPa
                                    narrow(depth, "the taps and filters of a convolution")};
     const GemmSize s{
         p.N * down.inputs * across.inputs, depth, narrow(channels, "C"), 0, int(p.groups), 1, 0};
-    with_math<T, (WB > 1)>(channels,
-                           [&](auto math) { gemm<typename decltype(math)::type, WA, WB>(a, b, out, s); });
+    with_math<T>(channels, [&](auto math) { gemm<typename decltype(math)::type, WA, WB>(a, b, out, s); });
 }
 
 // For a window of one cell that visits every pixel: every tap meets a dy, so that no result needs a second
@@ -109,8 +93,7 @@ void pointwise(const T* dy, const T* weight, T* dx, const ConvParams& p) {
     const Matrix<T, false> b{weight, channels, filters * channels};
     const GemmSize s{p.N * p.H * p.W, filters, narrow(channels, "C"), 0, int(p.groups), 1, 0};
     const PointwiseOutput<T> out{dx, p.C, int(channels)};
-    with_math<T, (WB > 1)>(channels,
-                           [&](auto math) { gemm<typename decltype(math)::type, WA, WB>(a, b, out, s); });
+    with_math<T>(channels, [&](auto math) { gemm<typename decltype(math)::type, WA, WB>(a, b, out, s); });
 }
 
 template <typename T, int WA, int WB, bool fused>

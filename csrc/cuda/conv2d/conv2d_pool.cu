@@ -83,7 +83,7 @@ template <typename T, int W>
 void forward(const T* x, const T* weight, const PoolOutput<T>& out, const ConvParams& p,
              const PoolParams& pool) {
     // at most 64 columns, because the tile must fit in shared memory
-    cuda::with_math<T, (W > 1), 64>(p.F / p.groups, [&](auto math) {
+    cuda::with_math<T, 64>(p.F / p.groups, [&](auto math) {
         launch_pool<typename decltype(math)::type, W>(x, weight, out, p, pool);
     });
 }
@@ -106,6 +106,9 @@ void conv2d_pool_forward(const T* x, const T* weight, const T* bias, T* y, std::
         y, winner, bias, p.F, narrow(p.OH, "OH"), narrow(p.OW, "OW"), int(p.F / p.groups), relu};
     if (cuda::is_first_layer(p) && cuda::first_layer_takes(pool)) {
         cuda::first_layer_pool_forward(x, weight, out, p, pool);
+    } else if (cuda::uses_tensor_cores<T>() && !is_depthwise(p)) {
+        if constexpr (std::is_same_v<T, float>)
+            cuda::tensor_conv2d_pool_forward(x, weight, bias, out, p, pool);
     } else if (cuda::aligned(x) && cuda::aligned(weight) && p.C / p.groups % V == 0) {
         forward<T, V>(x, weight, out, p, pool);
     } else {
@@ -118,6 +121,12 @@ void conv2d_pool_backward(const T* dy, const std::uint8_t* winner, const T* x, c
                           T* dw, T* db, const ConvParams& p, const PoolParams& pool) {
     const cuda::Fused f{nullptr, winner, pool};
     cuda::check_sizes(p);
+    if (cuda::uses_tensor_cores<T>() && !is_depthwise(p)) {
+        if constexpr (std::is_same_v<T, float>)
+            cuda::gradients_in_tf32(dy, f, x, weight, dx, dw, p, cuda::is_first_layer(p));
+        if (db) cuda::conv2d_bias_gradient(dy, f, db, p);
+        return;
+    }
     if (dx) cuda::conv2d_input_gradient<T, true>(dy, f, weight, dx, p);
     if (dw && !cuda::is_first_layer(p) && cuda::pooled_weight_supported(p, pool)) {
         cuda::pooled_weight_gradient(dy, winner, x, dw, p, pool);

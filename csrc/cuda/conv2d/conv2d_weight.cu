@@ -14,14 +14,13 @@ void multiply(const T* dy, const Fused& f, const T* x, T* dw, const ConvParams& 
     const GradientColumns<T, fused> b(dy, p, f);
     const WeightOutput<T> out{dw, depth, int(filters)};
     const GemmSize s{depth, p.N * p.OH * p.OW, narrow(filters, "F"), 0, int(p.groups), 1, 0};
-    with_math<T, (WA > 1)>(filters,
-                           [&](auto math) { gemm<typename decltype(math)::type, WA, WB>(a, b, out, s); });
+    with_math<T>(filters, [&](auto math) { gemm<typename decltype(math)::type, WA, WB>(a, b, out, s); });
 }
 
 // Adds up dy where the ReLU or the max-pool after the convolution lets a gradient through.
 template <typename T>
 struct BiasSums {
-    using Accumulator = WeightSum<T>;
+    using Accumulator = WeightSum<Sum<T>>;
     const T *dy, *relu_y;
     const std::uint8_t* winner;
     CountingWinners counting;
@@ -30,9 +29,9 @@ struct BiasSums {
     __device__ void add(Accumulator& sum, std::int64_t row, int f) const {
         const std::int64_t i = row * F + f;
         if (winner) {
-            if (counting.has(winner[i], row)) sum.value += dy[i];
+            if (counting.has(winner[i], row)) sum.value += widen(dy[i]);
         } else {
-            sum.value += relu_y ? relu_gradient(relu_y[i], dy[i]) : dy[i];
+            sum.value += relu_y ? relu_gradient(widen(relu_y[i]), widen(dy[i])) : widen(dy[i]);
         }
     }
 };
@@ -67,11 +66,11 @@ void conv2d_weight_gradient(const T* dy, const Fused& f, const T* x, T* dw, cons
 }
 
 template <typename T>
-void conv2d_bias_gradient(const T* dy, const Fused& f, T* db, const ConvParams& p) {
+void conv2d_bias_gradient(const T* dy, const Fused& f, Sum<T>* db, const ConvParams& p) {
     const CountingWinners counting = f.winner ? CountingWinners(p, f.pool) : CountingWinners();
     const std::int64_t rows = p.N * (f.winner ? f.pool.OH * f.pool.OW : p.OH * p.OW);
-    reduce_rows(BiasSums<T>{dy, static_cast<const T*>(f.relu_y), f.winner, counting, p.F}, KeepBias<T>{db},
-                rows, p.F);
+    reduce_rows(BiasSums<T>{dy, static_cast<const T*>(f.relu_y), f.winner, counting, p.F},
+                KeepBias<Sum<T>>{db}, rows, p.F);
 }
 
 #define INSTANTIATE(T)                                                                   \
@@ -82,5 +81,6 @@ void conv2d_bias_gradient(const T* dy, const Fused& f, T* db, const ConvParams& 
     template void conv2d_bias_gradient(const T*, const Fused&, T*, const ConvParams&)
 INSTANTIATE(float);
 INSTANTIATE(double);
+template void conv2d_bias_gradient(const bfloat16*, const Fused&, float*, const ConvParams&);
 
 }  // namespace minicnn::cuda

@@ -35,16 +35,26 @@ class Pixels {
   public:
     Pixels() = default;
     Pixels(std::int64_t H, std::int64_t W)
-        : by_image_(H * W), by_row_(W), size_(int(H * W)), width_(int(W)) {}
+        : by_image_(H * W), by_row_(W), size_(int(H * W)), height_(int(H)), width_(int(W)) {}
     __device__ __forceinline__ Pixel at(std::int64_t i) const {
         const std::int64_t n = by_image_.quotient(i);
         const int rest = int(i - n * size_), h = by_row_.quotient(rest);
         return {n, h, rest - h * width_};
     }
+    // Moves on by as many pixels as at(0) is from `step`.
+    __device__ __forceinline__ void advance(Pixel& pixel, const Pixel& step) const {
+        pixel.w += step.w;
+        const bool next_row = pixel.w >= width_;
+        if (next_row) pixel.w -= width_;
+        pixel.h += step.h + int(next_row);
+        const bool next_image = pixel.h >= height_;
+        if (next_image) pixel.h -= height_;
+        pixel.n += step.n + int(next_image);
+    }
 
   private:
     Divisor by_image_, by_row_;
-    int size_ = 1, width_ = 1;
+    int size_ = 1, height_ = 1, width_ = 1;
 };
 
 // A tap is one cell of the window in one channel.  Number k of a patch is tap (u, v, c): k = (u * KW + v) *
@@ -61,6 +71,16 @@ class Taps {
     __device__ __forceinline__ Tap at(std::int64_t k) const {
         const int tap = int(by_depth_.quotient(k)), u = by_width_.quotient(tap);
         return {u, tap - u * width_, int(k - std::int64_t(tap) * depth_)};
+    }
+    // Moves on by as many taps as at(0) is from `step`.
+    __device__ __forceinline__ void advance(Tap& tap, const Tap& step) const {
+        tap.c += step.c;
+        const bool next_cell = tap.c >= depth_;
+        if (next_cell) tap.c -= depth_;
+        tap.v += step.v + int(next_cell);
+        const bool next_row = tap.v >= width_;
+        if (next_row) tap.v -= width_;
+        tap.u += step.u + int(next_row);
     }
 
   private:

@@ -10,6 +10,7 @@
 
 #include "../../conv2d_ops.h"
 #include "../core/elementwise.h"
+#include "axis.h"
 #include "indices.h"
 
 namespace minicnn::cuda {
@@ -229,15 +230,6 @@ struct GradientColumns {
 };
 
 // ---- the gradient to the input: one product for each phase of the stride ---------------------------
-
-// With a stride, the inputs of one phase are those at phase, phase + stride, phase + 2 * stride and so on.
-// All of them are reached by the same taps of the window, u = start + t * every.  Input number i of the
-// phase meets tap t at output i + first - t * step.  For example, with a stride of 2 and a window of 3
-// cells, the even inputs meet two of the cells and the odd inputs one, or the other way round.  This is so
-// along each of the two axes.
-struct Axis {
-    std::int64_t phase, stride, inputs, start, every, taps, first, step;
-};
 
 template <typename T, bool fused>
 struct GradientPatches {

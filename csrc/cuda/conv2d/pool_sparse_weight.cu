@@ -174,7 +174,7 @@ void from_winners(const T* dy, const std::uint8_t* winner, const T* x, T* dw, co
 // With TF32, tensor cores compute the dense product much faster than this.
 bool pooled_weight_supported(const ConvParams& p, const PoolParams& pool) {
     return pool.KH * pool.KW == window_cells && windows_lie_in_map(p, pool) && !is_depthwise(p) &&
-           !uses_tf32();
+           !allow_tf32;
 }
 
 template <typename T>

@@ -7,6 +7,12 @@ namespace minicnn::cuda {
 
 constexpr int slice = 16;  // of k
 
+// A type that can be passed as an argument.
+template <typename Type>
+struct Choice {
+    using type = Type;
+};
+
 struct GemmSize {
     std::int64_t M, K;
     int N;

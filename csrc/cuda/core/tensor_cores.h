@@ -1,88 +1,268 @@
-// Multiplication by tensor cores: float operands are rounded to TF32, which has 10 bits of mantissa, and
-// the sums are float.
+// A product of matrices by tensor cores: float operands are rounded to TF32, which has 10 bits of mantissa,
+// bfloat16 ones are multiplied exactly, and the sums are float.
+//
+//     out(m, n) = sum over k of A(m, k) * B(k, n)
+//
+// A block computes a tile of out, each of its warps a part of it.  Slices of A and B pass through shared
+// memory in a ring of `stages` places: while one is multiplied, the copies of the next ones are under way.
+//
+// An Output says where the sums go:
+//   Row row(m)                      where row m begins
+//   Column column(group, n, count)  what the first `count` of the sums at n and n + 1 need beside that
+//   put(group, row, n, column, v, count)   stores the first `count` of the sums at n and n + 1
+//   doubts                          whether a result that is not finite may be wrong; put_again(group, row,
+//   m,
+//                                   n) then looks at it, and computes it in another way
 #pragma once
 
-#include <mma.h>
+#include <cmath>
 
-#include "gemm.h"
+#include "parts.h"
+#include "tensor_tiles.h"
 
 namespace minicnn::cuda {
 
-// The sums of a tile of 128 x 64.  Each of the 8 warps has 32 x 32 of them, in four fragments.
-struct TensorCores {
-    using T = float;
-    static constexpr int TM = 8, TN = 4;
-    static constexpr int pitch = 16 * TN + 4, staging = 16 * TM * pitch;
-    static constexpr int side = 16, depth = 8;  // a fragment multiplies 16 x 8 by 8 x 16
+// ---- configurations ----------------------------------------------------------------------------------
 
-    template <typename Use, typename Layout>
-    using Fragment = nvcuda::wmma::fragment<Use, side, side, depth, nvcuda::wmma::precision::tf32, Layout>;
-    using Sum = nvcuda::wmma::fragment<nvcuda::wmma::accumulator, side, side, depth, float>;
+// A tile of BM x BN, of which each warp computes HM x HN, and how many blocks share a multiprocessor.
+template <typename T_, int BM_, int BN_, int HM_, int HN_, int blocks_>
+struct TensorShape {
+    using T = T_;
+    static constexpr int BM = BM_, BN = BN_, HM = HM_, HN = HN_, blocks = blocks_, stages = 4;
+    static constexpr int threads = BM / HM * (BN / HN) * warp_lanes;
+};
 
-    Sum parts[2][2];
-    float sum[TM][TN];
+template <typename T>
+using Large = TensorShape<T, 128, 128, 64, sizeof(T) == 2 ? 32 : 64, 2>;
+template <typename T>
+using Medium = TensorShape<T, 128, 64, 64, 32, 3>;
+template <typename T>
+using Small = TensorShape<T, 64, 64, 32, 32, 4>;
+template <typename T>
+using Slim = TensorShape<T, 128, 32, 32, 32, 4>;
 
-    __device__ TensorCores() {
-        for (auto& row : parts) {
-            for (auto& part : row) nvcuda::wmma::fill_fragment(part, 0.0f);
-        }
+constexpr int multiprocessors = 132;  // of the GPU that the choice below is made for
+
+// What a product costs in a configuration, in microseconds on paper.  `rate` is the share of the tensor
+// cores' rate that one block on a multiprocessor reaches; `blocks` of them reach all that there is to
+// reach.
+struct Plan {
+    int splits;
+    double cost;
+};
+
+template <typename Shape>
+Plan plan(const GemmSize& s, int most_splits) {
+    using T = typename Shape::T;
+    constexpr double peak =
+        sizeof(T) == 2 ? 3.5e6 : 1.75e6;        // multiply-adds a microsecond and multiprocessor
+    constexpr double copied = 45e3;             // bytes a microsecond and multiprocessor
+    constexpr double begun = 2.0, added = 3.0;  // microseconds: of a block, of a second kernel
+    constexpr double summed = 1.5e6;            // floats of parts a microsecond
+    const double tiles = double(ceil_div(s.M, Shape::BM) * ceil_div(s.N, Shape::BN) * s.groups);
+    const std::int64_t slices = larger<std::int64_t>(ceil_div(s.K, slice_depth<T>), 1);
+    constexpr double products = double(Shape::BM) * Shape::BN * slice_depth<T> / peak;
+    constexpr double bytes = double(Shape::BM + Shape::BN) * slice_bytes / copied;
+    constexpr double of_slice = products + bytes / 2;
+    Plan best{1, 0};
+    for (int splits = 1; splits <= most_splits && (splits == 1 || slices / splits >= 4); ++splits) {
+        const double turns = std::ceil(tiles * splits / multiprocessors);
+        const double beside = std::min(turns, double(Shape::blocks));
+        // One block alone waits for its copies and barriers; others beside it use the time.
+        const double share = (beside + 1) / (Shape::blocks + 1);
+        double cost = turns * (double(ceil_div(slices, splits)) * of_slice / share + begun / beside);
+        if (splits > 1) cost += added + double(s.M) * s.N * s.groups * (splits + 1) / summed;
+        if (splits == 1 || cost < best.cost) best = {splits, cost};
+    }
+    return best;
+}
+
+// ---- the kernels -------------------------------------------------------------------------------------
+
+// Multiplies the block's tile.
+template <typename Shape, typename A, typename B>
+class TensorBlock {
+    using T = typename Shape::T;
+    using TileA = TensorTile<A, Shape::BM>;
+    using TileB = TensorTile<B, Shape::BN>;
+    static constexpr int stages = Shape::stages, stage = TileA::elements + TileB::elements;
+
+  public:
+    static constexpr int shared_bytes = stages * stage * int(sizeof(T));
+    using Sums = WarpSums<T, Shape::HM, Shape::HN>;
+    Sums sums;
+
+    // The warp's first row and column in the tile.
+    __device__ static int row() {
+        return int(threadIdx.x) / warp_lanes % (Shape::BM / Shape::HM) * Shape::HM;
+    }
+    __device__ static int column() {
+        return int(threadIdx.x) / warp_lanes / (Shape::BM / Shape::HM) * Shape::HN;
     }
 
-    // Loads a fragment from the slice of an operand with L rows.  The fragment's layout is that of the
-    // slice.
-    template <typename Operand, int L, typename F>
-    __device__ static void load_fragment(F& fragment, const float* tile, int row, int k) {
-        constexpr int pitch = tile_pitch<Operand, L>;
-        nvcuda::wmma::load_matrix_sync(
-            fragment, tile + (Operand::k_contiguous ? row * pitch + k : k * pitch + row), pitch);
-        for (float& x : fragment.x) x = nvcuda::wmma::__float_to_tf32(x);
-    }
-
-    __device__ static int first_row() { return int(threadIdx.x) / 64 * 32; }
-    __device__ static int first_column() { return int(threadIdx.x) / 32 % 2 * 32; }
-
-    template <typename A, typename B>
-    __device__ void add_slice(const float* tile_a, const float* tile_b) {
-        using namespace nvcuda::wmma;
-        using LayoutA = std::conditional_t<A::k_contiguous, row_major, col_major>;
-        using LayoutB = std::conditional_t<B::k_contiguous, col_major, row_major>;
+    // Afterwards shared memory may be used again.
+    __device__ __forceinline__ void multiply(const A& a, const B& b, const GemmSize& s, T* shared,
+                                             std::int64_t first_row, int first_column, int split) {
+        const std::int64_t first_k = split * s.split_depth, last_k = smaller(first_k + s.split_depth, s.K);
+        TensorLoader<A, Shape::BM, Shape::threads> load_a(
+            a, first_row, smaller(first_row + s.tile_rows, s.M), first_k, last_k);
+        TensorLoader<B, Shape::BN, Shape::threads> load_b(b, first_column, s.N, first_k, last_k);
+        const int slices = int((last_k - first_k + TileA::depth - 1) / TileA::depth);
 #pragma unroll
-        for (int k = 0; k < slice; k += depth) {
-            Fragment<matrix_a, LayoutA> a[2];
-            Fragment<matrix_b, LayoutB> b[2];
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                load_fragment<A, 16 * TM>(a[i], tile_a, first_row() + side * i, k);
-                load_fragment<B, 16 * TN>(b[i], tile_b, first_column() + side * i, k);
+        for (int i = 0; i < stages - 1; ++i) {
+            if (i < slices) {
+                load_a.copy(shared + i * stage);
+                load_b.copy(shared + i * stage + TileA::elements);
             }
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-#pragma unroll
-                for (int j = 0; j < 2; ++j) mma_sync(parts[i][j], a[i], b[j], parts[i][j]);
+            __pipeline_commit();
+        }
+        T *read = shared, *write = shared + (stages - 1) * stage;
+        for (int i = 0; i < slices; ++i) {
+            __pipeline_wait_prior(stages - 2);
+            __syncthreads();  // the slice to read has come, and all have read the one that is overwritten
+            if (i + stages - 1 < slices) {
+                load_a.copy(write);
+                load_b.copy(write + TileA::elements);
             }
+            __pipeline_commit();
+            sums.template add_slice<A, B, Shape::BM, Shape::BN>(read, read + TileA::elements, row(),
+                                                                column());
+            write = read;
+            read = read + stage == shared + stages * stage ? shared : read + stage;
         }
-    }
-
-    // Moves the sums, through shared memory, to the threads that store them.
-    template <typename A, typename B>
-    __device__ void finish(float* shared) {
-        for (int i = 0; i < 2; ++i) {
-            for (int j = 0; j < 2; ++j) {
-                nvcuda::wmma::store_matrix_sync(
-                    shared + (first_row() + side * i) * pitch + first_column() + side * j, parts[i][j],
-                    pitch, nvcuda::wmma::mem_row_major);
-            }
-        }
-        __syncthreads();
-        const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
-#pragma unroll
-        for (int i = 0; i < TM; ++i) {
-#pragma unroll
-            for (int j = 0; j < TN; ++j)
-                sum[i][j] = shared[Share<A, TM>::row(ty, i) * pitch + Share<B, TN>::row(tx, j)];
-        }
-        __syncthreads();  // shared may be used again
+        __pipeline_wait_prior(0);
     }
 };
+
+// Stores the sums in `out`, or, if `parts` is not nullptr, as parts: (splits, groups, M, N).
+template <typename Shape, typename A, typename B, typename Output>
+__global__ void __launch_bounds__(Shape::threads, Shape::blocks)
+    tensor_kernel(A a, B b, Output out, float* parts, GemmSize s) {
+    using Block = TensorBlock<Shape, A, B>;
+    using Sums = typename Block::Sums;
+    MINICNN_DYNAMIC_SHARED(typename Shape::T, shared);
+    const int group = int(blockIdx.z) / s.splits, split = int(blockIdx.z) % s.splits;
+    const std::int64_t first_row = std::int64_t(blockIdx.x) * Shape::BM;
+    const int first_column = int(blockIdx.y) * Shape::BN;
+    a.select(group);
+    b.select(group);
+    Block block;
+    block.multiply(a, b, s, shared, first_row, first_column, split);
+    const std::int64_t row = first_row + block.row();
+    const int column = first_column + block.column();
+    typename Output::Column columns[Sums::across];
+#pragma unroll
+    for (int j = 0; j < Sums::across; ++j) {
+        const int n = column + Sums::column(j);
+        columns[j] = out.column(group, n, s.N - n);
+    }
+    std::uint64_t doubtful = 0;  // a bit for each pair of the thread's sums that put_again() must look at
+#pragma unroll
+    for (int i = 0; i < 2 * Sums::down; ++i) {
+        const std::int64_t m = row + Sums::row(i / 2, i % 2);
+        if (m >= s.M) continue;
+        if (parts) {
+            float* const to = parts + ((std::int64_t(split) * s.groups + group) * s.M + m) * s.N;
+#pragma unroll
+            for (int j = 0; j < Sums::across; ++j) {
+                const int n = column + Sums::column(j);
+                const Vector<float, 2> values{block.sums.sum[i / 2][j][i % 2 * 2],
+                                              block.sums.sum[i / 2][j][i % 2 * 2 + 1]};
+                store_some(to + n, values, s.N - n);
+            }
+            continue;
+        }
+        const auto at = out.row(m);
+#pragma unroll
+        for (int j = 0; j < Sums::across; ++j) {
+            const int n = column + Sums::column(j);
+            const Vector<float, 2> values{block.sums.sum[i / 2][j][i % 2 * 2],
+                                          block.sums.sum[i / 2][j][i % 2 * 2 + 1]};
+            if (n < s.N) out.put(group, at, n, columns[j], values, s.N - n);
+            if (Output::doubts && !(is_finite(values.v[0]) && is_finite(values.v[1])))
+                doubtful |= std::uint64_t{1} << (i * Sums::across + j);
+        }
+    }
+    if constexpr (Output::doubts) {
+        for (int pair = 0; doubtful; ++pair, doubtful >>= 1) {
+            if (!(doubtful & 1)) continue;
+            const int i = pair / Sums::across, n = column + Sums::column(pair % Sums::across);
+            const std::int64_t m = row + Sums::row(i / 2, i % 2);
+            for (int q = 0; q < 2 && n + q < s.N; ++q) out.put_again(group, out.row(m), m, n + q);
+        }
+    }
+}
+
+// Adds up the parts of each sum in order, and stores the sums in `out`.
+template <typename Output>
+struct AddTensorParts {
+    const float* parts;
+    Output out;
+    std::int64_t M, every;
+    int N, splits;
+    template <int V>
+    __device__ void at(std::int64_t i) const {
+        Vector<float, V> sum = load<V>(parts + i);
+        for (int split = 1; split < splits; ++split) {
+            const auto part = load<V>(parts + split * every + i);
+#pragma unroll
+            for (int q = 0; q < V; ++q) sum.v[q] += part.v[q];
+        }
+        const std::int64_t line = divide(i, N), group = divide(line, M), m = line - group * M;
+        const int n = int(i - line * N);
+        const auto row = out.row(m);
+#pragma unroll
+        for (int q = 0; q < V; q += 2) {
+            const Vector<float, 2> values{sum.v[q], sum.v[V == 1 ? 0 : q + 1]};
+            const int count = V == 1 ? 1 : 2;
+            out.put(int(group), row, n + q, out.column(int(group), n + q, count), values, count);
+            if constexpr (Output::doubts) {
+                for (int p = 0; p < smaller(V, 2); ++p) {
+                    if (!is_finite(values.v[p])) out.put_again(int(group), row, m, n + q + p);
+                }
+            }
+        }
+    }
+};
+
+template <typename Shape, typename A, typename B, typename Output>
+void launch_tensor(const A& a, const B& b, const Output& out, GemmSize s, int splits) {
+    constexpr int depth = slice_depth<typename Shape::T>;
+    s.tile_rows = Shape::BM;
+    s.split_depth = larger<std::int64_t>(ceil_div(ceil_div(s.K, splits), depth), 1) * depth;
+    narrow(s.split_depth, "the depth of a product", 30);
+    s.splits = int(larger<std::int64_t>(ceil_div(s.K, s.split_depth), 1));
+    const std::int64_t size = s.groups * s.M * s.N;
+    const Scratch<float> parts(s.splits > 1 ? s.splits * size : 0);
+    const dim3 grid(unsigned(narrow(ceil_div(s.M, Shape::BM), "tiles of a product")),
+                    unsigned(ceil_div(s.N, Shape::BN)), unsigned(s.groups * s.splits));
+    launch(tensor_kernel<Shape, A, B, Output>, grid, Shape::threads, TensorBlock<Shape, A, B>::shared_bytes,
+           current_stream(), a, b, out, s.splits > 1 ? parts.get() : nullptr, s);
+    if (s.splits > 1)
+        for_each<float>(AddTensorParts<Output>{parts.get(), out, s.M, size, s.N, s.splits}, size,
+                        s.N % full_width<float> == 0);
+}
+
+// The one place that chooses how a product is computed, from its sizes and the type of its factors alone.
+// Calls body(Choice<Shape>(), splits).
+template <typename T, typename Body>
+void with_shape(const GemmSize& s, int most_splits, const Body& body) {
+    const Plan large = plan<Large<T>>(s, most_splits), medium = plan<Medium<T>>(s, most_splits),
+               small = plan<Small<T>>(s, most_splits), slim = plan<Slim<T>>(s, most_splits);
+    const double best = std::min({large.cost, medium.cost, small.cost, slim.cost});
+    if (large.cost == best) return body(Choice<Large<T>>(), large.splits);
+    if (medium.cost == best) return body(Choice<Medium<T>>(), medium.splits);
+    if (small.cost == best) return body(Choice<Small<T>>(), small.splits);
+    body(Choice<Slim<T>>(), slim.splits);
+}
+
+// The whole product.
+template <typename A, typename B, typename Output>
+void tensor_product(const A& a, const B& b, const Output& out, const GemmSize& s) {
+    if (s.M == 0 || s.N == 0) return;
+    with_shape<typename A::Element>(s, 64, [&](auto choice, int splits) {
+        launch_tensor<typename decltype(choice)::type>(a, b, out, s, splits);
+    });
+}
 
 }  // namespace minicnn::cuda

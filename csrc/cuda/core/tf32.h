@@ -2,15 +2,18 @@
 #pragma once
 
 #include <atomic>
+#include <type_traits>
 
 namespace minicnn::cuda {
 
 // Whether factors may be rounded.  This is off unless the user asks for it.
 inline std::atomic<bool> allow_tf32{false};
 
-// Whether the factors of the present call are bfloat16 values, which TF32 holds exactly.
-inline thread_local bool factors_fit_tf32 = false;
-
-inline bool uses_tf32() { return allow_tf32 || factors_fit_tf32; }
+// Whether products of T go through tensor cores; those of bfloat16, which have functions of their own,
+// always do.
+template <typename T>
+bool uses_tensor_cores() {
+    return std::is_same_v<T, float> && allow_tf32;
+}
 
 }  // namespace minicnn::cuda
