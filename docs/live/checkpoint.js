@@ -90,13 +90,23 @@ export function write(network, settings) {
   return new Blob([length, padded, ...names.map((name) => tensors[name].values)]);
 }
 
+// Settings of a run of `python -m minicnn.train`, as far as the page does not choose them.
+const SETTINGS = {
+  recipe: null, data_dir: null, image_size: null, resize: "stretch", skip_bad: false, cache: null, cache_above: 500,
+  init_from: null, freeze: null, validation: 0, group_by: null, limit_train: null, limit_test: null, augment: null,
+  backend: "cpp", threads: null, data_on: "auto", precision: "float32", epochs: 1, shards: 1, reduce: "ordered",
+  peer_timeout: 300, no_fuse: false, optimizer: "sgd", schedule: "constant", warmup: null, nesterov: false,
+  weight_decay: null, clip_norm: null, label_smoothing: 0, class_weight: "none", ema: 0, tta: "none",
+  test_every: null, early_stop: null, temperature: false, save_every: 60, tensorboard: false,
+};
+
 function state(network, { dataset, lr, momentum, batchSize, steps, seed }) {
   return {
-    config: { model: network.model, dataset, seed, precision: "float32", lr, momentum, batch_size: batchSize,
-              optimizer: "sgd", recipe: null },
+    config: { ...SETTINGS, model: network.model, dataset, lr, momentum, batch_size: batchSize, seed },
     class_names: network.classNames, image_shape: network.imageShape, mean: network.mean, std: network.std,
     fingerprint: "live page", epoch: 0, batch: 0,
-    sums: { loss: 0, correct: 0, images: 0, seconds: 0 }, history: [], best_accuracy: -1, optimizer_steps: steps, generators: {}, split: {},
+    sums: { loss: 0, correct: 0, images: 0, seconds: 0 }, history: [], best_accuracy: -1, optimizer_steps: steps,
+    generators: {}, split: {},
   };
 }
 
