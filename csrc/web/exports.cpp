@@ -1,5 +1,6 @@
-// The kernels of csrc/cpu for a page in a browser: plain C functions over the memory of a WebAssembly module.
-// It has no threads, and no Python: docs/live/kernels.js calls these functions with addresses and sizes.
+// The kernels of csrc/cpu for a page in a browser: plain C functions over the memory of a WebAssembly
+// module. It has no threads, and no Python: docs/live/kernels.js calls these functions with addresses and
+// sizes.
 //
 // Convolutions and pools are square here, and convolutions have stride 1, as in the nets of the page.
 #include <cstdint>
@@ -18,7 +19,7 @@ void run_on_threads(int count, void (*body)(void*, int), void* context) {
 namespace {
 
 ConvParams convolution(int N, int C, int H, int W, int F, int K, int padding) {
-    return {N, C, H, W, F, K, K, H + 2 * padding - K + 1, W + 2 * padding - K + 1,
+    return {N, C, H,       W,       F, K, K, H + 2 * padding - K + 1, W + 2 * padding - K + 1,
             1, 1, padding, padding, 1, 1, 1};
 }
 

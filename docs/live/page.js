@@ -165,6 +165,8 @@ function build({ loss, probs }) {
     : `The loss is −log(${probs[$("label").value].toPrecision(3)}) = ${loss.toFixed(4)}.`;
   const all = [...forward, { layer: null, text: lossText }, ...backward];
   laid = all.map(({ layer, i, back, text }) => ({ text, i, back, ...stageOf(layer, i, back) }));
+  $("numbers").replaceChildren();
+  $("stages").before($("numbers")); // it may lie in a stage, all of which are replaced
   $("stages").replaceChildren(...laid.map(({ element }) => element));
   stage = Math.min(stage, laid.length - 1);
 }
@@ -269,6 +271,7 @@ function tell({ kind, K, channels, window, weights, bias, result }) {
     text += `<p>max(0, ${window[0].toFixed(4)})</p>`;
   }
   $("numbers").innerHTML = text;
+  laid[layer].element.append($("numbers"));
   live.dataset.explained = result;
 }
 

@@ -1,4 +1,4 @@
-"""Builds the kernels of csrc/cpu as the WebAssembly module of the live page, or checks that it is up to date.
+"""Builds the kernels of csrc/cpu as the live page's WebAssembly module, or checks that it is up to date.
 
     python scripts/site/wasm.py            builds docs/live/kernels.wasm; it needs emscripten (em++)
     python scripts/site/wasm.py --check    fails if a source has changed since the module was built
@@ -25,7 +25,15 @@ RECORD = MODULE.with_suffix(".json")
 BUILD = ROOT / "build" / "wasm"
 LEFT_OUT = ("module.cpp", "session", "bfloat16")
 """What a page has no use for: the module for Python, sessions, and bfloat16."""
-COMPILE = ("-std=c++17", "-O3", "-msimd128", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas")
+COMPILE = (
+    "-std=c++17",
+    "-O3",
+    "-msimd128",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unknown-pragmas",
+)
 LINK = (
     "-O3", "-msimd128", "--no-entry", "-sSTANDALONE_WASM=1", "-sALLOW_MEMORY_GROWTH=1",
     "-sINITIAL_MEMORY=33554432", "-Wl,--gc-sections",
@@ -84,7 +92,9 @@ def digest(path: Path) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="build nothing; fail if the module is out of date")
+    parser.add_argument(
+        "--check", action="store_true", help="build nothing; fail if the module is out of date"
+    )
     if not parser.parse_args().check:
         build()
     elif changed := outdated():
