@@ -41,6 +41,7 @@ class TorchGroup(Group):
         cards = cards and torch.cuda.is_available()
         if cards:
             _take_card()
+            os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")  # so that a peer which hangs is told of
         library = "cpu:gloo,cuda:nccl" if cards else "gloo"
         try:
             dist.init_process_group(library, timeout=timedelta(seconds=timeout))
