@@ -86,7 +86,7 @@ def needs_of(config: Config, plan: Plan) -> Needs | None:
 
 
 def _shards(config: Config) -> tuple[int, int]:
-    """Of how many parts of a batch a process keeps one for the backward pass, and in how many rows it adds."""
+    """Of how many parts of a batch a process keeps one for the backward pass; how many rows it adds in."""
     processes = distributed.current().size
     if config.shards == 1:
         return 1, 0
