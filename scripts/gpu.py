@@ -175,8 +175,9 @@ def run(command: list[str], seconds: float, **environment: str) -> dict[str, Any
     if seconds <= 0:
         return {"status": "left out", "note": "no time was left", "seconds": 0.0}
     start = time.monotonic()
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, text=True,
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path, **environment}, text=True,
         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
