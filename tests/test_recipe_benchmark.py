@@ -141,8 +141,8 @@ def test_precisions_on_a_card_are_told_with_their_times(monkeypatch: pytest.Monk
     monkeypatch.setattr(recipes_benchmark, "run", run)
     entry = precision.of_recipe("fashion-94", ["0", "1"], ["--threads", "2"], "cuda")
     assert len(asked) == 6
-    assert asked[0] == ("minicnn", "cuda", "--recipe", "fashion-94", "--seed", "0", "--precision", "float32",
-                        "--threads", "2")  # fmt: skip
+    flags = ("--recipe", "fashion-94", "--seed", "0", "--precision", "float32", "--threads", "2")
+    assert asked[0] == ("minicnn", "cuda", *flags)
     assert entry["bfloat16 - float32"] == -0.02
     told = report.precision_card({"recipes on a card": {"fashion-94": entry | {"machine": {"card": "H"}}}})
     assert "| fashion-94 | tf32 | 93.00%, 94.00% | 93.50% | 3.1, 3.1 |" in told
