@@ -160,6 +160,24 @@ def precision_recipes(result: Result) -> str:
     return f"{table(rows)}\n\n`benchmarks/precision.py` on {places(list(result['recipes'].values()))}."
 
 
+def precision_card(result: Result) -> str:
+    """The test accuracy and time of recipes on a card, in every precision."""
+    rows = [
+        ["recipe", "precision", "test accuracy, by seed", "mean", "seconds of the whole command, by seed"]
+    ]
+    found = result.get("recipes on a card", {})
+    for name, entry in found.items():
+        for precision, by_seed in entry["accuracy"].items():
+            reached = ", ".join(f"{a:.2%}" for a in by_seed.values())
+            spent = ", ".join(f"{s:.1f}" for s in entry["seconds"][precision].values())
+            mean = sum(by_seed.values()) / len(by_seed)
+            rows.append([name, precision, reached, f"{mean:.2%}", spent])
+    if len(rows) == 1:
+        return "Not measured yet."
+    cards = ", ".join(dict.fromkeys(entry["machine"]["card"] for entry in found.values()))
+    return f"{table(rows)}\n\n`benchmarks/precision.py --backend cuda` on {cards}."
+
+
 def precision_offset(result: Result) -> str:
     """The training that bfloat16 spoils: accuracy and loss by what was added to the images."""
     rows = [["added", "float32: accuracy", "training loss", "bfloat16: accuracy", "training loss"]]
@@ -308,6 +326,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "lockstep_choices": ("lockstep", trials.lockstep_choices),
     "lockstep_bfloat16": ("lockstep", trials.lockstep_bfloat16),
     "precision_recipes": ("precision", precision_recipes),
+    "precision_card": ("precision", precision_card),
     "precision_offset": ("precision", precision_offset),
     "kill_resume": ("kill_resume", trials.kill_resume),
     "kill_workers": ("kill_workers", trials.kill_workers),

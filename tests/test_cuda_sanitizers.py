@@ -104,7 +104,11 @@ def build(
         path.write_text(text.replace(planted[1], planted[2]))
     driver = folder / "driver.cu"
     driver.write_text(DRIVER % calls)
-    files = [path for path in sorted((copy / "cuda").rglob("*.cu")) if path.stem in kernels]
+    files = [
+        path
+        for path in sorted((copy / "cuda").rglob("*.cu"))
+        if path.stem.removesuffix("_fused") in kernels
+    ]
     for path in files:
         text = re.sub(
             r"^(INSTANTIATE\w*\(double|template .*\bdouble\b).*?;$", "", path.read_text(), flags=re.M
