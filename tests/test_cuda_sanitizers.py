@@ -92,7 +92,7 @@ CALLS = {
 
 EVERYTHING = "".join(f"{{ {call} }}\n" for call in CALLS.values())
 TENSOR = tuple(f"tensor_{name}" for name in ("arrays", "forward", "input", "weight", "pool"))
-KERNELS = ("flatten", "softmax_cross_entropy", "optimizers", "batch_norm2d", "conv2d", "conv2d_input",
+KERNELS = ("flatten", "softmax_cross_entropy", "optimizers", "batch_norm2d", "conv2d", "conv2d_input", "conv2d_input_fused",
            "conv2d_weight", "conv2d_pool", "pool_sparse_weight", "first_layer", *TENSOR)  # fmt: skip
 
 
@@ -110,7 +110,11 @@ def build(
         path.write_text(text.replace(planted[1], planted[2]))
     driver = folder / "driver.cu"
     driver.write_text(DRIVER % calls)
-    files = [path for path in sorted((copy / "cuda").rglob("*.cu")) if path.stem in kernels]
+    files = [
+        path
+        for path in sorted((copy / "cuda").rglob("*.cu"))
+        if path.stem.removesuffix("_fused") in kernels
+    ]
     for path in files:
         text = re.sub(
             r"^(INSTANTIATE\w*\(double|template .*\bdouble\b).*?;$", "", path.read_text(), flags=re.M
@@ -153,6 +157,7 @@ CALLED = {
         "conv2d_pool",
         "conv2d_weight",
         "conv2d_input",
+        "conv2d_input_fused",
         "first_layer",
         "pool_sparse_weight",
         *TENSOR,
