@@ -55,7 +55,8 @@ class CapturedStep:
 
     Its gradients are always the same arrays, which each replay overwrites.
 
-    Raises: RuntimeError if the step does something that cannot be captured; nothing has changed then
+    Raises: RuntimeError if the step does something that cannot be captured, MemoryError if a second set of
+            its arrays does not fit; nothing has changed then
     """
 
     def __init__(self, step: DeviceStep, kept: tuple[Any, ...], x: Array, y: Array) -> None:

@@ -101,8 +101,8 @@ class DeviceStep:
         if reason is None:
             try:
                 self.captured = CapturedStep(self, self._last, x, y)
-            except RuntimeError as error:
-                reason = str(error)
+            except (RuntimeError, MemoryError) as error:
+                reason = str(error) or "there is not enough memory"
         if reason is not None:
             self._capture = False
             warnings.warn(f"[Trainer] steps run without capture: {reason}", RuntimeWarning, stacklevel=2)
