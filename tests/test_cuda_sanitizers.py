@@ -92,8 +92,11 @@ CALLS = {
 
 EVERYTHING = "".join(f"{{ {call} }}\n" for call in CALLS.values())
 TENSOR = tuple(f"tensor_{name}" for name in ("arrays", "forward", "input", "weight", "pool"))
-KERNELS = ("flatten", "softmax_cross_entropy", "optimizers", "batch_norm2d", "conv2d", "conv2d_input", "conv2d_input_fused",
-           "conv2d_weight", "conv2d_pool", "pool_sparse_weight", "first_layer", *TENSOR)  # fmt: skip
+KERNELS = (
+    "flatten", "softmax_cross_entropy", "optimizers", "batch_norm2d", "batch_norm2d_pool", "max_pool2d",
+    "conv2d", "conv2d_input", "conv2d_weight", "conv2d_pool", "first_layer", "first_layer_weight",
+    "conv2d_input_fused", *TENSOR,
+)  # fmt: skip
 
 
 def build(
@@ -159,7 +162,6 @@ CALLED = {
         "conv2d_input",
         "conv2d_input_fused",
         "first_layer",
-        "pool_sparse_weight",
         *TENSOR,
     ),
     "conv2d_pool": ("conv2d_pool", "first_layer", *TENSOR),
@@ -185,7 +187,10 @@ PLANTS = [
     Plant("softmax_cross_entropy", "softmax_cross_entropy.cu", BARRIER),
     Plant("optimizers", "reduce.h", "= value;\n    __syncthreads();"),
     Plant("softmax_cross_entropy", "reduce.h", "__syncthreads();  // the previous call's readers are done"),
-    Plant("batch_norm2d", "reduce.h", "        __syncthreads();\n        if (threadIdx.y < half)"),
+    Plant("first_layer_backward", "reduce.h", "        __syncthreads();\n        if (threadIdx.y < half)"),
+    Plant("batch_norm2d", "channels.h", "__syncthreads();  // every warp has stored its sums"),
+    Plant("batch_norm2d", "channels.h", "__syncthreads();  // every channel's numbers are known"),
+    Plant("first_layer_backward", "first_layer_weight.cu", BARRIER),
     Plant("first_layer", "first_layer.cu", BARRIER),
     Plant("conv2d", "gemm.h", "__syncthreads();  // this slice is read, the next has come"),
     Plant("conv2d_tf32", "tensor_cores.h", BARRIER),

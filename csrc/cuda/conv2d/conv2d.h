@@ -104,11 +104,6 @@ inline void gradients_in_tf32(const float* dy, const Fused& f, const float* x, c
     tensor_conv2d_gradients(dy, f, x, weight, dx, first_layer ? nullptr : dw, p);
     if (dw && first_layer) conv2d_weight_gradient<float, true>(dy, f, x, dw, p);
 }
-// The gradient to the weight, computed from the winners of a max-pool alone (pool_sparse_weight.cu).
-bool pooled_weight_supported(const ConvParams& p, const PoolParams& pool);
-template <typename T>
-void pooled_weight_gradient(const T* dy, const std::uint8_t* winner, const T* x, T* dw, const ConvParams& p,
-                            const PoolParams& pool);
 // The gradient to the bias.
 template <typename T>
 void conv2d_bias_gradient(const T* dy, const Fused& f, Sum<T>* db, const ConvParams& p);
