@@ -15,22 +15,23 @@
 
 namespace minicnn::cuda {
 
-using Shapes = std::tuple<TensorShape<TYPE, 128, 128, 64, 32, 2>, TensorShape<TYPE, 128, 128, 64, 64, 2>,
-                          TensorShape<TYPE, 128, 64, 64, 32, 3>, TensorShape<TYPE, 64, 64, 32, 32, 4>,
-                          TensorShape<TYPE, 128, 32, 32, 32, 4>, TensorShape<TYPE, 256, 128, 64, 64, 1>>;
+using Tried = std::tuple<TensorShape<TYPE, 128, 128, 64, 32, 2>, TensorShape<TYPE, 128, 128, 64, 64, 2>,
+                         TensorShape<TYPE, 128, 64, 64, 32, 3>, TensorShape<TYPE, 64, 64, 32, 32, 4>,
+                         TensorShape<TYPE, 128, 32, 32, 32, 4>, TensorShape<TYPE, 64, 128, 64, 32, 3>,
+                         TensorShape<TYPE, 256, 128, 64, 64, 1>>;
 
 inline int shape_now = 0, splits_now = 1;
 inline GemmSize size_now;
 
 template <int i = 0, typename Body>
 void in_shape(const Body& body) {
-    if constexpr (i < int(std::tuple_size_v<Shapes>)) {
-        if (i == shape_now) return body(Choice<std::tuple_element_t<i, Shapes>>());
+    if constexpr (i < int(std::tuple_size_v<Tried>)) {
+        if (i == shape_now) return body(Choice<std::tuple_element_t<i, Tried>>());
         in_shape<i + 1>(body);
     }
 }
 
-template <typename A, typename B, typename Output>
+template <typename Chosen, typename A, typename B, typename Output>
 void tensor_product(const A& a, const B& b, const Output& out, const GemmSize& s) {
     if constexpr (std::is_same_v<typename A::Element, TYPE>) {
         size_now = s;
@@ -77,6 +78,14 @@ TensorArray<T> tensor_filters(const float*, const ConvParams&) {
 #include "cuda/conv2d/tensor_weight.cu"
 #endif
 
+namespace minicnn::cuda {
+#if PASS == 2
+using ShapesToChoose = ShapesOfColumns<TYPE>;
+#else
+using ShapesToChoose = ShapesOfRows<TYPE>;
+#endif
+}  // namespace minicnn::cuda
+
 namespace minicnn {
 
 using cuda::check;
@@ -121,7 +130,7 @@ void time_all() {
             cuda::tensor_weight_gradient<TYPE>(y, x, weight, p);
 #endif
         };
-        for (cuda::shape_now = 0; cuda::shape_now < int(std::tuple_size_v<cuda::Shapes>);
+        for (cuda::shape_now = 0; cuda::shape_now < int(std::tuple_size_v<cuda::Tried>);
              ++cuda::shape_now) {
             int BM = 0, BN = 0, HM = 0, HN = 0;
             cuda::in_shape([&](auto shape) {
@@ -145,11 +154,12 @@ void time_all() {
                 float ms = 0;
                 check(cudaEventElapsedTime(&ms, begin, end), "a time");
                 int plan[5] = {};
-                cuda::with_shape_by_cost<TYPE>(cuda::size_now, 64, [&](auto choice, int parts) {
-                    using Shape = typename decltype(choice)::type;
-                    plan[0] = Shape::BM, plan[1] = Shape::BN, plan[2] = Shape::HM, plan[3] = Shape::HN;
-                    plan[4] = parts;
-                });
+                cuda::with_shape_by_cost(
+                    cuda::ShapesToChoose(), cuda::size_now, 128, [&](auto choice, int parts) {
+                        using Shape = typename decltype(choice)::type;
+                        plan[0] = Shape::BM, plan[1] = Shape::BN, plan[2] = Shape::HM, plan[3] = Shape::HN;
+                        plan[4] = parts;
+                    });
                 const bool chosen =
                     plan[0] == BM && plan[1] == BN && plan[2] == HM && plan[3] == HN && plan[4] == splits;
                 std::printf(

@@ -15,6 +15,7 @@ struct TensorForwardOutput {
     int group_filters;
     bool relu;
     static constexpr bool doubts = false;
+    using Stored = T;
     using Column = Vector<float, 2>;
 
     __device__ std::int64_t row(std::int64_t m) const { return m * F; }
@@ -25,14 +26,21 @@ struct TensorForwardOutput {
         }
         return offset;
     }
+    __device__ T* at(int group, std::int64_t row, int n) const {
+        return y + row + group * group_filters + n;
+    }
+    __device__ Vector<float, 2> value(const Column& offset, Vector<float, 2> sum) const {
+        for (int q = 0; q < 2; ++q) {
+            sum.v[q] += offset.v[q];
+            if (relu) sum.v[q] = cuda::relu(sum.v[q]);
+        }
+        return sum;
+    }
     __device__ void put(int group, std::int64_t row, int n, const Column& offset,
                         const Vector<float, 2>& sum, int count) const {
-        Vector<T, 2> values;
-        for (int q = 0; q < 2; ++q) {
-            const float value = sum.v[q] + offset.v[q];
-            values.v[q] = minicnn::narrow<T>(relu ? cuda::relu(value) : value);
-        }
-        store_some(y + row + group * group_filters + n, values, count);
+        const auto values = value(offset, sum);
+        const Vector<T, 2> stored{minicnn::narrow<T>(values.v[0]), minicnn::narrow<T>(values.v[1])};
+        store_some(at(group, row, n), stored, count);
     }
 };
 
@@ -48,7 +56,8 @@ void tensor_conv2d_forward(const T* x, const float* weight, const float* bias, T
                                    place_in_input(p), Pixels(p.OH, p.OW),  Taps(p.KW, channels)};
     const TensorMatrix<T, true> b{weights.get(), depth, padded<T>(filters) * depth};
     const TensorForwardOutput<T> out{y, bias, p.F, int(filters), relu};
-    tensor_product(a, b, out, {p.N * p.OH * p.OW, depth, narrow(filters, "F"), 0, int(p.groups), 1, 0});
+    tensor_product<ShapesOfRows<T>>(
+        a, b, out, {p.N * p.OH * p.OW, depth, narrow(filters, "F"), 0, int(p.groups), 1, 0});
 }
 
 #define INSTANTIATE(T) \

@@ -20,6 +20,7 @@ struct TensorInputOutput {
     std::int64_t H, W, C;
     int phase_h, phase_w, stride_h, stride_w, group_channels, cells_h, cells_w;
     static constexpr bool doubts = true;
+    using Stored = T;
     struct Column {};
 
     __device__ std::int64_t row(std::int64_t m) const {
@@ -32,6 +33,7 @@ struct TensorInputOutput {
     __device__ T* at(int group, std::int64_t row, int n) const {
         return dx + row + group * group_channels + n;
     }
+    __device__ Vector<float, 2> value(const Column&, const Vector<float, 2>& sum) const { return sum; }
     __device__ void put(int group, std::int64_t row, int n, const Column&, const Vector<float, 2>& sum,
                         int count) const {
         const Vector<T, 2> values{minicnn::narrow<T>(sum.v[0]), minicnn::narrow<T>(sum.v[1])};
@@ -101,7 +103,7 @@ void one_phase(const T* gradient, const T* filters, T* dx, const ConvParams& p, 
                                    int(channels),
                                    int(down.taps),
                                    int(across.taps)};
-    tensor_product(
+    tensor_product<ShapesOfRows<T>>(
         a, b, out,
         {p.N * down.inputs * across.inputs, depth, narrow(channels, "C"), 0, int(p.groups), 1, 0});
 }

@@ -36,9 +36,7 @@ __global__ void __launch_bounds__(Shape::threads, Shape::blocks)
         const int row = block.row() + Sums::row(i / 2, i % 2);
 #pragma unroll
         for (int j = 0; j < Sums::across; ++j) {
-            const Vector<float, 2> values{block.sums.sum[i / 2][j][i % 2 * 2],
-                                          block.sums.sum[i / 2][j][i % 2 * 2 + 1]};
-            store(map + row * pitch + block.column() + Sums::column(j), values);
+            store(map + row * pitch + block.column() + Sums::column(j), block.sums.pair(i, j));
         }
     }
     __syncthreads();  // the map is whole
@@ -78,7 +76,7 @@ void tensor_conv2d_pool_forward(const T* x, const float* weight, const float* bi
     const B b{weights.get(), depth, padded<T>(filters) * depth};
     GemmSize s{
         p.N * pool.OH * pool.OW * order.cells(), depth, narrow(filters, "F"), 0, int(p.groups), 1, depth};
-    with_shape<T>(s, 1, [&](auto choice, int) {
+    with_shape(ShapesOfRows<T>(), s, 1, [&](auto choice, int) {
         using Shape = typename decltype(choice)::type;
         s.tile_rows = Shape::BM / order.cells() * order.cells();
         const dim3 grid(unsigned(narrow(ceil_div(s.M, s.tile_rows), "tiles of a convolution")),

@@ -14,6 +14,7 @@ struct TensorWeightOutput {
     int group_filters, channels, padded_channels;
     Divisor by_channels;  // the padded ones
     static constexpr bool doubts = false;
+    using Stored = float;
     struct Column {
         int to;  // where n lies in a filter; -1 for a channel that is padding
     };
@@ -55,7 +56,8 @@ void tensor_weight_gradient(const T* gradient, const T* images, float* dw, const
                                  int(channels),
                                  Divisor(channels)};
     const int columns = narrow(p.KH * p.KW * channels, "the taps of a convolution");
-    tensor_product(a, b, out, {filters, p.N * p.OH * p.OW, columns, 0, int(p.groups), 1, 0});
+    tensor_product<ShapesOfColumns<T>>(a, b, out,
+                                       {filters, p.N * p.OH * p.OW, columns, 0, int(p.groups), 1, 0});
 }
 
 template void tensor_weight_gradient(const float*, const float*, float*, const ConvParams&);

@@ -7,6 +7,15 @@
 
 #include "vector.h"
 
+namespace minicnn::cuda {
+
+// Two numbers rounded to bfloat16, the first in the lower half.
+__device__ __forceinline__ unsigned two_bfloat16(const Vector<float, 2>& values) {
+    return to_bfloat16(values.v[0]).bits | unsigned(to_bfloat16(values.v[1]).bits) << 16;
+}
+
+}  // namespace minicnn::cuda
+
 #if defined(MINICNN_CUDA_EMULATION)
 #include <mma.h>
 #else

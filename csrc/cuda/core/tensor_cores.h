@@ -10,12 +10,17 @@
 //   Row row(m)                      where row m begins
 //   Column column(group, n, count)  what the first `count` of the sums at n and n + 1 need beside that
 //   put(group, row, n, column, v, count)   stores the first `count` of the sums at n and n + 1
+//   Stored                          the type of what is stored; for bfloat16 also value(column, v), two
+//   numbers,
+//                                   and at(group, row, n), the address
 //   doubts                          whether a result that is not finite may be wrong; put_again(group, row,
 //   m,
 //                                   n) then looks at it, and computes it in another way
 #pragma once
 
 #include <cmath>
+#include <iterator>
+#include <tuple>
 
 #include "parts.h"
 #include "tensor_tiles.h"
@@ -35,11 +40,14 @@ struct TensorShape {
 template <typename T>
 using Large = TensorShape<T, 128, 128, 64, sizeof(T) == 2 ? 32 : 64, 2>;
 template <typename T>
-using Medium = TensorShape<T, 128, 64, 64, 32, 3>;
-template <typename T>
 using Small = TensorShape<T, 64, 64, 32, 32, 4>;
+
+// Those for a product with many rows, and those for one with many columns.
 template <typename T>
-using Slim = TensorShape<T, 128, 32, 32, 32, 4>;
+using ShapesOfRows =
+    std::tuple<Large<T>, TensorShape<T, 128, 64, 64, 32, 3>, Small<T>, TensorShape<T, 128, 32, 32, 32, 4>>;
+template <typename T>
+using ShapesOfColumns = std::tuple<Large<T>, TensorShape<T, 64, 128, 64, 32, 3>, Small<T>>;
 
 constexpr int multiprocessors = 132;  // of the GPU that the choice below is made for
 
@@ -134,6 +142,39 @@ class TensorBlock {
     }
 };
 
+// Stores a row of the lane's sums as bfloat16, those at n >= N not.  Four lanes have 8 neighbouring sums,
+// two each.  They exchange those of four fragments, so that each lane stores 8 neighbours, 16 bytes, at
+// once.
+template <typename Output, typename Row, typename Sums, int across>
+__device__ __forceinline__ void store_row(const Output& out, int group, const Row& row,
+                                          const typename Output::Column (&columns)[across],
+                                          const Sums& sums, int i, int first_column, int N) {
+    const int lane = int(threadIdx.x) % 4;
+#pragma unroll
+    for (int j = 0; j < across; j += 4) {
+        Vector<unsigned, 4> words;
+#pragma unroll
+        for (int q = 0; q < 4; ++q)
+            words.v[q] = two_bfloat16(out.value(columns[j + q], sums.pair(i, j + q)));
+#pragma unroll
+        for (int step = 1; step < 4; step *= 2) {
+            const bool upper = lane & step;
+#pragma unroll
+            for (int q = 0; q < 4; ++q) {
+                if (q & step) continue;
+                unsigned &low = words.v[q], &high = words.v[q + step];
+                const unsigned other = __shfl_xor_sync(whole_warp, upper ? low : high, step);
+                (upper ? low : high) = other;
+            }
+        }
+        Vector<bfloat16, 8> values;
+#pragma unroll
+        for (int q = 0; q < 8; ++q) values.v[q] = {std::uint16_t(words.v[q / 2] >> (q % 2 * 16))};
+        const int n = first_column + (j + lane) * 8;
+        if (n < N) store_some(out.at(group, row, n), values, N - n);
+    }
+}
+
 // Stores the sums in `out`, or, if `parts` is not nullptr, as parts: (splits, groups, M, N).
 template <typename Shape, typename A, typename B, typename Output>
 __global__ void __launch_bounds__(Shape::threads, Shape::blocks)
@@ -160,30 +201,37 @@ __global__ void __launch_bounds__(Shape::threads, Shape::blocks)
 #pragma unroll
     for (int i = 0; i < 2 * Sums::down; ++i) {
         const std::int64_t m = row + Sums::row(i / 2, i % 2);
-        if (m >= s.M) continue;
+        const bool in = m < s.M;
         if (parts) {
             float* const to = parts + ((std::int64_t(split) * s.groups + group) * s.M + m) * s.N;
 #pragma unroll
             for (int j = 0; j < Sums::across; ++j) {
                 const int n = column + Sums::column(j);
-                const Vector<float, 2> values{block.sums.sum[i / 2][j][i % 2 * 2],
-                                              block.sums.sum[i / 2][j][i % 2 * 2 + 1]};
-                store_some(to + n, values, s.N - n);
+                store_some(to + n, block.sums.pair(i, j), in ? s.N - n : 0);
             }
             continue;
         }
-        const auto at = out.row(m);
+        const auto at = in ? out.row(m) : 0;
+        if constexpr (std::is_same_v<typename Output::Stored, bfloat16>) {
+            store_row(out, group, at, columns, block.sums, i, column, in ? s.N : 0);
+        } else {
 #pragma unroll
-        for (int j = 0; j < Sums::across; ++j) {
-            const int n = column + Sums::column(j);
-            const Vector<float, 2> values{block.sums.sum[i / 2][j][i % 2 * 2],
-                                          block.sums.sum[i / 2][j][i % 2 * 2 + 1]};
-            if (n < s.N) out.put(group, at, n, columns[j], values, s.N - n);
-            if (Output::doubts && !(is_finite(values.v[0]) && is_finite(values.v[1])))
-                doubtful |= std::uint64_t{1} << (i * Sums::across + j);
+            for (int j = 0; j < Sums::across; ++j) {
+                const int n = column + Sums::column(j);
+                if (in && n < s.N) out.put(group, at, n, columns[j], block.sums.pair(i, j), s.N - n);
+            }
+        }
+        if constexpr (Output::doubts) {
+#pragma unroll
+            for (int j = 0; j < Sums::across; ++j) {
+                const auto pair = block.sums.pair(i, j);
+                if (in && !(is_finite(pair.v[0]) && is_finite(pair.v[1])))
+                    doubtful |= std::uint64_t{1} << (i * Sums::across + j);
+            }
         }
     }
     if constexpr (Output::doubts) {
+        __syncwarp();  // a lane may look at what another one has stored
         for (int pair = 0; doubtful; ++pair, doubtful >>= 1) {
             if (!(doubtful & 1)) continue;
             const int i = pair / Sums::across, n = column + Sums::column(pair % Sums::across);
@@ -245,22 +293,20 @@ void launch_tensor(const A& a, const B& b, const Output& out, GemmSize s, int sp
 
 // The one place that chooses how a product is computed, from its sizes and the type of its factors alone.
 // Calls body(Choice<Shape>(), splits).
-template <typename T, typename Body>
-void with_shape(const GemmSize& s, int most_splits, const Body& body) {
-    const Plan large = plan<Large<T>>(s, most_splits), medium = plan<Medium<T>>(s, most_splits),
-               small = plan<Small<T>>(s, most_splits), slim = plan<Slim<T>>(s, most_splits);
-    const double best = std::min({large.cost, medium.cost, small.cost, slim.cost});
-    if (large.cost == best) return body(Choice<Large<T>>(), large.splits);
-    if (medium.cost == best) return body(Choice<Medium<T>>(), medium.splits);
-    if (small.cost == best) return body(Choice<Small<T>>(), small.splits);
-    body(Choice<Slim<T>>(), slim.splits);
+template <typename... Shapes, typename Body>
+void with_shape(std::tuple<Shapes...>, const GemmSize& s, int most_splits, const Body& body) {
+    const Plan plans[] = {plan<Shapes>(s, most_splits)...};
+    const auto cheaper = [](const Plan& a, const Plan& b) { return a.cost < b.cost; };
+    const auto best = std::min_element(std::begin(plans), std::end(plans), cheaper) - plans;
+    int number = 0;
+    ((number++ == best ? body(Choice<Shapes>(), plans[best].splits) : void()), ...);
 }
 
-// The whole product.
-template <typename A, typename B, typename Output>
+// The whole product, in one of these shapes.
+template <typename Shapes, typename A, typename B, typename Output>
 void tensor_product(const A& a, const B& b, const Output& out, const GemmSize& s) {
     if (s.M == 0 || s.N == 0) return;
-    with_shape<typename A::Element>(s, 64, [&](auto choice, int splits) {
+    with_shape(Shapes(), s, 128, [&](auto choice, int splits) {
         launch_tensor<typename decltype(choice)::type>(a, b, out, s, splits);
     });
 }

@@ -169,6 +169,11 @@ struct WarpSums {
         }
     }
 
+    // Two neighbouring sums in the lane's row number i.
+    __device__ Vector<float, 2> pair(int i, int j) const {
+        return {sum[i / 2][j][i % 2 * 2], sum[i / 2][j][i % 2 * 2 + 1]};
+    }
+
     // Where the lane's sums lie in the warp's: sum[i][j][2 * half + q] is the one at (row(i, half),
     // column(j) + q).
     __device__ static int row(int i, int half) {
