@@ -162,6 +162,7 @@ CALLED = {
         "conv2d_input",
         "conv2d_input_fused",
         "first_layer",
+        "first_layer_weight",
         *TENSOR,
     ),
     "conv2d_pool": ("conv2d_pool", "first_layer", *TENSOR),
