@@ -17,6 +17,7 @@ from minicnn.device_step import DeviceStep
 from minicnn.distributed.overlap import REDUCE, OverlappedStep
 from minicnn.distributed.shards import Shards
 from minicnn.distributed.step import ShardedStep
+from minicnn.distributed.synced import SyncedStep
 from minicnn.ema import WeightAverage
 from minicnn.graph import Graph, run
 from minicnn.layers.layer import Layer
@@ -38,6 +39,8 @@ class Trainer:
             each process of the `minicnn.distributed.group` that the trainer is made in.
         reduce: "ordered" adds the processes' gradients in one order, with the same bits for any number of
             them; "fast" while the backward pass goes on, in the communication library's order.
+        sync_batch_norm: batch norms learn from the whole batch, not from each shard by itself; then "fast"
+            begins after the backward pass.
         average: the weight average that each step updates at its end.
         capture: on cuda, run a step whose shapes stay as one graph (`minicnn.capture`); the bits are the
             same.  Not with shards, nor where a method of the trainer is overridden.
@@ -50,7 +53,8 @@ class Trainer:
         self, model: Sequential, optimizer: Optimizer, *, schedule: Schedule | None = None,
         clip_norm: float | None = None, label_smoothing: float = 0.0,
         class_weight: np.ndarray | None = None, fuse: bool = True, shards: int | None = None,
-        reduce: str = "ordered", average: WeightAverage | None = None, capture: bool = True,
+        reduce: str = "ordered", sync_batch_norm: bool = False, average: WeightAverage | None = None,
+        capture: bool = True,
     ) -> None:  # fmt: skip
         if clip_norm is not None and clip_norm <= 0:
             raise ValueError(f"[Trainer] clip_norm: expected a number above 0, got {clip_norm}")
@@ -65,7 +69,8 @@ class Trainer:
         self.shards = Shards(group.size if shards is None else shards, group)
         if reduce not in REDUCE:
             raise ValueError(f"[Trainer] reduce: expected one of {', '.join(REDUCE)}, got {reduce}")
-        step = OverlappedStep if reduce == "fast" else ShardedStep
+        self.reduce = reduce
+        step = SyncedStep if sync_batch_norm else OverlappedStep if reduce == "fast" else ShardedStep
         self.sharded = step(self, self.shards, group) if self.shards.count > 1 else None
         device = device_of(self.backend) if self.sharded is None else None
         self.tally = Tally(self.backend, on_device=device is not None)

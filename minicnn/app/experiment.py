@@ -69,7 +69,8 @@ class Experiment:
         self.trainer = Trainer(
             self.model, self.optimizer, schedule=self.schedule, clip_norm=config.clip_norm,
             label_smoothing=config.label_smoothing, fuse=not config.no_fuse, shards=config.shards,
-            reduce=config.reduce, average=self.average, capture=not config.no_capture,
+            reduce=config.reduce, sync_batch_norm=config.sync_batch_norm, average=self.average,
+            capture=not config.no_capture,
             class_weight=_class_weight(dataset.train.y, len(dataset.class_names), config),
         )  # fmt: skip
         self.trainer.check_batches(self.batches.sizes())

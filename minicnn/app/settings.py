@@ -175,6 +175,10 @@ class Config:
         help="how processes add their gradients: ordered, with the same bits for any number of them; or "
         "fast, while the backward pass goes on, without that promise",
     )  # fmt: skip
+    sync_batch_norm: bool = setting(
+        HOW, added=True, action="store_true", default=False,
+        help="batch norms learn from the whole batch, not from each of its shards by itself",
+    )  # fmt: skip
     peer_timeout: float = setting(
         HOW, added=True, free=True, type=number(0, above=True), default=TIMEOUT, metavar="SECONDS",
         help="under torchrun: give up a process that has not answered for so long",
