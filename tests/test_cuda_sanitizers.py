@@ -90,8 +90,10 @@ CALLS = {
 }  # fmt: skip
 
 EVERYTHING = "".join(f"{{ {call} }}\n" for call in CALLS.values())
-KERNELS = ("flatten", "softmax_cross_entropy", "optimizers", "batch_norm2d", "batch_norm2d_pool", "max_pool2d",
-           "conv2d", "conv2d_input", "conv2d_weight", "conv2d_pool", "first_layer", "first_layer_weight")  # fmt: skip
+KERNELS = (
+    "flatten", "softmax_cross_entropy", "optimizers", "batch_norm2d", "batch_norm2d_pool", "max_pool2d",
+    "conv2d", "conv2d_input", "conv2d_weight", "conv2d_pool", "first_layer", "first_layer_weight",
+)  # fmt: skip
 
 
 def build(
