@@ -34,7 +34,7 @@ def signature(trainer: Trainer, device: Device, x: Array, y: Array) -> tuple[Any
     return (
         tuple(x.shape), x.dtype, tuple(y.shape), y.dtype, id(graph), graph.precision, device.tf32,
         [node.operation.attributes() for node in graph.nodes], id(trainer.optimizer), options,
-        id(trainer.average), trainer.clip_norm, trainer.label_smoothing, id(trainer.class_weight),
+        id(trainer.average), trainer.clip_norm, trainer.label_smoothing,
     )  # fmt: skip
 
 
@@ -60,13 +60,13 @@ class CapturedStep:
     """
 
     def __init__(self, step: DeviceStep, kept: tuple[Any, ...], x: Array, y: Array) -> None:
-        self._trainer, self._device, self._signature = step.trainer, step.device, kept
-        self._graph_run = step.trainer.graph  # alive as long as its id is compared
-        self._arrays = _arrays(step.trainer)
+        trainer = step.trainer
+        self._trainer, self._device, self.signature = trainer, step.device, kept
+        self._alive = trainer.graph, trainer.optimizer, trainer.average  # so that no other has their ids
+        self._arrays = _arrays(trainer)
         self._x, self._y = _like(self._device, x), _like(self._device, y)
         self._numbers = self._device.empty((5,), "float64")
         self._draws: list[tuple[RandomLayer, Shape, Array]] = []
-        trainer = step.trainer
         counts = trainer.optimizer.steps, trainer.average.updates if trainer.average else 0
         try:
             with self._fixed_draws(), self._device.numbers_from(self._numbers):
@@ -77,10 +77,8 @@ class CapturedStep:
                 trainer.average.updates = counts[1]
         self._grads = [(layer, layer.grads) for layer in _layers(trainer)]
 
-    def fits(self, now: tuple[Any, ...]) -> bool:
-        """Whether a step with this signature, on the arrays that there are now, is the captured one."""
-        if now != self._signature:
-            return False
+    def has_its_arrays(self) -> bool:
+        """Whether the trainer's arrays are still those that the graph reads and writes."""
         arrays = _arrays(self._trainer)
         return len(arrays) == len(self._arrays) and all(map(_same, arrays, self._arrays))
 
@@ -123,14 +121,15 @@ def _layers(trainer: Trainer) -> list[Layer]:
 
 
 def _arrays(trainer: Trainer) -> list[Array]:
-    """Those that stay in their places from step to step: parameters, buffers, states and averages."""
+    """Those that stay from step to step: parameters, buffers, states, averages and class weights."""
     places: list[dict[str, Array]] = []
     for layer in _layers(trainer):
         places += [layer.params, layer.buffers]
     places += trainer.optimizer.states.values()
     if trainer.average:
         places.append(trainer.average.averages)
-    return [array for place in places for array in place.values()]
+    weights = [] if trainer.class_weight is None else [trainer.class_weight]
+    return [array for place in places for array in place.values()] + weights
 
 
 def _same(a: Array, b: Array) -> bool:

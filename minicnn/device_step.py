@@ -45,7 +45,7 @@ class DeviceStep:
         if not self._wants_capture(inputs, labels):
             self.compute(inputs, labels, host_labels)
             return
-        if self.captured is None or not self.captured.fits(self._last):
+        if self.captured is None or self.captured.signature != self._last:
             self._capture_step(inputs, labels)
         if self.captured is None:
             self.compute(inputs, labels, host_labels)
@@ -87,9 +87,11 @@ class DeviceStep:
         if not self._capture:
             return False
         now = signature(self.trainer, self.device, x, y)
-        if self.captured is not None and self.captured.fits(now):
-            self._last = now
-            return True
+        if self.captured is not None and self.captured.signature == now:
+            if self.captured.has_its_arrays():
+                self._last = now
+                return True
+            self.captured, self._last = None, ()
         self._times = self._times + 1 if now == self._last else 0
         self._last = now
         return self._times >= STEPS_BEFORE_CAPTURE

@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minicnn import Sequential, Trainer, optim
+from minicnn import Sequential, Trainer, data, optim
+from minicnn.app.command_line import Diverged
+from minicnn.app.commands import train
+from minicnn.app.experiment import Experiment
+from minicnn.app.settings import Config
 from minicnn.backends import available_backends, get_backend
 from minicnn.backends.device import device_of
 from minicnn.ema import WeightAverage
@@ -74,13 +78,15 @@ def test_captured_steps_have_the_bits_of_launched_ones(optimizer: Any, options: 
 
 
 def test_a_captured_step_is_forgotten_where_something_else_is_asked_for() -> None:
-    """Weights that are loaded, another dropout, a frozen layer."""
+    """Weights that are loaded, an optimizer that begins anew, another dropout, a frozen layer."""
     results = []
     for capture in (True, False):
-        trainer = Trainer(net(), optim.SGD(0.1), capture=capture)
+        trainer = Trainer(net(), optim.SGD(0.1, momentum=0.5), capture=capture)
         state = trainer.model.state_dict()
         trained(trainer, [4] * 4)
         trainer.model.load_state_dict(state)
+        trained(trainer, [4] * 4)
+        trainer.optimizer.load_state_dict({}, trainer.model, 0)
         trained(trainer, [4] * 4)
         dropout = next(a for _, a in trainer.model.named_layers() if isinstance(a, Dropout))
         dropout.p = 0.7
@@ -173,3 +179,40 @@ def test_a_step_on_labels_that_are_no_classes_changes_nothing() -> None:
     with pytest.raises(ValueError, match="labels: expected values from 0 to 3, got 4"):
         trainer.step(x, np.array([0, 1, 4, 2]))
     assert_same_bits(trainer.model.state_dict(), before)
+
+
+def experiment(*flags: str) -> Experiment:
+    """A run of ten small batches on cuda."""
+    given = ["--model", "lenet5", "--backend", "cuda", "--batch-size", "4", "--epochs", "1"]
+    given += ["--validation", "0", "--optimizer", "sgd"]
+    config = Config.resolve(vars(train.parse([*given, *flags])))
+    return Experiment(config, data.load(config.dataset, limit_train=40, limit_test=10))
+
+
+def test_a_run_reads_its_sums_now_and_then_and_has_them_all_at_the_end() -> None:
+    """...and a checkpoint has those of its step."""
+    rare, often = experiment(), experiment()
+    seen = [rare.sums["images"] for _ in rare.steps(every=1e9)]
+    assert seen == [4] * 10
+    for step, _ in enumerate(often.steps(every=0), 1):
+        assert often.sums["images"] == 4 * step
+    for name in ("loss", "correct", "images"):
+        assert rare.sums[name] == often.sums[name], name
+    again = experiment()
+    steps = again.steps(every=1e9)
+    next(steps), next(steps), next(steps)
+    assert again.sums["images"] == 4
+    assert again.checkpoint().sums["images"] == 12
+
+
+def test_a_run_that_diverges_names_the_batch_even_if_it_is_read_later() -> None:
+    messages = []
+    for every in (0.0, 1e9):
+        run = experiment("--lr", "1e25", "--schedule", "constant")
+        with pytest.raises(Diverged) as told:
+            list(run.steps(every=every))
+        messages.append(str(told.value))
+        with pytest.raises(Diverged):
+            run.checkpoint()
+    assert messages[0] == messages[1]
+    assert "epoch 1, batch " in messages[0]

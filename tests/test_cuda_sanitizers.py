@@ -24,6 +24,7 @@ DRIVER = """
 #include <vector>
 #include "cuda/core/elementwise.h"
 #include "cuda/core/tf32.h"
+#include "cuda/device_step.h"
 #include "ops.h"
 namespace minicnn::cuda {
 cudaStream_t current_stream() { return nullptr; }
@@ -57,12 +58,15 @@ CALLS = {
     "flatten": "Numbers x(5 * 40), y(5 * 40); flatten_forward<float>(x, y, {1, 5, 5, 8});",
     "softmax_cross_entropy": """
         Numbers x(70 * 5), p(70 * 5), loss(1); std::vector<std::int64_t> labels(70);
-        softmax_cross_entropy_forward<float>(x, {labels.data(), nullptr, nullptr, 0.1}, loss, p, 70, 5);""",
+        softmax_cross_entropy_forward<float>(x, {labels.data(), nullptr, nullptr, 0.1}, loss, p, 70, 5);
+        Tally tally{};
+        cross_entropy_gradient<float>(x, {labels.data(), nullptr, nullptr, 0.1}, p, &tally, 70, 5);""",
     "optimizers": """
         Numbers a(5000), b(30);
         const Parameter<float> list[] = {{a, nullptr, nullptr, nullptr, 5000},
                                          {b, nullptr, nullptr, nullptr, 30}};
-        if (sum_of_squares<float>(list, 2) <= 0) return 1;""",
+        if (sum_of_squares<float>(list, 2) <= 0) return 1;
+        clip_norm<float>(list, 2, 1.0);""",
     "batch_norm2d": """
         Numbers x(4 * 90), y(4 * 90), w(4), b(4), mean(4), invstd(4), dx(4 * 90), dw(4), db(4);
         const ImageShape s{10, 4, 3, 3};

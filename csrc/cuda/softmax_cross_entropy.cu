@@ -41,12 +41,24 @@ struct Mean {
     double loss, weight;
 };
 
+// Whether all other blocks have come here: then this one sees what their first threads stored before.  The
+// counter starts at 0, and the last block leaves 0.
+__device__ bool is_last_block(unsigned* blocks_done) {
+    MINICNN_SHARED(bool, is_last, 1);
+    if (threadIdx.x == 0) {
+        __threadfence();
+        *is_last = atomicInc(blocks_done, gridDim.x - 1) == gridDim.x - 1;
+    }
+    __syncthreads();
+    __threadfence();
+    return *is_last;
+}
+
 // Each block leaves the sums of its rows in partial[block]; the last block to come adds them up in order.
 template <typename T>
 __global__ void __launch_bounds__(block_threads)
     loss_kernel(const T* logits, Targets<T> t, T* loss, T* probs, Mean* partial, unsigned* blocks_done,
                 std::int64_t N, std::int64_t K) {
-    MINICNN_SHARED(bool, is_last, 1);
     const int lane = threadIdx.x % warp_lanes;
     double loss_sum = 0, weight_sum = 0;
     for (std::int64_t n = cuda::row_of_warp(); n < N; n += std::int64_t(gridDim.x) * warp_rows) {
@@ -73,14 +85,8 @@ __global__ void __launch_bounds__(block_threads)
     if (t.reduction == Reduction::none) return;
     loss_sum = cuda::block_sum(loss_sum);
     weight_sum = cuda::block_sum(weight_sum);
-    if (threadIdx.x == 0) {
-        partial[blockIdx.x] = {loss_sum, weight_sum};
-        __threadfence();
-        *is_last = atomicInc(blocks_done, gridDim.x - 1) == gridDim.x - 1;
-    }
-    __syncthreads();
-    if (!*is_last || threadIdx.x != 0) return;
-    __threadfence();
+    if (threadIdx.x == 0) partial[blockIdx.x] = {loss_sum, weight_sum};
+    if (!is_last_block(blocks_done) || threadIdx.x != 0) return;
     Mean total{0, 0};
     for (unsigned i = 0; i < gridDim.x; ++i) {
         total.loss += partial[i].loss;
@@ -180,7 +186,6 @@ template <typename T>
 __global__ void __launch_bounds__(block_threads)
     step_kernel(const T* logits, Targets<T> t, T* dlogits, RowSums* partial, Tally* tally, std::int64_t N,
                 std::int64_t K) {
-    MINICNN_SHARED(bool, is_last, 1);
     double weight = t.classes ? 0 : double(N), wrong = 0;
     if (t.classes) {
         for (std::int64_t n = threadIdx.x; n < N; n += block_threads) {
@@ -219,14 +224,8 @@ __global__ void __launch_bounds__(block_threads)
     }
     sums.loss = cuda::block_sum(sums.loss);
     sums.correct = cuda::block_sum(sums.correct);
-    if (threadIdx.x == 0) {
-        partial[blockIdx.x] = sums;
-        __threadfence();
-        *is_last = atomicInc(&tally->blocks_done, gridDim.x - 1) == gridDim.x - 1;
-    }
-    __syncthreads();
-    if (!*is_last || threadIdx.x != 0) return;
-    __threadfence();
+    if (threadIdx.x == 0) partial[blockIdx.x] = sums;
+    if (!is_last_block(&tally->blocks_done) || threadIdx.x != 0) return;
     RowSums total{0, 0};
     for (unsigned i = 0; i < gridDim.x; ++i) {
         total.loss += partial[i].loss;
