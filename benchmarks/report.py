@@ -40,7 +40,7 @@ from minicnn.recipes.results import load as load_recipes
 ROOT = Path(__file__).parent.parent
 NAMES = (
     "benchmarks", "bfloat16", "distributed", "export", "folders", "fused", "lockstep", "pytorch",
-    "reliability", "report", "session",
+    "live/index", "reliability", "report", "session",
 )  # fmt: skip
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n)(.*?)(<!-- \2: end -->)", re.DOTALL)
@@ -82,6 +82,25 @@ def large_folder(result: Result) -> str:
         f"batches of {result['batch']}."
     )
     return f"{table(rows)}\n\n{what} `benchmarks/large_folder.py` on {where(result)}."
+
+
+def browser(result: Result) -> str:
+    rows = [["net, images", "minicnn, ms", "TensorFlow.js, fastest backend, ms", "TensorFlow.js / minicnn"]]
+    for name, net in result["nets"].items():
+        ms = dict(net["ms a step"])
+        ours = ms.pop("minicnn")
+        best = min(ms, key=lambda side: ms[side])
+        rows.append([
+            f"{name}, {net['image'][0]}×{net['image'][1]}", f"{ours:.1f}",
+            f"{ms[best]:.0f} ({best.split()[-1]})", f"{ms[best] / ours:.1f}",
+        ])  # fmt: skip
+    versions = (
+        f"Chromium {result['machine']['browser']}, TensorFlow.js {result['machine']['TensorFlow.js']}"
+    )
+    return (
+        f"{table(rows)}\n\nA training step with {result['batch']} images, {versions}, both in one thread, "
+        f"without a graphics card. `benchmarks/browser.py` on {where(result)}."
+    )
 
 
 def threads(result: Result) -> str:
@@ -329,6 +348,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
             threads,
             recipes,
             augment,
+            browser,
             fold,
             exported,
             fusion,
