@@ -165,7 +165,7 @@ void flatten_backward(const T* dy, T* dx, const ImageShape& shape);
 // a row has a share other than 1 or a patch.
 template <typename T>
 void make_batch(const Bytes& images, const BatchPlan& plan, bool mixes,
-                const Normalization<T>& normalization, T* y);
+                const Normalization<Sum<T>>& normalization, T* y);
 
 // ---- optimizer steps, over all parameters in one call, not of bfloat16 -------------------------
 

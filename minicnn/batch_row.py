@@ -63,8 +63,8 @@ def check_batch(images: Any, rows: Any, table: Any, mean: Any, std: Any, dtype: 
         if a.dtype != kind:
             shapes.fail(op, name, f"dtype {'BATCH_ROW' if kind is BATCH_ROW else 'float64'}", a.dtype.kind)
         shapes.check_shape(op, name, a, shape)
-    if dtype not in ("float32", "float64"):
-        shapes.fail(op, "dtype", "'float32' or 'float64'", repr(dtype))
+    if dtype not in ("float32", "float64", "bfloat16"):
+        shapes.fail(op, "dtype", "'float32', 'float64' or 'bfloat16'", repr(dtype))
     wrong = rows[(rows < 0) | (rows >= count)]
     if len(wrong):
         shapes.fail(op, "rows", f"values from 0 to {count - 1}", wrong[0])

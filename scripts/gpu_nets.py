@@ -139,9 +139,8 @@ def our_step(subject: Subject, precision: str) -> Work:
 
 
 def our_run(subject: Subject, precision: str) -> Work:
-    """A call that makes one training step and waits for nothing, where the trainer has such a one."""
-    trainer = our_trainer(subject, precision)
-    return partial(getattr(trainer, "advance", trainer.step), subject.x, subject.y)
+    """A call that makes one training step and waits for nothing."""
+    return partial(our_trainer(subject, precision).advance, subject.x, subject.y)
 
 
 def our_inference(subject: Subject, precision: str) -> Work:

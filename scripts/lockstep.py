@@ -6,7 +6,8 @@ rounding: it computes as the reference does, from weights each moved by at most 
 place.  In float64 a distance beyond the net's bound ends the script with exit status 1.
 In bfloat16 torch's side is autocast.
 
-Without a GPU cuda runs emulated on the CPU, which is slow: it then takes part in the first 50 steps.
+Without a GPU cuda runs emulated on the CPU, which is slow: it then takes part in the first 50 steps, and in
+the first five of those in bfloat16.
 Writes benchmarks/results/lockstep.json and docs/images/lockstep.png, which docs/lockstep.md explains.
 
     python scripts/lockstep.py [--nets lenet5 resnet20] [--steps N]
@@ -40,7 +41,8 @@ State = dict[str, np.ndarray]
 Batch = tuple[np.ndarray, np.ndarray]
 SEED = 0
 MOMENTUM = 0.9
-EMULATED_STEPS = 50
+EMULATED_STEPS = {"float64": 50, "float32": 50, "bfloat16": 5}
+"""In bfloat16 each tensor core is emulated too, which takes ten times as long."""
 BACKENDS = ("numpy", "cpp", "cuda")
 REFERENCE, CONTROL = "torch float64", "control"
 DTYPES = ("float64", "float32", "bfloat16")
@@ -187,7 +189,7 @@ def run(name: str, net: Net, dtype: str, backends: dict[str, Backend]) -> dict[s
     sides = {
         backend_name: our_side(
             make_model(name, dataset, backend, dtype), net.lr,
-            EMULATED_STEPS if backend_name == "cuda" and cuda_build.emulated() else None,
+            EMULATED_STEPS[dtype] if backend_name == "cuda" and cuda_build.emulated() else None,
         )
         for backend_name, backend in backends.items()
     } | {

@@ -11,9 +11,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from minicnn import Trainer, models, optim
+from minicnn import Trainer, data, models, optim
 from minicnn.backends import Array, Backend, Pool, get_backend
-from minicnn.graph.cast import IN_BFLOAT16
+from minicnn.graph import run
+from minicnn.graph.cast import IN_BFLOAT16, input_dtype
 from minicnn.layers import Conv2d, Dense, Flatten, Layer, MaxPool2d, ReLU, Sequential, Softmax
 from minicnn.testing.bfloat16 import WITHOUT, unit
 from minicnn.testing.checks import FIRST_OF_EACH_OP, drawn
@@ -318,3 +319,29 @@ def test_a_model_that_is_bound_later_keeps_its_precision() -> None:
     assert "cast" not in net.graph(training=True).ops
     with pytest.raises(ValueError, match="precision: expected one of float32, tf32, bfloat16, got 'half'"):
         Sequential(Dense(4, 2), precision="half")
+
+
+def test_batches_are_made_in_bfloat16_where_the_net_rounds_its_input() -> None:
+    """The same bits, without a cast: a training step of a mixed batch, and its labels."""
+    net = models.create(
+        "lenet5", in_channels=1, num_classes=10, image_size=28, backend="numpy", precision="bfloat16"
+    )
+    graph = net.graph(training=True)
+    assert input_dtype(graph, net.dtype) == "bfloat16"
+    own = Sequential({"own": Seen(), "net": net}, backend="numpy", precision="bfloat16")
+    assert input_dtype(own.graph(training=True), net.dtype) == "float32"
+    dataset = data.load(data.SAMPLE, limit_train=8, limit_test=1)
+
+    def batch(dtype: str) -> tuple[np.ndarray, np.ndarray]:
+        batches = data.Batches(
+            dataset.train, 8, mean=dataset.mean, std=dataset.std, dtype=dtype, num_classes=10,
+            augment=data.Augment(flip=True, mixup=0.5),
+        )  # fmt: skip
+        return next(batches.epoch(0))
+
+    (half, half_labels), (whole, labels) = batch("bfloat16"), batch("float32")
+    assert half.dtype == BFLOAT16
+    assert half_labels.dtype == np.float32
+    np.testing.assert_array_equal(half_labels, labels)
+    logits = [run.forward(graph, net.backend, x, False)[0] for x in (half, whole)]
+    np.testing.assert_array_equal(*logits)

@@ -360,29 +360,50 @@ void mix(const BatchRow& r, const T* a, const T* b, T* y, const Bytes& images) {
     }
 }
 
+// Lets `write` write `count` values to y; where y is bfloat16, to a place from which they are rounded.
+template <typename T, typename Write>
+void stored(T* y, int64_t count, const Write& write) {
+    if constexpr (std::is_same_v<T, Sum<T>>) {
+        write(y);
+    } else {
+        Scratch scratch;
+        Sum<T>* const values = scratch.take<Sum<T>>(count);
+        write(values);
+        for (int64_t i = 0; i < count; ++i) y[i] = narrow<T>(values[i]);
+    }
+}
+
 }  // namespace
 
 template <typename T>
 void make_batch(const Bytes& images, const BatchPlan& plan, bool mixes,
-                const Normalization<T>& normalization, T* y) {
+                const Normalization<Sum<T>>& normalization, T* y) {
+    using S = Sum<T>;
     const int64_t size = images.C * images.H * images.W;
     const int64_t grain = std::max<int64_t>(1, band_values / size);
+    const auto each_image = [&](const auto& body) {
+        parallel_for<Denormals::kept>(0, plan.B, grain, [&](int64_t first, int64_t last) {
+            for (int64_t n = first; n < last; ++n) body(n);
+        });
+    };
+    const auto make = [&](int64_t n, S* to) {
+        make_image(images, plan.table[n], plan.rows[n], normalization, to);
+    };
+    if (!mixes) {
+        return each_image([&](int64_t n) { stored(y + n * size, size, [&](S* to) { make(n, to); }); });
+    }
     Scratch scratch;
-    T* const made = mixes ? scratch.take<T>(plan.B * size) : y;
-    parallel_for<Denormals::kept>(0, plan.B, grain, [&](int64_t first, int64_t last) {
-        for (int64_t n = first; n < last; ++n)
-            make_image(images, plan.table[n], plan.rows[n], normalization, made + n * size);
-    });
-    if (!mixes) return;
-    parallel_for<Denormals::kept>(0, plan.B, grain, [&](int64_t first, int64_t last) {
-        for (int64_t n = first; n < last; ++n) {
-            const BatchRow& r = plan.table[n];
-            mix(r, made + n * size, made + r.partner * size, y + n * size, images);
-        }
+    S* const made = scratch.take<S>(plan.B * size);
+    each_image([&](int64_t n) { make(n, made + n * size); });
+    each_image([&](int64_t n) {
+        const BatchRow& r = plan.table[n];
+        stored(y + n * size, size,
+               [&](S* to) { mix(r, made + n * size, made + r.partner * size, to, images); });
     });
 }
 
 template void make_batch(const Bytes&, const BatchPlan&, bool, const Normalization<float>&, float*);
 template void make_batch(const Bytes&, const BatchPlan&, bool, const Normalization<double>&, double*);
+template void make_batch(const Bytes&, const BatchPlan&, bool, const Normalization<float>&, bfloat16*);
 
 }  // namespace minicnn

@@ -112,7 +112,8 @@ struct Changed {
 // Each image has `tiles` blocks.
 template <typename T>
 __global__ void __launch_bounds__(cuda::block_threads)
-    make_batch_kernel(Bytes images, BatchPlan plan, Normalization<T> n, T* y, int64_t tiles) {
+    make_batch_kernel(Bytes images, BatchPlan plan, Normalization<Sum<T>> n, T* y, int64_t tiles) {
+    using S = Sum<T>;
     const int64_t number = cuda::divide(blockIdx.x, tiles), tile = blockIdx.x - number * tiles;
     const BatchRow& row = plan.table[number];
     Changed own(images, plan, number), other(images, plan, row.partner);
@@ -120,18 +121,18 @@ __global__ void __launch_bounds__(cuda::block_threads)
     own.find_middle();
     if (row.share != 1 || patched) other.find_middle();
     const int64_t C = images.C, W = images.W, pixels = images.H * W;
-    const T rest = 1 - T(row.share);
+    const S rest = 1 - S(row.share);
     for (int64_t p = tile * cuda::block_threads + threadIdx.x; p < pixels;
          p += tiles * cuda::block_threads) {
         const int64_t i = cuda::divide(p, W), j = p - i * W;
         const bool from_other = lies_in(row.patch, i, j);
         for (int64_t c = 0; c < C; ++c) {
             const auto normalized = [&](const Changed& image) {
-                return plus(times(T(image.value(c, i, j, n.fill)), n.scale[c]), n.shift[c]);
+                return plus(times(S(image.value(c, i, j, n.fill)), n.scale[c]), n.shift[c]);
             };
-            T v = from_other ? normalized(other) : normalized(own);
+            S v = from_other ? normalized(other) : normalized(own);
             if (row.share != 1 && !from_other) v = plus(times(plus(normalized(other), -v), rest), v);
-            y[(number * pixels + p) * C + c] = v;
+            y[(number * pixels + p) * C + c] = narrow<T>(v);
         }
     }
 }
@@ -139,7 +140,7 @@ __global__ void __launch_bounds__(cuda::block_threads)
 }  // namespace
 
 template <typename T>
-void make_batch(const Bytes& images, const BatchPlan& plan, bool, const Normalization<T>& n, T* y) {
+void make_batch(const Bytes& images, const BatchPlan& plan, bool, const Normalization<Sum<T>>& n, T* y) {
     // Every block works the mean out again where it is needed, so a thread has several pixels.
     constexpr int64_t pixels_per_thread = 8;
     const int64_t tiles = cuda::ceil_div(images.H * images.W, cuda::block_threads * pixels_per_thread);
@@ -149,5 +150,6 @@ void make_batch(const Bytes& images, const BatchPlan& plan, bool, const Normaliz
 
 template void make_batch(const Bytes&, const BatchPlan&, bool, const Normalization<float>&, float*);
 template void make_batch(const Bytes&, const BatchPlan&, bool, const Normalization<double>&, double*);
+template void make_batch(const Bytes&, const BatchPlan&, bool, const Normalization<float>&, bfloat16*);
 
 }  // namespace minicnn

@@ -199,8 +199,9 @@ inline Tensor make_batch(Array images_, Array rows_, Array table_, Array mean_, 
     const auto numbers = py::dtype::of<double>();
     const auto mean = vector_of<double>(op, "mean", mean_, numbers, "float64", images.C);
     const auto std = vector_of<double>(op, "std", std_, numbers, "float64", images.C);
-    if (!dtype.is("float32") && !dtype.is("float64")) {
-        fail(op, "dtype", "'float32' or 'float64'", repr(dtype.source));
+    const bool wide = dtype.is("float64"), half = dtype.is("bfloat16");
+    if (!dtype.is("float32") && !wide && !half) {
+        fail(op, "dtype", "'float32', 'float64' or 'bfloat16'", repr(dtype.source));
     }
     for (const std::int64_t row : rows) {
         if (row < 0 || row >= source.count) {
@@ -213,15 +214,18 @@ inline Tensor make_batch(Array images_, Array rows_, Array table_, Array mean_, 
         const Box& b = r.patch;
         mixes = mixes || r.share != 1 || (b.bottom > b.top && b.right > b.left);
     }
-    const Tensor y =
-        empty(op, "y", {B, images.C, images.H, images.W}, dtype.is("float32") ? at::kFloat : at::kDouble);
-    run_on_floats(y, [&](auto zero) {
+    const Tensor y = empty(op, "y", {B, images.C, images.H, images.W},
+                           wide   ? at::kDouble
+                           : half ? at::kBFloat16
+                                  : at::kFloat);
+    run(y, [&](auto zero) {
         using T = decltype(zero);
-        std::vector<T> scale, shift;
+        using S = Sum<T>;
+        std::vector<S> scale, shift;
         std::vector<float> fill;
         for (std::size_t c = 0; c < mean.size(); ++c) {
-            scale.push_back(T(1 / (255 * std[c])));
-            shift.push_back(T(-mean[c] / std[c]));
+            scale.push_back(S(1 / (255 * std[c])));
+            shift.push_back(S(-mean[c] / std[c]));
             fill.push_back(255 * float(mean[c]));
         }
         Packed packed;
@@ -231,7 +235,7 @@ inline Tensor make_batch(Array images_, Array rows_, Array table_, Array mean_, 
         const Tensor there = packed.on_device();
         const BatchPlan plan{at_offset<std::int64_t>(there, at_rows), at_offset<BatchRow>(there, at_table),
                              B};
-        const Normalization<T> normalization{at_offset<T>(there, at_scale), at_offset<T>(there, at_shift),
+        const Normalization<S> normalization{at_offset<S>(there, at_scale), at_offset<S>(there, at_shift),
                                              at_offset<float>(there, at_fill)};
         minicnn::make_batch<T>(images, plan, mixes, normalization, out<T>(y));
     });

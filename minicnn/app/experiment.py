@@ -24,6 +24,7 @@ from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.split import balanced_class_weight
 from minicnn.distributed.shards import Shards
 from minicnn.ema import WeightAverage
+from minicnn.graph.cast import input_dtype
 from minicnn.trainer import Trainer
 
 READ_EVERY = 0.25
@@ -59,6 +60,7 @@ class Experiment:
             dataset.train, config.batch_size, mean=dataset.mean, std=dataset.std, seed=config.seed,
             augment=config.augment_options(), num_classes=len(dataset.class_names),
             backend=self.model.bound(), data_on=config.data_on, part=Shards(config.shards, self.group).part,
+            dtype=input_dtype(self.model.graph(training=True, fuse=not config.no_fuse), self.model.dtype),
         )  # fmt: skip
         self.optimizer = optim.create(config.optimizer, config.lr, **config.optimizer_options())
         steps = config.epochs * len(self.batches)

@@ -16,6 +16,7 @@ from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.views import views
 from minicnn.distributed import ALONE, Group
 from minicnn.graph import Graph, run
+from minicnn.graph.cast import input_dtype
 from minicnn.ops.make_batch import Table
 
 IMAGES_AT_ONCE = 1000
@@ -80,8 +81,9 @@ def _predicted(
     with np.errstate(over="ignore", invalid="ignore"):  # the result shows it
         for share, table in seen:
             x = model.backend.make_batch(
-                ready.images, ready.rows[part], table[part], *statistics, dtype=model.dtype
-            )
+                ready.images, ready.rows[part], table[part], *statistics,
+                dtype=input_dtype(graph, model.dtype),
+            )  # fmt: skip
             output = run.forward(graph, model.backend, x, False)[0]
             logits.append(share * model.backend.to_numpy(output))
         return np.asarray(np.sum(logits, axis=0))

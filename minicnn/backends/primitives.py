@@ -323,8 +323,9 @@ class Primitives(ABC):
 
         Args:    images uint8 (M,C,H,W) in any memory order, where the CPU computes also a NumPy array,
                  which is read in place; rows int64 (B,), numbers of images; table (B,) of dtype
-                 `BATCH_ROW`; mean, std float64 (C,) of pixels in [0, 1]; dtype "float32" or "float64"
-        Returns: (B,C,H,W) of ``dtype``
+                 `BATCH_ROW`; mean, std float64 (C,) of pixels in [0, 1]; dtype "float32", "float64"
+                 or "bfloat16"
+        Returns: (B,C,H,W) of ``dtype``; in bfloat16 the float32 batch, rounded once
         """
 
     # ---- optimizer steps: lists of parameters, changed in place ----------------------------------

@@ -54,10 +54,11 @@ class Batches:
     single image whose map is 1x1.
 
     Args:   mean, std (C,) of pixels in [0, 1] · shuffle False keeps the dataset's order · dtype of the
-            batches, float32 or float64 · augment changes the images; with mixup or cutmix, labels are
-            probabilities, and num_classes is needed · backend makes the batches, in its own arrays (None:
-            numpy) · data_on "auto", "host" or "device" is where cuda reads the images · part tells which
-            neighbouring rows of a batch of so many images are made (None: all)
+            images, float32, float64 or "bfloat16" (labels are then float32) · augment changes the images;
+            with mixup or cutmix, labels are probabilities, and num_classes is needed · backend makes the
+            batches, in its own arrays (None: numpy) · data_on "auto", "host" or "device" is where cuda
+            reads the images · part tells which neighbouring rows of a batch of so many images are made
+            (None: all)
     Raises: ValueError naming the argument that is wrong
     """
 
@@ -86,7 +87,8 @@ class Batches:
         self.augment.check_size(*images.shape[1:])
         self.images, self.batch_size = images, batch_size
         self.mean, self.std = _statistics(images.shape[0], mean, std)
-        self.dtype, self.seed, self.shuffle = np.dtype(dtype).name, seed, shuffle
+        self.dtype = "bfloat16" if dtype == "bfloat16" else np.dtype(dtype).name
+        self.seed, self.shuffle = seed, shuffle
         self.backend = backend or get_backend("numpy")
         self.source = image_source(self.backend, images.x, data_on)
         self.part = part or (lambda images: slice(0, images))
@@ -164,7 +166,8 @@ class Epoch(Iterator[Batch]):
         labels: NDArray[Any] = b.images.y[numbers]
         if b.augment.mixes and b.num_classes is not None:
             table = with_partners(table)
-            labels = mixed_labels(labels, table, b.num_classes, b.images.shape[1:], b.dtype)
+            dtype = "float32" if b.dtype == "bfloat16" else b.dtype
+            labels = mixed_labels(labels, table, b.num_classes, b.images.shape[1:], dtype)
         labels = labels[: part.stop - part.start]
         self._plan = _Plan(b.source.fetch(b.images.locate(numbers)), table, labels, b.images.y[whole])
         self._number += 1

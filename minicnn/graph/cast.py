@@ -41,3 +41,13 @@ def insert_casts(graph: Graph) -> Graph:
         dtypes[node.output] = dtype
     output = in_dtype(graph.output, "float32")
     return Graph(tuple(nodes), output)
+
+
+def input_dtype(graph: Graph, dtype: str) -> str:
+    """The dtype in which the graph's input may come: bfloat16 if all that reads it would cast it to that.
+
+    Else it is ``dtype``, that of the model's parameters.  The bits of what comes out are the same for both.
+    """
+    readers = [node.operation for node in graph if INPUT in node.inputs]
+    rounds = bool(readers) and all(isinstance(o, Cast) and o.dtype == "bfloat16" for o in readers)
+    return "bfloat16" if rounds and graph.output != INPUT else dtype

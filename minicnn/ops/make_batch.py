@@ -20,6 +20,7 @@ Pixels have values from 0 to 255 in steps 1 to 9, and are cut off there after st
 
 Every backend gives the same bits.  So steps 1 to 9 are in float32, every product and every sum is rounded
 by itself, in the order written below, and the mean of step 5 is a sum of whole numbers, which has no order.
+A bfloat16 batch is the float32 one, rounded at the end.
 
 Torch:  torchvision.transforms.functional: hflip, pad and crop, affine, adjust_brightness, adjust_contrast
         (of grey images), adjust_saturation, posterize, solarize, erase, normalize; v2.MixUp and v2.CutMix
@@ -33,6 +34,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minicnn.batch_row import BATCH_ROW, check_batch
+from minicnn.ops.cast import to_bfloat16
 
 Table = NDArray[Any]
 """Rows of dtype `BATCH_ROW`."""
@@ -57,10 +59,10 @@ def make_batch(
 ) -> NDArray[Any]:  # fmt: skip
     """The batch (B,C,H,W) of ``dtype`` that the table (B,) makes of images (M,C,H,W); rows are numbers."""
     check_batch(images, rows, table, mean, std, dtype)
-    y = normalized(
-        changed(np.asarray(images)[rows], table, 255 * mean.astype(np.float32)), mean, std, dtype
-    )
-    return _mixed(y, table)
+    seen = changed(np.asarray(images)[rows], table, 255 * mean.astype(np.float32))
+    if dtype == "bfloat16":
+        return to_bfloat16(_mixed(normalized(seen, mean, std, "float32"), table))
+    return _mixed(normalized(seen, mean, std, dtype), table)
 
 
 def changed(x: NDArray[np.uint8], table: Table, fill: NDArray[np.float32]) -> NDArray[Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.backends.base import Backend
+from minicnn.ops.cast import bfloat16, to_bfloat16
 from minicnn.ops.make_batch import Table, make_batch, unchanged
 from minicnn.testing.tolerance import require
 
@@ -133,9 +134,14 @@ def has_the_bits_of_numpys_images_one_by_one(channels: int, backend: Backend, dt
     images = rng.integers(0, 256, (7, channels, *size), dtype=np.uint8)
     rows, table = rng.integers(0, 7, 48), random_table(rng, 48, size)
     mean, std = rng.uniform(0.2, 0.7, (2, channels))
-    batch = backend.make_batch(backend.asarray(images), rows, table, mean, std, dtype=dtype.name)
+    arguments = backend.asarray(images), rows, table, mean, std
+    batch = backend.make_batch(*arguments, dtype=dtype.name)
     got = backend.to_numpy(batch)
     require(got.dtype == dtype, f"expected dtype {dtype}, got {got.dtype}")
+    if dtype == np.float32:
+        half = backend.to_numpy(backend.make_batch(*arguments, dtype="bfloat16"))
+        equal = half.dtype == bfloat16() and np.array_equal(half.view("u2"), to_bfloat16(got).view("u2"))
+        require(equal, "the bfloat16 batch is not the float32 one, rounded")
     for n, partner in enumerate(table["partner"]):
         pair = table[[n, partner]]
         pair["partner"] = 1
