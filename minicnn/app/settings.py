@@ -191,6 +191,10 @@ class Config:
         HOW, action="store_true", default=False,
         help="run each layer by itself, not fused with its neighbours",
     )  # fmt: skip
+    no_capture: bool = setting(
+        HOW, added=True, free=True, action="store_true", default=False,
+        help="on cuda: launch each kernel of a step by itself, not the whole step as one CUDA graph",
+    )  # fmt: skip
 
     optimizer: str = setting(
         LEARNING, choices=tuple(RATES), default="adam", help="how weights follow gradients"
