@@ -330,6 +330,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "precision_offset": ("precision", precision_offset),
     "kill_resume": ("kill_resume", trials.kill_resume),
     "kill_workers": ("kill_workers", trials.kill_workers),
+    "two_hosts": ("two_hosts", trials.two_hosts),
     "scaling": ("scaling", links.scaling),
     "fail_resume": ("fail_resume", trials.fail_resume),
     "fuzz": ("fuzz", trials.fuzz),

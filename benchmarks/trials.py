@@ -100,3 +100,16 @@ def fuzz(result: Result) -> str:
         f"{table(rows)}\n\n{result['inputs']:,} inputs in all, {result['failures']} failures "
         f"(`scripts/fuzz_readers.py`, on {where(result)})."
     )
+
+
+def two_hosts(result: Result) -> str:
+    """How the runs over a lossy link and over a broken one ended."""
+    lossy, broken = result["lossy"], result["broken"]
+    same = not lossy["differences"] and not lossy["errors"]
+    end = "ended as a single process did, bit for bit" if same else "went wrong"
+    return (
+        f"**{lossy['packets']:,} packets, each {1e3 * lossy['delay']:g} ms on its way, and "
+        f"{lossy['lost']:,} of them lost: the run {end}.** With `--peer-timeout {result['peer_timeout']}`, "
+        f"{broken['seconds']:.0f} s after nothing passed any more, rank 0 ended with "
+        f"`{' '.join(broken['errors'])}` (`scripts/two_hosts.py`, on {where(result)})."
+    )

@@ -154,27 +154,37 @@ class Trainer:
 
     def compute_gradients(
         self, x: np.ndarray | Array, y: np.ndarray | Array, meanwhile: Callable[[], object] | None = None,
-        done: Callable[[Layer], object] | None = None,
+        done: Callable[[Layer], object] | None = None, share: float = 1.0,
     ) -> float:  # fmt: skip
         """Forward, loss and backward of one batch or shard: sets the model's gradients and ``correct``.
 
         ``done`` is called with each layer whose gradients are complete before the end; see `run.backward`.
+        The gradients are those of ``share`` times the mean loss.
         """
         backend = self.backend
         inputs, labels = self._on_backend(x), self._on_backend(y)
         graph = self.graph
         logits, saved = run.forward(graph, backend, inputs, True)
-        options: dict[str, Any] = {
-            "label_smoothing": self.label_smoothing,
-            "class_weight": self.class_weight,
-        }
-        loss, probs = backend.softmax_cross_entropy_forward(logits, labels, **options)
-        dlogits = backend.softmax_cross_entropy_backward(probs, labels, **options)
+        loss, probs, dlogits = self.loss_of(logits, labels, share)
         run.backward(graph, backend, dlogits, saved, done)
         if meanwhile is not None:
             meanwhile()
         self.correct = self._count_correct(backend.to_numpy(probs), self._on_host(y))
         return float(loss)
+
+    def loss_of(self, logits: Array, labels: Array, share: float = 1.0) -> tuple[Array, Array, Array]:
+        """The mean loss, the probabilities (N,K), and ``share`` times the gradient to the logits (N,K)."""
+        options: dict[str, Any] = {
+            "label_smoothing": self.label_smoothing,
+            "class_weight": self.class_weight,
+        }
+        loss, probs = self.backend.softmax_cross_entropy_forward(logits, labels, **options)
+        dlogits = self.backend.softmax_cross_entropy_backward(probs, labels, **options)
+        if share == 0:  # no label counts, so that the loss is 0 / 0
+            dlogits[...] = 0
+        elif share != 1:
+            self.backend.scale([dlogits], share)
+        return loss, probs, dlogits
 
     def reduce_gradients(self, grads: dict[str, Array]) -> None:
         """A hook between backward and the optimizer, for a subclass that changes gradients."""

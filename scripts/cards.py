@@ -54,10 +54,14 @@ RUN = [
 class ThroughTheHost(TorchGroup):
     """Processes that share a card: what they exchange goes through the host's memory."""
 
-    def _exchange(self, sent: torch.Tensor, received: torch.Tensor, partner: int) -> None:
+    def _exchange(
+        self, sent: torch.Tensor, received: torch.Tensor, partner: int, add_to: torch.Tensor | None = None
+    ) -> None:
         arrived = torch.empty(received.shape, dtype=received.dtype)
         super()._exchange(sent.cpu(), arrived, partner)
         received.copy_(arrived)
+        if add_to is not None:
+            add_to += received
 
     def begin_sum(self, values: torch.Tensor) -> Callable[[], None]:
         summed = values.cpu()

@@ -18,7 +18,7 @@ from minicnn import Trainer, distributed, models, optim, set_num_threads
 from minicnn.app.commands import train
 from minicnn.distributed import overlap
 from minicnn.distributed.shards import Shards
-from minicnn.distributed.torch_group import HALVED_FROM
+from minicnn.distributed.torch_group import HALVED_FROM, PIECE
 from scripts import kill_resume, kill_workers, workers
 
 EVERYTHING = [
@@ -72,7 +72,7 @@ def test_four_ranks_add_in_one_order_whole_rows_and_halves(tmp_path: Path) -> No
             np.testing.assert_array_equal(np.load(tmp_path / f"{rank}-{length}.npy"), expected)
 
 
-LENGTHS = (1001, HALVED_FROM + 3)
+LENGTHS = (1001, HALVED_FROM + 3, 4 * PIECE + 3)
 
 
 def row_of(rank: int, length: int) -> np.ndarray:

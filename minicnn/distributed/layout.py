@@ -44,18 +44,14 @@ class Layout:
         """A row for one shard, with zeros everywhere."""
         return self.model.backend.asarray(np.zeros(self.length, self.model.dtype))
 
-    def put_gradient(self, row: Array, layer: Layer, name: str, place: slice, share: float) -> None:
-        """Put in one gradient, scaled by the share that its shard has of the batch's loss."""
-        if share == 0:  # no label of the shard counts, so that its loss is 0 / 0
-            row[place] = 0
-            return
+    def put_gradient(self, row: Array, layer: Layer, name: str, place: slice) -> None:
+        """Put in one gradient."""
         row[place] = _as_it_lies(layer.grads[name]).reshape(-1)
-        row[place] *= share
 
-    def put_gradients(self, row: Array, share: float) -> None:
+    def put_gradients(self, row: Array) -> None:
         """Put in all gradients of the model."""
         for layer, name, place in self.parameters:
-            self.put_gradient(row, layer, name, place, share)
+            self.put_gradient(row, layer, name, place)
 
     def put_buffers(self, row: Array, buffers: dict[str, Array], share: float) -> None:
         """Put in a shard's buffers, scaled by its share of the images."""
@@ -78,13 +74,14 @@ class Layout:
         return loss, int(correct) if np.isfinite(correct) else 0, flags > 0
 
     def take(self, row: Array) -> None:
-        """Give the model the gradients and buffers of a whole batch."""
+        """Give the model the gradients of a whole batch, as parts of the row, and its buffers."""
         for layer, name, place in self.parameters:
             if name not in layer.grads:  # this process had no image
                 zeros = np.zeros(tuple(layer.params[name].shape), self.model.dtype)
                 layer.grads[name] = self.model.backend.asarray(zeros)
             lying = _as_it_lies(layer.grads[name])
-            lying[...] = row[place].reshape(lying.shape)
+            part = row[place].reshape(lying.shape)
+            layer.grads[name] = part if lying is layer.grads[name] else part.permute(0, 3, 1, 2)
         start = self.gradients_end
         for array in self.buffers.values():
             end = start + prod(array.shape)

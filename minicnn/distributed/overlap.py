@@ -29,7 +29,7 @@ class OverlappedStep(ShardedStep):
         row = self._row(layout, 0)
         row[:] = 0
         before = self._sum(layout, earlier, None, 1) if earlier else None
-        buckets = Buckets(self.group, layout, row, before, last.share)
+        buckets = Buckets(self.group, layout, row, before)
         self._fill(layout, row, last, meanwhile, buckets.done)
         buckets.finish(complete=len(last.y) > 0)
         return row
@@ -41,13 +41,11 @@ class Buckets:
     Their bounds follow from the layout, and they are summed in one order, so all ranks sum the same ones.
 
     Args: row, to be filled with the gradients of the last shard of this process · before, the sum of its
-          earlier shards' rows, if there are any · share, the last shard's of the batch's loss
+          earlier shards' rows, if there are any
     """
 
-    def __init__(
-        self, group: Group, layout: Layout, row: Array, before: Array | None, share: float
-    ) -> None:
-        self.group, self.layout, self.row, self.before, self.share = group, layout, row, before, share
+    def __init__(self, group: Group, layout: Layout, row: Array, before: Array | None) -> None:
+        self.group, self.layout, self.row, self.before = group, layout, row, before
         self.bounds: list[slice] = []
         stop = layout.gradients_end
         for _, _, place in reversed(layout.parameters):
@@ -65,7 +63,7 @@ class Buckets:
             return
         for owner, name, place in self.layout.parameters:
             if owner is layer:
-                self.layout.put_gradient(self.row, layer, name, place, self.share)
+                self.layout.put_gradient(self.row, layer, name, place)
         unfilled = [place.stop for owner, _, place in self.layout.parameters if id(owner) in self._left]
         self._empty = max(unfilled, default=0)
         while self.bounds and self.bounds[0].start >= self._empty:

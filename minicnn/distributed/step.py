@@ -37,7 +37,7 @@ class Part(NamedTuple):
 class ShardedStep:
     """Computes this process's shards of a batch one after another, and sums those of all.
 
-    A shard's gradients count by its share of the batch, so their sum is the gradient of the batch's mean
+    A shard's loss counts by its share of the batch, so the gradients' sum is that of the batch's mean
     loss.  They are added pairwise in a binary tree whose leaves are the shards.  A sum of two IEEE numbers
     does not depend on their order, so neither do the bits depend on which process adds which branch.
 
@@ -141,12 +141,12 @@ class ShardedStep:
         trainer, loss, correct = self.trainer, 0.0, 0
         if len(part.y):
             with _of_shard(trainer.model, trainer.optimizer.steps, part.shard):
-                loss = trainer.compute_gradients(part.x, part.y, meanwhile, done)
+                loss = trainer.compute_gradients(part.x, part.y, meanwhile, done, part.share)
                 correct = trainer.correct
                 buffers = trainer.model.named_buffers(trainable_only=True)
             layout.put_buffers(row, buffers, part.share_of_images)
             if done is None:
-                layout.put_gradients(row, part.share)
+                layout.put_gradients(row)
         else:
             row[:] = 0
         self.set_numbers(layout, row, part, loss, correct)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from minicnn.backends import Array, Backend
 from minicnn.distributed.layout import Layout
@@ -71,7 +71,7 @@ class SyncedStep(ShardedStep):
         computed = self._computed[part.shard]
         for layer, gradients in computed.gradients.items():
             layer.grads = gradients
-        layout.put_gradients(row, 1.0)
+        layout.put_gradients(row)
         self.set_numbers(layout, row, part, computed.loss, computed.correct)
 
     def _compute(self, parts: list[Part], meanwhile: Callable[[], object] | None) -> dict[int, Computed]:
@@ -79,12 +79,10 @@ class SyncedStep(ShardedStep):
         trainer, each = self.trainer, cast(Backend, EachShard(self.trainer.backend))
         graph = self._graph(Draws(trainer.optimizer.steps, [part.shard for part in parts]))
         logits, saved = run.forward(graph, each, [trainer._on_backend(part.x) for part in parts], True)
-        losses = [self._loss(a, trainer._on_backend(part.y)) for a, part in zip(logits, parts, strict=True)]
-        for (_, _, dlogits), part in zip(losses, parts, strict=True):
-            if part.share == 0:  # no label of the shard counts, so that its loss is 0 / 0
-                dlogits[...] = 0
-            else:
-                trainer.backend.scale([dlogits], part.share)
+        losses = [
+            trainer.loss_of(a, trainer._on_backend(part.y), part.share)
+            for a, part in zip(logits, parts, strict=True)
+        ]
         run.backward(graph, each, [dlogits for _, _, dlogits in losses], saved)
         if meanwhile is not None:
             meanwhile()
@@ -96,16 +94,6 @@ class SyncedStep(ShardedStep):
             mean = float(loss) if len(part.y) else 0.0
             computed[part.shard] = Computed(mean, right, gradients)
         return computed
-
-    def _loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
-        """A shard's mean loss, its probabilities, and the gradient to its logits."""
-        trainer, backend = self.trainer, self.trainer.backend
-        options: dict[str, Any] = {
-            "label_smoothing": trainer.label_smoothing,
-            "class_weight": trainer.class_weight,
-        }
-        loss, probs = backend.softmax_cross_entropy_forward(logits, labels, **options)
-        return loss, probs, backend.softmax_cross_entropy_backward(probs, labels, **options)
 
     def _graph(self, draws: Draws) -> Graph:
         """What a step runs, for the shards of this process side by side.

@@ -18,6 +18,9 @@ from minicnn.distributed.processes import Group, PeerError, Value
 HALVED_FROM = 1 << 14
 """From so many numbers on, sending them takes longer than beginning to: then fewer are sent, more often."""
 
+PIECE = 1 << 18
+"""So many numbers are added while they are in a cache, and while the next ones arrive."""
+
 
 class TorchGroup(Group):
     """All processes that torchrun has started."""
@@ -75,8 +78,7 @@ class TorchGroup(Group):
         received, partners = self._buffer(mine), self._partners()
         if len(partners) == 1 or len(mine) < HALVED_FROM:
             for partner in partners:
-                self._exchange(mine, received, partner)
-                mine += received
+                self._exchange(mine, received, partner, add_to=mine)
         else:
             self._add_halves(mine, received, partners)
 
@@ -111,22 +113,28 @@ class TorchGroup(Group):
             middle = (start + stop) // 2
             lower, upper = slice(start, middle), slice(middle, stop)
             own, other = (lower, upper) if self.rank < partner else (upper, lower)
-            self._exchange(mine[other], received[own], partner)
-            mine[own] += received[own]
+            self._exchange(mine[other], received[own], partner, add_to=mine[own])
             steps.append((partner, own, other))
             start, stop = own.start, own.stop
         for partner, own, other in reversed(steps):
             self._exchange(mine[own], mine[other], partner)
 
-    def _exchange(self, sent: Tensor, received: Tensor, partner: int) -> None:
-        """Send an array to a partner, and receive another one."""
+    def _exchange(self, sent: Tensor, received: Tensor, partner: int, add_to: Tensor | None = None) -> None:
+        """Send an array to a partner and receive another one, in pieces; add each piece as it comes."""
         with self._waiting_for(f"rank {partner}"):
-            operations = [
-                dist.P2POp(dist.isend, sent, partner),
-                dist.P2POp(dist.irecv, received, partner),
+            pieces = [
+                slice(start, start + PIECE) for start in range(0, max(len(sent), len(received)), PIECE)
             ]
-            for work in dist.batch_isend_irecv(operations):
-                work.wait()
+            on_their_way = [self._begin_exchange(sent[piece], received[piece], partner) for piece in pieces]
+            for piece, works in zip(pieces, on_their_way, strict=True):
+                for work in works:
+                    work.wait()
+                if add_to is not None:
+                    add_to[piece] += received[piece]
+
+    def _begin_exchange(self, sent: Tensor, received: Tensor, partner: int) -> list[Any]:
+        operations = [(dist.isend, sent), (dist.irecv, received)]
+        return dist.batch_isend_irecv([dist.P2POp(do, a, partner) for do, a in operations if len(a)])
 
     def begin_sum(self, values: Array) -> Callable[[], None]:
         work: Any = dist.all_reduce(torch.as_tensor(values), async_op=True)
