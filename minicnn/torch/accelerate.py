@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from minicnn.torch.calls import DTYPES
-from minicnn.torch.parts import MODULES, unsupported
+from minicnn.torch.parts import ACTIVATIONS, MODULES, unsupported
 from minicnn.torch.replacement import Alone, Forward, Replacement
 from minicnn.torch.report import Report, Row
 from minicnn.torch.steps import Step, Timing
@@ -124,7 +124,7 @@ def _is_custom(module: nn.Module) -> bool:
 
 def _replace_alone(module: nn.Module) -> None:
     """Replace the forward of one of torch's layers, unless its owner has done so."""
-    alone = type(module) in MODULES and type(module) is not nn.ReLU and "forward" not in vars(module)
+    alone = type(module) in MODULES.keys() - {*ACTIVATIONS} and "forward" not in vars(module)
     if alone and unsupported(module) is None:
         vars(module)["forward"] = Alone(module)
 
