@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from minicnn.torch import autocast
 from minicnn.torch.calls import DTYPES
 from minicnn.torch.parts import ACTIVATIONS, MODULES, unsupported
 from minicnn.torch.replacement import Alone, Forward, Replacement
@@ -171,6 +172,8 @@ def _choose(module: nn.Module, example: tuple[Any, ...]) -> None:
     as_it_was = {gradients: times([()], gradients)[0] for gradients in MODES}
     left = _replace(module)
     steps += _steps(module)
+    for _, _, step in steps:
+        step.autocast = autocast.is_on("cuda" if cuda else "cpu")
     nothing: Choice = [{True: False, False: False} for _ in steps]
     _switch(steps, nothing)
     _record(module, example, steps, modes)
