@@ -91,6 +91,10 @@ template <typename T>
 void relu_forward(const T* x, T* y, std::int64_t size);
 template <typename T>
 void relu_backward(const T* dy, const T* y, T* dx, std::int64_t size);
+template <typename T>
+void relu6_forward(const T* x, T* y, std::int64_t size);
+template <typename T>
+void relu6_backward(const T* dy, const T* y, T* dx, std::int64_t size);
 
 // y = a + b, then ReLU if `relu`.
 template <typename T>

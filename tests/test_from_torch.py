@@ -73,6 +73,30 @@ def test_torchvisions_models(name: str) -> None:
     assert model.state_dict().keys() == module.state_dict().keys()
 
 
+def test_mobilenet_v2_has_torchs_gradients() -> None:
+    """Its ReLU6 stops some values: the batch norms' scale is raised for that."""
+    torch.manual_seed(0)
+    module = torchvision.models.mobilenet_v2(num_classes=3, width_mult=0.25, dropout=0.0).double()
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.constant_(part.weight, 4.0)
+    model = from_torch(module, backend="numpy", input_shape=(3, 33, 33))  # which compares both
+    assert model.state_dict().keys() == module.state_dict().keys()
+    x, y = torch.randn(3, 3, 33, 33, dtype=torch.float64), torch.arange(3)
+    loss = F.cross_entropy(module(x), y)
+    loss.backward()
+    assert Trainer(model, optim.SGD(lr=0.1)).compute_gradients(x.numpy(), y.numpy()) == pytest.approx(
+        loss.item()
+    )
+    layers = dict(model.named_layers())
+    for name, parameter in module.named_parameters():
+        owner, _, own = name.rpartition(".")
+        expected = parameter.grad
+        assert expected is not None
+        actual, atol = layers[owner].grads[own], 1e-9 * float(expected.abs().max()) + 1e-12
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=atol, err_msg=name)
+
+
 class Squares(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * x

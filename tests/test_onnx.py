@@ -29,6 +29,7 @@ from minicnn.layers import (
     MaxPool2d,
     Parallel,
     ReLU,
+    ReLU6,
     Residual,
     Softmax,
 )
@@ -118,6 +119,7 @@ LAYERS: dict[str, tuple[Layer, ...]] = {
     "adaptive_avg_pool2d-uneven": (AdaptiveAvgPool2d((3, 7)),),
     "adaptive_avg_pool2d-larger": (AdaptiveAvgPool2d((11, 12)),),
     "dropout-at-the-end": (ReLU(), Dropout(0.5)),
+    "relu6": (ReLU6(),),
     "nothing": (Dropout(0.5),),
     "softmax": (Flatten(), Dense(160, 3, bias=False), Softmax()),
 }
@@ -126,7 +128,7 @@ LAYERS: dict[str, tuple[Layer, ...]] = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_gives_what_it_predicts(name: str) -> None:
     model = untrained(*LAYERS[name], shape=(2, 8, 10))
-    x = np.random.default_rng(2).standard_normal((3, 2, 8, 10)).astype(np.float32) - 1
+    x = np.random.default_rng(2).standard_normal((3, 2, 8, 10)).astype(np.float32) * 4 - 1
     agree(with_onnxruntime(to_onnx(model), x)[0], model.predict(x, fuse=False))
 
 

@@ -172,6 +172,11 @@ def relu(b: Backend, _: Attributes, x: Any) -> tuple[Any, int]:
     return b.relu_forward(x), 0
 
 
+def clip(b: Backend, _: Attributes, x: Any, least: Any, most: Any) -> tuple[Any, int]:
+    assert (float(least), float(most)) == (0, 6)
+    return b.relu6_forward(x), 0
+
+
 def softmax(b: Backend, attributes: Attributes, x: Any) -> tuple[Any, int]:
     a = b.to_numpy(x)
     assert attributes["axis"] in (-1, a.ndim - 1)
@@ -181,7 +186,8 @@ def softmax(b: Backend, attributes: Attributes, x: Any) -> tuple[Any, int]:
 
 COMPUTE: dict[str, Callable[..., tuple[Any, int]]] = {
     "Conv": conv, "MaxPool": max_pool, "AveragePool": average_pool, "BatchNormalization": batch_norm,
-    "Gemm": gemm, "MatMul": matmul, "Relu": relu, "Softmax": softmax,
+    "Gemm": gemm, "MatMul": matmul, "Relu": relu, "Clip": clip,
+    "Softmax": softmax,
 }  # fmt: skip
 """ONNX operator -> a function of a backend, attributes and inputs, to the output and its longest sum."""
 

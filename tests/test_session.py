@@ -27,6 +27,7 @@ from minicnn.layers import (
     MaxPool2d,
     Parallel,
     ReLU,
+    ReLU6,
     Residual,
     Sequential,
     Softmax,
@@ -75,7 +76,7 @@ def every_operation(backend: str = "cpp", **options: Any) -> Sequential:
         Residual(body), ReLU(), Residual(plain), ReLU(), Residual(normed), Dropout(0.5), branches, ReLU(),
         BatchNorm2d(34), ReLU(), MaxPool2d(3, 1, 1),
         Conv2d(34, 34, 3, padding=1, groups=34), ReLU(), Conv2d(34, 34, 5, stride=4, padding=2, groups=34),
-        Conv2d(34, 34, 3, padding=1, groups=2), AvgPool2d(2, 1, 1, count_include_pad=False),
+        Conv2d(34, 34, 3, padding=1, groups=2), ReLU6(), AvgPool2d(2, 1, 1, count_include_pad=False),
         Conv2d(34, 36, 3, padding=1), MaxPool2d(3, 2, 1), AdaptiveAvgPool2d((2, 1)), Flatten(),
         Dense(72, 10), ReLU(), Dense(10, 5, bias=False), Softmax(), backend=backend, seed=0, **options,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-// Host side of the elementwise operations: ReLU, add (alone and fused with ReLU), dropout and cast.
+// Host side of the elementwise operations: ReLU, ReLU6, add (alone and fused with ReLU), dropout and cast.
 #pragma once
 
 #include "host.h"
@@ -36,6 +36,30 @@ inline Tensor relu_backward(Array dy_, Array y_) {
     run(dy, [&](auto zero) {
         using T = decltype(zero);
         minicnn::relu_backward<T>(in<T>(dy), in<T>(y), out<T>(dx), dy.numel());
+    });
+    return dx;
+}
+
+inline Tensor relu6_forward(Array x_) {
+    const Tensor& given = tensor("relu6", "x", x_);
+    check_activation("relu6", "x", given);
+    const Tensor x = arranged(given), y = empty_like("relu6", "y", x);
+    run(x, [&](auto zero) {
+        using T = decltype(zero);
+        minicnn::relu6_forward<T>(in<T>(x), out<T>(y), x.numel());
+    });
+    return y;
+}
+
+inline Tensor relu6_backward(Array dy_, Array y_) {
+    const char* op = "relu6_backward";
+    const Tensor &given_dy = tensor(op, "dy", dy_), &given_y = tensor(op, "y", y_);
+    check_activation(op, "dy", given_dy);
+    check_array(op, "y", given_y, given_dy.sizes(), given_dy);
+    const Tensor dy = arranged(given_dy), y = arranged(given_y), dx = empty_like(op, "dx", dy);
+    run(dy, [&](auto zero) {
+        using T = decltype(zero);
+        minicnn::relu6_backward<T>(in<T>(dy), in<T>(y), out<T>(dx), dy.numel());
     });
     return dx;
 }
@@ -125,6 +149,8 @@ inline Tensor cast_backward(Array dy, const Word& input_dtype) {
 inline void offer_elementwise(py::module_& m) {
     offer<relu_forward>(m, "relu_forward", "x"_a);
     offer<relu_backward>(m, "relu_backward", "dy"_a, "y"_a);
+    offer<relu6_forward>(m, "relu6_forward", "x"_a);
+    offer<relu6_backward>(m, "relu6_backward", "dy"_a, "y"_a);
     offer<add_forward>(m, "add_forward", "a"_a, "b"_a);
     offer<add_backward>(m, "add_backward", "dy"_a);
     offer<add_relu_forward>(m, "add_relu_forward", "a"_a, "b"_a, py::kw_only(), "need_saved"_a = true);

@@ -168,6 +168,14 @@ class Primitives(ABC):
         """dx = 0 where y <= 0, and dy elsewhere; y is the output of relu_forward, or its input."""
 
     @abstractmethod
+    def relu6_forward(self, x: Array) -> Array:
+        """min(max(x, 0), 6) for an array of any shape; NaN stays NaN.  Torch: F.relu6."""
+
+    @abstractmethod
+    def relu6_backward(self, dy: Array, y: Array) -> Array:
+        """dx = 0 where y <= 0 or y >= 6, and dy elsewhere; y is relu6_forward's output, or its input."""
+
+    @abstractmethod
     def dense_forward(self, x: Array, weight: Array, bias: Array | None) -> Array:
         """x @ weight.T + bias: x (N,in), weight (out,in), bias (out,) or None -> (N,out).
 

@@ -24,6 +24,7 @@ from minicnn.ops import (
     max_pool2d,
     optimizers,
     relu,
+    relu6,
     softmax,
     softmax_cross_entropy,
 )
@@ -47,6 +48,8 @@ class NumpyTable(Backend):
     )
     relu_forward = staticmethod(relu.relu_forward)
     relu_backward = staticmethod(relu.relu_backward)
+    relu6_forward = staticmethod(relu6.relu6_forward)
+    relu6_backward = staticmethod(relu6.relu6_backward)
     dense_forward = staticmethod(computed_in_float32(dense.dense_forward, of="x", factor="weight"))
     dense_backward = staticmethod(computed_in_float32(dense.dense_backward, of="x", factor="weight"))
     batch_norm2d_forward = staticmethod(computed_in_float32(batch_norm2d.batch_norm2d_forward, of="x"))
@@ -104,6 +107,8 @@ class CompiledTable(Backend):
     adaptive_avg_pool2d_backward = Compiled()
     relu_forward = Compiled()
     relu_backward = Compiled()
+    relu6_forward = Compiled()
+    relu6_backward = Compiled()
     dense_forward = Compiled()
     dense_backward = Compiled()
     batch_norm2d_forward = Compiled()

@@ -12,8 +12,8 @@ from minicnn.graph.operations import Cast
 IN_BFLOAT16 = frozenset({
     "conv2d", "conv2d_relu", "conv2d_max_pool2d", "conv2d_relu_max_pool2d", "dense", "dense_relu",
     "batch_norm2d", "batch_norm2d_relu", "batch_norm2d_add_relu", "batch_norm2d_relu_max_pool2d",
-    "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "relu", "dropout", "add", "add_relu", "concat",
-    "flatten",
+    "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "relu", "relu6", "dropout", "add", "add_relu",
+    "concat", "flatten",
 })  # fmt: skip
 """The operations of nodes that take bfloat16 and give it."""
 

@@ -113,6 +113,11 @@ def _means(size: int, parts: int) -> np.ndarray:
     return matrix
 
 
+def _relu6(writer: Writer, step: Step) -> str:
+    ends = [writer.constant(f"{step.name}.{name}", np.array(end)) for name, end in (("min", 0), ("max", 6))]
+    return writer.node("Clip", [step.inputs[0], *ends], step.name)
+
+
 def _dropout(writer: Writer, step: Step) -> str:  # noqa: ARG001 - as every translation
     """In evaluation dropout is nothing."""
     return step.inputs[0]
@@ -123,6 +128,7 @@ TRANSLATIONS: dict[str, Translation] = {
     "dense": _dense,
     "batch_norm2d": _batch_norm2d,
     "relu": lambda writer, step: writer.node("Relu", step.inputs, step.name),
+    "relu6": _relu6,
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
     "adaptive_avg_pool2d": _adaptive_avg_pool2d,

@@ -149,6 +149,9 @@ class CompiledGraph:
     def _add_relu(self, plan: Any, node: Node, inputs: list[int], found: dict[int, Shape]) -> int:  # noqa: ARG002
         return int(plan.relu(inputs[0]))
 
+    def _add_relu6(self, plan: Any, node: Node, inputs: list[int], found: dict[int, Shape]) -> int:  # noqa: ARG002
+        return int(plan.relu6(inputs[0]))
+
     def _add_softmax(self, plan: Any, node: Node, inputs: list[int], found: dict[int, Shape]) -> int:  # noqa: ARG002
         return int(plan.softmax(inputs[0]))
 
@@ -173,6 +176,7 @@ _ADD: dict[str, Callable[[CompiledGraph, Any, Node, list[int], dict[int, Shape]]
     "concat": CompiledGraph._add_concat,
     "flatten": CompiledGraph._add_flatten,
     "relu": CompiledGraph._add_relu,
+    "relu6": CompiledGraph._add_relu6,
     "softmax": CompiledGraph._add_softmax,
     "dropout": CompiledGraph._keep,
     "cast": CompiledGraph._add_cast,

@@ -13,11 +13,13 @@ from minicnn.layers.max_pool2d import MaxPool2d
 from minicnn.layers.network import Network
 from minicnn.layers.parallel import Parallel
 from minicnn.layers.relu import ReLU
+from minicnn.layers.relu6 import ReLU6
 from minicnn.layers.residual import Residual
 from minicnn.layers.sequential import Sequential
 from minicnn.layers.softmax import Softmax
 
 __all__ = [
     "AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm2d", "Container", "Conv2d", "Dense", "Dropout",
-    "Flatten", "Layer", "MaxPool2d", "Network", "Parallel", "ReLU", "Residual", "Sequential", "Softmax",
+    "Flatten", "Layer", "MaxPool2d", "Network", "Parallel", "ReLU", "ReLU6", "Residual", "Sequential",
+    "Softmax",
 ]  # fmt: skip

@@ -328,6 +328,9 @@ CASES: tuple[Case, ...] = (
     Case("relu", "matrix", {"x": _normal(5, 33)}),
     Case("relu", "zeros", {"x": _integers(3, 4, 5, 5)}, exact=True),
     Case("relu", "batch0", {"x": _normal(0, 3, 4, 4)}),
+    Case("relu6", "image", {"x": _normal(2, 3, 5, 7, scale=4, shift=3)}),
+    Case("relu6", "ends", {"x": _integers(3, 4, 5, 5, low=-2, high=8)}, exact=True),
+    Case("relu6", "batch0", {"x": _normal(0, 3, 4, 4)}),
 
     _dense("5x7", 4, 5, 7),
     _dense("no-bias", 4, 5, 7, bias=False),

@@ -204,6 +204,15 @@ def _torch_relu(torch: Any, t: Arrays, _: Attrs) -> Outputs:
     return {"y": torch.nn.functional.relu(t["x"])}
 
 
+def _relu6(b: Backend, t: Arrays, _: Attrs) -> tuple[Outputs, Backward]:
+    y = b.relu6_forward(t["x"])
+    return {"y": y}, lambda dy: {"x": b.relu6_backward(dy, y)}
+
+
+def _torch_relu6(torch: Any, t: Arrays, _: Attrs) -> Outputs:
+    return {"y": torch.nn.functional.relu6(t["x"])}
+
+
 def _dropout(b: Backend, t: Arrays, a: Attrs) -> tuple[Outputs, Backward]:
     y = b.dropout_forward(t["x"], t["keep_mask"], **a)
     return {"y": y}, lambda dy: {"x": b.dropout_backward(dy, t["keep_mask"], **a)}
@@ -394,6 +403,7 @@ OPERATIONS: dict[str, Operation] = {
     "avg_pool2d": Operation(_avg_pool2d, _torch_avg_pool2d, _window_terms),
     "adaptive_avg_pool2d": Operation(_adaptive_avg_pool2d, _torch_adaptive_avg_pool2d, _adaptive_terms),
     "relu": Operation(_relu, _torch_relu, _moved_only),
+    "relu6": Operation(_relu6, _torch_relu6, _moved_only),
     "dense": Operation(_dense, _torch_dense, _dense_terms, PARAMETRIC),
     "batch_norm2d": Operation(_batch_norm2d, _torch_batch_norm2d, _batch_norm2d_terms, PARAMETRIC),
     "fold_batch_norm2d": Operation(_fold_batch_norm2d, _torch_fold_batch_norm2d, _rounded_once),

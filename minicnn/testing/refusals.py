@@ -125,6 +125,7 @@ REFUSALS: tuple[Wrong, ...] = (
     Wrong("adaptive_avg_pool2d", "output_size: expected two integers of at least 1, got (1, -1)",
           attrs={"output_size": (1, -1)}),
     Wrong("relu", f"x: expected {FLOATS}, got int64", {"x": i64(3)}, torch_refuses=False),
+    Wrong("relu6", f"x: expected {FLOATS}, got int64", {"x": i64(3)}, torch_refuses=False),
     Wrong("dense", "x: expected 2 dimensions (N, in), got 3", {"x": f32(4, 1, 5)}, torch_refuses=False),
     Wrong("dense", f"x: expected {FLOATS}, got int64", {"x": i64(4, 5)}),
     Wrong("dense", "weight: expected dtype float32, got float64", {"weight": f64(7, 5)}),

@@ -63,11 +63,21 @@ def relu_keeps_nan_and_passes_its_gradient(backend: Backend, dtype: np.dtype) ->
     assert_equal(backend.to_numpy(dx), [2, 2, 0], "dx")
 
 
+def relu6_keeps_nan_and_has_no_slope_at_its_ends(backend: Backend, dtype: np.dtype) -> None:
+    below = np.nextafter(dtype.type(6), dtype.type(0))
+    x = np.array([np.nan, np.inf, -np.inf, 6, below, 0.0, -0.0, np.finfo(dtype).tiny], dtype)
+    y = backend.relu6_forward(backend.asarray(x))
+    assert_equal(backend.to_numpy(y), [np.nan, 6, 0, 6, below, 0, 0, np.finfo(dtype).tiny], "y")
+    dx = backend.relu6_backward(backend.asarray(np.full(8, 2, dtype)), y)
+    assert_equal(backend.to_numpy(dx), [2, 0, 0, 0, 2, 0, 0, 2], "dx")
+
+
 def arrays_of_no_dimension_stay_arrays(op: str, backend: Backend, dtype: np.dtype) -> None:
     x = backend.asarray(np.array(2, dtype))
     keep = backend.asarray(np.array(True))
     results: dict[str, Callable[[], tuple[Any, ...]]] = {
         "relu": lambda: (backend.relu_forward(x), backend.relu_backward(x, x)),
+        "relu6": lambda: (backend.relu6_forward(x), backend.relu6_backward(x, x)),
         "add": lambda: (backend.add_forward(x, x), *backend.add_backward(x)),
         "add_relu": lambda: (backend.add_relu_forward(x, x)[0], *backend.add_relu_backward(x, x)),
         "dropout": lambda: (
@@ -310,6 +320,7 @@ RULES: tuple[Rule, ...] = (
         ("relu", relu_of_negative_zero_is_zero),
         ("relu", relu_keeps_nan_and_passes_its_gradient),
         ("relu", relu_keeps_denormals_and_compares_them),
+        ("relu6", relu6_keeps_nan_and_has_no_slope_at_its_ends),
         ("max_pool2d", max_pool_keeps_denormals_and_compares_them),
         ("max_pool2d", tie_goes_to_the_first_cell_in_row_major_order),
         ("max_pool2d", negative_and_positive_zero_tie),
@@ -324,7 +335,7 @@ RULES: tuple[Rule, ...] = (
         ("batch_norm2d", evaluation_leaves_the_running_statistics),
     )),
     *(Rule(op, "arrays of no dimension stay arrays", partial(arrays_of_no_dimension_stay_arrays, op))
-      for op in ("relu", "add", "add_relu", "dropout")),
+      for op in ("relu", "relu6", "add", "add_relu", "dropout")),
     *(Rule(op, "fused selection of denormals is the composition",
            partial(fused_selection_of_denormals_is_the_composition, op))
       for op in ("conv2d_relu", "conv2d_max_pool2d", "conv2d_relu_max_pool2d")),

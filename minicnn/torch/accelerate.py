@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from minicnn.torch import autocast
 from minicnn.torch.calls import DTYPES
-from minicnn.torch.parts import MODULES, unsupported
+from minicnn.torch.parts import ACTIVATIONS, MODULES, unsupported
 from minicnn.torch.replacement import Alone, Forward, Replacement
 from minicnn.torch.report import Report, Row
 from minicnn.torch.steps import Step, Timing
@@ -124,7 +125,7 @@ def _is_custom(module: nn.Module) -> bool:
 
 def _replace_alone(module: nn.Module) -> None:
     """Replace the forward of one of torch's layers, unless its owner has done so."""
-    alone = type(module) in MODULES and type(module) is not nn.ReLU and "forward" not in vars(module)
+    alone = type(module) in MODULES.keys() - {*ACTIVATIONS} and "forward" not in vars(module)
     if alone and unsupported(module) is None:
         vars(module)["forward"] = Alone(module)
 
@@ -171,6 +172,8 @@ def _choose(module: nn.Module, example: tuple[Any, ...]) -> None:
     as_it_was = {gradients: times([()], gradients)[0] for gradients in MODES}
     left = _replace(module)
     steps += _steps(module)
+    for _, _, step in steps:
+        step.autocast = autocast.is_on("cuda" if cuda else "cpu")
     nothing: Choice = [{True: False, False: False} for _ in steps]
     _switch(steps, nothing)
     _record(module, example, steps, modes)

@@ -2,7 +2,7 @@
 
 A module is the torch.nn module whose parameters it has, under the same names: ``ConvReLU`` is an
 ``nn.Conv2d`` with a ReLU after it, so that a ``state_dict`` of ``nn.Conv2d`` fits.  Tensors are float32 or
-float64, on the CPU or on an NVIDIA GPU.
+float64, on the CPU or on an NVIDIA GPU; under torch.autocast they are cast as torch.nn casts them.
 Errors: ValueError ``[op] argument: expected ..., got ...``, as from every operation of minicnn.
 """
 

@@ -362,7 +362,7 @@ TABLE: dict[str, Op] = {
         _conv_pool("conv2d_max_pool2d"), _conv_pool("conv2d_relu_max_pool2d"),
         _dense("dense"), _dense("dense_relu"),
         MAX_POOL, AVG_POOL, ADAPTIVE_AVG_POOL,
-        _of_its_result("relu"), _of_its_result("softmax"), DROPOUT, CROSS_ENTROPY,
+        _of_its_result("relu"), _of_its_result("relu6"), _of_its_result("softmax"), DROPOUT, CROSS_ENTROPY,
         _norm("batch_norm2d"), _norm("batch_norm2d_relu"), _norm("batch_norm2d_add_relu"),
         _norm("batch_norm2d_relu_max_pool2d"),
         _add("add"), _add("add_relu"), CONCAT, FLATTEN, FOLD,

@@ -32,11 +32,15 @@ MODULES: dict[type[nn.Module], str] = {
     nn.Linear: "dense",
     nn.BatchNorm2d: "batch_norm2d",
     nn.ReLU: "relu",
+    nn.ReLU6: "relu6",
     nn.MaxPool2d: "max_pool2d",
     nn.AvgPool2d: "avg_pool2d",
     nn.AdaptiveAvgPool2d: "adaptive_avg_pool2d",
 }
 """torch.nn's classes, of which subclasses are not taken: their forward may be another."""
+
+ACTIVATIONS = (nn.ReLU, nn.ReLU6)
+"""Of these, the ones that may change their input, and that minicnn computes no faster than torch alone."""
 
 RELUS = (F.relu, torch.relu, F.relu_, torch.relu_, "relu", "relu_")
 IN_PLACE = (F.relu_, torch.relu_, "relu_", operator.iadd, "add_")
@@ -61,9 +65,10 @@ def part_of(node: fx.Node, root: nn.Module) -> Part | None:
     if node.op not in ("call_function", "call_method"):
         return None
     target: Any = node.target
-    if target in RELUS:
+    if target in RELUS or target is F.relu6:
+        kind = nn.ReLU6 if target is F.relu6 else nn.ReLU
         in_place = target in IN_PLACE or bool(node.kwargs.get("inplace")) or True in node.args[1:]
-        return _function_part("relu", node, nn.ReLU(inplace=in_place), in_place)
+        return _function_part(MODULES[kind], node, kind(inplace=in_place), in_place)
     if target in ADDITIONS:
         return _addition(node)
     if target in (torch.cat, torch.concat):
@@ -103,7 +108,7 @@ def _module_part(node: fx.Node, root: nn.Module) -> Part | None:
         return None
     if "forward" in vars(module) or unsupported(module):
         return None
-    return Part(op, (node.args[0],), module, target, isinstance(module, nn.ReLU) and module.inplace)
+    return Part(op, (node.args[0],), module, target, isinstance(module, ACTIVATIONS) and module.inplace)
 
 
 def _function_part(op: str, node: fx.Node, module: nn.Module, in_place: bool = False) -> Part | None:

@@ -7,8 +7,9 @@ A row ``conv2d`` becomes three operations of torch's dispatcher:
     conv2d_backward   the gradients, of dy and of what `Op.saves` chose
 
 Each has kernels for CPU and CUDA, which call the backends cpp and cuda, and a fake one, which gives shapes
-alone.  ``conv2d`` also has a kernel for autograd, which runs the other two.  `call` is the way in for
-modules: where nobody watches the dispatcher it leaves it out.
+alone.  ``conv2d`` also has a kernel for autograd, which runs the other two, and one for autocast, which
+casts (`minicnn.torch.autocast`).  `call` is the way in for modules: where nobody watches the dispatcher it
+leaves it out.
 
 Sources: torch.library, and "Custom Operators" in PyTorch's tutorials.
 """
@@ -26,12 +27,16 @@ from torch.library import Library
 
 from minicnn.backends import Backend, get_backend
 from minicnn.shapes import fail
+from minicnn.torch import autocast
 from minicnn.torch.op import Op, Results
 from minicnn.torch.operations import TABLE, wide
 
 LIBRARY: Any = Library("minicnn", "FRAGMENT")  # type: ignore[no-untyped-call]
 DEVICES = {"CPU": "cpp", "CUDA": "cuda"}
 """Dispatch key -> the backend whose kernels run there."""
+AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU) | torch._C.DispatchKeySet(
+    torch._C.DispatchKey.AutocastCUDA
+)
 
 backend_of = cache(get_backend)
 
@@ -218,6 +223,14 @@ def _recorded(op: Op, *args: Any) -> Tensor:
     return y
 
 
+def _cast(op: Op, device: str, *args: Any) -> Tensor:
+    """The kernel for autocast."""
+    with torch._C._ExcludeDispatchKeyGuard(AUTOCAST):
+        given = autocast.cast(op, _complete(op, args), device)
+        y: Tensor = _PACKETS[op.name](*([given] if op.listed else given))
+        return y
+
+
 def _refuse_vmap(name: str, *_: Any) -> Any:
     raise RuntimeError(f"[minicnn::{name}] torch.vmap is not supported: the first axis is the batch")
 
@@ -244,6 +257,8 @@ def _register(op: Op) -> None:
         _PACKETS[name] = getattr(torch.ops.minicnn, name).default
     if op.backward is not None:
         LIBRARY.impl(op.name, partial(_recorded, op), "Autograd")
+        for key in DEVICES:
+            LIBRARY.impl(op.name, partial(_cast, op, key.lower()), f"Autocast{key}")
 
 
 _PACKETS: dict[str, Any] = {}
@@ -257,24 +272,25 @@ for _op in TABLE.values():
 
 
 def _unwatched() -> bool:
-    """Whether nothing has to see operations in the dispatcher: compiler, mode, transform or autocast."""
+    """Whether nothing has to see operations in the dispatcher: compiler, mode or transform."""
     return not (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._is_torch_function_mode_enabled()
         or torch._C._are_functorch_transforms_active()
-        or torch.is_autocast_enabled("cpu")
-        or torch.is_autocast_enabled("cuda")
     )
 
 
 def call(name: str, *args: Any) -> Tensor:
     """The result y of an operation, all of whose arguments are given, in the order of `TABLE`."""
     op = TABLE[name]
-    if _unwatched() and type(args[0]) is Tensor and args[0].device.type.upper() in DEVICES:
+    device = args[0].device.type
+    if _unwatched() and type(args[0]) is Tensor and device.upper() in DEVICES:
+        if autocast.is_on(device):
+            args = (*autocast.cast(op, args, device),)
         if torch.is_grad_enabled():
             y: Tensor = Recorded.apply(op, _DIRECT, *args)
             return y
-        return op.forward(_device_backend(args[0].device.type), False, *args)[0]  # type: ignore[no-any-return]
+        return op.forward(_device_backend(device), False, *args)[0]  # type: ignore[no-any-return]
     result: Tensor = _PACKETS[name](*([list(args)] if op.listed else args))
     return result

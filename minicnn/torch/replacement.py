@@ -23,7 +23,7 @@ from minicnn.torch.tracing import names_in
 
 SIMPLE = (bool, int, float, str, type(None))
 """Types of attributes on which a forward may branch."""
-Decision = tuple[dict[bool, bool], dict[bool, Timing]]
+Decision = tuple[dict[bool, bool], dict[bool, Timing], bool | None]
 _making = Lock()
 
 
@@ -79,15 +79,18 @@ class Replacement:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: the decisions; the code is made again at the first call."""
-        decisions = {(mode, name): (step.on, step.timings) for mode, name, step in self.steps()}
+        decisions = {
+            (mode, name): (step.on, step.timings, step.autocast) for mode, name, step in self.steps()
+        }
         return {**vars(self), "plans": None, "decisions": decisions}
 
     def _make_plans(self) -> dict[bool, Plan]:
         with _making:
             if self.plans is None:
                 plans = {mode: Plan(self.module, mode) for mode in (True, False)}
-                for (mode, name), (on, timings) in self.decisions.items():
-                    plans[mode].steps[name].on, plans[mode].steps[name].timings = on, timings
+                for (mode, name), decision in self.decisions.items():
+                    step = plans[mode].steps[name]
+                    step.on, step.timings, step.autocast = decision
                 self.plans = plans
             return self.plans
 

@@ -3,8 +3,8 @@
 `TRAINING` and `EVALUATION` say which neighbours those are.  A step stands in the code of an
 accelerated module (`minicnn.torch.plan`) and gets the values and the modules at each call, so parameters,
 attributes and modes are always the present ones.  It runs the modules themselves, one after another, where
-minicnn cannot or should not: other dtypes and devices, autocast, torch.func's transforms, modules with
-hooks, or a step that is off.
+minicnn cannot or should not: other dtypes and devices, torch.func's transforms, modules with hooks, a step
+that is off, or one that was timed without autocast and is called under it, or the other way round.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from minicnn.graph.fold_batch_norm import FOLDING
 from minicnn.graph.fuse import PATTERNS as FUSED
-from minicnn.torch import calls
+from minicnn.torch import autocast, calls
+from minicnn.torch.operations import wide
 from minicnn.torch.register import call
 
 Ops = tuple[str, ...]
@@ -67,6 +68,8 @@ class Step:
         self.kinds = tuple(type(module) for module, own in zip(modules, given, strict=True) if own)
         self.on = {True: True, False: True}
         self.timings: dict[bool, Timing] = {}
+        self.autocast: bool | None = None
+        """Whether it was timed under autocast, and is on there alone; None: it is on anywhere."""
         self.recording = False
         self.__name__ = self.__module__ = ""  # what torch.fx writes into code; the plan gives them
         self.values: tuple[Tensor, ...] = ()
@@ -106,15 +109,20 @@ class Step:
         """Whether minicnn can run this call."""
         x = values[0]
         dtype, device = x.dtype, x.device
-        if dtype not in calls.DTYPES or x.dim() != self._dimensions or not calls.has_backend(device.type):
+        under_autocast = autocast.is_on(device.type)
+        if self.autocast not in (None, under_autocast) or _transformed():
+            return False
+        if not (autocast.computes(dtype, device.type) if under_autocast else dtype in calls.DTYPES):
+            return False
+        if x.dim() != self._dimensions or not calls.has_backend(device.type):
             return False
         for other in values[1:]:
             if other.dtype != dtype or other.device != device or other.dim() != 4:
                 return False
-        if torch.is_autocast_enabled(device.type) or _transformed():
-            return False
+        parameters = wide(dtype)
         if not all(
-            _ordinary(module, kind, dtype, device) for module, kind in zip(modules, self.kinds, strict=True)
+            _ordinary(module, kind, parameters, device)
+            for module, kind in zip(modules, self.kinds, strict=True)
         ):
             return False
         return "add" not in self.ops or self._adds_equal_shapes(x, values[1], modules)
@@ -138,7 +146,7 @@ def _transformed() -> bool:
 
 
 def _ordinary(module: nn.Module, kind: type, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether the module is what was traced, with nothing hooked to it, for values like this."""
+    """Whether the module is what was traced, with nothing hooked to it, and its weights are like this."""
     if type(module) is not kind or module._forward_hooks or module._forward_pre_hooks:
         return False
     if module._backward_hooks or module._backward_pre_hooks:

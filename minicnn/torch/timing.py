@@ -70,7 +70,11 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 
 def once(call: Callable[[], Any], learnt: Sequence[Tensor], gradients: bool) -> None:
-    """One forward pass, and one backward pass to ``learnt`` if there are gradients; no .grad is touched."""
+    """One forward pass, and one backward pass to ``learnt`` if there are gradients; no .grad is touched.
+
+    Under autocast the weights are cast anew each time, as in each step of a training.
+    """
+    torch.clear_autocast_cache()
     with torch.set_grad_enabled(gradients):
         results = [t for t in tensors_in(call()) if t.requires_grad] if gradients else call()
     if gradients and results and learnt:

@@ -57,6 +57,8 @@ void bfloat16_images(const ImageShape& s) {
         concat_backward(in(pixels * (s.C + 5)), parts, 2, pixels);
         relu_forward(x, out(xs), xs);
         relu_backward(in(xs), in(xs), out(xs), xs);
+        relu6_forward(x, out(xs), xs);
+        relu6_backward(in(xs), in(xs), out(xs), xs);
         for (const bool relu : {false, true}) add_forward(x, in(xs), out(xs), xs, relu);
         dropout(x, a.junk<std::uint8_t>(xs), 2.0f, out(xs), xs);
         cast(x, a.out(xs), xs);

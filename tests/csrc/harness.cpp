@@ -316,6 +316,8 @@ void elementwise_and_optimizers() {
             relu_forward(a.in(size), y, size);
             relu_backward(a.in(size), static_cast<const T*>(y), a.out(size), size);
             relu_backward(a.in(size), a.junk(size), a.out(size), size);
+            relu6_forward(a.in(size), y, size);
+            relu6_backward(a.in(size), a.junk(size), a.out(size), size);
             for (const bool relu : {false, true})
                 add_forward(a.in(size), a.in(size), a.out(size), size, relu);
             dropout(a.in(size), a.template junk<std::uint8_t>(size), T(2), a.out(size), size);

@@ -214,6 +214,14 @@ int relu(Plan& plan, int x) {
                     });
 }
 
+int relu6(Plan& plan, int x) {
+    const Value& value = plan.value(x);
+    return add_node(plan, {x}, value.shape,
+                    [size = value.size()](auto zero, const void* const* from, auto* y) {
+                        relu6_forward(in<decltype(zero)>(from), y, size);
+                    });
+}
+
 int add(Plan& plan, int a, int b, bool relu) {
     const Value& value = plan.value(a);
     const std::int64_t size = value.size();

@@ -31,6 +31,7 @@ int max_pool2d(Plan& plan, int x, const PoolParams& pool);
 int avg_pool2d(Plan& plan, int x, const PoolParams& pool, bool count_include_pad);
 int adaptive_avg_pool2d(Plan& plan, int x, std::int64_t OH, std::int64_t OW);
 int relu(Plan& plan, int x);
+int relu6(Plan& plan, int x);
 int add(Plan& plan, int a, int b, bool relu);
 int concat(Plan& plan, const std::vector<int>& pieces);
 int flatten(Plan& plan, int x);

@@ -87,6 +87,7 @@ void offer_session(py::module_& m) {
              })
         .def("adaptive_avg_pool2d", &session::adaptive_avg_pool2d)
         .def("relu", &session::relu)
+        .def("relu6", &session::relu6)
         .def("add", &session::add)
         .def("concat", &session::concat)
         .def("flatten", &session::flatten)

@@ -25,6 +25,8 @@ from minicnn.testing.definitions.values import dropout_backward as dropout_backw
 from minicnn.testing.definitions.values import dropout_forward as dropout_forward
 from minicnn.testing.definitions.values import flatten_backward as flatten_backward
 from minicnn.testing.definitions.values import flatten_forward as flatten_forward
+from minicnn.testing.definitions.values import relu6_backward as relu6_backward
+from minicnn.testing.definitions.values import relu6_forward as relu6_forward
 from minicnn.testing.definitions.values import relu_backward as relu_backward
 from minicnn.testing.definitions.values import relu_forward as relu_forward
 from minicnn.testing.definitions.values import softmax_backward as softmax_backward

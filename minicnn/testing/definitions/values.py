@@ -31,6 +31,24 @@ def relu_backward(dy: Array, y: Array) -> Array:
     return dx
 
 
+def relu6_forward(x: Array) -> Array:
+    """Negative values become 0, and values above 6 become 6."""
+    y = np.zeros_like(x)
+    for at in np.ndindex(x.shape):
+        # Step 1: keep what is above 0 and below 6.
+        y[at] = 0 if x[at] <= 0 else 6 if x[at] >= 6 else x[at]
+    return y
+
+
+def relu6_backward(dy: Array, y: Array) -> Array:
+    """What was let through passes its gradient; what became 0 or 6 does not."""
+    dx = np.zeros_like(dy)
+    for at in np.ndindex(dy.shape):
+        # Step 2: pass the gradient where the output is above 0 and below 6.
+        dx[at] = 0 if y[at] <= 0 or y[at] >= 6 else dy[at]
+    return dx
+
+
 def dropout_forward(x: Array, keep_mask: Array, *, p: float) -> Array:
     """What is kept grows by 1 / (1 - p), so that the mean stays; the rest becomes 0."""
     y = np.zeros_like(x)
