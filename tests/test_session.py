@@ -14,7 +14,7 @@ from conftest import BACKENDS
 
 from minicnn import InferenceSession, Trainer, models, optim
 from minicnn.checkpoint import Checkpoint, CheckpointError, save
-from minicnn.graph import run, session
+from minicnn.graph import prepared, run, session
 from minicnn.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -130,9 +130,9 @@ def test_large_batches_go_through_in_parts_and_empty_ones_come_out_empty() -> No
     np.testing.assert_allclose(y, model.predict(x), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(y[-3:], made.run(x[-3:]))
     assert made.run(x[:0]).shape == (0, 10)
-    for count in range(1, 2 * session.MOST_PLANS):  # more sizes than plans are kept for
+    for count in range(1, 2 * prepared.MOST_PLANS):  # more sizes than plans are kept for
         np.testing.assert_allclose(made.run(x[:count]), y[:count], rtol=1e-5, atol=1e-6)
-    assert len(made._plans) == session.MOST_PLANS
+    assert len(made._prepared._plans) == prepared.MOST_PLANS
 
 
 @needs_cpp

@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 from torch.library import Library
 
 from minicnn.backends import Backend, get_backend
+from minicnn.backends.cpp_backend import CppBackend
 from minicnn.shapes import fail
 from minicnn.torch.op import Op, Results
 from minicnn.torch.operations import TABLE, wide
@@ -33,7 +34,14 @@ LIBRARY: Any = Library("minicnn", "FRAGMENT")  # type: ignore[no-untyped-call]
 DEVICES = {"CPU": "cpp", "CUDA": "cuda"}
 """Dispatch key -> the backend whose kernels run there."""
 
-backend_of = cache(get_backend)
+
+@cache
+def backend_of(name: str) -> Backend:
+    """The backend, which shares torch's threads if it computes with any."""
+    backend = get_backend(name)
+    if isinstance(backend, CppBackend):
+        backend.use_torch_threads()
+    return backend
 
 
 def _device_backend(device: str) -> Backend:
