@@ -3,7 +3,12 @@
 #include <atomic>
 
 #include "../host/cpu_device.h"
-// bindings.h needs the Device that the header above defines.
+
+namespace minicnn {
+using Device = CpuDevice;
+}
+
+// bindings.h needs the Device that is defined above.
 #include "../host/bindings.h"
 #include "core/helpers.h"
 #include "core/parallel.h"
