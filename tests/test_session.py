@@ -258,8 +258,6 @@ def test_numpy_float64_and_own_layers_run_operation_by_operation() -> None:
     made_of.append(every_operation("numpy"))
     if "cpp" in BACKENDS:
         made_of.append(Sequential(Conv2d(3, 4, 3), Doubled(), Flatten(), Dense(400, 3), backend="cpp"))
-    if "cuda" in BACKENDS:
-        made_of.append(Sequential(Conv2d(3, 4, 3), ReLU(), Flatten(), Dense(400, 3), backend="cuda"))
     for model in made_of:
         made = InferenceSession(model)
         assert "operation by operation" in repr(made)
@@ -268,6 +266,29 @@ def test_numpy_float64_and_own_layers_run_operation_by_operation() -> None:
         assert y.dtype == model.dtype
         np.testing.assert_array_equal(y, by_operations(model, x))
         assert made.run(x[:0]).shape == (0, y.shape[1])
+
+
+@pytest.mark.skipif("cuda" not in BACKENDS, reason="graphs are captured on the cuda backend")
+def test_on_cuda_each_shape_of_images_is_one_graph() -> None:
+    model = Sequential(
+        Conv2d(3, 4, 3), BatchNorm2d(4), ReLU(), Parallel(Conv2d(4, 3, 1), Conv2d(4, 2, 1)), Flatten(),
+        Dense(500, 3), backend="cuda",
+    )  # fmt: skip
+    made, weight = InferenceSession(model), model.state_dict()["0.weight"]
+    expected = {seed: by_operations(model, images(1 + seed % 2, seed=seed)) for seed in range(4)}
+    model.load_state_dict(model.state_dict() | {"0.weight": weight + 1})
+    for seed, logits in expected.items():
+        np.testing.assert_array_equal(made.run(images(1 + seed % 2, seed=seed)), logits)
+    assert made._captured is not None
+    assert len(made._captured._of_shape) == 2
+    assert "one launch" in repr(made)
+    with pytest.raises(ValueError, match="C=3"):
+        made.run(images(1, channels=2))
+    bytes_too = InferenceSession(model, normalization=([0.5] * 3, [0.2] * 3))
+    x = np.full((2, 3, 12, 12), 200, np.uint8)
+    np.testing.assert_array_equal(
+        bytes_too.run(x), by_operations(model, normalized(x, [0.5] * 3, [0.2] * 3, np.float32))
+    )
 
 
 @needs_cpp

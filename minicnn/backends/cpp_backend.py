@@ -50,14 +50,14 @@ class CppBackend(CompiledTable):
         tensor = self._tensor(a)
         if tensor.dim() != 4:
             return tensor.contiguous()
-        if tensor.numel() >= _MANY_VALUES and tensor.is_contiguous() and tensor.dtype in self._floats:
+        if self.name == "cpp" and tensor.numel() >= _MANY_VALUES and tensor.dtype in self._floats:
             return self._channels_last(tensor)
         return tensor.contiguous(memory_format=self._torch.channels_last)
 
     def _channels_last(self, tensor: torch.Tensor) -> torch.Tensor:
         """Images in the other memory order, without torch's threads: they would disturb what comes next."""
-        if tensor.is_contiguous(memory_format=self._torch.channels_last):
-            return tensor
+        if tensor.is_contiguous(memory_format=self._torch.channels_last) or not tensor.is_contiguous():
+            return tensor.contiguous(memory_format=self._torch.channels_last)
         images: torch.Tensor = self.flatten_backward(tensor.flatten(1), input_shape=tuple(tensor.shape))
         return images
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from minicnn import shapes
 from minicnn.graph import run
+from minicnn.graph.captured import CapturedGraph
 from minicnn.graph.graph import Graph
 from minicnn.graph.operations import Shape
 from minicnn.graph.plans import CompiledGraph
@@ -42,11 +43,10 @@ class InferenceSession:
     Batch norms are folded into convolutions, and the weights are copied: the session predicts the same
     when the model trains on.  With the cpp backend filters are packed or transformed, the way of every
     operation is chosen, and all maps have their places in one block of memory; `run` is one call into C++
-    that allocates only its result.  A model with a layer of one's own, in float64, or on another backend
-    runs operation by operation, as in ``model.predict``.
+    that allocates only its result.  On cuda the operations on images of one shape are captured as one CUDA
+    graph.  Otherwise, as with a layer of one's own, it runs operation by operation.
 
-    Several threads may call `run` at once, and get the same bits as alone; on cuda in tf32 one at a time,
-    since that is a setting of the process.
+    Several threads may call `run` at once, and get the same bits as alone; on cuda they take turns.
 
     Args:   model_or_checkpoint a `Model`, or the path of a checkpoint
             batch_size how many images are to be expected; any other number is served too
@@ -76,6 +76,7 @@ class InferenceSession:
         self._weight_bytes = sum(int(a.nbytes) for a in arrays.values())
         self._normalization = None if normalization is None else _checked(normalization)
         self._table: np.ndarray | None = None
+        self._captured: CapturedGraph | None = None
         self._prepared: PreparedGraph | None = None
         if CompiledGraph.suits(self._graph, self.backend, self._dtype):
             self._prepared = PreparedGraph(
@@ -84,6 +85,8 @@ class InferenceSession:
             _drop_weights(self._graph)
             if model.input_shape is not None:
                 self._prepared.prepare((self.batch_size, *model.input_shape))
+        elif CapturedGraph.suits(self._graph, self.backend):
+            self._captured = CapturedGraph(self._graph, self.backend, self._dtype)
 
     def run(self, x: np.ndarray) -> np.ndarray:
         """Logits (N,K) of images x (N,C,H,W), in evaluation mode.
@@ -118,7 +121,7 @@ class InferenceSession:
         return Memory(self._prepared.weight_bytes, self._prepared.arena_bytes)
 
     def __repr__(self) -> str:
-        how = "operation by operation" if self._prepared is None else "one call"
+        how = "one call" if self._prepared else "one launch" if self._captured else "operation by operation"
         weights, maps = (f"{size / 2**20:.2f} MiB" for size in self.memory)
         return (
             f"InferenceSession({self.backend.name}, {self.precision}, batch_size={self.batch_size}, {how}, "
@@ -142,6 +145,8 @@ class InferenceSession:
         if x.dtype == np.uint8:
             self._check_channels(x.shape)
             x = normalized(x, *self._means_and_deviations(), self._dtype)
+        if self._captured is not None:
+            return self._captured.run(x)
         return run.predict(self._graph, self.backend, x, batch_size=len(x), dtype=self._dtype)
 
     def _means_and_deviations(self) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -39,8 +39,8 @@ DEVICES = {"CPU": "cpp", "CUDA": "cuda"}
 def backend_of(name: str) -> Backend:
     """The backend, which shares torch's threads if it computes with any."""
     backend = get_backend(name)
-    if isinstance(backend, CppBackend):
-        backend.use_torch_threads()
+    if name == "cpp":
+        cast(CppBackend, backend).use_torch_threads()
     return backend
 
 
