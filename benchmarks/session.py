@@ -7,9 +7,11 @@ Peers are minicnn's own predict, ONNX Runtime and OpenVINO, if they are installe
 is measured at the batch sizes 1 and 128.  In bfloat16 the peer is OpenVINO in its own bfloat16.  Before
 anything is timed, the results are checked to agree.  Of every side it also says how long it took to be made
 and called for the first time, and of a session the memory.  With --tail it measures the median and the 99th
-percentile of 10,000 single calls at a batch of 1 instead.  With --cuda a session on cuda, whose operations are one CUDA graph, and predict there,
-operation by operation, take turns, and benchmarks/results/session_cuda.json has the entries.  benchmarks/results/session.json has an entry for
+percentile of 10,000 single calls at a batch of 1 instead.  benchmarks/results/session.json has an entry for
 each net, batch size, precision and number of threads; only the measured ones are replaced.
+
+With --cuda a session on cuda, whose operations are one CUDA graph, and predict there, operation by
+operation, take turns.  Their entries are in benchmarks/results/session_cuda.json.
 """
 
 from __future__ import annotations
