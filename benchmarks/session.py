@@ -1,7 +1,7 @@
 """Predictions of a model that is prepared once: `InferenceSession` and its peers, which take turns.
 
     python benchmarks/session.py [--nets NAME ...] [--batches N ...] [--precision float32 bfloat16]
-        [--threads 2] [--seconds 1] [--no-compile] [--tail] [--check]
+        [--threads 2] [--seconds 1] [--no-compile] [--tail] [--check] [--cuda]
 
 Peers are minicnn's own predict, ONNX Runtime and OpenVINO, if they are installed, and torch.compile, which
 is measured at the batch sizes 1 and 128.  In bfloat16 the peer is OpenVINO in its own bfloat16.  Before
@@ -9,6 +9,9 @@ anything is timed, the results are checked to agree.  Of every side it also says
 and called for the first time, and of a session the memory.  With --tail it measures the median and the 99th
 percentile of 10,000 single calls at a batch of 1 instead.  benchmarks/results/session.json has an entry for
 each net, batch size, precision and number of threads; only the measured ones are replaced.
+
+With --cuda a session on cuda, whose operations are one CUDA graph, and predict there, operation by
+operation, take turns.  Their entries are in benchmarks/results/session_cuda.json.
 """
 
 from __future__ import annotations
@@ -33,25 +36,30 @@ TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
 """How far results of a side may be from the session's, as a part of the largest logit."""
 
 
-def session(name: str, n: int, precision: str) -> InferenceSession:
-    return InferenceSession(build(name, "cpp"), batch_size=n, precision=precision)
+def session(name: str, n: int, precision: str, backend: str) -> InferenceSession:
+    return InferenceSession(build(name, backend), batch_size=n, precision=precision)
 
 
-def makers(name: str, x: np.ndarray, precision: str, compiled: bool) -> dict[str, Callable[[], Call]]:
+def makers(
+    name: str, x: np.ndarray, precision: str, backend: str, compiled: bool
+) -> dict[str, Callable[[], Call]]:
     """For each side, a function that makes its call."""
 
     def made_session() -> Call:
-        made = session(name, len(x), precision)
+        made = session(name, len(x), precision, backend)
         return lambda: made.run(x)
 
     def made_predict() -> Call:
-        model = build(name, "cpp", precision=precision)
+        model = build(name, backend, precision=precision)
         return lambda: model.predict(x)
 
     def made_engine(row: str) -> Callable[[], Call]:
         return lambda: engine_inference(row, build(name, "numpy"), x, precision)
 
-    sides = {"session": made_session, "predict": made_predict, "OpenVINO": made_engine("OpenVINO")}
+    sides = {"session": made_session, "predict": made_predict}
+    if backend == "cuda":
+        return sides
+    sides["OpenVINO"] = made_engine("OpenVINO")
     if precision == "float32":
         sides["ONNX Runtime"] = made_engine("ONNX Runtime")
         if compiled:
@@ -102,10 +110,11 @@ def measure(name: str, n: int, precision: str, args: argparse.Namespace) -> dict
     """The result's entry."""
     x, _ = batch(name, n)
     compiled = n in COMPILED_BATCHES and not args.no_compile
-    calls, first, skipped = made(makers(name, x, precision, compiled), TOLERANCES[precision])
+    backend = "cuda" if args.cuda else "cpp"
+    calls, first, skipped = made(makers(name, x, precision, backend, compiled), TOLERANCES[precision])
     entry: dict[str, Any] = {
         "net": name, "batch": n, "precision": precision, "skipped": skipped, "first result, s": first,
-        "memory": session(name, n, precision).memory._asdict(), "machine": machine(args.threads),
+        "memory": session(name, n, precision, backend).memory._asdict(), "machine": machine(args.threads),
     }  # fmt: skip
     if args.check:
         return entry
@@ -126,6 +135,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="measuring time of each side")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--tail", action="store_true", help="median and 99th percentile of single calls")
+    parser.add_argument("--cuda", action="store_true", help="a session on cuda, and predict there")
     parser.add_argument("--check", action="store_true", help="check that all agree, and measure nothing")
     args = parser.parse_args()
     use_threads(args.threads)
@@ -136,8 +146,9 @@ def main() -> None:
                 key = f"{name}, batch {n}, {precision}, {count(args.threads)}"
                 print(key, entry.get("milliseconds", entry.get("tail")), entry["skipped"] or "", flush=True)
                 if not args.check:
-                    saved = load("session")
-                    save("session", saved | {key: saved.get(key, {}) | entry})
+                    file = "session_cuda" if args.cuda else "session"
+                    saved = load(file)
+                    save(file, saved | {key: saved.get(key, {}) | entry})
 
 
 if __name__ == "__main__":

@@ -147,3 +147,16 @@ def session_tails(result: Result) -> str:
         ]
         rows.append([f"{e['net']}, {e['precision']}, {e['machine']['threads']}", *cells])
     return f"Milliseconds:\n\n{table(rows)}\n\n`benchmarks/session.py --tail` on {places(entries)}."
+
+
+def neighbours(result: Result) -> str:
+    """How many times slower calls are beside a busy process, and beside another library's threads."""
+    rows = [["net, threads", "beside", "call", "alone, ms", "times slower"]]
+    for key, entry in result.items():
+        for place, calls in entry.items():
+            if place == "machine":
+                continue
+            for call, found in calls.items():
+                alone = milliseconds(found["alone, ms"])
+                rows.append([key, place, call, alone, f"**{found['times']:.2f}**"])
+    return f"{table(rows, left=3)}\n\n`benchmarks/neighbours.py` on {places(list(result.values()))}."

@@ -111,6 +111,33 @@ def test_same_bits_for_any_number_of_threads(
         assert [name for name in expected if actual[name] != expected[name]] == [], f"{threads} threads"
 
 
+@pytest.mark.parametrize(
+    ("channels", "filters", "stride", "size"),
+    [(64, 72, 2, 12), (64, 100, 1, 8), (130, 128, 1, 6)],
+    ids=["the direct way", "Winograd's way or the direct one", "a last block that is narrow"],
+)
+def test_filters_that_are_cut_between_threads(
+    cpp: Backend, channels: int, filters: int, stride: int, size: int, rng: np.random.Generator,
+    with_threads: Callable[[int], None],
+) -> None:  # fmt: skip
+    """One small image and many filters: each thread has its own of them, and all get theirs."""
+    x = rng.standard_normal((1, channels, size, size)).astype(np.float32)
+    weight = (rng.standard_normal((filters, channels, 3, 3)) / 30).astype(np.float32)
+    bias = rng.standard_normal(filters).astype(np.float32)
+    images = [torch.from_numpy(a).double() for a in (x, weight, bias)]
+    expected = torch.nn.functional.conv2d(*images, stride, 1).numpy()
+    found = set()
+    for threads in (1, 2, 5):
+        with_threads(threads)
+        y = cpp.conv2d_forward(
+            *map(cpp.asarray, (x, weight, bias)), stride=(stride, stride), padding=(1, 1), dilation=(1, 1),
+            groups=1,
+        )  # fmt: skip
+        np.testing.assert_allclose(cpp.to_numpy(y), expected, rtol=1e-4, atol=1e-4)
+        found.add(cpp.to_numpy(y).tobytes())
+    assert len(found) == 1
+
+
 def test_gil_is_released(cpp: Backend, rng: np.random.Generator) -> None:
     x, weight = cpp.asarray(normal(rng, 16, 64, 56, 56)), cpp.asarray(normal(rng, 64, 64, 3, 3))
     count, stop = 0, threading.Event()

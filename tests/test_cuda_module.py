@@ -39,8 +39,9 @@ def test_it_is_not_the_emulation(module: ModuleType) -> None:
 
 def test_it_offers_what_the_cpu_module_offers(module: ModuleType) -> None:
     def operations(of: ModuleType) -> set[str]:
-        """What it offers, without the plans of sessions, which are for the CPU."""
-        return {name for name in dir(of) if not name.startswith(("_", "Session"))}
+        """What it offers, without the plans of sessions and the threads, which are the CPU's."""
+        threads = {"use_torch_threads", "measure_waking"}
+        return {name for name in dir(of) if not name.startswith(("_", "Session"))} - threads
 
     assert operations(module) == operations(build.load()) | {"emulated", "tf32", "set_tf32"}
 

@@ -14,7 +14,7 @@ from conftest import BACKENDS
 
 from minicnn import InferenceSession, Trainer, models, optim
 from minicnn.checkpoint import Checkpoint, CheckpointError, save
-from minicnn.graph import run, session
+from minicnn.graph import prepared, run, session
 from minicnn.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -131,9 +131,9 @@ def test_large_batches_go_through_in_parts_and_empty_ones_come_out_empty() -> No
     np.testing.assert_allclose(y, model.predict(x), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(y[-3:], made.run(x[-3:]))
     assert made.run(x[:0]).shape == (0, 10)
-    for count in range(1, 2 * session.MOST_PLANS):  # more sizes than plans are kept for
+    for count in range(1, 2 * prepared.MOST_PLANS):  # more sizes than plans are kept for
         np.testing.assert_allclose(made.run(x[:count]), y[:count], rtol=1e-5, atol=1e-6)
-    assert len(made._plans) == session.MOST_PLANS
+    assert len(made._prepared._plans) == prepared.MOST_PLANS
 
 
 @needs_cpp
@@ -259,8 +259,6 @@ def test_numpy_float64_and_own_layers_run_operation_by_operation() -> None:
     made_of.append(every_operation("numpy"))
     if "cpp" in BACKENDS:
         made_of.append(Sequential(Conv2d(3, 4, 3), Doubled(), Flatten(), Dense(400, 3), backend="cpp"))
-    if "cuda" in BACKENDS:
-        made_of.append(Sequential(Conv2d(3, 4, 3), ReLU(), Flatten(), Dense(400, 3), backend="cuda"))
     for model in made_of:
         made = InferenceSession(model)
         assert "operation by operation" in repr(made)
@@ -269,6 +267,29 @@ def test_numpy_float64_and_own_layers_run_operation_by_operation() -> None:
         assert y.dtype == model.dtype
         np.testing.assert_array_equal(y, by_operations(model, x))
         assert made.run(x[:0]).shape == (0, y.shape[1])
+
+
+@pytest.mark.skipif("cuda" not in BACKENDS, reason="graphs are captured on the cuda backend")
+def test_on_cuda_each_shape_of_images_is_one_graph() -> None:
+    model = Sequential(
+        Conv2d(3, 4, 3), BatchNorm2d(4), ReLU(), Parallel(Conv2d(4, 3, 1), Conv2d(4, 2, 1)), Flatten(),
+        Dense(500, 3), backend="cuda",
+    )  # fmt: skip
+    made, weight = InferenceSession(model), model.state_dict()["0.weight"]
+    expected = {seed: by_operations(model, images(1 + seed % 2, seed=seed)) for seed in range(4)}
+    model.load_state_dict(model.state_dict() | {"0.weight": weight + 1})
+    for seed, logits in expected.items():
+        np.testing.assert_array_equal(made.run(images(1 + seed % 2, seed=seed)), logits)
+    assert made._captured is not None
+    assert len(made._captured._of_shape) == 2
+    assert "one launch" in repr(made)
+    with pytest.raises(ValueError, match="C=3"):
+        made.run(images(1, channels=2))
+    bytes_too = InferenceSession(model, normalization=([0.5] * 3, [0.2] * 3))
+    x = np.full((2, 3, 12, 12), 200, np.uint8)
+    np.testing.assert_array_equal(
+        bytes_too.run(x), by_operations(model, normalized(x, [0.5] * 3, [0.2] * 3, np.float32))
+    )
 
 
 @needs_cpp

@@ -4,7 +4,7 @@ whether images are as bright as those of the training."""
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from minicnn.backends.image_source import Ready, image_source
 from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.views import views
 from minicnn.distributed import ALONE, Group
-from minicnn.graph import Graph, run
+from minicnn.graph import run
 from minicnn.graph.cast import input_dtype
 from minicnn.ops.make_batch import Table
 
@@ -46,7 +46,7 @@ def predict_images(
     """
     if isinstance(images, np.ndarray):
         images = data.Images(images, np.zeros(len(images), np.int64))
-    graph = model.graph(training=False, fuse=fuse, input_shape=(len(images), *images.shape))
+    forward, dtype = _forward(model, (len(images), *images.shape), fuse)
     statistics = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     together, batch_size = images_together(images.shape, batch_size)
     parts: list[tuple[int, np.ndarray]] = []
@@ -59,7 +59,9 @@ def predict_images(
         for start in range(0, len(x), batch_size):
             if batches % group.size == group.rank:
                 part = slice(start, start + batch_size)
-                parts.append((done + start, _predicted(model, graph, ready, seen, statistics, part)))
+                parts.append(
+                    (done + start, _predicted(model, forward, dtype, ready, seen, statistics, part))
+                )
             batches += 1
         done += len(x)
     in_order = sorted((part for own in group.gather(parts) for part in own), key=lambda part: part[0])
@@ -72,8 +74,25 @@ def predict_images(
     return found
 
 
+def _forward(model: Any, shape: tuple[int, ...], fuse: bool) -> tuple[Callable[[Any], np.ndarray], Any]:
+    """The logits of the backend's arrays of images, and the dtype that these must have.
+
+    ``shape`` is that of all images together.
+    """
+    prepared = model.prepared(shape) if fuse else None
+    if prepared is not None:
+        return lambda x: prepared.run(model.backend.to_numpy(x)), model.dtype
+    graph = model.graph(training=False, fuse=fuse, input_shape=shape)
+
+    def forward(x: Any) -> np.ndarray:
+        logits: np.ndarray = model.backend.to_numpy(run.forward(graph, model.backend, x, False)[0])
+        return logits
+
+    return forward, input_dtype(graph, model.dtype)
+
+
 def _predicted(
-    model: Any, graph: Graph, ready: Ready, seen: list[tuple[float, Table]],
+    model: Any, forward: Callable[[Any], np.ndarray], dtype: Any, ready: Ready, seen: list[tuple[float, Table]],
     statistics: tuple[np.ndarray, np.ndarray], part: slice,
 ) -> np.ndarray:  # fmt: skip
     """Logits (B,K) of these images, averaged over the views, each a share and a table (N,)."""
@@ -81,11 +100,9 @@ def _predicted(
     with np.errstate(over="ignore", invalid="ignore"):  # the result shows it
         for share, table in seen:
             x = model.backend.make_batch(
-                ready.images, ready.rows[part], table[part], *statistics,
-                dtype=input_dtype(graph, model.dtype),
-            )  # fmt: skip
-            output = run.forward(graph, model.backend, x, False)[0]
-            logits.append(share * model.backend.to_numpy(output))
+                ready.images, ready.rows[part], table[part], *statistics, dtype=dtype
+            )
+            logits.append(share * forward(x))
         return np.asarray(np.sum(logits, axis=0))
 
 

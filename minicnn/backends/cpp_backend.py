@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import torch
 
 
+_MANY_VALUES = 32768
+"""torch copies arrays of so many values with several threads."""
+
+
 class CppBackend(CompiledTable):
     """Fused C++ kernels on the CPU.  Raises BackendUnavailable if they can be neither loaded nor built."""
 
@@ -33,6 +37,7 @@ class CppBackend(CompiledTable):
         import torch
 
         self._torch = torch
+        self._floats = (torch.float32, torch.float64, torch.bfloat16)
 
     # ---- arrays ------------------------------------------------------------------------------
 
@@ -43,9 +48,18 @@ class CppBackend(CompiledTable):
         if not a.flags.writeable or not a.flags.aligned or any(stride < 0 for stride in a.strides):
             a = a.copy()
         tensor = self._tensor(a)
-        if tensor.dim() == 4:
+        if tensor.dim() != 4:
+            return tensor.contiguous()
+        if self.name == "cpp" and tensor.numel() >= _MANY_VALUES and tensor.dtype in self._floats:
+            return self._channels_last(tensor)
+        return tensor.contiguous(memory_format=self._torch.channels_last)
+
+    def _channels_last(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Images in the other memory order, without torch's threads: they would disturb what comes next."""
+        if tensor.is_contiguous(memory_format=self._torch.channels_last) or not tensor.is_contiguous():
             return tensor.contiguous(memory_format=self._torch.channels_last)
-        return tensor.contiguous()
+        images: torch.Tensor = self.flatten_backward(tensor.flatten(1), input_shape=tuple(tensor.shape))
+        return images
 
     def to_numpy(self, a: torch.Tensor) -> np.ndarray:
         if a.dtype == self._torch.bfloat16:
@@ -57,6 +71,14 @@ class CppBackend(CompiledTable):
         if is_bfloat16(a):
             return self._torch.from_numpy(a.view(np.int16)).view(self._torch.bfloat16)
         return self._torch.from_numpy(a)
+
+    def use_torch_threads(self) -> None:
+        """Compute with torch's threads from now on, where operations of torch run in between.
+
+        Those wait for work actively for a long time after each operation of torch, and would keep other
+        threads from the processor.
+        """
+        self._module.use_torch_threads(True)
 
     def synchronize(self) -> None:
         """Nothing is queued on the CPU."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,20 @@ _DENSE = ("dense", "dense_relu")
 _BATCH_NORMS = (
     "batch_norm2d", "batch_norm2d_relu", "batch_norm2d_add_relu", "batch_norm2d_relu_max_pool2d",
 )  # fmt: skip
+
+
+class Images(Enum):
+    """What images (N,C,H,W) are in memory: bytes or floats, and of floats the last axis."""
+
+    BYTES = "bytes"
+    CHANNELS_FIRST = "channels first"
+    CHANNELS_LAST = "channels last"
+
+    @staticmethod
+    def of(x: np.ndarray) -> Images:
+        """What an array of floats is; one of neither order counts as channels first."""
+        last = x.ndim == 4 and not x.flags.c_contiguous and x.transpose(0, 2, 3, 1).flags.c_contiguous
+        return Images.CHANNELS_LAST if last else Images.CHANNELS_FIRST
 
 
 class CompiledGraph:
@@ -44,10 +59,10 @@ class CompiledGraph:
         """Whether all operations are the contract's, in float32 or bfloat16, and the backend is cpp."""
         return backend.name == "cpp" and dtype == "float32" and graph.ops <= _ADD.keys()
 
-    def plan(self, x_shape: Shape, table: np.ndarray | None) -> Any:
+    def plan(self, x_shape: Shape, images: Images, table: np.ndarray | None) -> Any:
         """What runs for arrays of this shape (N,C,H,W) or (N,features), of float32.
 
-        With a ``table`` (C,256), which says what each byte of a channel becomes, they are of uint8.
+        Bytes need a ``table`` (C,256), which says what each byte of a channel becomes.
         Raises: ValueError naming the layer that an input of this shape does not fit
         """
         found = self._graph.shapes(x_shape[1:])
@@ -57,7 +72,7 @@ class CompiledGraph:
         values = {INPUT: INPUT}
         if table is not None:
             values[INPUT] = plan.images(INPUT, table.ravel())
-        elif not _is_flat(x_shape[1:]):
+        elif images is Images.CHANNELS_FIRST and not _is_flat(x_shape[1:]):
             values[INPUT] = plan.images(INPUT, [])
         for node in self._graph:
             inputs = [values[value] for value in node.inputs]

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from minicnn import shapes
 from minicnn.graph import run
+from minicnn.graph.captured import CapturedGraph
 from minicnn.graph.graph import Graph
 from minicnn.graph.operations import Shape
 from minicnn.graph.plans import CompiledGraph
+from minicnn.graph.prepared import NO_LIMIT, PreparedGraph
 from minicnn.ops.make_batch import normalized
 
 if TYPE_CHECKING:
     from minicnn.layers.model import Model
 
-_NO_LIMIT = 1 << 30
 MOST_TOGETHER = 256
 """Images that run together, where ``batch_size`` is not larger; more go through in parts."""
-MOST_PLANS = 8
-"""So many batch sizes have a plan each; then the one that was made first gives way."""
 
 Normalization = tuple[Sequence[float], Sequence[float]]
 """The mean and the standard deviation of each channel, of pixels in [0, 1]."""
@@ -45,11 +43,10 @@ class InferenceSession:
     Batch norms are folded into convolutions, and the weights are copied: the session predicts the same
     when the model trains on.  With the cpp backend filters are packed or transformed, the way of every
     operation is chosen, and all maps have their places in one block of memory; `run` is one call into C++
-    that allocates only its result.  A model with a layer of one's own, in float64, or on another backend
-    runs operation by operation, as in ``model.predict``.
+    that allocates only its result.  On cuda the operations on images of one shape are captured as one CUDA
+    graph.  Otherwise, as with a layer of one's own, it runs operation by operation.
 
-    Several threads may call `run` at once, and get the same bits as alone; on cuda in tf32 one at a time,
-    since that is a setting of the process.
+    Several threads may call `run` at once, and get the same bits as alone; on cuda they take turns.
 
     Args:   model_or_checkpoint a `Model`, or the path of a checkpoint
             batch_size how many images are to be expected; any other number is served too
@@ -68,8 +65,7 @@ class InferenceSession:
         precision: str = "float32", threads: int | None = None, normalization: Normalization | None = None,
     ) -> None:  # fmt: skip
         self.batch_size = shapes.at_least_1("InferenceSession", "batch_size", batch_size)
-        limit = _NO_LIMIT if threads is None else threads
-        self._threads = min(_NO_LIMIT, shapes.at_least_1("InferenceSession", "threads", limit))
+        limit = NO_LIMIT if threads is None else shapes.at_least_1("InferenceSession", "threads", threads)
         if isinstance(model_or_checkpoint, str | Path):
             model, normalization = _loaded(Path(model_or_checkpoint), backend, precision, normalization)
         else:
@@ -79,14 +75,18 @@ class InferenceSession:
         arrays = {**model.named_parameters(), **model.named_buffers()}
         self._weight_bytes = sum(int(a.nbytes) for a in arrays.values())
         self._normalization = None if normalization is None else _checked(normalization)
-        self._plans: dict[tuple[Shape, bool], tuple[Any, Shape]] = {}
-        self._lock = threading.Lock()
-        self._compiled: CompiledGraph | None = None
+        self._table: np.ndarray | None = None
+        self._captured: CapturedGraph | None = None
+        self._prepared: PreparedGraph | None = None
         if CompiledGraph.suits(self._graph, self.backend, self._dtype):
-            self._compiled = CompiledGraph(self._graph, self.backend)
+            self._prepared = PreparedGraph(
+                self._graph, self.backend, batch_size=batch_size, threads=min(limit, NO_LIMIT)
+            )
             _drop_weights(self._graph)
             if model.input_shape is not None:
-                self._plan((self.batch_size, *model.input_shape), of_bytes=False)
+                self._prepared.prepare((self.batch_size, *model.input_shape))
+        elif CapturedGraph.suits(self._graph, self.backend):
+            self._captured = CapturedGraph(self._graph, self.backend, self._dtype)
 
     def run(self, x: np.ndarray) -> np.ndarray:
         """Logits (N,K) of images x (N,C,H,W), in evaluation mode.
@@ -99,7 +99,7 @@ class InferenceSession:
         if x.ndim not in (2, 4):
             shapes.fail("InferenceSession", "x", "images (N, C, H, W)", f"shape {x.shape}")
         if x.dtype != np.uint8:
-            x = x.astype(self._dtype, order="C", copy=False)
+            x = x.astype(self._dtype, copy=False)
         elif self._normalization is None:
             expected = "normalised images, or a session with a normalization"
             shapes.fail("InferenceSession", "x", expected, "uint8")
@@ -116,14 +116,12 @@ class InferenceSession:
         The arena is 0 where operations run one by one, and before the first call where the model does not
         say what images it takes.
         """
-        if self._compiled is None:
+        if self._prepared is None:
             return Memory(self._weight_bytes, 0)
-        plans = list(self._plans.items())  # another thread may add one meanwhile
-        arenas = [plan.arena_bytes for (s, _), (plan, _) in plans if s[0] == self.batch_size]
-        return Memory(self._compiled.bytes, max(arenas, default=0))
+        return Memory(self._prepared.weight_bytes, self._prepared.arena_bytes)
 
     def __repr__(self) -> str:
-        how = "operation by operation" if self._compiled is None else "one call"
+        how = "one call" if self._prepared else "one launch" if self._captured else "operation by operation"
         weights, maps = (f"{size / 2**20:.2f} MiB" for size in self.memory)
         return (
             f"InferenceSession({self.backend.name}, {self.precision}, batch_size={self.batch_size}, {how}, "
@@ -133,45 +131,23 @@ class InferenceSession:
     def _run_part(self, x: np.ndarray) -> np.ndarray:
         if len(x) == 0:
             return np.empty((0, *self._graph.shapes(x.shape[1:])[self._graph.output]), self._dtype)
-        if self._compiled is None:
+        if self._prepared is None:
             return self._run_graph(x)
-        plan, output_shape = self._plan(x.shape, x.dtype == np.uint8)
-        y = np.empty(output_shape, np.float32)
-        plan.run(np.ascontiguousarray(x), y, self._threads)
-        return y if y.ndim == 2 else y.transpose(0, 3, 1, 2)
+        if x.dtype != np.uint8:
+            return self._prepared.run(x)
+        self._check_channels(x.shape)
+        if self._table is None:
+            self._table = self._table_of_bytes(x.shape[1])
+        return self._prepared.run(x, self._table)
 
     def _run_graph(self, x: np.ndarray) -> np.ndarray:
         """The outputs by the graph, one operation after the other."""
         if x.dtype == np.uint8:
             self._check_channels(x.shape)
             x = normalized(x, *self._means_and_deviations(), self._dtype)
+        if self._captured is not None:
+            return self._captured.run(x)
         return run.predict(self._graph, self.backend, x, batch_size=len(x), dtype=self._dtype)
-
-    def _plan(self, shape: Shape, of_bytes: bool) -> tuple[Any, Shape]:
-        """The plan for arrays (N,C,H,W) of uint8 or float32, and the shape of its result in memory."""
-        key = shape, of_bytes
-        found = self._plans.get(key)
-        if found is not None:
-            return found
-        with self._lock:
-            found = self._plans.get(key) or self._new_plan(*key)
-            if key not in self._plans and len(self._plans) >= MOST_PLANS:
-                unexpected = (one for one in self._plans if one[0][0] != self.batch_size)
-                del self._plans[next(unexpected, next(iter(self._plans)))]
-            self._plans[key] = found
-            return found
-
-    def _new_plan(self, shape: Shape, of_bytes: bool) -> tuple[Any, Shape]:
-        assert self._compiled is not None
-        table = None
-        if of_bytes:
-            self._check_channels(shape)
-            table = self._table(shape[1])
-        output = self._compiled.output_shape(shape)
-        in_memory = output if len(output) == 2 else (output[0], *output[2:], output[1])
-        plan = self._compiled.plan(shape, table)
-        plan.choose_threads(self._threads)
-        return plan, in_memory
 
     def _means_and_deviations(self) -> tuple[np.ndarray, np.ndarray]:
         assert self._normalization is not None
@@ -182,7 +158,7 @@ class InferenceSession:
         if len(shape) != 4 or shape[1] != expected:
             shapes.fail("InferenceSession", "x", f"images (N, C={expected}, H, W)", f"shape {shape}")
 
-    def _table(self, channels: int) -> np.ndarray:
+    def _table_of_bytes(self, channels: int) -> np.ndarray:
         """What each byte of a channel becomes, (C,256)."""
         every_byte = np.broadcast_to(np.arange(256, dtype=np.uint8), (1, channels, 1, 256))
         return normalized(every_byte, *self._means_and_deviations(), np.float32)[0, :, 0]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minicnn import shapes
 from minicnn.graph import Graph, build, fold_batch_norm, prune, run
 from minicnn.graph import fuse as fuse_nodes
+from minicnn.graph.plans import CompiledGraph
+from minicnn.graph.prepared import Kept, PreparedGraph
 from minicnn.layers.container import Container
 from minicnn.layers.layer import Shape
 
@@ -16,6 +20,11 @@ class Model(Container):
 
     input_shape: Shape | None = None
     """Shape (C,H,W) of the images it was made for, if known."""
+
+    _prepared: Kept | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_prepared": None}
 
     def graph(self, *, training: bool, fuse: bool = True, input_shape: Shape | None = None) -> Graph:
         """What really runs, as a printable list of operations.
@@ -28,6 +37,7 @@ class Model(Container):
         """
         graphs = self._kept_graphs()
         if training:
+            self._prepared = None  # its weights are about to change, and it holds memory
             return graphs.get_or_make(
                 ("training", fuse, self.precision), lambda: prune(self._fused(fuse), need_dx=False)
             )
@@ -45,13 +55,34 @@ class Model(Container):
     def predict(self, x: np.ndarray, batch_size: int = 256, *, fuse: bool = True) -> np.ndarray:
         """Logits (N,K) of images x (N,C,H,W), in evaluation mode, ``batch_size`` at a time.
 
-        It runs ``graph(training=False, fuse=fuse, input_shape=x.shape)``.
+        It runs ``graph(training=False, fuse=fuse, input_shape=x.shape)``, or on cpp what `prepared` gives.
         """
         if batch_size < 1:
             shapes.fail("predict", "batch_size", "at least 1", batch_size)
         backend, x = self.bound(), np.asarray(x)
+        prepared = self.prepared(x.shape) if fuse else None
+        if prepared is not None:
+            x = x.astype(self.dtype, copy=False)
+            parts = [prepared.run(x[start : start + batch_size]) for start in range(0, len(x), batch_size)]
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
         graph = self.graph(training=False, fuse=fuse, input_shape=x.shape)
         return run.predict(graph, backend, x, batch_size=batch_size, dtype=self.dtype)
+
+    def prepared(self, input_shape: Shape) -> PreparedGraph | None:
+        """``graph(training=False)`` made ready to predict images (N,C,H,W), if the backend can do that.
+
+        It is kept, and serves as long as all layers are as they are now, or until the model trains on.
+        None where predicting has to go operation by operation: see `InferenceSession`; and where there
+        are no images, or none of a shape that the model takes.
+        """
+        plain = self._kept_graphs().get_or_make("plain", lambda: build(self))
+        if not CompiledGraph.suits(plain, self.backend, self.dtype):
+            return None
+        kept = self._prepared
+        if kept is None or not kept.is_of(plain, self.precision):
+            made = PreparedGraph(self.graph(training=False), self.backend, measured=False)
+            self._prepared = kept = Kept(made, plain, self.precision)
+        return kept.prepared if kept.prepared.takes(input_shape) else None
 
     def predict_proba(self, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
         """Probabilities (N,K): the softmax of `predict`."""

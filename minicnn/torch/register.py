@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from torch.autograd.function import once_differentiable
 from torch.library import Library
 
 from minicnn.backends import Backend, get_backend
+from minicnn.backends.cpp_backend import CppBackend
 from minicnn.shapes import fail
 from minicnn.torch import autocast
 from minicnn.torch.op import Op, Results
@@ -38,7 +39,14 @@ AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU) | torch._C.
     torch._C.DispatchKey.AutocastCUDA
 )
 
-backend_of = cache(get_backend)
+
+@cache
+def backend_of(name: str) -> Backend:
+    """The backend, which shares torch's threads if it computes with any."""
+    backend = get_backend(name)
+    if name == "cpp":
+        cast(CppBackend, backend).use_torch_threads()
+    return backend
 
 
 def _device_backend(device: str) -> Backend:

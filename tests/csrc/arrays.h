@@ -1,4 +1,4 @@
-// What the harness runs a kernel with: threads of its own, arrays of exactly the size that is asked for,
+// What the harness runs a kernel with: threads, arrays of exactly the size that is asked for,
 // and the comparison of runs with different numbers of threads.
 #pragma once
 
@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "../../csrc/cpu/core/helpers.h"
 #include "../../csrc/cpu/core/parallel.h"
 
 namespace minicnn {
@@ -19,10 +20,7 @@ static int threads = 1;
 int num_threads() { return threads; }
 
 void run_on_threads(int count, void (*body)(void*, int), void* context) {
-    std::vector<std::thread> others;
-    for (int i = 1; i < count; ++i) others.emplace_back(body, context, i);
-    body(context, 0);
-    for (std::thread& other : others) other.join();
+    run_with_helpers(count, body, context);
 }
 
 namespace {

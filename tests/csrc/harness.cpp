@@ -16,6 +16,7 @@
 #include "bfloat16_layers.h"
 #include "bfloat16_maps.h"
 #include "conv_shapes.h"
+#include "helper_threads.h"
 #include "session_plans.h"
 
 namespace minicnn {
@@ -37,6 +38,7 @@ void convolutions() {
                                 {0, 4, 6, 6, 4, 3, 1, 1, 1, 1},
                                 {1, 5, 1, 1, 7, 3, 1, 1, 1, 1},
                                 {1, 130, 6, 6, 128, 3, 1, 1, 1, 1},
+                                {1, 130, 6, 7, 129, 3, 2, 1, 1, 1},
                                 {3, 37, 9, 8, 37, 3, 2, 1, 1, 37},
                                 {2, 20, 5, 11, 20, 5, 1, 2, 1, 20},
                                 {1, 24, 11, 13, 24, 5, 2, 3, 2, 24},
@@ -353,6 +355,7 @@ void everything() {
 }  // namespace minicnn
 
 int main() {
+    minicnn::helper_threads();
     minicnn::everything<float>();
     minicnn::everything<double>();
     minicnn::bfloat16_maps();

@@ -40,7 +40,7 @@ inline void session_plans() {
             int y = dense(plan, row, filters_of(a, 10 * features, 10), 10, false);
             if (narrow) y = cast(plan, y, Type::float32);
             plan.finish(y);
-            plan.choose_threads(2);
+            plan.choose_threads(2, {0, 0});
             const float* input = a.in(2 * 16 * 13 * 11);
             float *first = a.out(20), *second = a.out(20);
             run_twice(plan, input, first, second);

@@ -28,6 +28,11 @@ Bands::Bands(int64_t N, int64_t all_rows, int64_t unit, int64_t source_bytes_per
 
 namespace {
 
+// Output channels [first, last).
+struct Channels {
+    int64_t first, last;
+};
+
 // The source of a correlation, band by band, and what is the same for all bands: whether they are copied,
 // and how far each tap lies from the first.
 template <typename T>
@@ -78,14 +83,19 @@ class SourceBands {
         return in;
     }
 
-    // Calls f(first channel, channels, width, input) for each block of output channels; `input` is that
-    // of the output in the band's first row and column.
+    int64_t filter_bytes() const {
+        return c_.groups * c_.filters.padded * c_.filters.depth * static_cast<int64_t>(sizeof(T));
+    }
+
+    // Calls f(first channel, channels, width, input) for each block of output channels from `part.first` on
+    // and before `part.last`; `input` is that of the output in the band's first row and column.
     template <typename F>
-    void for_each_block(const T* source, const F& f) const {
+    void for_each_block(const T* source, const Channels& part, const F& f) const {
         const int64_t channels = c_.F / c_.groups, pixel = c_.w.stride * c_.C;
         for (int64_t g = 0; g < c_.groups; ++g) {
             for (int64_t lane = 0; lane < channels;) {
                 const BlockWidth width = block_width<T>(channels - lane);
+                const int64_t channel = g * channels + lane;
                 const TileInput<T> in{source + g * (c_.C / c_.groups),
                                       c_.h.stride * width_ * c_.C,
                                       pixel,
@@ -94,8 +104,9 @@ class SourceBands {
                                       c_.filters.block(g, lane),
                                       block_lanes<T>(width),
                                       c_.filters.block_bias(g, lane)};
-                f(g * channels + lane, std::min<int64_t>(block_lanes<T>(width), channels - lane), width,
-                  in);
+                if (part.first <= channel && channel < part.last) {
+                    f(channel, std::min<int64_t>(block_lanes<T>(width), channels - lane), width, in);
+                }
                 lane += block_lanes<T>(width);
             }
         }
@@ -114,32 +125,33 @@ class SourceBands {
 };
 
 template <typename T>
-void plain_rows(const SourceBands<T>& source, int64_t n, int64_t r0, int64_t r1, int64_t cols, T* y,
-                int64_t row_stride, int64_t col_stride, bool relu) {
+void plain_rows(const SourceBands<T>& source, int64_t n, int64_t r0, int64_t r1, const Channels& part,
+                int64_t cols, T* y, int64_t row_stride, int64_t col_stride, bool relu) {
     Scratch own;
-    source.for_each_block(source.band(n, r0, r1, own), [&](int64_t channel, int64_t count, BlockWidth width,
-                                                           const TileInput<T>& block) {
-        const auto& kernels = tile_kernels<T>(width).plain;
-        for (int64_t r = r0; r < r1; ++r) {
-            // Step 1: find the pixels of each window.
-            TileInput<T> in = source.for_rows(block, r0, r, r + 1);
-            const T* a = in.a;
-            for_each_tile(kernels, cols, plain_cols(width == two_vectors ? 2 : 1), 1,
-                          [&](TileKernel<T> kernel, int64_t j) {
-                              in.a = a + j * in.col_stride;
-                              T* to = y + (r - r0) * row_stride + j * col_stride + channel;
-                              // Step 2: multiply them by the filter and add up.
-                              kernel(in, {to, 0, col_stride, static_cast<int>(count), relu, nullptr});
-                          });
-        }
-    });
+    source.for_each_block(
+        source.band(n, r0, r1, own), part,
+        [&](int64_t channel, int64_t count, BlockWidth width, const TileInput<T>& block) {
+            const auto& kernels = tile_kernels<T>(width).plain;
+            for (int64_t r = r0; r < r1; ++r) {
+                // Step 1: find the pixels of each window.
+                TileInput<T> in = source.for_rows(block, r0, r, r + 1);
+                const T* a = in.a;
+                for_each_tile(kernels, cols, plain_cols(width == two_vectors ? 2 : 1), 1,
+                              [&](TileKernel<T> kernel, int64_t j) {
+                                  in.a = a + j * in.col_stride;
+                                  T* to = y + (r - r0) * row_stride + j * col_stride + channel;
+                                  // Step 2: multiply them by the filter and add up.
+                                  kernel(in, {to, 0, col_stride, static_cast<int>(count), relu, nullptr});
+                              });
+            }
+        });
 }
 
 template <typename T>
 void pooled_rows(const SourceBands<T>& source, int64_t n, int64_t r0, int64_t r1, int64_t cols, int64_t F,
                  T* y, uint8_t* winner, bool relu) {
     Scratch own;
-    source.for_each_block(source.band(n, 2 * r0, 2 * r1, own),
+    source.for_each_block(source.band(n, 2 * r0, 2 * r1, own), {0, F},
                           [&](int64_t channel, int64_t count, BlockWidth width, const TileInput<T>& block) {
                               const auto& kernels = tile_kernels<T>(width).pooled;
                               for (int64_t r = r0; r < r1; ++r) {
@@ -186,22 +198,37 @@ void pool_row(const T* map, int64_t h0, const Correlation<T>& c, const PoolParam
 
 }  // namespace
 
+// Into how many parts the filters are cut: more than one where there are few pixels and so many filters
+// that each thread had better read its own of them, once.
+template <typename T>
+int64_t filter_parts(const Correlation<T>& c, int64_t filter_bytes) {
+    constexpr int64_t few_pixels = 256, many_bytes = 128 << 10, most = 8;
+    if (c.groups > 1 || c.N * c.rows * c.cols > few_pixels || filter_bytes < many_bytes) return 1;
+    const int wide = block_lanes<T>(two_vectors);
+    return std::min(most, (c.F + wide - 1) / wide);
+}
+
 template <typename T>
 void correlate(const Correlation<T>& c, const PlainOutput<T>& out) {
     if (c.N * c.rows * c.cols == 0) return;
     Scratch scratch;
     const SourceBands<T> source(c, scratch);
-    const Bands bands(c.N, c.rows, 1, source.bytes_per_row(), source.flops_per_row());
-    parallel_for(0, c.N * bands.per_image, grain_for(bands.rows * source.flops_per_row()),
-                 [&](int64_t first, int64_t last) {
-                     for (int64_t task = first; task < last; ++task) {
-                         const int64_t n = task / bands.per_image, r0 = task % bands.per_image * bands.rows;
-                         const int64_t r1 = std::min(r0 + bands.rows, c.rows);
-                         plain_rows(source, n, r0, r1, c.cols,
-                                    out.y + n * out.image_stride + r0 * out.row_stride, out.row_stride,
-                                    out.col_stride, out.relu);
-                     }
-                 });
+    const int64_t parts = filter_parts(c, source.filter_bytes()), wide = block_lanes<T>(two_vectors);
+    const int64_t blocks = (c.F + wide - 1) / wide;
+    Bands bands(c.N, c.rows, 1, source.bytes_per_row(), source.flops_per_row());
+    if (parts > 1) bands.rows = c.rows, bands.per_image = 1;
+    const double flops = bands.rows * source.flops_per_row() / static_cast<double>(parts);
+    parallel_for(0, c.N * bands.per_image * parts, grain_for(flops), [&](int64_t first, int64_t last) {
+        for (int64_t task = first; task < last; ++task) {
+            const int64_t band = task / parts, part = task % parts;
+            const Channels channels{blocks * part / parts * wide, blocks * (part + 1) / parts * wide};
+            const int64_t n = band / bands.per_image, r0 = band % bands.per_image * bands.rows;
+            const int64_t r1 = std::min(r0 + bands.rows, c.rows);
+            plain_rows(source, n, r0, r1, channels, c.cols,
+                       out.y + n * out.image_stride + r0 * out.row_stride, out.row_stride, out.col_stride,
+                       out.relu);
+        }
+    });
 }
 
 template <typename T>
@@ -228,7 +255,7 @@ void correlate_pooled(const Correlation<T>& c, const PoolParams& pool, bool in_t
                 std::clamp<int64_t>((r1 - 1) * pool.stride_h - pool.pad_h + reach, h0 + 1, c.rows);
             Scratch own;
             T* map = own.take<T>((h1 - h0) * c.cols * c.F);
-            plain_rows(source, n, h0, h1, c.cols, map, c.cols * c.F, c.F, false);
+            plain_rows(source, n, h0, h1, {0, c.F}, c.cols, map, c.cols * c.F, c.F, false);
             for (int64_t r = r0; r < r1; ++r) {
                 const int64_t row = (r - r0) * pool.OW * c.F;
                 pool_row(map, h0, c, pool, r, y + at + row, band_winner ? band_winner + row : nullptr,

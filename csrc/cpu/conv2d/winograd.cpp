@@ -106,21 +106,36 @@ class WinogradMap {
 
     bool run() const {
         std::atomic<bool> finite{true};
-        const double flops = 2.0 * winograd_planes * c_.C * c_.F * rows_.tiles();
-        parallel_for(0, (rows_.total + rows_.per_block - 1) / rows_.per_block, grain_for(flops),
-                     [&](int64_t first, int64_t last) {
-                         for (int64_t i = first; i < last; ++i) {
-                             const int64_t from = i * rows_.per_block,
-                                           to = std::min(from + rows_.per_block, rows_.total);
-                             if (!block(from, to)) finite.store(false, std::memory_order_relaxed);
-                         }
-                     });
+        const int64_t blocks = (rows_.total + rows_.per_block - 1) / rows_.per_block;
+        const int64_t parts = filter_parts(blocks), wide = (c_.F + 2 * L - 1) / (2 * L);
+        const double flops =
+            2.0 * winograd_planes * c_.C * c_.F * rows_.tiles() / static_cast<double>(parts);
+        parallel_for(0, blocks * parts, grain_for(flops), [&](int64_t first, int64_t last) {
+            for (int64_t task = first; task < last; ++task) {
+                const int64_t from = task / parts * rows_.per_block, part = task % parts;
+                const int64_t to = std::min(from + rows_.per_block, rows_.total);
+                const Filters filters{wide * part / parts * 2 * L,
+                                      std::min(wide * (part + 1) / parts * 2 * L, c_.F)};
+                if (!block(from, to, filters)) finite.store(false, std::memory_order_relaxed);
+            }
+        });
         return finite;
     }
 
   private:
+    struct Filters {
+        int64_t first, last;
+    };
+
+    // Into how many parts the filters are cut: more than one where a batch is hardly one block of tiles.
+    // Each part transforms the same tiles, which takes little time beside many products.
+    int64_t filter_parts(int64_t blocks) const {
+        constexpr int64_t few_blocks = 2, least_filters = 64, most = 4;
+        return blocks > few_blocks ? 1 : std::clamp<int64_t>(c_.F / least_filters, 1, most);
+    }
+
     // Computes the rows [from, to) of tiles; returns whether all results are finite.
-    bool block(int64_t from, int64_t to) const {
+    bool block(int64_t from, int64_t to, const Filters& filters) const {
         Scratch own;
         float* sources = own.take<float>(winograd_planes * source_plane_);
         float* products = own.take<float>(winograd_planes * product_plane_);
@@ -128,11 +143,11 @@ class WinogradMap {
             read_row(row, sources + (row - from) * rows_.across * depth_);
         for (int64_t p = 0; p < winograd_planes; ++p) {
             multiply(sources + p * source_plane_, filters_.blocks + p * filters_.plane,
-                     products + p * product_plane_, (to - from) * rows_.across);
+                     products + p * product_plane_, (to - from) * rows_.across, filters);
         }
         V sum{};
         for (int64_t row = from; row < to; ++row) {
-            write_row(row, products + (row - from) * rows_.across * filters_.padded, sum);
+            write_row(row, products + (row - from) * rows_.across * filters_.padded, filters, sum);
         }
         for (int l = 0; l < L; ++l) {
             if (!(sum[l] == 0)) return false;
@@ -154,8 +169,9 @@ class WinogradMap {
         }
     }
 
-    void multiply(const float* sources, const float* filters, float* products, int64_t tiles) const {
-        for (int64_t f = 0; f < c_.F; f += 2 * L) {
+    void multiply(const float* sources, const float* filters, float* products, int64_t tiles,
+                  const Filters& part) const {
+        for (int64_t f = part.first; f < part.last; f += 2 * L) {
             const BlockWidth width = block_width<float>(c_.F - f);
             TileInput<float> in{
                 sources, 0, depth_, offset_, c_.C, filters + f * c_.C, block_lanes<float>(width), zeros_};
@@ -168,11 +184,11 @@ class WinogradMap {
         }
     }
 
-    // Writes one row of tiles.  `sum` stays 0 as long as all results are finite.
-    void write_row(int64_t row, const float* products, V& sum) const {
+    // Writes these filters' results of one row of tiles.  `sum` stays 0 as long as all results are finite.
+    void write_row(int64_t row, const float* products, const Filters& part, V& sum) const {
         const int64_t n = row / rows_.down, r = row % rows_.down * (out_.pooled ? 2 : 4);
         for (int64_t t = 0; t < rows_.across; ++t) {
-            for (int64_t f = 0; f < c_.F; f += L) {
+            for (int64_t f = part.first; f < part.last; f += L) {
                 const int count = static_cast<int>(std::min<int64_t>(L, c_.F - f));
                 V y[4][4];
                 transform_products(products + t * filters_.padded + f, product_plane_,

@@ -1,5 +1,5 @@
-// How every CPU kernel shares its work between threads.  Kernels call parallel_for; whoever provides the
-// threads (torch's pool in the module, std::thread in the sanitizer harness) defines run_on_threads.
+// How every CPU kernel shares its work between threads.  Kernels call parallel_for; whoever links them says
+// whose threads these are, and defines run_on_threads: mostly those of helpers.h.
 // While a kernel computes, denormal numbers count as zero; afterwards the thread has its own setting again.
 // A kernel that only selects or moves values keeps them, so that it compares what it was given.
 #pragma once
@@ -11,10 +11,10 @@
 
 namespace minicnn {
 
-// Both are defined by whoever links the kernels.  run_on_threads calls body(context, i) for each i <
-// count, where count <= num_threads(), and returns when all calls have returned.  Each call has a thread
-// of its own if possible, and the same i has the same thread in every call.  An exception thrown by a
-// body comes out of it.
+// Both are defined by whoever links the kernels.  run_on_threads calls body(context, 0), and body(context,
+// i) for those i < count whose threads come in time, where count <= num_threads(); it returns when these
+// calls have returned.  The same i mostly has the same thread in every call.  An exception thrown by a body
+// comes out of it.
 int num_threads();
 void run_on_threads(int count, void (*body)(void*, int), void* context);
 

@@ -63,11 +63,18 @@ MINICNN_INLINE void accumulate(const TileInput<T>& in, Vec<T, L> (&acc)[ROWS * C
     unroll<ROWS * COLS>([&](auto i) __attribute__((always_inline)) {
         unroll<NV>([&](auto v) __attribute__((always_inline)) { acc[i][v] = load<L>(in.bias + v * L); });
     });
+    // A tile of few pixels waits for its filters where they come from far away.  The processor itself reads
+    // ahead no further than to the end of a page.
+    constexpr int few_pixels = 8, reach = 4096 / sizeof(T);
     const std::int64_t row_stride = in.row_stride, col_stride = in.col_stride, ldb = in.ldb;
     const std::int64_t* offset = in.offset;
     const T* b = in.b;
     for (const std::int64_t* end = offset + in.depth; offset != end; ++offset, b += ldb) {
         Vec<T, L> bv[NV];
+        if constexpr (ROWS * COLS <= few_pixels) {
+            unroll<NV>([&](auto v)
+                           __attribute__((always_inline)) { __builtin_prefetch(b + v * L + reach); });
+        }
         unroll<NV>([&](auto v) __attribute__((always_inline)) { bv[v] = load<L>(b + v * L); });
         const T* a = in.a + *offset;
         unroll<ROWS>([&](auto r) __attribute__((always_inline)) {

@@ -20,6 +20,8 @@ struct Tenant {
     bool meets(const Tenant& other) const { return from <= other.to && other.from <= to; }
 };
 
+double sum(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
+
 std::int64_t whole_lines(std::int64_t bytes) {
     constexpr std::int64_t line = cache_line;
     return (bytes + line - 1) / line * line;
@@ -126,6 +128,8 @@ void Plan::run(const void* x, void* y, int threads) const {
     } else {
         arena.values[static_cast<std::size_t>(output_)] = y;
     }
+    const auto shared = [](const Node& node) { return node.threads > 1; };
+    if (std::any_of(nodes_.begin(), nodes_.end(), shared)) rouse_helpers(ThreadLimit::available());
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
         const ThreadLimit own(nodes_[i].threads);
         run_node(i, arena);
@@ -151,10 +155,11 @@ void Plan::time_nodes(Arena& arena, int threads, std::vector<double>& least) con
     }
 }
 
-void Plan::choose_threads(int threads) {
-    constexpr double longest = 0.02, worthwhile = 0.9;  // seconds of a run; the least share of the time
-    constexpr int rounds = 5;
-    if (std::min(threads, num_threads()) < 2 || nodes_.empty()) return;
+// The least time of each operation, in seconds, with one thread and with all; false for a long plan.
+bool Plan::measure(int threads, std::vector<double>& one, std::vector<double>& all) const {
+    constexpr double longest = 0.02,
+                     budget = 0.04;  // seconds: of a run, of all runs after the least number
+    constexpr int least_rounds = 5, most_rounds = 25;
     const auto zeros = [](std::int64_t bytes) {
         AlignedBytes made = aligned_bytes(static_cast<std::size_t>(bytes));
         std::memset(made.get(), 0, static_cast<std::size_t>(bytes));
@@ -164,16 +169,32 @@ void Plan::choose_threads(int threads) {
     const std::unique_ptr<Arena> arena = new_arena();
     arena->values[0] = x.get();
     if (output_ != 0) arena->values[static_cast<std::size_t>(output_)] = y.get();
-    std::vector<double> one(nodes_.size(), 1e9), all(nodes_.size(), 1e9);
     time_nodes(*arena, 1, one);  // the first run makes scratch memory, too
-    if (std::accumulate(one.begin(), one.end(), 0.0) > longest) return;
-    for (int round = 0; round < rounds; ++round) {
+    const double whole = sum(one);
+    if (whole > longest) return false;
+    for (int round = 0; round < most_rounds; ++round) {
+        if (round >= least_rounds && 2 * round * whole > budget) break;
         time_nodes(*arena, 1, one);
         time_nodes(*arena, threads, all);
     }
+    return true;
+}
+
+void Plan::choose_threads(int threads, const Waking& waking) {
+    constexpr double worthwhile = 0.9;  // the largest share of the time that counts as a gain
+    if (std::min(threads, num_threads()) < 2 || nodes_.empty()) return;
+    std::vector<double> one(nodes_.size(), 1e9), all(nodes_.size(), 1e9);
+    if (!measure(threads, one, all)) return;
+    double gain = 0;
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
-        if (all[i] > worthwhile * one[i]) nodes_[i].threads = 1;
+        const bool gains = all[i] <= worthwhile * one[i];
+        if (gains) gain += one[i] - all[i];
+        nodes_[i].threads = gains ? unlimited : 1;
     }
+    // Helpers that sleep miss the beginning of a run.
+    const double present = 1 - std::min(1.0, waking.delay / sum(one));
+    if (gain * present > 2 * waking.call) return;
+    for (Node& node : nodes_) node.threads = 1;
 }
 
 }  // namespace minicnn::session

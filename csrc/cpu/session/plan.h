@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../../sizes.h"
+#include "../core/helpers.h"
 #include "../core/memory.h"
 
 namespace minicnn::session {
@@ -45,10 +46,10 @@ class Plan {
     // Says which value comes out, and lays out the arena.  Nothing is added afterwards.
     void finish(int output);
 
-    // Measures which operations gain from more threads than one; the others keep to one from now on. Waking
-    // a thread takes longer than many an operation on a single image.  Plans that take long are not
+    // Measures which operations gain from more threads than one; the others keep to one from now on, and
+    // all do where waking helpers takes longer than what a run gains.  Plans that take long are not
     // measured: there, all work is worth it.  The results are the same for any number.
-    void choose_threads(int threads);
+    void choose_threads(int threads, const Waking& waking);
 
     // Runs all operations on the input x; the output goes to y.  A call takes at most so many threads.
     // Several threads may call it at once: each call has an arena of its own.
@@ -74,6 +75,7 @@ class Plan {
     std::vector<int> last_reads() const;
     void run_node(std::size_t i, Arena& arena) const;
     void time_nodes(Arena& arena, int threads, std::vector<double>& least) const;
+    bool measure(int threads, std::vector<double>& one, std::vector<double>& all) const;
     std::unique_ptr<Arena> new_arena() const;
 
     std::vector<Value> values_;

@@ -94,7 +94,12 @@ void offer_session(py::module_& m) {
         .def("softmax", &session::softmax)
         .def("cast", &session::cast)
         .def("finish", &Plan::finish)
-        .def("choose_threads", &Plan::choose_threads, py::call_guard<py::gil_scoped_release>())
+        .def(
+            "choose_threads",
+            [](Plan& plan, int threads, double call, double delay) {
+                plan.choose_threads(threads, {call, delay});
+            },
+            py::call_guard<py::gil_scoped_release>())
         .def("run", &run)
         .def_property_readonly("arena_bytes", &Plan::arena_bytes);
 }
