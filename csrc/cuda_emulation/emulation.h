@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "fibre.h"
+#include "shared_memory.h"
 
 #if defined(__SANITIZE_THREAD__)
 // The scheduler and the threads share the scheduler's state without locks, as only one of them runs at a
@@ -162,29 +163,15 @@ class Machine {
         self.copies.erase(self.copies.begin(), self.copies.begin() + std::ptrdiff_t(done));
     }
 
-    // The block's shared array that `key` stands for.  Each array is an allocation of its own, so that
-    // AddressSanitizer knows where it ends.  The first thread that asks for it allocates it;
+    // The block's shared array that `key` stands for.  The first thread that asks for it makes it;
     // ThreadSanitizer must not take that for an order between this thread and the others.
     void* shared(const void* key, std::size_t bytes) {
         const Unseen unseen;
-        for (const SharedArray& array : shared_) {
-            if (array.key == key) return array.memory.get();
-        }
-        shared_.push_back({key, poisoned(bytes)});
-        return shared_.back().memory.get();
+        return shared_.array(key, bytes);
     }
     void* dynamic_shared() { return shared(nullptr, 0); }
 
   private:
-    struct Free {
-        void operator()(void* p) const { std::free(p); }
-    };
-
-    struct SharedArray {
-        const void* key;  // nullptr stands for the dynamic array
-        std::unique_ptr<void, Free> memory;
-    };
-
     // While an object of this class exists, ThreadSanitizer ignores what the thread reads, writes and
     // allocates.
     struct Unseen {
@@ -204,16 +191,6 @@ class Machine {
 #endif
     };
 
-    static std::unique_ptr<void, Free> poisoned(std::size_t bytes) {
-        void* p = std::aligned_alloc(128, (bytes + 127) / 128 * 128 + 128);
-        if (!p) throw std::bad_alloc();
-        std::memset(p, 0xFF, bytes);  // NaN as float and as double
-#if defined(__SANITIZE_ADDRESS__)
-        __asan_poison_memory_region(static_cast<char*>(p) + bytes, (bytes + 127) / 128 * 128 + 128 - bytes);
-#endif
-        return std::unique_ptr<void, Free>(p);
-    }
-
     void read_order() {
         const char* order = std::getenv("MINICNN_CUDA_ORDER");
         order_.resize(std::size_t(count_));
@@ -224,8 +201,7 @@ class Machine {
     }
 
     void run_block(std::size_t shared_bytes) {
-        shared_.clear();
-        shared_.push_back({nullptr, poisoned(shared_bytes)});
+        shared_.renew(shared_bytes);
         for (int i = 0; i < count_; ++i) {
             Thread& t = threads_[std::size_t(i)];
             t.place = Dim3(unsigned(i) % block_.x, unsigned(i) / block_.x % block_.y,
@@ -387,7 +363,7 @@ class Machine {
     Dim3 grid_, block_, block_place_;
     const std::function<void()>* body_ = nullptr;
     Thread* current_ = nullptr;
-    std::vector<SharedArray> shared_;
+    SharedMemory shared_;
     std::string error_;
     char barrier_sync_[2], warp_sync_[max_threads / warp_size][2], start_sync_, end_sync_;
 };
