@@ -23,6 +23,7 @@
 #include <string>
 #include <vector>
 
+#include "counting.h"
 #include "fibre.h"
 #include "shared_memory.h"
 
@@ -105,7 +106,8 @@ class Machine {
         for (block_place_.z = 0; block_place_.z < grid.z; ++block_place_.z) {
             for (block_place_.y = 0; block_place_.y < grid.y; ++block_place_.y) {
                 for (block_place_.x = 0; block_place_.x < grid.x && error_.empty(); ++block_place_.x) {
-                    run_block(shared_bytes);
+                    if (runs(block_number(), std::size_t(grid.x) * grid.y * grid.z))
+                        run_block(shared_bytes);
                 }
             }
         }
@@ -118,8 +120,20 @@ class Machine {
     const Dim3& block_place() const { return block_place_; }
     const Dim3& block() const { return block_; }
     const Dim3& grid() const { return grid_; }
+    int thread_index() const { return current_->index; }
+    const SharedMemory& shared_memory() const { return shared_; }
+
+    // Whether the emulation itself, or a thread's stack, is there.
+    bool owns(const void* at) const {
+        const auto within = [at](const void* first, std::size_t bytes) {
+            return std::uintptr_t(at) - std::uintptr_t(first) < bytes;
+        };
+        return within(this, sizeof *this) || within(current_, sizeof *current_) ||
+               current_->fibre->has_on_stack(at);
+    }
 
     __attribute__((noinline)) void barrier(int line) {
+        const NotCounted pause;
         Thread& self = *current_;
         char* sync = &barrier_sync_[self.barriers++ & 1];
         release(sync);
@@ -131,6 +145,7 @@ class Machine {
     // of a vote.
     __attribute__((noinline)) std::uint64_t exchange(unsigned mask, std::uint64_t value, int source,
                                                      int line) {
+        const NotCounted pause;
         Thread& self = *current_;
         self.mask = mask;
         self.value = value;
@@ -141,6 +156,7 @@ class Machine {
     static constexpr int vote = -1;  // as `source`: the result has a bit for each lane whose value is not 0
 
     __attribute__((noinline)) void warp_barrier(unsigned mask, int line) {
+        const NotCounted pause;
         Thread& self = *current_;
         char* sync = &warp_sync_[self.index / warp_size][self.warp_barriers++ & 1];
         release(sync);
@@ -148,11 +164,16 @@ class Machine {
         acquire(sync);
     }
 
-    void copy_later(void* to, const void* from, std::size_t bytes, std::size_t zeros) {
+    __attribute__((noinline)) void copy_later(void* to, const void* from, std::size_t bytes,
+                                              std::size_t zeros) {
+        const NotCounted pause;
+        if (zeros < bytes) count_access(from, bytes - zeros, Access::read, MINICNN_COUNTED_PLACE);
+        count_access(to, bytes, Access::write, MINICNN_COUNTED_PLACE);
         current_->copies.push_back({to, from, bytes, zeros, current_->batch});
     }
     void commit_copies() { ++current_->batch; }
-    void finish_copies(std::size_t batches_left) {
+    __attribute__((noinline)) void finish_copies(std::size_t batches_left) {
+        const NotCounted pause;
         Thread& self = *current_;
         std::size_t done = 0;
         for (const PendingCopy& c : self.copies) {
@@ -165,7 +186,8 @@ class Machine {
 
     // The block's shared array that `key` stands for.  The first thread that asks for it makes it;
     // ThreadSanitizer must not take that for an order between this thread and the others.
-    void* shared(const void* key, std::size_t bytes) {
+    __attribute__((noinline)) void* shared(const void* key, std::size_t bytes) {
+        const NotCounted pause;
         const Unseen unseen;
         return shared_.array(key, bytes);
     }
@@ -236,6 +258,11 @@ class Machine {
         m.current_->state = State::done;
         release(&m.end_sync_);
         Fibre::finish();
+    }
+
+    std::size_t block_number() const {
+        return block_place_.x +
+               std::size_t(grid_.x) * (block_place_.y + std::size_t(grid_.y) * block_place_.z);
     }
 
     void wait(State state, int line) {
