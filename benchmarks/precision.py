@@ -3,6 +3,7 @@
     python benchmarks/precision.py                      the recipes, three seeds each
     python benchmarks/precision.py digits --seeds 0,1   some of them
     python benchmarks/precision.py --offset             the training that it spoils, in a few seconds
+    python benchmarks/precision.py fashion-94 --backend cuda    on a card, in tf32 too
 
 A recipe's accuracy is that of the test images after the last epoch, of whole commands.  The spoilt training
 is of lenet5 on the bundled sample, with a constant added to the standardised images, which a batch norm in
@@ -28,20 +29,23 @@ from minicnn.metrics import accuracy
 
 RECIPES = ("digits", "fashion-quick", "fashion-94")
 PRECISIONS = ("float32", "bfloat16")
+OF_BACKEND = {"cpp": PRECISIONS, "cuda": ("float32", "tf32", "bfloat16")}
+SAVED_AS = {"cpp": "recipes", "cuda": "recipes on a card"}
 OFFSETS = (0, 64, 256, 512, 2048)
 EPOCHS = 3
 
 
-def of_recipe(name: str, seeds: list[str], threads: int) -> dict[str, Any]:
-    """The accuracies of both precisions by seed, and their difference with its standard error."""
-    found: dict[str, dict[str, float]] = {precision: {} for precision in PRECISIONS}
+def of_recipe(name: str, seeds: list[str], flags: list[str], backend: str) -> dict[str, Any]:
+    """The accuracy and seconds of each precision by seed, and how the accuracies differ from float32's."""
+    accuracy: dict[str, dict[str, float]] = {precision: {} for precision in OF_BACKEND[backend]}
+    spent: dict[str, dict[str, float]] = {precision: {} for precision in OF_BACKEND[backend]}
     for seed in seeds:
-        flags = ["--recipe", name, "--seed", seed, "--threads", str(threads)]
-        for precision in PRECISIONS:
-            reached, seconds = recipes.run("minicnn", [*flags, "--precision", precision])
-            found[precision][seed] = reached
-            print(f"{name}, seed {seed}: {precision} {reached:.2%} in {seconds:.0f} s", flush=True)
-    return {"accuracy": found, **difference(found), "machine": machine(threads)}
+        for precision in OF_BACKEND[backend]:
+            asked = ["--recipe", name, "--seed", seed, "--precision", precision, *flags]
+            reached, seconds = recipes.run("minicnn", asked, backend)
+            accuracy[precision][seed], spent[precision][seed] = reached, round(seconds, 1)
+            print(f"{name}, seed {seed}: {precision} {reached:.2%} in {seconds:.1f} s", flush=True)
+    return {"accuracy": accuracy, "seconds": spent, **difference(accuracy)}
 
 
 def difference(found: dict[str, dict[str, float]]) -> dict[str, Any]:
@@ -52,6 +56,18 @@ def difference(found: dict[str, dict[str, float]]) -> dict[str, Any]:
         "bfloat16 - float32": round(statistics.mean(pairs), 5),
         "standard error": None if error is None else round(error, 5),
     }
+
+
+def place(backend: str, threads: int) -> dict[str, Any]:
+    """The machine, and the card where that computes."""
+    if backend != "cuda":
+        return machine(threads)
+    import torch
+
+    from minicnn.backends import cuda_build
+
+    card = cuda_build.label() if cuda_build.emulated() else torch.cuda.get_device_name()
+    return machine(threads) | {"card": card}
 
 
 def with_offset(offset: float, precision: str) -> dict[str, float]:
@@ -76,6 +92,8 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", default=[], choices=[*RECIPES, []], metavar="RECIPE")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--backend", choices=OF_BACKEND, default="cpp")
+    parser.add_argument("--data-dir")
     parser.add_argument("--offset", action="store_true")
     args = parser.parse_args()
     result = {"recipes": {}, **load("precision")}
@@ -84,9 +102,12 @@ def main() -> None:
         rows = {str(o): {p: with_offset(o, p) for p in PRECISIONS} for o in OFFSETS}
         save("precision", result | {"offset": rows, "offset machine": machine(args.threads)})
         return
+    flags = ["--threads", str(args.threads)] + (["--data-dir", args.data_dir] if args.data_dir else [])
+    key = SAVED_AS[args.backend]
     for name in args.recipes or RECIPES:
-        measured = of_recipe(name, args.seeds.split(","), args.threads)
-        result["recipes"] = result["recipes"] | {name: measured}
+        measured = of_recipe(name, args.seeds.split(","), flags, args.backend)
+        measured["machine"] = place(args.backend, args.threads)
+        result[key] = result.get(key, {}) | {name: measured}
         save("precision", result)
 
 

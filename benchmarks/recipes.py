@@ -36,8 +36,8 @@ from minicnn.recipes import results
 SIDES = ("minicnn", "torch")
 
 
-def run(side: str, flags: list[str]) -> tuple[float, float]:
-    """Test accuracy after the last epoch, and wall seconds, of a whole process."""
+def run(side: str, flags: list[str], backend: str = "cpp") -> tuple[float, float]:
+    """Test accuracy after the last epoch, and wall seconds, of a whole process; minicnn on ``backend``."""
     start = time.perf_counter()
     if side == "torch":
         script = str(Path(__file__).with_name("torch_recipe.py"))
@@ -45,7 +45,7 @@ def run(side: str, flags: list[str]) -> tuple[float, float]:
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         return json.loads(done.stdout)["accuracy"], time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "minicnn.train", *flags, "--backend", "cpp"]
+        command = [sys.executable, "-m", "minicnn.train", *flags, "--backend", backend]
         subprocess.run([*command, "--out", f"{folder}/run"], check=True, stdout=subprocess.PIPE)
         seconds = time.perf_counter() - start
         report = json.loads((Path(folder) / "run" / "report.json").read_text())

@@ -40,7 +40,7 @@ from minicnn.recipes.results import load as load_recipes
 ROOT = Path(__file__).parent.parent
 NAMES = (
     "benchmarks", "bfloat16", "distributed", "export", "folders", "fused", "lockstep", "pytorch",
-    "reliability", "report", "session",
+    "live/index", "reliability", "report", "session",
 )  # fmt: skip
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n)(.*?)(<!-- \2: end -->)", re.DOTALL)
@@ -82,6 +82,25 @@ def large_folder(result: Result) -> str:
         f"batches of {result['batch']}."
     )
     return f"{table(rows)}\n\n{what} `benchmarks/large_folder.py` on {where(result)}."
+
+
+def browser(result: Result) -> str:
+    rows = [["net, images", "minicnn, ms", "TensorFlow.js, fastest backend, ms", "TensorFlow.js / minicnn"]]
+    for name, net in result["nets"].items():
+        ms = dict(net["ms a step"])
+        ours = ms.pop("minicnn")
+        best = min(ms, key=lambda side: ms[side])
+        rows.append([
+            f"{name}, {net['image'][0]}×{net['image'][1]}", f"{ours:.1f}",
+            f"{ms[best]:.0f} ({best.split()[-1]})", f"{ms[best] / ours:.1f}",
+        ])  # fmt: skip
+    versions = (
+        f"Chromium {result['machine']['browser']}, TensorFlow.js {result['machine']['TensorFlow.js']}"
+    )
+    return (
+        f"{table(rows)}\n\nA training step with {result['batch']} images, {versions}, both in one thread, "
+        f"without a graphics card. `benchmarks/browser.py` on {where(result)}."
+    )
 
 
 def threads(result: Result) -> str:
@@ -139,6 +158,24 @@ def precision_recipes(result: Result) -> str:
     if len(rows) == 1:
         return "Not measured yet."
     return f"{table(rows)}\n\n`benchmarks/precision.py` on {places(list(result['recipes'].values()))}."
+
+
+def precision_card(result: Result) -> str:
+    """The test accuracy and time of recipes on a card, in every precision."""
+    rows = [
+        ["recipe", "precision", "test accuracy, by seed", "mean", "seconds of the whole command, by seed"]
+    ]
+    found = result.get("recipes on a card", {})
+    for name, entry in found.items():
+        for precision, by_seed in entry["accuracy"].items():
+            reached = ", ".join(f"{a:.2%}" for a in by_seed.values())
+            spent = ", ".join(f"{s:.1f}" for s in entry["seconds"][precision].values())
+            mean = sum(by_seed.values()) / len(by_seed)
+            rows.append([name, precision, reached, f"{mean:.2%}", spent])
+    if len(rows) == 1:
+        return "Not measured yet."
+    cards = ", ".join(dict.fromkeys(entry["machine"]["card"] for entry in found.values()))
+    return f"{table(rows)}\n\n`benchmarks/precision.py --backend cuda` on {cards}."
 
 
 def precision_offset(result: Result) -> str:
@@ -289,6 +326,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "lockstep_choices": ("lockstep", trials.lockstep_choices),
     "lockstep_bfloat16": ("lockstep", trials.lockstep_bfloat16),
     "precision_recipes": ("precision", precision_recipes),
+    "precision_card": ("precision", precision_card),
     "precision_offset": ("precision", precision_offset),
     "kill_resume": ("kill_resume", trials.kill_resume),
     "kill_workers": ("kill_workers", trials.kill_workers),
@@ -310,6 +348,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
             threads,
             recipes,
             augment,
+            browser,
             fold,
             exported,
             fusion,

@@ -32,12 +32,17 @@ class WeightAverage:
         self.updates = 0
         self.averages: dict[str, Array] = {}
 
+    @property
+    def next_decay(self) -> float:
+        """The d of the next update."""
+        return min(self.decay, (1 + self.updates) / (10 + self.updates))
+
     def update(self) -> None:
         """Add the model's present weights to the average."""
         backend, now = self.model.backend, self._present()
         if self.updates:
-            decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-            backend.ema_update(list(self.averages.values()), list(now.values()), decay=decay)
+            averages = list(self.averages.values())
+            backend.ema_update(averages, list(now.values()), decay=self.next_decay)
         else:
             self.averages = {
                 name: backend.asarray(np.array(backend.to_numpy(a), order="C")) for name, a in now.items()

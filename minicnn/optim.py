@@ -7,6 +7,7 @@ first step.  The formulas and their sources are in minicnn/ops/optimizers.py.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,14 @@ class Optimizer:
         self, backend: Backend, params: list[Array], grads: list[Array], *slots: list[Array]
     ) -> None:
         raise NotImplementedError(f"{type(self).__name__} does not define _update")
+
+    def numbers(self) -> tuple[float, float, float, float]:
+        """What is another number in each step, for step number ``steps``.
+
+        It is lr, and of Adam lr / bias_correction1, the root of bias_correction2, and what decoupled weight
+        decay leaves of a parameter.  `minicnn.backends.device` takes them in this order.
+        """
+        return self.lr, 0.0, 0.0, 0.0
 
     def _make_states(self, model: Layer) -> None:
         if not self.states:
@@ -135,6 +144,11 @@ class Adam(Optimizer):
         self.betas = beta1, beta2
         self.eps = self._at_least_0("eps", eps)
         self.weight_decay = self._at_least_0("weight_decay", weight_decay)
+
+    def numbers(self) -> tuple[float, float, float, float]:
+        beta1, beta2 = self.betas
+        keep = 1 - self.lr * self.weight_decay if self.decoupled else 1.0
+        return self.lr, self.lr / (1 - beta1**self.steps), math.sqrt(1 - beta2**self.steps), keep
 
     def _update(
         self, backend: Backend, params: list[Array], grads: list[Array], *slots: list[Array]

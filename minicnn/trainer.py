@@ -12,14 +12,19 @@ import numpy as np
 
 from minicnn import distributed
 from minicnn.backends import Array
+from minicnn.backends.device import device_of
+from minicnn.device_step import DeviceStep
 from minicnn.distributed.overlap import REDUCE, OverlappedStep
 from minicnn.distributed.shards import Shards
 from minicnn.distributed.step import ShardedStep
+from minicnn.distributed.synced import SyncedStep
+from minicnn.ema import WeightAverage
 from minicnn.graph import Graph, run
 from minicnn.layers.layer import Layer
 from minicnn.layers.sequential import Sequential
 from minicnn.optim import Optimizer
 from minicnn.schedules import Schedule
+from minicnn.tally import Tally
 
 
 class Trainer:
@@ -34,15 +39,22 @@ class Trainer:
             each process of the `minicnn.distributed.group` that the trainer is made in.
         reduce: "ordered" adds the processes' gradients in one order, with the same bits for any number of
             them; "fast" while the backward pass goes on, in the communication library's order.
+        sync_batch_norm: batch norms learn from the whole batch, not from each shard by itself; then "fast"
+            begins after the backward pass.
+        average: the weight average that each step updates at its end.
+        capture: on cuda, run a step whose shapes stay as one graph (`minicnn.capture`); the bits are the
+            same.  Not with shards, nor where a method of the trainer is overridden.
 
-    After `step`, ``correct`` is the number of right predictions in that batch.
+    After `step`, ``correct`` is the number of right predictions in that batch.  ``tally`` adds up the
+    losses and right answers of all steps.
     """
 
     def __init__(
         self, model: Sequential, optimizer: Optimizer, *, schedule: Schedule | None = None,
         clip_norm: float | None = None, label_smoothing: float = 0.0,
         class_weight: np.ndarray | None = None, fuse: bool = True, shards: int | None = None,
-        reduce: str = "ordered",
+        reduce: str = "ordered", sync_batch_norm: bool = False, average: WeightAverage | None = None,
+        capture: bool = True,
     ) -> None:  # fmt: skip
         if clip_norm is not None and clip_norm <= 0:
             raise ValueError(f"[Trainer] clip_norm: expected a number above 0, got {clip_norm}")
@@ -52,13 +64,19 @@ class Trainer:
         self.class_weight = None
         if class_weight is not None:
             self.class_weight = self.backend.asarray(np.asarray(class_weight, model.dtype))
-        self.correct = 0
+        self.correct, self.average = 0, average
         group = distributed.current()
         self.shards = Shards(group.size if shards is None else shards, group)
         if reduce not in REDUCE:
             raise ValueError(f"[Trainer] reduce: expected one of {', '.join(REDUCE)}, got {reduce}")
-        step = OverlappedStep if reduce == "fast" else ShardedStep
+        self.reduce = reduce
+        step = SyncedStep if sync_batch_norm else OverlappedStep if reduce == "fast" else ShardedStep
         self.sharded = step(self, self.shards, group) if self.shards.count > 1 else None
+        device = device_of(self.backend) if self.sharded is None else None
+        self.tally = Tally(self.backend, on_device=device is not None)
+        self._device_step = (
+            None if device is None else DeviceStep(self, device, self.tally, capture=capture)
+        )
 
     @property
     def graph(self) -> Graph:
@@ -78,6 +96,32 @@ class Trainer:
         part, ``shards.part(N)``, and the labels of the whole batch as ``batch_labels``, on the host.
         Returns the mean loss of the whole batch before the step.
         """
+        self.advance(x, y, meanwhile, batch_labels=batch_labels)
+        totals = self.tally.read()
+        self.correct = totals.last_correct
+        return totals.last_loss
+
+    def advance(
+        self, x: np.ndarray | Array, y: np.ndarray | Array, meanwhile: Callable[[], object] | None = None,
+        *, batch_labels: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        """`step` without a result: what it came to is in ``tally``, so that no device is waited for."""
+        if self.schedule is not None:
+            self.optimizer.lr = self.schedule(self.optimizer.steps)
+        if self._device_step is None or self._is_overridden():
+            loss = self._step_of_host(x, y, meanwhile, batch_labels)
+            self.tally.add(loss, self.correct, len(y if batch_labels is None else batch_labels))
+            return
+        self._device_step.run(x, y)
+        if meanwhile is not None:
+            meanwhile()
+        self._device_step.device.follow()
+
+    def _step_of_host(
+        self, x: np.ndarray | Array, y: np.ndarray | Array, meanwhile: Callable[[], object] | None,
+        batch_labels: np.ndarray | None,
+    ) -> float:  # fmt: skip
+        """A step whose loss the host needs."""
         if self.sharded is None:
             loss = self.compute_gradients(x, y, meanwhile)
         else:
@@ -90,10 +134,17 @@ class Trainer:
         self.reduce_gradients(self.model.named_gradients())
         if self.clip_norm is not None:
             self._clip(self.clip_norm)
-        if self.schedule is not None:
-            self.optimizer.lr = self.schedule(self.optimizer.steps)
         self.optimizer.step(self.model)
+        if self.average is not None:
+            self.average.update()
         return loss
+
+    def _is_overridden(self) -> bool:
+        """Whether a part of the step is another one than here, and may need what the host knows."""
+        return any(
+            getattr(getattr(self, name), "__func__", None) is not getattr(Trainer, name)
+            for name in ("compute_gradients", "reduce_gradients")
+        )
 
     def check_batches(self, sizes: Iterable[int]) -> None:
         """Raise ValueError if a batch of one of these sizes leaves too few images in a shard."""

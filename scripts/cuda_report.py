@@ -42,7 +42,7 @@ WIDE = r"(?:4, 4|2, 2)"  # both operands are loaded 128 bits at a time
 WHOLE = r"(?:Registers<float, 8, [48]>|Registers<double, 4, 4>|TensorCores)"  # tiles of vectors
 CONTIGUOUS = r"(?:Parts|ForwardOutput|InputOutput|PointwiseOutput)"
 EXPECTED = {
-    "128-bit global loads": rf"pooled_weight_kernel<\w+, {WIDE}",
+    "128-bit global loads": r"step_channels_kernel<[24], .*Normalise<(?:float|double)>",
     "128-bit global stores": rf"gemm_kernel<{WHOLE}.*, {CONTIGUOUS}<|first_layer_kernel",
     "128-bit shared loads": r"gemm_kernel<Registers|conv2d_pool_kernel<Registers|first_layer_kernel",
     "128-bit asynchronous copies": rf"gemm_kernel<.*>, {WIDE}, \w+<",

@@ -22,20 +22,15 @@ class Kernel(NamedTuple):
 
 
 def convolutions(title: str, n: int, c: int, h: int, f: int, k: int, pool: bool = False) -> list[Kernel]:
-    """A convolution's three products, on h x h maps with padding that keeps their size.
-
-    If a 2x2 pool follows, the gradient to w is summed over the winners alone, a quarter of the operations.
-    With TF32 the kernel computes the full product instead, so that column of the table counts all of them.
-    """
+    """A convolution's three products, on h x h maps with padding that keeps their size."""
     x, w, y = n * c * h * h, f * c * k * k, n * f * h * h
     out = y / 4 * 1.25 if pool else y  # for each pooled value one byte more, which names the winner
     operations = 2.0 * y * c * k * k
     first_layer = c <= 3
-    winners = operations / 4 if pool else operations
     return [
         Kernel(f"{title}: forward", x + w + out, operations, 0 if first_layer else operations),
         Kernel(f"{title}: gradient to x", x + w + out, operations, 0 if first_layer else operations),
-        Kernel(f"{title}: gradient to w", x + w + out, winners, 0 if first_layer else operations),
+        Kernel(f"{title}: gradient to w", x + w + out, operations, 0 if first_layer else operations),
     ]
 
 

@@ -233,7 +233,7 @@ def train(backend: str, steps: int) -> tuple[list[float], dict[str, np.ndarray]]
     ("shape", "filters", "kernel", "stride", "groups", "pool", "ceil_mode"),
     [
         pytest.param(
-            (9, 8, 16, 16), 12, (3, 3), 1, 1, (2, 2), False, id="winners of many windows in parts"
+            (9, 8, 16, 16), 12, (3, 3), 1, 1, (2, 2), False, id="many windows in parts"
         ),
         pytest.param((2, 6, 14, 14), 16, (5, 5), 1, 1, (2, 2), False, id="narrow channels"),
         pytest.param((2, 8, 11, 11), 6, (3, 2), 2, 2, (1, 3), True, id="groups, a window of three cells"),

@@ -86,8 +86,10 @@ CALLS = {
 }  # fmt: skip
 
 EVERYTHING = "".join(f"{{ {call} }}\n" for call in CALLS.values())
-KERNELS = ("flatten", "softmax_cross_entropy", "optimizers", "batch_norm2d", "conv2d", "conv2d_input",
-           "conv2d_weight", "conv2d_pool", "pool_sparse_weight", "first_layer")  # fmt: skip
+KERNELS = (
+    "flatten", "softmax_cross_entropy", "optimizers", "batch_norm2d", "batch_norm2d_pool", "max_pool2d",
+    "conv2d", "conv2d_input", "conv2d_weight", "conv2d_pool", "first_layer", "first_layer_weight",
+)  # fmt: skip
 
 
 def build(
@@ -104,7 +106,11 @@ def build(
         path.write_text(text.replace(planted[1], planted[2]))
     driver = folder / "driver.cu"
     driver.write_text(DRIVER % calls)
-    files = [path for path in sorted((copy / "cuda").rglob("*.cu")) if path.stem in kernels]
+    files = [
+        path
+        for path in sorted((copy / "cuda").rglob("*.cu"))
+        if path.stem.removesuffix("_fused") in kernels
+    ]
     for path in files:
         text = re.sub(
             r"^(INSTANTIATE\w*\(double|template .*\bdouble\b).*?;$", "", path.read_text(), flags=re.M
@@ -166,7 +172,10 @@ PLANTS = [
     Plant("softmax_cross_entropy", "softmax_cross_entropy.cu", BARRIER),
     Plant("optimizers", "reduce.h", "= value;\n    __syncthreads();"),
     Plant("softmax_cross_entropy", "reduce.h", "__syncthreads();  // the previous call's readers are done"),
-    Plant("batch_norm2d", "reduce.h", "        __syncthreads();\n        if (threadIdx.y < half)"),
+    Plant("first_layer_backward", "reduce.h", "        __syncthreads();\n        if (threadIdx.y < half)"),
+    Plant("batch_norm2d", "channels.h", "__syncthreads();  // every warp has stored its sums"),
+    Plant("batch_norm2d", "channels.h", "__syncthreads();  // every channel's numbers are known"),
+    Plant("first_layer_backward", "first_layer_weight.cu", BARRIER),
     Plant("first_layer", "first_layer.cu", BARRIER),
     Plant("conv2d", "gemm.h", "__syncthreads();  // this slice is read, the next has come"),
     Plant("conv2d_tf32", "tensor_cores.h", "        __syncthreads();\n        const int tx"),

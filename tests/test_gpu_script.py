@@ -11,44 +11,102 @@ from typing import Any
 import pytest
 
 from minicnn.backends import cuda_build
-from scripts import gpu
+from scripts import gpu, gpu_report, gpu_turns
 
+NET = {"what": "net", "phase": "run"}
 ROWS = [
-    {"what": "net", "phase": "step", "tf32": False, "error": 1e-6, "minicnn": 2.0, "torch": 3.0},
-    {"what": "net", "phase": "step", "tf32": True, "minicnn": 1.0, "torch": 3.0},
-    {"what": "net", "phase": "step", "tf32": False, "torch.compile": 1.5},
+    NET | {"precision": "float32", "error": 1e-6, "minicnn": 2.0, "torch": 3.0},
+    NET | {"precision": "bfloat16", "minicnn": 1.0, "torch": 3.0},
+    NET | {"precision": "float32", "compiled": 1.5},
+    NET | {"precision": "bfloat16", "captured": 0.5},
 ]
 
 
 def test_rows_of_the_same_thing_become_one() -> None:
-    first, second = gpu.merged(ROWS)
-    assert first == {**ROWS[0], "torch.compile": 1.5}
-    assert second == ROWS[1]
+    first, second = gpu_report.merged(ROWS)
+    assert first == ROWS[0] | {"compiled": 1.5}
+    assert second == ROWS[1] | {"captured": 0.5}
+
+
+def test_the_best_is_sought_in_every_precision() -> None:
+    (found,) = gpu_report.best(ROWS)
+    assert found == NET | {
+        "minicnn": 1.0, "precision": "bfloat16", "peer": 0.5, "peer is": "captured, bfloat16",
+        "peer / minicnn": 0.5,
+    }  # fmt: skip
 
 
 def test_what_was_left_out_is_named() -> None:
     sections = {
         "build": {"status": "done", "note": "", "seconds": 9.0},
         "tests": {"status": "stopped", "note": "x", "seconds": 80.0},
-        "sanitizer": {"status": "left out", "note": "not installed", "seconds": 0.0},
+        "memcheck": {"status": "left out", "note": "not installed", "seconds": 0.0},
     }
-    assert gpu.left_out(sections) == [
-        "tests: stopped after 80 s", "sanitizer: not installed",
-        "operations: not begun", "steps: not begun", "compiled: not begun",
+    assert gpu_report.left_out(sections, [*sections, "steps"]) == [
+        "tests: stopped after 80 s", "memcheck: not installed", "steps: not begun",
     ]  # fmt: skip
 
 
-def test_table_names_the_device_and_the_best_peer() -> None:
-    report = {
-        "device": "NVIDIA Test", "torch": "2", "cuda": "13.0", "python": "3.12",
-        "sections": {"build": {"status": "done", "note": "built", "seconds": 9.0}},
-        "rows": gpu.merged(ROWS), "left_out": ["steps: not begun"],
+def test_text_names_the_device_the_best_peer_and_what_failed() -> None:
+    lines = [
+        {"device": "NVIDIA Test", "torch": "2", "cuda": "13.0", "python": "3.12"}, *ROWS,
+        {"training": "r", "precision": "tf32", "accuracy": 0.941, "seconds": 5.5,
+         "seconds in epochs": 3.2, "images a second": 300_000},
+        {"note": "net, float32, captured: RuntimeError: because"},
+    ]  # fmt: skip
+    sections = {"build": {"status": "done", "note": "built", "seconds": 9.0}}
+    printed = gpu_report.text(gpu_report.assembled(lines, sections, ["build", "steps"])).splitlines()
+    assert printed[0].startswith("NVIDIA Test, torch 2, CUDA 13.0, Python 3.12")
+    assert " ".join(printed[2].split()) == "net run float32 2.000 3.000 - - - 1.500 0.75 1.0e-06"
+    assert " ".join(printed[3].split()) == "net run bfloat16 1.000 3.000 - 0.500 - - 0.50 -"
+    assert " ".join(printed[6].split()) == "net run 1.000 bfloat16 0.500 captured, bfloat16 0.50"
+    assert "r in tf32: 94.10% in 5.5 s, of which epochs 3.2 s, 300,000 images a second" in printed
+    assert printed[-3:] == [
+        "build: done in 9 s; built", "note: net, float32, captured: RuntimeError: because",
+        "left out: steps: not begun",
+    ]  # fmt: skip
+
+
+def test_a_profile_finds_launches_gaps_and_kernels() -> None:
+    from scripts import gpu_profile
+
+    def kernel(name: str, start: float, microseconds: float) -> dict[str, Any]:
+        return {"cat": "kernel", "name": name, "ts": start, "dur": microseconds}
+
+    two_steps = [
+        kernel("void minicnn::(anonymous namespace)::a(int)", 0, 100), kernel("b", 150, 50),
+        kernel("b", 170, 10), kernel("a(int)", 200, 100), kernel("b", 400, 40),
+    ]  # fmt: skip
+    assert gpu_profile.summary(two_steps, 2) == {
+        "launches": 2.5, "whole": 0.22, "gaps": 0.075,
+        "kernels": [["a(int)", 1.0, 0.1], ["b", 1.5, 0.05]],
     }  # fmt: skip
-    lines = gpu.table(report).splitlines()
-    assert lines[0].startswith("NVIDIA Test, torch 2, CUDA 13.0, Python 3.12")
-    assert lines[2].split() == ["net", "step", "FP32", "2.000", "3.000", "-", "1.500", "0.75", "1.0e-06"]
-    assert lines[3].split() == ["net", "step", "TF32", "1.000", "3.000", "-", "-", "3.00", "-"]
-    assert lines[-2:] == ["build: done in 9 s; built", "left out: steps: not begun"]
+    with pytest.raises(ValueError, match="no kernel"):
+        gpu_profile.summary([], 2)
+
+
+def test_nobody_measures_before_all_have_prepared_and_who_is_slow_is_left_out(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    program = """if True:
+        import sys, time
+        from pathlib import Path
+        from scripts.gpu_turns import Turns
+        def tell(word):
+            with open(sys.argv[2], "a") as file: file.write(word + "\\n")
+        with Turns(Path(sys.argv[1]), 2.5) as turns:
+            time.sleep(float(sys.argv[3]))
+            tell("prepared")
+            with turns.alone():
+                tell("begin")
+                time.sleep(0.1)
+                tell("end")
+    """
+    commands = {
+        name: [sys.executable, "-c", program, str(tmp_path / "lock"), str(log), seconds]
+        for name, seconds in {"quick": "0.1", "slower": "0.5", "too slow": "9"}.items()
+    }
+    assert gpu_turns.run_all(commands, 2.5) == {"too slow": "not ready after 2 s"}
+    assert log.read_text().split() == ["prepared", "prepared", "begin", "end", "begin", "end"]
 
 
 def test_a_section_that_hangs_is_stopped_with_all_it_started(tmp_path: Path) -> None:
@@ -97,16 +155,19 @@ def test_without_a_gpu_the_reason_is_written(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.skipif(not cuda_build.emulated(), reason="needs MINICNN_CUDA_EMULATION=1")
 def test_timings_agree_with_torch_on_the_emulated_cuda(tmp_path: Path) -> None:
-    from scripts import gpu_timings
+    from scripts import gpu_nets, gpu_operations
 
     rows: list[dict[str, Any]] = []
-    gpu_timings.operations(rows.append)
-    gpu_timings.steps(rows.append, ("lenet5",))
-    assert len(rows) > 40
+    gpu_operations.operations(rows.append, ["float32"])
+    gpu_nets.steps(rows.append, "lenet5", ["float32"])
+    rows = gpu_report.merged(rows)
+    assert len(rows) > 30
     for row in rows:
         assert row["minicnn"] > 0
-        assert row["torch"] > 0
-        assert row["error"] < (1e-2 if row["tf32"] else 1e-4), row
-    assert {row["phase"] for row in rows} == {"forward", "backward", "step", "inference"}
+        if row["phase"] != "memory":
+            assert row["torch"] > 0
+            assert row.get("error", 0) < 1e-4, row
+    phases = {"forward", "backward", "step", "run", "inference", "memory"}
+    assert {row["phase"] for row in rows} == phases
     gpu.main(["--out", str(tmp_path), "--sections", "build"])
     assert (tmp_path / "gpu.txt").read_text().startswith("cuda (emulated on the CPU), torch")

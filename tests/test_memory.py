@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn import data, memory, models
+from minicnn import data, distributed, memory, models
 from minicnn.app.commands import train
 from minicnn.app.needs import check_needs, needs_of
 from minicnn.app.settings import Config
@@ -199,3 +199,40 @@ def test_a_plan_is_told_before_anything_is_decoded(root, tmp_path):
     assert plans[:2] == [Plan(8, shape, 2, 8 * size), Plan(8, shape, 2, 0)]
     assert plans[2] == Plan(12_000, (1, 40, 50), 10, 12_000 * 40 * 50)
     assert not (tmp_path / "cache").exists()
+
+
+def test_each_process_of_the_machine_counts(monkeypatch):
+    config = Config.resolve(
+        vars(train.parse(["--model", "vgg_small", "--batch-size", "512", "--shards", "8"]))
+    )
+    plan = Plan(2000, (3, 64, 96), 10, memory=30_000_000)
+    whole, part = needs_of(replace(config, shards=1), plan), needs_of(config, plan)
+    assert part.batch == whole.batch // 8
+    group = distributed.Group()
+    group.size = 2
+    monkeypatch.setattr(distributed, "current", lambda: group)
+    synced = needs_of(replace(config, sync_batch_norm=True), plan)
+    assert synced.batch == whole.batch // 2
+    weights = 4 * sum(
+        a.size
+        for a in models.build("vgg_small", in_channels=3, num_classes=10, image_size=(64, 96))
+        .state_shapes()
+        .values()
+    )
+    # One row for each depth of the tree of 4 shards, and one that is received.
+    assert synced.model == whole.model + 4 * weights
+    for name, value in {
+        "RANK": 0,
+        "WORLD_SIZE": 2,
+        "LOCAL_WORLD_SIZE": 2,
+        "MASTER_ADDR": "a",
+        "MASTER_PORT": 1,
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(memory, "available_memory", lambda: 2 * synced.total)
+    check_needs(replace(config, sync_batch_norm=True), plan)
+    monkeypatch.setattr(memory, "available_memory", lambda: 2 * synced.total - 1)
+    with pytest.raises(
+        NotEnoughMemory, match=r"for a batch; that in each of the 2 processes on this machine\)"
+    ):
+        check_needs(replace(config, sync_batch_norm=True), plan)

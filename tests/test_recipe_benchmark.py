@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import precision
 import pytest
 import recipes as recipes_benchmark
+import report
 from torch_recipe import TorchRun
 
 from minicnn import data, recipes
@@ -126,3 +128,23 @@ def test_the_saved_figures_are_those_of_the_recipe_as_it_is(name: str) -> None:
     saved = results.load()
     assert bool(recipes.measured(name)) == (name in saved)
     assert name not in saved or saved[name]["settings"] == recipes.arguments(name)
+
+
+def test_precisions_on_a_card_are_told_with_their_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def run(side: str, flags: list[str], backend: str) -> tuple[float, float]:
+        asked.append((side, backend, *flags))
+        seed, name = float(flags[3]), flags[5]
+        return {"float32": 0.94, "tf32": 0.93, "bfloat16": 0.92}[name] + seed / 100, 3.14
+
+    monkeypatch.setattr(recipes_benchmark, "run", run)
+    entry = precision.of_recipe("fashion-94", ["0", "1"], ["--threads", "2"], "cuda")
+    assert len(asked) == 6
+    flags = ("--recipe", "fashion-94", "--seed", "0", "--precision", "float32", "--threads", "2")
+    assert asked[0] == ("minicnn", "cuda", *flags)
+    assert entry["bfloat16 - float32"] == -0.02
+    told = report.precision_card({"recipes on a card": {"fashion-94": entry | {"machine": {"card": "H"}}}})
+    assert "| fashion-94 | tf32 | 93.00%, 94.00% | 93.50% | 3.1, 3.1 |" in told
+    assert told.endswith("`benchmarks/precision.py --backend cuda` on H.")
+    assert report.precision_card({"recipes": {}}) == "Not measured yet."

@@ -14,10 +14,10 @@ from minicnn.checkpoint import Checkpoint, CheckpointError
 
 DEFAULTS = asdict(Config.resolve(vars(train.parse([]))))
 ADDED = {
-    "shards", "reduce", "peer_timeout",
+    "shards", "reduce", "peer_timeout", "sync_batch_norm",
     "recipe", "init_from", "freeze", "augment", "precision", "class_weight", "ema", "tta", "test_every",
     "early_stop", "temperature", "skip_bad", "validation", "group_by", "resize", "cache", "cache_above",
-    "data_on", "tensorboard",
+    "data_on", "tensorboard", "no_capture",
 }  # fmt: skip
 """What the first checkpoints did not hold."""
 

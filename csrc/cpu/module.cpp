@@ -1,7 +1,12 @@
 // The CPU module: what it is called, and whose threads it uses.
 
 #include "../host/cpu_device.h"
-// bindings.h needs the Device that the header above defines.
+
+namespace minicnn {
+using Device = CpuDevice;
+}
+
+// bindings.h needs the Device that is defined above.
 #include "../host/bindings.h"
 #include "core/parallel.h"
 #include "session/session_module.h"

@@ -1,206 +1,202 @@
-// What the batch norm kernels share: the moments of a channel, its affine map, and the sums of backward.
+// What the batch norm kernels share: the statistics of a channel, its affine map, and the sums of backward.
 #pragma once
 
 #include <cmath>
 
 #include "../ops.h"
-#include "core/reduce.h"
+#include "core/channels.h"
 
 namespace minicnn::cuda {
 
-// Count, mean and sum of squared distances from the mean.
-// Source: Welford 1962; joined as in Chan, Golub and LeVeque 1979.
+// A thread keeps some rows of V values in registers, so that their loads are under way together.
 template <typename T>
-struct Moments {
-    double count;
-    T mean, squares;
+constexpr int rows_at_once = full_width<T> > 4 ? 2 : 4;
 
-    __device__ void add(T x) {
-        count += 1;
-        const T distance = x - mean;
-        mean += distance / T(count);
-        squares += distance * (x - mean);
-    }
-    __device__ void merge(const Moments& other) {
-        if (other.count == 0) return;
-        if (count == 0) {
-            *this = other;
-            return;
-        }
-        const double total = count + other.count, delta = double(other.mean) - double(mean);
-        const double share = other.count / total;
-        squares = T(double(squares) + double(other.squares) + delta * delta * count * share);
-        mean = T(double(mean) + delta * share);
-        count = total;
-    }
-};
+// ---- forward -----------------------------------------------------------------------------------------
 
+// For each channel the sums of x - pivot and of its square.  The pivot is the channel's first value, so
+// that neither sum is of large numbers that nearly cancel.
 template <typename T>
-struct ImageMoments {
-    using Accumulator = Moments<Sum<T>>;
+struct Deviations {
+    using S = Sum<T>;
+    static constexpr int at_once = 2 * rows_at_once<T>;
     const T* x;
     std::int64_t C;
-    __device__ int column(int c) const { return c; }
-    __device__ void add(Accumulator& sum, std::int64_t row, int c) const { sum.add(widen(x[row * C + c])); }
-};
 
-template <typename T>
-__device__ void move_towards(T* running, T value, double momentum) {
-    *running = T(1 - momentum) * *running + T(momentum) * value;
-}
-
-// Turns a channel's moments into mean and invstd, and moves the running statistics.
-template <typename T>
-struct KeepStatistics {
-    T *mean, *invstd, *running_mean, *running_var;
-    double momentum, eps;
-    __device__ void operator()(int c, const Moments<T>& m) const {
-        if (m.count == 0) {  // an empty batch: the running statistics stay
-            mean[c] = invstd[c] = T(NAN);
-            return;
-        }
-        const double variance = double(m.squares) / m.count;
-        mean[c] = m.mean;
-        invstd[c] = T(1 / sqrt(variance + eps));
-        if (running_mean) move_towards(running_mean + c, m.mean, momentum);
-        if (running_var) {
-            move_towards(running_var + c, T(variance * (m.count / larger(m.count - 1, 1.0))), momentum);
-        }
-    }
-};
-
-// mean and invstd from the running statistics.
-template <typename T>
-struct UseRunning {
-    const T *running_mean, *running_var;
-    T *mean, *invstd;
-    double eps;
     template <int V>
-    __device__ void at(std::int64_t c) const {
-        mean[c] = running_mean[c];
-        invstd[c] = T(1 / sqrt(double(running_var[c]) + eps));
+    __device__ Vector<S, V> own(int c) const {
+        return load<V>(x + c);
     }
-};
-
-// Fills mean and invstd.
-template <typename T>
-void find_statistics(const T* x, Sum<T>* running_mean, Sum<T>* running_var, Sum<T>* mean, Sum<T>* invstd,
-                     const ImageShape& s, const BatchNormParams& p) {
-    if (p.training) {
-        // Step 1: the mean and the variance of each channel.
-        // Step 2: move the running statistics towards them.
-        reduce_rows(ImageMoments<T>{x, s.C},
-                    KeepStatistics<Sum<T>>{mean, invstd, running_mean, running_var, p.momentum, p.eps},
-                    s.N * s.H * s.W, s.C);
-    } else {
-        for_each<Sum<T>>(UseRunning<Sum<T>>{running_mean, running_var, mean, invstd, p.eps}, s.C, false);
-    }
-}
-
-// y = (x - mean) * invstd * weight + bias
-template <typename T>
-struct Affine {
-    using S = Sum<T>;
-    const T* x;
-    const S *weight, *bias, *mean, *invstd;
     template <int V>
-    __device__ Vector<S, V> at(std::int64_t i, std::int64_t c) const {
-        Vector<S, V> values = load<V>(x + i);
+    __device__ void add(TwoSums (&sums)[V], const Rows& rows, int c, const Vector<S, V>& pivot) const {
+        Vector<S, V> values[at_once];
+        int count = 0;
+#pragma unroll
+        for (int i = 0; i < at_once; ++i) {
+            if (rows.has(i)) {
+                values[i] = load<V>(x + rows.at(i) * C + c);
+                ++count;
+            } else {
+                values[i] = pivot;
+            }
+        }
+        const S share = S(1) / S(count);
+#pragma unroll
         for (int k = 0; k < V; ++k) {
-            // Step 3: normalise, scale and shift.
-            const S scale = weight ? invstd[c + k] * weight[c + k] : invstd[c + k];
-            values.v[k] = (values.v[k] - mean[c + k]) * scale + (bias ? bias[c + k] : S(0));
+            // Step 1: the mean and the variance of each channel.  These few values are centred at their own
+            // mean before they are squared.
+            S sum = 0, squares = 0;
+#pragma unroll
+            for (int i = 0; i < at_once; ++i) sum += values[i].v[k] - pivot.v[k];
+            const S mean = sum * share;
+#pragma unroll
+            for (int i = 0; i < at_once; ++i) {
+                const S distance = values[i].v[k] - pivot.v[k] - mean;
+                if (rows.has(i)) squares += distance * distance;
+            }
+            sums[k].first += double(sum);
+            sums[k].second +=
+                double(squares) + double(mean) * (2 * double(sum) - double(count) * double(mean));
         }
-        return values;
     }
 };
 
-// The sums of g and of g * (x - mean) over a channel.  They are double, as the terms of long sums nearly
-// cancel.
-struct GradientSums {
-    double g, product;
-    __device__ void merge(const GradientSums& other) {
-        g += other.g;
-        product += other.product;
-    }
+template <typename S>
+__device__ void move_towards(S* running, S value, double momentum) {
+    *running = S(1 - momentum) * *running + S(momentum) * value;
+}
+
+// y = (x - mean) * scale + bias
+template <typename S>
+struct AffineNumbers {
+    S mean, scale, bias;
+    __device__ S operator()(S x) const { return (x - mean) * scale + bias; }
 };
 
-// `gradient(i)` is the upstream gradient of element i.
-template <typename T, typename Gradient>
-struct SumGradients {
-    using Accumulator = GradientSums;
-    Gradient gradient;
-    const T* x;
-    const Sum<T>* mean;
-    std::int64_t C;
-    __device__ int column(int c) const { return c; }
-    __device__ void add(Accumulator& sum, std::int64_t row, int c) const {
-        const std::int64_t i = row * C + c;
-        const Sum<T> g = gradient(i);
-        // Step 4: sum dy, and dy times the normalised x.
-        sum.g += double(g);
-        sum.product += double(g) * double(widen(x[i]) - mean[c]);
-    }
-};
-
-// Turns the sums into dw and db, and into the numbers that dx needs:
-// dx = scale * (g - offset - (x - mean) * slope).
+// Where the statistics of a forward pass come from, and where they go.
 template <typename T>
-struct KeepGradients {
-    const T* invstd;
-    T *dw, *db, *offset, *slope;
-    double count;
-    __device__ void operator()(int c, const GradientSums& sums) const {
-        const double inverse = double(invstd[c]);
-        if (dw) dw[c] = count == 0 ? T(0) : T(sums.product * inverse);
-        if (db) db[c] = T(sums.g);
-        offset[c] = T(sums.g / count);
-        slope[c] = T(sums.product * inverse * inverse / count);
+struct Statistics {
+    using S = Sum<T>;
+    const T* x;
+    const S *weight, *bias;         // or nullptr
+    S *running_mean, *running_var;  // in training: or nullptr
+    S *mean, *invstd;
+    std::int64_t rows;
+    BatchNormParams p;
+
+    __device__ AffineNumbers<S> finish(int c, const TwoSums& sums, bool is_first) const {
+        S own_mean, own_invstd;
+        if (!p.training) {
+            own_mean = running_mean[c];
+            own_invstd = S(1 / sqrt(double(running_var[c]) + p.eps));
+        } else if (rows == 0) {  // the running statistics stay
+            own_mean = own_invstd = S(NAN);
+        } else {
+            const double count = double(rows), offset = sums.first / count;
+            const double squares = sums.second - sums.first * offset;
+            const double variance = squares < 0 ? 0 : squares / count;
+            own_mean = S(double(widen(x[c])) + offset);
+            own_invstd = S(1 / sqrt(variance + p.eps));
+            // Step 2: move the running statistics towards them.
+            if (is_first && running_mean) move_towards(running_mean + c, own_mean, p.momentum);
+            if (is_first && running_var) {
+                move_towards(running_var + c, S(variance * (count / larger(count - 1, 1.0))), p.momentum);
+            }
+        }
+        if (is_first) {
+            mean[c] = own_mean;
+            invstd[c] = own_invstd;
+        }
+        return {own_mean, weight ? own_invstd * weight[c] : own_invstd, bias ? bias[c] : S(0)};
     }
 };
 
-template <typename T, typename Gradient>
-struct InputGradient {
+// ---- backward ----------------------------------------------------------------------------------------
+
+// For each channel the sums of g and of g * (x - mean), where g is the upstream gradient.  They are double,
+// as the terms of long sums nearly cancel.  source.read<V>(row, c, g, x) gives both at a row.
+template <typename T, typename Source>
+struct GradientTerms {
     using S = Sum<T>;
-    Gradient gradient;
-    const T* x;
-    const S *weight, *mean, *invstd, *offset, *slope;
-    T *dx, *dresidual;
-    std::int64_t C;
+    static constexpr int at_once = rows_at_once<T>;
+    Source source;
+    const S* mean;
+
+    template <int V>
+    __device__ Vector<S, V> own(int c) const {
+        Vector<S, V> means;
+#pragma unroll
+        for (int k = 0; k < V; ++k) means.v[k] = mean[c + k];
+        return means;
+    }
+    template <int V>
+    __device__ void add(TwoSums (&sums)[V], const Rows& rows, int c, const Vector<S, V>& means) const {
+        Vector<S, V> g[at_once], x[at_once];
+#pragma unroll
+        for (int i = 0; i < at_once; ++i) {
+            if (rows.has(i)) {
+                source.template read<V>(rows.at(i), c, g[i], x[i]);
+            } else {
+                g[i] = {};
+                x[i] = means;
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < V; ++k) {
+            // Step 4: sum dy, and dy times the normalised x.
+            S sum = 0, product = 0;
+#pragma unroll
+            for (int i = 0; i < at_once; ++i) {
+                sum += g[i].v[k];
+                product += g[i].v[k] * (x[i].v[k] - means.v[k]);
+            }
+            sums[k].first += double(sum);
+            sums[k].second += double(product);
+        }
+    }
+};
+
+// dx = scale * (g - offset - (x - mean) * slope)
+template <typename S>
+struct GradientNumbers {
+    S mean, scale, offset, slope;
+};
+
+// Turns a channel's sums into dw and db, and into the numbers that dx needs.
+template <typename S>
+struct Gradients {
+    const S *weight, *mean, *invstd;  // weight: or nullptr
+    S *dw, *db;                       // or nullptr
+    double count;
     bool training;
-    template <int V>
-    __device__ void at(std::int64_t i) const {
-        const std::int64_t first = i - divide(i, C) * C;
-        for (int k = 0; k < V; ++k) {
-            const std::int64_t c = first + k;
-            const S g = gradient(i + k), scale = weight ? invstd[c] * weight[c] : invstd[c];
-            if (dresidual) dresidual[i + k] = minicnn::narrow<T>(g);
-            if (!dx) continue;
-            // Step 5: take from dy what normalisation cancels.
-            const S centred = widen(x[i + k]) - mean[c];
-            dx[i + k] =
-                minicnn::narrow<T>(training ? scale * (g - offset[c] - centred * slope[c]) : scale * g);
-        }
+
+    __device__ GradientNumbers<S> finish(int c, const TwoSums& sums, bool is_first) const {
+        const double inverse = double(invstd[c]);
+        if (is_first && dw) dw[c] = count == 0 ? S(0) : S(sums.second * inverse);
+        if (is_first && db) db[c] = S(sums.first);
+        const S scale = weight ? invstd[c] * weight[c] : invstd[c];
+        if (!training) return {mean[c], scale, S(0), S(0)};
+        return {mean[c], scale, S(sums.first / count), S(sums.second * inverse * inverse / count)};
     }
 };
 
-// The whole backward pass; `gradient(i)` is the upstream gradient of element i.
-template <typename T, typename Gradient>
-void batch_norm_gradients(const Gradient& gradient, const T* x, const Sum<T>* weight, const Sum<T>* mean,
-                          const Sum<T>* invstd, T* dx, T* dresidual, Sum<T>* dw, Sum<T>* db,
-                          const ImageShape& s, bool training) {
-    const std::int64_t pixels = s.N * s.H * s.W;
-    const Scratch<Sum<T>> coefficients(2 * s.C);
-    Sum<T>*offset = coefficients.get(), *slope = offset + s.C;
-    if (dw || db || (dx && training)) {
-        reduce_rows(SumGradients<T, Gradient>{gradient, x, mean, s.C},
-                    KeepGradients<Sum<T>>{invstd, dw, db, offset, slope, double(pixels)}, pixels, s.C);
+// The gradient of V channels of a pixel; x is not read in evaluation.
+template <int V, typename T, typename S>
+__device__ __forceinline__ Vector<S, V> input_gradient(const Vector<S, V>& g, const T* x, bool training,
+                                                       const GradientNumbers<S>* of) {
+    Vector<S, V> dx;
+    if (!training) {
+#pragma unroll
+        for (int k = 0; k < V; ++k) dx.v[k] = of[k].scale * g.v[k];
+        return dx;
     }
-    if (dx || dresidual) {
-        const InputGradient<T, Gradient> f{gradient, x,  weight,    mean, invstd,  offset,
-                                           slope,    dx, dresidual, s.C,  training};
-        for_each<T>(f, pixels * s.C, false);
+    const Vector<S, V> values = load<V>(x);
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+        // Step 5: take from dy what normalisation cancels.
+        dx.v[k] = of[k].scale * (g.v[k] - of[k].offset - (values.v[k] - of[k].mean) * of[k].slope);
     }
+    return dx;
 }
 
 }  // namespace minicnn::cuda

@@ -6,34 +6,39 @@
 namespace minicnn {
 namespace {
 
-template <typename T>
-struct Plain {
-    const T* x;
-    template <int V>
-    __device__ cuda::Vector<Sum<T>, V> at(std::int64_t i, std::int64_t) const {
-        return cuda::load<V>(x + i);
-    }
-};
+using cuda::Pixel, cuda::Pool;
 
-template <typename T>
-struct Upstream {
-    const T* dy;
-    __device__ Sum<T> operator()(std::int64_t j) const { return widen(dy[j]); }
+template <typename T, typename Index>
+struct Forward {
+    const T* x;
+    T* y;
+    Index* argmax;  // or nullptr
+    Pool pool;
+    cuda::Divisor by_channels;
+    template <int V>
+    __device__ void at(std::int64_t i) const {
+        const std::int64_t number = by_channels.quotient(i);
+        const auto found =
+            cuda::maxima_of_window<Sum<T>, V>([this](std::int64_t j) { return cuda::load<V>(x + j); }, pool,
+                                              pool.outputs.at(number), int(i - number * pool.C));
+        cuda::store(y + i, found.best);
+        if (argmax) cuda::store_winners(argmax + i, found);
+    }
 };
 
 template <typename T, typename Index>
 struct Backward {
-    Upstream<T> gradient;
+    const T* dy;
     const Index* argmax;
     T* dx;
-    ImageShape s;
-    PoolParams p;
+    Pool pool;
+    cuda::Divisor by_channels;
     template <int V>
     __device__ void at(std::int64_t i) const {
-        for (int k = 0; k < V; ++k) {
-            const cuda::Place at = cuda::place_of(i + k, s.H, s.W, s.C);
-            dx[i + k] = minicnn::narrow<T>(cuda::gradient_of_pixel<Sum<T>>(gradient, argmax, at, s, p));
-        }
+        const std::int64_t number = by_channels.quotient(i);
+        cuda::store(dx + i, cuda::gradient_of_pixel<Sum<T>, V>(
+                                [this](std::int64_t j) { return cuda::load<V>(dy + j); }, argmax, pool,
+                                pool.inputs.at(number), int(i - number * pool.C)));
     }
 };
 
@@ -41,14 +46,17 @@ struct Backward {
 
 template <typename T, typename Index>
 void max_pool2d_forward(const T* x, T* y, Index* argmax, const ImageShape& s, const PoolParams& p) {
-    const cuda::MaxPool<T, Index, Plain<T>, false> pool{{x}, y, argmax, s, p};
-    cuda::for_each_channel<T>(pool, s, p.OH, p.OW, cuda::aligned(x) && cuda::aligned(y));
+    const Forward<T, Index> f{x, y, argmax, Pool(s, p), cuda::Divisor(s.C)};
+    cuda::for_each_channel<T>(f, s, p.OH, p.OW,
+                              cuda::aligned(x) && cuda::aligned(y) && cuda::aligned_winners<T>(argmax));
 }
 
 template <typename T, typename Index>
 void max_pool2d_backward(const T* dy, const Index* argmax, T* dx, const ImageShape& s,
                          const PoolParams& p) {
-    cuda::for_each_channel<T>(Backward<T, Index>{{dy}, argmax, dx, s, p}, s, s.H, s.W, false);
+    const Backward<T, Index> f{dy, argmax, dx, Pool(s, p), cuda::Divisor(s.C)};
+    cuda::for_each_channel<T>(f, s, s.H, s.W,
+                              cuda::aligned(dy) && cuda::aligned(dx) && cuda::aligned_winners<T>(argmax));
 }
 
 #define INSTANTIATE(T, Index)                                                                     \

@@ -5,7 +5,9 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <optional>
+#include <string>
 
 #include "core/device.h"
 #include "core/tf32.h"
@@ -16,6 +18,16 @@
 
 namespace minicnn {
 
+using emulation::Recording;
+
+struct Device : CpuDevice {
+    static Tensor allocate(c10::IntArrayRef sizes, at::ScalarType dtype, at::MemoryFormat format) {
+        Tensor t = CpuDevice::allocate(sizes, dtype, format);
+        if (Recording* recording = Recording::open()) recording->keep(std::make_shared<Tensor>(t));
+        return t;
+    }
+};
+
 namespace cuda {
 cudaStream_t current_stream() { return nullptr; }
 void* allocate_scratch(std::size_t bytes) {
@@ -24,7 +36,13 @@ void* allocate_scratch(std::size_t bytes) {
     std::memset(data, 0xFF, bytes);  // NaN: a kernel that reads what it did not write shows
     return data;
 }
-void free_scratch(void* data) { std::free(data); }
+void free_scratch(void* data) {
+    if (Recording* recording = Recording::open()) {
+        recording->keep(std::shared_ptr<void>(data, std::free));
+    } else {
+        std::free(data);
+    }
+}
 }  // namespace cuda
 
 }  // namespace minicnn
@@ -95,15 +113,38 @@ void free_scratch(void* data) { c10::cuda::CUDACachingAllocator::raw_delete(data
 
 #endif
 
-// bindings.h needs the Device that is defined above.
-#include "../host/bindings.h"
+// The bindings need the Device that is defined above.
+#include "device_step_host.h"
+
+#if defined(MINICNN_CUDA_EMULATION)
+
+namespace minicnn {
+
+// How Python records a step, and adds what torch computes in it.
+inline void offer_recording(py::module_& m) {
+    py::class_<Recording>(m, "Recording")
+        .def(py::init<>())
+        .def("begin", [](Recording& self) { Recording::open() = &self; })
+        .def("end", [](Recording&) { Recording::open() = nullptr; })
+        .def("call", [](Recording& self,
+                        const py::function& work) { self.add([work] { return work(), std::string(); }); })
+        .def("replay", [](const Recording& self) {
+            if (const std::string error = self.replay(); !error.empty()) throw std::runtime_error(error);
+        });
+}
+
+}  // namespace minicnn
+
+#endif
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
     minicnn::bind(module);
+    minicnn::host::offer_device_step(module);
     module.def("set_tf32", [](bool on) { minicnn::cuda::allow_tf32 = on; });
     module.def("tf32", [] { return minicnn::cuda::allow_tf32.load(); });
 #if defined(MINICNN_CUDA_EMULATION)
     module.attr("emulated") = true;
+    minicnn::offer_recording(module);
 #else
     module.attr("emulated") = false;
 #endif

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "emulation.h"
+#include "recording.h"
 #if defined(MINICNN_CUDA_COUNT)
 #include "count.h"
 #endif
@@ -32,7 +33,7 @@ using dim3 = emulation::Dim3;
 // ---- the runtime -----------------------------------------------------------------------------------
 
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorLaunchFailure = 719 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorLaunchFailure = 719, cudaErrorStreamCaptureUnsupported = 900 };
 enum cudaMemcpyKind { cudaMemcpyDeviceToHost = 2 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
@@ -43,14 +44,22 @@ inline std::string& last_error() {
 }
 }  // namespace emulation
 
-inline const char* cudaGetErrorString(cudaError_t) { return emulation::last_error().c_str(); }
+inline const char* cudaGetErrorString(cudaError_t error) {
+    if (error == cudaErrorStreamCaptureUnsupported) return "the host cannot wait for what is only recorded";
+    return emulation::last_error().c_str();
+}
 
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
                                    cudaStream_t) {
+    if (emulation::Recording::open()) return cudaErrorStreamCaptureUnsupported;  // always to the host
     std::memcpy(to, from, bytes);
     return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* at, int value, std::size_t bytes, cudaStream_t) {
+    if (emulation::Recording* recording = emulation::Recording::open()) {
+        recording->add([=] { return std::memset(at, value, bytes), std::string(); });
+        return cudaSuccess;
+    }
     std::memset(at, value, bytes);
     return cudaSuccess;
 }
@@ -60,17 +69,24 @@ cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
     return cudaSuccess;
 }
 
-// Runs the kernel at once.
+// Runs the kernel at once, or whenever a recording of it is replayed.
 template <typename... Parameters, typename... Arguments>
 cudaError_t emulated_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
                             const Arguments&... arguments) {
     const std::tuple<std::decay_t<Parameters>...> values(arguments...);
-    const emulation::CountedLaunch launch(reinterpret_cast<const void*>(kernel),
-                                          std::size_t(grid.x) * grid.y * grid.z);
-    emulation::last_error() = emulation::Machine::instance().run(grid, block, shared_bytes, [&] {
-        std::apply([&](const auto&... each) { emulation::call_kernel<Parameters...>(kernel, each...); },
-                   values);
-    });
+    const auto run = [=] {
+        const emulation::CountedLaunch launch(reinterpret_cast<const void*>(kernel),
+                                              std::size_t(grid.x) * grid.y * grid.z);
+        return emulation::Machine::instance().run(grid, block, shared_bytes, [&] {
+            std::apply([&](const auto&... each) { emulation::call_kernel<Parameters...>(kernel, each...); },
+                       values);
+        });
+    };
+    if (emulation::Recording* recording = emulation::Recording::open()) {
+        recording->add(run);
+        return cudaSuccess;
+    }
+    emulation::last_error() = run();
     return emulation::last_error().empty() ? cudaSuccess : cudaErrorLaunchFailure;
 }
 

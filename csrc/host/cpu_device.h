@@ -1,5 +1,5 @@
-// The Device (host.h) whose arrays live in the CPU's memory: the CPU module's, and that of the CUDA module
-// which the emulation runs.
+// What Device (host.h) is where arrays live in the CPU's memory: for the CPU module, and for the CUDA
+// module that the emulation runs.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ namespace minicnn {
 
 using at::Tensor;
 
-struct Device {
+struct CpuDevice {
     static constexpr at::DeviceType type = at::kCPU;
 
     // at::empty without the dispatcher, which takes a microsecond: in a small network that is noticeable.

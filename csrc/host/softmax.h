@@ -53,6 +53,10 @@ struct LossAttributes {
     Word reduction;
 };
 
+// Where it is looked whether labels are classes: before the kernel runs, for which a device is waited for,
+// or in the kernel.
+enum class LabelCheck { before, in_kernel };
+
 // The checked arguments that both directions of the loss share.
 struct LossArguments {
     Tensor x, labels, class_weight;
@@ -60,7 +64,8 @@ struct LossArguments {
     std::int64_t ignore_index;
     Reduction reduction;
 
-    LossArguments(const char* op, const char* name, Array x_, Array labels_, const LossAttributes& given) {
+    LossArguments(const char* op, const char* name, Array x_, Array labels_, const LossAttributes& given,
+                  LabelCheck check = LabelCheck::before) {
         const Tensor &given_x = tensor(op, name, x_), &given_labels = tensor(op, "labels", labels_);
         const std::int64_t classes = shapes::softmax_cross_entropy(op, name, given_x, given_labels);
         const bool are_classes = given_labels.scalar_type() == at::kLong;
@@ -73,8 +78,8 @@ struct LossArguments {
                  std::to_string(ignore_index));
         }
         const Tensor weight = optional_tensor(op, "class_weight", given.class_weight);
-        labels = copied(given_labels);
-        if (are_classes) {
+        labels = check == LabelCheck::before ? copied(given_labels) : arranged(given_labels);
+        if (are_classes && check == LabelCheck::before) {
             if (const auto wrong = Device::wrong_label(labels, classes, ignore_index)) {
                 fail(op, "labels", "values from 0 to " + std::to_string(classes - 1),
                      std::to_string(*wrong));

@@ -37,6 +37,11 @@ class Events:
         self._writer = writer
         self._before = loss, images
 
+    @property
+    def writes(self) -> bool:
+        """Whether there is somebody to write to, who wants the loss of each batch."""
+        return self._writer is not None
+
     def step(self, experiment: Experiment) -> None:
         """The loss of the batch that was just learnt from."""
         if self._writer is None:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,16 @@ from minicnn.distributed.shards import Shards
 from minicnn.ema import WeightAverage
 from minicnn.trainer import Trainer
 
+READ_EVERY = 0.25
+"""Seconds after which the sums of a device that computes by itself are read: that waits for the device."""
+
 
 class Experiment:
     """Model, optimizer and position of a run over a dataset.
 
     ``epoch`` whole epochs are done and ``batch`` batches of the next; ``sums`` add up that next one's
-    loss, right answers, images and seconds; ``history`` has an entry for each epoch done.  The
-    ``validation`` images decide which epoch is the best; where they are None, the last one is.
+    loss, right answers, images and seconds, as they were last read; ``history`` has an entry for each epoch
+    done.  The ``validation`` images decide which epoch is the best; where they are None, the last one is.
     """
 
     def __init__(self, config: Config, dataset: data.Dataset) -> None:
@@ -62,43 +65,65 @@ class Experiment:
         self.schedule = schedules.create(
             config.schedule, lr=config.lr, total_steps=steps, warmup=config.warmup
         )
+        self.average = WeightAverage(self.model, config.ema) if config.ema else None
         self.trainer = Trainer(
             self.model, self.optimizer, schedule=self.schedule, clip_norm=config.clip_norm,
             label_smoothing=config.label_smoothing, fuse=not config.no_fuse, shards=config.shards,
-            reduce=config.reduce,
+            reduce=config.reduce, sync_batch_norm=config.sync_batch_norm, average=self.average,
+            capture=not config.no_capture,
             class_weight=_class_weight(dataset.train.y, len(dataset.class_names), config),
         )  # fmt: skip
         self.trainer.check_batches(self.batches.sizes())
-        self.average = WeightAverage(self.model, config.ema) if config.ema else None
         self.epoch, self.batch = 0, 0
         self.sums = _no_sums()
+        self._unread = _Unread(0, 0, 0.0)
         self.history: list[dict[str, Any]] = []
 
-    def steps(self) -> Iterator[None]:
+    def steps(self, *, every: float = READ_EVERY) -> Iterator[None]:
         """Train to the end of the epoch under way, yielding after each step.
 
-        Raises: Diverged on a loss that is NaN or infinite
+        On the CPU, ``sums`` are those of the present step; on cuda, those of a step not much longer ago
+        than ``every`` seconds.
+
+        Raises: Diverged on a loss that is NaN or infinite, ValueError on a label that is no class
         """
-        batches = self.batches.epoch(self.epoch, start=self.batch)
+        batches, tally = self.batches.epoch(self.epoch, start=self.batch), self.trainer.tally
+        tally.begin(self.sums["loss"], int(self.sums["correct"]))
+        self._unread = _Unread(self.batch, 0, 0.0)
+        read_at = -math.inf
         while True:
             start = time.perf_counter()
             pair = next(batches, None)
             if pair is None:
+                self.read_sums()
                 return
             # The loss shows an overflow and is checked below, so NumPy need not warn of it.
             with np.errstate(over="ignore", invalid="ignore"):
                 labels = batches.batch_labels
-                loss = self.trainer.step(*pair, meanwhile=batches.prepare, batch_labels=labels)
-            if not math.isfinite(loss):
-                raise self._diverged(f"the loss became {loss}")
-            if self.average:
-                self.average.update()
+                self.trainer.advance(*pair, meanwhile=batches.prepare, batch_labels=labels)
             self.batch += 1
-            self.sums["loss"] += loss * len(labels)
-            self.sums["correct"] += self.trainer.correct
-            self.sums["images"] += len(labels)
-            self.sums["seconds"] += time.perf_counter() - start
+            self._unread.images += len(labels)
+            now = time.perf_counter()
+            self._unread.seconds += now - start
+            if tally.there is None or now - read_at >= every:
+                self.read_sums()
+                read_at = time.perf_counter()
             yield
+
+    def read_sums(self) -> None:
+        """Bring ``sums`` to the present step.  Raises Diverged and ValueError as `steps` does."""
+        unread = self._unread
+        if not unread.images:
+            return
+        start = time.perf_counter()
+        totals = self.trainer.tally.read()
+        if totals.diverged is not None:
+            step, loss = totals.diverged
+            raise self._diverged(f"the loss became {loss}", unread.first_batch + step)
+        self.sums["loss"], self.sums["correct"] = totals.loss, totals.correct
+        self.sums["images"] += unread.images
+        self.sums["seconds"] += unread.seconds + time.perf_counter() - start
+        unread.images, unread.seconds = 0, 0.0
 
     def finish_epoch(self, progress: OnProgress = ignore) -> bool:
         """Judge by the validation images and record the epoch; returns whether it is the best so far.
@@ -196,6 +221,7 @@ class Experiment:
 
     def checkpoint(self) -> Checkpoint:
         """All state, copied.  Raises Diverged if a weight is not finite, so that none such is saved."""
+        self.read_sums()
         state, training = self.state_dict(), self.model.state_dict() if self.average else {}
         for name, array in (state | training).items():
             if not np.isfinite(array).all():
@@ -245,12 +271,21 @@ class Experiment:
                 f"with fingerprint {saved.fingerprint[:12]}, got {self.dataset.fingerprint[:12]}"
             )
 
-    def _diverged(self, what: str) -> Diverged:
+    def _diverged(self, what: str, batch: int | None = None) -> Diverged:
         clip = "" if self.config.clip_norm else ", set --clip-norm 1"
         return Diverged(
-            f"training diverged in epoch {self.epoch + 1}, batch {self.batch + 1}: {what}. "
+            f"training diverged in epoch {self.epoch + 1}, batch {batch or self.batch + 1}: {what}. "
             f"Try a lower --lr (it was {self.config.lr:g}){clip}, or check the data."
         )
+
+
+@dataclass
+class _Unread:
+    """What has come since the sums were read: images, seconds, and the batch at which the tally began."""
+
+    first_batch: int
+    images: int
+    seconds: float
 
 
 def load_weights(path: Path, model: Any, tensors: dict[str, np.ndarray]) -> None:

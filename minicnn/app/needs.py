@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from minicnn import memory, models
+from minicnn import distributed, memory, models
 from minicnn.app.prediction import images_together
 from minicnn.app.settings import Config
 from minicnn.data.decode import Plan
@@ -20,12 +20,12 @@ _STATES = {"adam": 2, "adamw": 2, "rmsprop": 1}
 
 
 class Needs(NamedTuple):
-    """Bytes that a run takes at least."""
+    """Bytes that a process of a run takes at least."""
 
     images: int
     """All decoded images, where they are in memory."""
     model: int
-    """Weights, gradients, the optimizer's state and the averages."""
+    """Weights, gradients, the rows in which those of shards are added, optimizer's state and averages."""
     batch: int
     """What is kept of a batch for the backward pass, or the images that are tested at once."""
 
@@ -51,19 +51,22 @@ def check_needs(config: Config, plan: Plan) -> None:
     """
     available = memory.available_memory()
     needs = needs_of(config, plan)
-    if available is None or needs is None or needs.total <= available:
+    processes = distributed.on_this_machine()
+    if available is None or needs is None or processes * needs.total <= available:
         return
     size = "x".join(map(str, plan.shape))
-    remedies = " or ".join(_remedies(config, plan, available))
+    remedies = " or ".join(_remedies(config, plan, available // processes))
+    each = f"; that in each of the {processes} processes on this machine" if processes > 1 else ""
     raise NotEnoughMemory(
         f"training {config.model} on {plan.images:,} images of {size}, {config.batch_size} at a time, "
-        f"needs {shown(needs.total)} of memory ({needs}), and {shown(available)} are available; "
+        f"needs {shown(processes * needs.total)} of memory ({needs}{each}), and {shown(available)} are "
+        "available; "
         f"{f'{remedies} would do' if remedies else '--limit-train N takes fewer images'}"
     )
 
 
 def needs_of(config: Config, plan: Plan) -> Needs | None:
-    """What a run takes; None where that cannot be said."""
+    """What a process of a run takes; None where that cannot be said."""
     model = _model(config, plan)
     if model is None:
         return None
@@ -75,9 +78,22 @@ def needs_of(config: Config, plan: Plan) -> Needs | None:
     batch = _FLOAT * min(tested, plan.images) * math.prod(plan.shape)
     if config.freeze:  # layers are frozen only once they have weights, and keep nothing then
         return Needs(plan.memory, weights, batch)
-    step = training_memory(model, plan.shape, min(config.batch_size, plan.images), config.precision)
+    parts, rows = _shards(config)
+    images = math.ceil(min(config.batch_size, plan.images) / parts)
+    step = training_memory(model, plan.shape, images, config.precision)
     without = training_memory(model, plan.shape, 0)
-    return Needs(plan.memory, without + copies * weights, max(batch, step - without))
+    return Needs(plan.memory, without + (copies + rows) * weights, max(batch, step - without))
+
+
+def _shards(config: Config) -> tuple[int, int]:
+    """Of how many parts of a batch a process keeps one for the backward pass; how many rows it adds in."""
+    processes = distributed.current().size
+    if config.shards == 1:
+        return 1, 0
+    rows = (config.shards // processes).bit_length() + (
+        processes > 1
+    )  # those of the tree, and the received
+    return processes if config.sync_batch_norm else config.shards, rows
 
 
 def _model(config: Config, plan: Plan) -> Sequential | None:

@@ -175,6 +175,10 @@ class Config:
         help="how processes add their gradients: ordered, with the same bits for any number of them; or "
         "fast, while the backward pass goes on, without that promise",
     )  # fmt: skip
+    sync_batch_norm: bool = setting(
+        HOW, added=True, action="store_true", default=False,
+        help="batch norms learn from the whole batch, not from each of its shards by itself",
+    )  # fmt: skip
     peer_timeout: float = setting(
         HOW, added=True, free=True, type=number(0, above=True), default=TIMEOUT, metavar="SECONDS",
         help="under torchrun: give up a process that has not answered for so long",
@@ -186,6 +190,10 @@ class Config:
     no_fuse: bool = setting(
         HOW, action="store_true", default=False,
         help="run each layer by itself, not fused with its neighbours",
+    )  # fmt: skip
+    no_capture: bool = setting(
+        HOW, added=True, free=True, action="store_true", default=False,
+        help="on cuda: launch each kernel of a step by itself, not the whole step as one CUDA graph",
     )  # fmt: skip
 
     optimizer: str = setting(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from minicnn import distributed
 from minicnn.app.command_line import Diverged, Interrupted
 from minicnn.app.events import Events, events
-from minicnn.app.experiment import Experiment
+from minicnn.app.experiment import READ_EVERY, Experiment
 from minicnn.app.progress import Progress, duration, shown
 from minicnn.app.run_folder import RunFolder
 from minicnn.app.together import everywhere, of_first
@@ -71,7 +71,7 @@ def _train_epoch(
     saved_at = time.monotonic()
     stop.check()
     with Progress(console, title, batches, experiment.batch) as progress:
-        for _ in experiment.steps():
+        for _ in experiment.steps(every=0 if log.writes else READ_EVERY):
             stop.check()
             log.step(experiment)
             show_progress(progress, experiment)

@@ -19,6 +19,9 @@ from minicnn.backends.cpp_backend import CppBackend
 if TYPE_CHECKING:
     import torch
 
+PINNED_BYTES = 64 << 20
+"""Host arrays up to this size reach the card by way of pinned memory, so that nobody waits for the copy."""
+
 
 class CudaBackend(CppBackend):
     """CUDA kernels on the current GPU, or on the CPU if MINICNN_CUDA_EMULATION=1.
@@ -40,6 +43,7 @@ class CudaBackend(CppBackend):
         import torch
 
         self._torch = torch
+        self._captures = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _fetch, (self._module.tf32(),)
@@ -51,11 +55,36 @@ class CudaBackend(CppBackend):
     # ---- arrays ------------------------------------------------------------------------------
 
     def asarray(self, a: np.ndarray) -> torch.Tensor:
-        tensor = super().asarray(a)
-        return tensor if self._emulated else tensor.cuda()
+        self._refuse_in_capture("brings an array of the host to the device")
+        tensor = self._staged(a)
+        return tensor if self._emulated else tensor.cuda(non_blocking=True)
 
     def to_numpy(self, a: torch.Tensor) -> np.ndarray:
+        self._refuse_in_capture("waits for the device")
         return super().to_numpy(a.cpu())
+
+    def _staged(self, a: np.ndarray) -> torch.Tensor:
+        """A tensor of the host from which a copy to the device need not be waited for.
+
+        torch keeps pinned memory until such a copy is done.
+        """
+        tensor = super().asarray(a)
+        if self._emulated or not 0 < tensor.nbytes <= PINNED_BYTES:
+            return tensor
+        return tensor.pin_memory()
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """Within it, work is captured, and what cannot be repeated is refused."""
+        self._captures = True
+        try:
+            yield
+        finally:
+            self._captures = False
+
+    def _refuse_in_capture(self, what: str) -> None:
+        if self._captures:
+            raise RuntimeError(f"[cuda] captured work: expected none that {what}, got some")
 
     def synchronize(self) -> None:
         if not self._emulated:

@@ -52,6 +52,13 @@ def restarted() -> bool:
     return launched() and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
 
 
+def on_this_machine() -> int:
+    """How many processes of the group run on this machine, as torchrun says in ``LOCAL_WORLD_SIZE``."""
+    if not launched() or not os.environ.get("LOCAL_WORLD_SIZE"):
+        return 1
+    return max(1, _number("LOCAL_WORLD_SIZE"))
+
+
 @contextmanager
 def group(*, timeout: float = TIMEOUT, cards: bool = False) -> Iterator[Group]:
     """Train with all processes that torchrun has started; without it, with this one alone.

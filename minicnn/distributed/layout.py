@@ -18,10 +18,10 @@ class Layout:
     """The places of a model's gradients, of its buffers, and of three numbers in a row.
 
     Buffers are the running statistics of batch norms.  Those of whole numbers count batches: they are alike
-    in all shards, and have no place.  Neither have frozen layers.
+    in all shards, and have no place.  Neither have frozen layers, nor any buffers without ``with_buffers``.
     """
 
-    def __init__(self, model: Layer) -> None:
+    def __init__(self, model: Layer, *, with_buffers: bool = True) -> None:
         self.model = model
         self.parameters: list[tuple[Layer, str, slice]] = []
         """Owner, the owner's name for it, and the place of each gradient."""
@@ -32,7 +32,7 @@ class Layout:
             for name, array in layer.params.items():
                 start, end = end, end + prod(array.shape)
                 self.parameters.append((layer, name, slice(start, end)))
-        buffers = model.named_buffers(trainable_only=True)
+        buffers = model.named_buffers(trainable_only=True) if with_buffers else {}
         self.buffers = {name: a for name, a in buffers.items() if "float" in str(a.dtype)}
         self.counters = {name: a for name, a in buffers.items() if name not in self.buffers}
         self._counted: dict[str, Array] = {}

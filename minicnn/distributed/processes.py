@@ -43,6 +43,10 @@ class Group:
     def add(self, values: Array) -> None:
         """Replace an array by the sum of all ranks', added pairwise: (0 + 1) + (2 + 3), and so on."""
 
+    def join(self, values: Array, together: Callable[[Array, Array], Array]) -> Array:  # noqa: ARG002
+        """All ranks' arrays taken together in the same tree, by what gives the same for either order."""
+        return values
+
     def begin_sum(self, values: Array) -> Callable[[], None]:  # noqa: ARG002 - one process has its sum
         """Begin to replace an array by the sum of all ranks', in any order; what it returns waits."""
         return lambda: None

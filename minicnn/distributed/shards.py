@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
+from minicnn.backends import Array
 from minicnn.distributed.processes import Group
 
 
@@ -39,3 +43,10 @@ class Shards:
         """The rows of a batch of so many images that this process computes."""
         cut = self.cut(images)
         return slice(cut[self.own.start].start, cut[self.own.stop - 1].stop)
+
+
+def in_tree(values: list[Array], together: Callable[[Any, Any], Any] = operator.add) -> Array:
+    """What neighbouring shards have, taken together pairwise: (0 + 1) + (2 + 3), and so on."""
+    while len(values) > 1:
+        values = [together(*pair) for pair in zip(values[::2], values[1::2], strict=True)]
+    return values[0]

@@ -55,14 +55,21 @@ class ShardedStep:
 
         Raises: ValueError
         """
-        smallest = images // self.shards.count
-        layers = [layer for _, layer in self.trainer.model.named_layers()]
-        if smallest < 2 and any(isinstance(a, BatchNorm2d) and a.requires_grad for a in layers):
+        if images // self.shards.count < 2 and self.has_batch_norm():
             raise ValueError(
                 f"[shards] expected at least 2 images in each of {self.shards.count} shards, since batch "
                 f"norm cannot learn from one alone, got a batch of {images}: choose another batch size, or "
                 "fewer shards"
             )
+
+    def has_batch_norm(self) -> bool:
+        """Whether the model has a batch norm that is not frozen."""
+        layers = (layer for _, layer in self.trainer.model.named_layers())
+        return any(isinstance(layer, BatchNorm2d) and layer.requires_grad for layer in layers)
+
+    def layout(self) -> Layout:
+        """What has a place in the row that is summed."""
+        return Layout(self.trainer.model)
 
     def compute(
         self, x: Array, y: Array, labels: NDArray[Any], meanwhile: Callable[[], object] | None
@@ -87,7 +94,7 @@ class ShardedStep:
             rows = slice(cut[shard].start - first, cut[shard].stop - first)
             share_of_images = (rows.stop - rows.start) / len(labels)
             parts.append(Part(shard, x[rows], y[rows], shares[shard], share_of_images))
-        layout = Layout(self.trainer.model)
+        layout = self.layout()
         if self._rows and len(self._rows[0]) != layout.length:  # layers were frozen
             self._rows = []
         row = self._total(layout, parts, meanwhile)
@@ -142,6 +149,10 @@ class ShardedStep:
                 layout.put_gradients(row, part.share)
         else:
             row[:] = 0
+        self.set_numbers(layout, row, part, loss, correct)
+
+    def set_numbers(self, layout: Layout, row: Array, part: Part, loss: float, correct: int) -> None:
+        """Put a shard's numbers into its row; the flag of the process goes into the first one's."""
         flag = self.group.flag and part.shard == self.shards.own[0]
         layout.set_numbers(row, loss * part.share if part.share else 0.0, correct, flag)
 
@@ -171,7 +182,7 @@ def _of_shard(model: Layer, step: int, shard: int) -> Iterator[None]:
     buffers = {layer: layer.buffers for layer in layers if layer.buffers}
     try:
         for layer, generator in random.items():
-            layer.generator = _generator(generator, step, shard)
+            layer.generator = generator_of(generator, step, shard)
         for other, own in buffers.items():
             other.buffers = {name: _copy(array) for name, array in own.items()}
         yield
@@ -182,7 +193,7 @@ def _of_shard(model: Layer, step: int, shard: int) -> Iterator[None]:
             other.buffers = own
 
 
-def _generator(layer: np.random.Generator, step: int, shard: int) -> np.random.Generator:
+def generator_of(layer: np.random.Generator, step: int, shard: int) -> np.random.Generator:
     """A generator that follows from the layer's own, which stays as it is, and from step and shard."""
     state: Any = layer.bit_generator.state
     return np.random.default_rng(np.random.SeedSequence(state["state"]["state"], spawn_key=(step, shard)))

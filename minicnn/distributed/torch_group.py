@@ -41,6 +41,7 @@ class TorchGroup(Group):
         cards = cards and torch.cuda.is_available()
         if cards:
             _take_card()
+            os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")  # so that a peer which hangs is told of
         library = "cpu:gloo,cuda:nccl" if cards else "gloo"
         try:
             dist.init_process_group(library, timeout=timedelta(seconds=timeout))
@@ -71,15 +72,33 @@ class TorchGroup(Group):
 
     def add(self, values: Array) -> None:
         mine = torch.as_tensor(values)
-        if self._received is None or not _alike(self._received, mine):
-            self._received = torch.empty_like(mine)
-        partners = [self.rank ^ 1 << level for level in range(self.size.bit_length() - 1)]
+        received, partners = self._buffer(mine), self._partners()
         if len(partners) == 1 or len(mine) < HALVED_FROM:
             for partner in partners:
-                self._exchange(mine, self._received, partner)
-                mine += self._received
+                self._exchange(mine, received, partner)
+                mine += received
         else:
-            self._add_halves(mine, self._received, partners)
+            self._add_halves(mine, received, partners)
+
+    def join(self, values: Array, together: Callable[[Array, Array], Array]) -> Array:
+        for partner in self._partners():
+            mine = torch.as_tensor(values)
+            received = torch.empty_like(mine)
+            self._exchange(mine, received, partner)
+            values = together(values, received if values is mine else received.numpy())
+        return values
+
+    def _partners(self) -> list[int]:
+        """The ranks with which this one meets, level by level of the tree."""
+        return [self.rank ^ 1 << level for level in range(self.size.bit_length() - 1)]
+
+    def _buffer(self, like: Tensor) -> Tensor:
+        """Where an array of this kind is received; that for a long one is kept."""
+        if len(like) < HALVED_FROM:
+            return torch.empty_like(like)
+        if self._received is None or not _alike(self._received, like):
+            self._received = torch.empty_like(like)
+        return self._received
 
     def _add_halves(self, mine: Tensor, received: Tensor, partners: list[int]) -> None:
         """The same sums, each by one of two partners: they halve the row, then tell each other their half.

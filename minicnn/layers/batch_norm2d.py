@@ -26,6 +26,8 @@ class BatchNorm2d(Layer):
         super().__init__()
         shapes.flags("BatchNorm2d", affine=affine)
         self.num_features, self.eps, self.momentum, self.affine = num_features, eps, momentum, affine
+        self.given: tuple[Array, Array] | None = None
+        """Mean and variance (C,) of the whole batch, where this layer sees a shard of it alone."""
 
     def initial_params(self, generator: Generators) -> dict[str, np.ndarray]:  # noqa: ARG002 - nothing is drawn
         if not self.affine:
@@ -43,24 +45,27 @@ class BatchNorm2d(Layer):
         return {"momentum": self.momentum, "eps": self.eps}
 
     def backward_options(self) -> dict[str, Any]:
+        if self.given is not None:
+            return {"training": False}
         return {"training": self.requires_grad}
+
+    def count_batch(self) -> float:
+        """Count a batch; the share that it has in the new running statistics."""
+        self.buffers["num_batches_tracked"] += 1
+        if self.momentum is None:
+            return 1.0 / int(self.buffers["num_batches_tracked"])
+        return self.momentum
 
     def arguments(self, training: bool) -> tuple[tuple[Array | None, ...], dict[str, Any]]:
         """What the backend's batch norms take after x; counts the batch in training.
 
-        A frozen batch norm is always in evaluation mode.
+        A frozen batch norm is always in evaluation mode.  So is one whose statistics are given.
         """
-        momentum = self.momentum
-        training = training and self.requires_grad
-        if training:
-            self.buffers["num_batches_tracked"] += 1
-            if momentum is None:
-                momentum = 1.0 / int(self.buffers["num_batches_tracked"])
-        arrays = (
-            self.params.get("weight"), self.params.get("bias"),
-            self.buffers["running_mean"], self.buffers["running_var"],
-        )  # fmt: skip
-        return arrays, {"training": training, "momentum": momentum or 0.0, "eps": self.eps}
+        training = training and self.requires_grad and self.given is None
+        momentum = self.count_batch() if training else self.momentum or 0.0
+        statistics = self.given or (self.buffers["running_mean"], self.buffers["running_var"])
+        arrays = (self.params.get("weight"), self.params.get("bias"), *statistics)
+        return arrays, {"training": training, "momentum": momentum, "eps": self.eps}
 
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         backend = self.backend
@@ -72,7 +77,7 @@ class BatchNorm2d(Layer):
         x, mean, invstd = saved
         dx, dw, db = self.backend.batch_norm2d_backward(
             dy, x, self.params.get("weight"), mean, invstd,
-            training=self.requires_grad, need_dx=need_dx, **self.need_grads(),
+            **self.backward_options(), need_dx=need_dx, **self.need_grads(),
         )  # fmt: skip
         self.set_grads(dw, db)
         return dx

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+import numpy as np
+
 from minicnn import shapes
 from minicnn.backends import Array
-from minicnn.layers.layer import RandomLayer
+from minicnn.layers.layer import RandomLayer, Shape
 
 
 class Dropout(RandomLayer):
@@ -30,9 +32,12 @@ class Dropout(RandomLayer):
     def forward(self, x: Array, training: bool) -> tuple[Array, Any]:
         if not training or self.p == 0:
             return x, None
-        backend = self.backend
-        mask = backend.asarray(self.generator.random(tuple(x.shape), dtype="float32") >= self.p)
-        return backend.dropout_forward(x, mask, p=self.p), mask
+        mask = self.drawn(tuple(x.shape))
+        return self.backend.dropout_forward(x, mask, p=self.p), mask
+
+    def draw(self, shape: Shape) -> np.ndarray:
+        """Which values are kept."""
+        return self.generator.random(shape, dtype="float32") >= self.p
 
     def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Array | None:
         if saved is None or not need_dx:

@@ -386,6 +386,17 @@ class RandomLayer(Layer):
 
     generator: np.random.Generator
 
+    fixed: Callable[[RandomLayer, Shape], Array] | None = None
+    """While a step is captured: the array that will have what `draw` gives for a shape in each replay."""
+
+    def draw(self, shape: Shape) -> np.ndarray:
+        """What the layer draws for an input of this shape."""
+        raise NotImplementedError(f"{type(self).__name__} does not define draw")
+
+    def drawn(self, shape: Shape) -> Array:
+        """What `draw` gives, as an array of the backend."""
+        return self.backend.asarray(self.draw(shape)) if self.fixed is None else self.fixed(self, shape)
+
     def initial_params(self, generator: Generators) -> dict[str, np.ndarray]:
         self.generator = generator("generator")
         return {}

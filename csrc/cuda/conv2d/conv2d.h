@@ -108,11 +108,6 @@ template <typename T, bool fused>
 void conv2d_input_gradient(const T* dy, const Fused& f, const T* weight, T* dx, const ConvParams& p);
 template <typename T, bool fused>
 void conv2d_weight_gradient(const T* dy, const Fused& f, const T* x, T* dw, const ConvParams& p);
-// The gradient to the weight, computed from the winners of a max-pool alone (pool_sparse_weight.cu).
-bool pooled_weight_supported(const ConvParams& p, const PoolParams& pool);
-template <typename T>
-void pooled_weight_gradient(const T* dy, const std::uint8_t* winner, const T* x, T* dw, const ConvParams& p,
-                            const PoolParams& pool);
 // The gradient to the bias.
 template <typename T>
 void conv2d_bias_gradient(const T* dy, const Fused& f, T* db, const ConvParams& p);

@@ -119,11 +119,7 @@ void conv2d_pool_backward(const T* dy, const std::uint8_t* winner, const T* x, c
     const cuda::Fused f{nullptr, winner, pool};
     cuda::check_sizes(p);
     if (dx) cuda::conv2d_input_gradient<T, true>(dy, f, weight, dx, p);
-    if (dw && !cuda::is_first_layer(p) && cuda::pooled_weight_supported(p, pool)) {
-        cuda::pooled_weight_gradient(dy, winner, x, dw, p, pool);
-    } else if (dw) {
-        cuda::conv2d_weight_gradient<T, true>(dy, f, x, dw, p);
-    }
+    if (dw) cuda::conv2d_weight_gradient<T, true>(dy, f, x, dw, p);
     if (db) cuda::conv2d_bias_gradient(dy, f, db, p);
 }
 

@@ -1,13 +1,10 @@
-// The kernels of a first layer.  Forward, a thread computes 4 pixels times 8 filters.  For the gradient to
-// the weight, a thread computes the sums of 9 taps of one filter.
+// A first layer, forward: a thread computes 4 pixels times 8 filters.
 
 #include "first_layer.h"
 #include "inputs.h"
 
 namespace minicnn::cuda {
 namespace {
-
-// ---- forward ---------------------------------------------------------------------------------------
 
 constexpr int pixels_of_thread = first_layer_cells;
 constexpr int block_filters = 64;
@@ -143,77 +140,6 @@ void forward(const T* x, const T* weight, const Places& places, std::int64_t cou
            Inputs<T>(x, p, p.stride_h, p.stride_w), weight, places, count, int(p.KH * p.KW * p.C), int(F));
 }
 
-// ---- the gradient to the weight --------------------------------------------------------------------
-
-constexpr int taps_of_thread = 9;
-
-template <typename T>
-struct TapSums {
-    T taps[taps_of_thread];
-    __device__ void merge(const TapSums& other) {
-        for (int i = 0; i < taps_of_thread; ++i) taps[i] += other.taps[i];
-    }
-};
-
-// For each column (part of the taps) * F + f, a sum over the rows of dy.
-template <typename T>
-struct FirstLayerWeight {
-    using Accumulator = TapSums<T>;
-    Inputs<T> inputs;
-    Pixels rows;  // of dy
-    const T *dy, *relu_y;
-    const std::uint8_t* winner;
-    CountingWinners counting;
-    int K, F, pool_stride_h, pool_stride_w, pool_KW;
-
-    struct Column {
-        int f;
-        Step taps[taps_of_thread];
-    };
-    __device__ Column column(int column) const {
-        const int part = column / F;
-        Column of{column - part * F, {}};
-#pragma unroll
-        for (int t = 0; t < taps_of_thread; ++t)
-            of.taps[t] = inputs.tap(smaller(part * taps_of_thread + t, K - 1), 0);
-        return of;
-    }
-    __device__ void add(Accumulator& sum, std::int64_t row, const Column& column) const {
-        const std::int64_t i = row * F + column.f;
-        T g = dy[i];
-        Pixel at = rows.at(row);
-        if (winner) {
-            const int won = winner[i];
-            if (!counting.has(won, row)) return;
-            at.h = at.h * pool_stride_h + won / pool_KW;
-            at.w = at.w * pool_stride_w + won % pool_KW;
-        } else if (relu_y) {
-            g = relu_gradient(relu_y[i], g);
-        }
-        const Step corner = inputs.corner(at);
-#pragma unroll
-        for (int t = 0; t < taps_of_thread; ++t) {
-            const Step& tap = column.taps[t];
-            const bool in = inputs.in_image(corner.h + tap.h, corner.w + tap.w);
-            sum.taps[t] += g * (in ? inputs.x[corner.elements + tap.elements] : T(0));
-        }
-    }
-};
-
-template <typename T>
-struct KeepTaps {
-    T* dw;
-    int K, F;
-    __device__ void operator()(int column, const TapSums<T>& sum) const {
-        const int part = column / F, f = column - part * F;
-#pragma unroll
-        for (int t = 0; t < taps_of_thread; ++t) {
-            const int k = part * taps_of_thread + t;
-            if (k < K) dw[std::int64_t(f) * K + k] = sum.taps[t];
-        }
-    }
-};
-
 }  // namespace
 
 template <typename T>
@@ -229,29 +155,10 @@ void first_layer_pool_forward(const T* x, const T* weight, const PoolOutput<T>& 
     forward(x, weight, EveryWindow<T>{out, WindowOrder(pool)}, p.N * pool.OH * pool.OW, p);
 }
 
-template <typename T>
-void first_layer_weight_gradient(const T* dy, const Fused& f, const T* x, T* dw, const ConvParams& p) {
-    const std::int64_t OH = f.winner ? f.pool.OH : p.OH, OW = f.winner ? f.pool.OW : p.OW;
-    const int K = int(p.KH * p.KW * p.C), F = narrow(p.F, "F");
-    const FirstLayerWeight<T> sums{Inputs<T>(x, p, p.stride_h, p.stride_w),
-                                   Pixels(OH, OW),
-                                   dy,
-                                   static_cast<const T*>(f.relu_y),
-                                   f.winner,
-                                   f.winner ? CountingWinners(p, f.pool) : CountingWinners(),
-                                   K,
-                                   F,
-                                   int(f.pool.stride_h),
-                                   int(f.pool.stride_w),
-                                   int(larger<std::int64_t>(f.pool.KW, 1))};
-    reduce_rows(sums, KeepTaps<T>{dw, K, F}, p.N * OH * OW, ceil_div(K, taps_of_thread) * F);
-}
-
 #define INSTANTIATE(T)                                                                                  \
     template void first_layer_forward(const T*, const T*, const ForwardOutput<T>&, const ConvParams&);  \
     template void first_layer_pool_forward(const T*, const T*, const PoolOutput<T>&, const ConvParams&, \
-                                           const PoolParams&);                                          \
-    template void first_layer_weight_gradient(const T*, const Fused&, const T*, T*, const ConvParams&)
+                                           const PoolParams&)
 INSTANTIATE(float);
 INSTANTIATE(double);
 

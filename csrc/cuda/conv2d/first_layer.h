@@ -12,7 +12,7 @@ constexpr int first_layer_taps = 32;  // the most taps that these kernels take
 constexpr int first_layer_cells = 4;  // how many cells the windows of a max-pool must have
 
 inline bool is_first_layer(const ConvParams& p) {
-    return p.groups == 1 && p.C <= 3 && p.KH * p.KW * p.C <= first_layer_taps;
+    return p.groups == 1 && p.C <= 3 && p.KH * p.KW * p.C <= first_layer_taps && p.H * p.W * p.C >> 31 == 0;
 }
 inline bool first_layer_takes(const PoolParams& pool) { return pool.KH * pool.KW == first_layer_cells; }
 
@@ -21,7 +21,6 @@ void first_layer_forward(const T* x, const T* weight, const ForwardOutput<T>& ou
 template <typename T>
 void first_layer_pool_forward(const T* x, const T* weight, const PoolOutput<T>& out, const ConvParams& p,
                               const PoolParams& pool);
-// If a max-pool follows, it reads the pooled dy and the winners.
 template <typename T>
 void first_layer_weight_gradient(const T* dy, const Fused& f, const T* x, T* dw, const ConvParams& p);
 

@@ -117,19 +117,25 @@ void launch_rows(const Sums& sums, const Finish& finish, const RowSplit& s) {
            dim3(s.lanes, block_threads / s.lanes), 0, current_stream(), sums, finish, s);
 }
 
+// Adds up the accumulators of the chunks, and calls finish(c, accumulator) for each channel.
+template <typename Accumulator, typename Finish>
+void add_chunks(const Chunks<Accumulator>& chunks, const Finish& finish, int count) {
+    constexpr unsigned few_lanes = 4;  // along the channels; the other threads share the chunks
+    launch_rows(chunks, FinishAll<Accumulator, Finish>{finish},
+                RowSplit{count, narrow(chunks.channels, "channels"), 1, count, few_lanes});
+}
+
 // Reduces all rows, channel by channel, and calls finish(c, accumulator) for each channel.
 template <typename Sums, typename Finish>
 void reduce_rows(const Sums& sums, const Finish& finish, std::int64_t rows, std::int64_t channels) {
     using Accumulator = typename Sums::Accumulator;
     if (channels == 0) return;
-    const FinishAll<Accumulator, Finish> finish_all{finish};
     const RowSplit s = split_rows(rows, channels);
-    if (s.chunks == 1) return launch_rows(sums, finish_all, s);
+    if (s.chunks == 1) return launch_rows(sums, FinishAll<Accumulator, Finish>{finish}, s);
     const Scratch<Accumulator> partial(std::int64_t(s.chunks) * channels);
     const Chunks<Accumulator> chunks{partial.get(), channels};
     launch_rows(sums, chunks, s);
-    constexpr unsigned few_lanes = 4;  // along the channels; the other threads share the chunks
-    launch_rows(chunks, finish_all, RowSplit{s.chunks, s.channels, 1, s.chunks, few_lanes});
+    add_chunks(chunks, finish, s.chunks);
 }
 
 }  // namespace minicnn::cuda

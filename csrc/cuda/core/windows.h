@@ -2,42 +2,90 @@
 #pragma once
 
 #include "../../sizes.h"
-#include "elementwise.h"
+#include "pixels.h"
 
 namespace minicnn::cuda {
 
-// Along one axis: the cells [first, last) of a window that lie in the image.  `start` is where cell 0 lies.
+// The cells [first, last) of a window that lie in the image.  `start` is where cell 0 lies.
 struct Cells {
-    std::int64_t start, first, last;
+    int start, first, last;
 };
 
-__device__ inline Cells cells_inside(std::int64_t out, std::int64_t stride, std::int64_t pad,
-                                     std::int64_t dilation, std::int64_t kernel, std::int64_t size) {
-    const std::int64_t start = out * stride - pad;
-    const std::int64_t first = start < 0 ? divide(-start + dilation - 1, dilation) : 0;
-    const std::int64_t last = start < size ? smaller(kernel, divide(size - 1 - start, dilation) + 1) : 0;
-    return {start, first, last};
-}
-
-__device__ inline Cells rows_inside(std::int64_t oh, const PoolParams& p, const ImageShape& s) {
-    return cells_inside(oh, p.stride_h, p.pad_h, p.dil_h, p.KH, s.H);
-}
-__device__ inline Cells columns_inside(std::int64_t ow, const PoolParams& p, const ImageShape& s) {
-    return cells_inside(ow, p.stride_w, p.pad_w, p.dil_w, p.KW, s.W);
-}
-
-// Along one axis: the windows [first, last) that reach over a place.  With a dilation, a window may reach
-// over it and yet have no cell there.
+// The windows [first, last) that reach over a place.  With a dilation, a window may reach over it and yet
+// have no cell there.
 struct Windows {
-    std::int64_t first, last;
+    int first, last;
 };
 
-__device__ inline Windows windows_around(std::int64_t at, std::int64_t stride, std::int64_t pad,
-                                         std::int64_t dilation, std::int64_t kernel, std::int64_t out) {
-    const std::int64_t reach = dilation * (kernel - 1), place = at + pad;
-    const std::int64_t first = place > reach ? divide(place - reach + stride - 1, stride) : 0;
-    return {first, smaller(out, divide(place, stride) + 1)};
-}
+// A pool along one axis, counted in 32 bits.
+class PoolAxis {
+  public:
+    PoolAxis(std::int64_t size, std::int64_t windows, std::int64_t kernel, std::int64_t stride,
+             std::int64_t pad, std::int64_t dilation)
+        : size_(narrow(size + 2 * pad, "an axis of a pool with its padding", 30) - int(2 * pad)),
+          windows_(narrow(windows, "the windows of a pool")),
+          kernel_(narrow(kernel, "the cells of a window", 30)),
+          stride_(within_reach(stride)),
+          pad_(int(pad)),
+          dilation_(within_reach(dilation)),
+          reach_(within_reach(std::int64_t(dilation_) * (kernel_ - 1))),
+          by_stride_(stride_),
+          by_dilation_(dilation_) {}
+
+    __device__ Cells cells(int window) const {
+        const int start = window * stride_ - pad_;
+        const int first = start < 0 ? by_dilation_.quotient(dilation_ - 1 - start) : 0;
+        const int last = start < size_ ? smaller(kernel_, by_dilation_.quotient(size_ - 1 - start) + 1) : 0;
+        return {start, first, last};
+    }
+    __device__ Windows windows_around(int at) const {
+        const int place = at + pad_;
+        const int first = place > reach_ ? by_stride_.quotient(place - reach_ + stride_ - 1) : 0;
+        return {first, smaller(windows_, by_stride_.quotient(place) + 1)};
+    }
+    // Which cell of the window lies at a place that the window reaches over; -1 if none does.
+    __device__ int cell_at(int window, int at) const {
+        const int distance = at + pad_ - window * stride_, cell = by_dilation_.quotient(distance);
+        return cell * dilation_ == distance ? cell : -1;
+    }
+    // Where a cell of a window lies.
+    __device__ int place(int window, int cell) const { return window * stride_ - pad_ + cell * dilation_; }
+    __device__ bool in_image(int place) const { return unsigned(place) < unsigned(size_); }
+    __host__ __device__ int kernel() const { return kernel_; }
+    __host__ __device__ int dilation() const { return dilation_; }
+    __host__ __device__ int size() const { return size_; }
+
+  private:
+    // An image has fewer than 2**30 places.  So steps that are longer lead out of it all the same.
+    static int within_reach(std::int64_t step) { return int(smaller(step, (std::int64_t{1} << 30) - 1)); }
+
+    int size_, windows_, kernel_, stride_, pad_, dilation_, reach_;
+    Divisor by_stride_, by_dilation_;
+};
+
+// A pool of images (N,H,W,C).
+struct Pool {
+    PoolAxis down, across;
+    Pixels inputs, outputs;
+    std::int64_t H, W, OH, OW, C;
+
+    Pool(const ImageShape& s, const PoolParams& p)
+        : down(s.H, p.OH, p.KH, p.stride_h, p.pad_h, p.dil_h),
+          across(s.W, p.OW, p.KW, p.stride_w, p.pad_w, p.dil_w),
+          inputs(s.H, s.W),
+          outputs(p.OH, p.OW),
+          H(s.H),
+          W(s.W),
+          OH(p.OH),
+          OW(p.OW),
+          C(s.C) {}
+
+    // Where channel 0 of a pixel before or after the pool lies.
+    __device__ std::int64_t input(std::int64_t n, int h, int w) const { return ((n * H + h) * W + w) * C; }
+    __device__ std::int64_t output(std::int64_t n, int oh, int ow) const {
+        return ((n * OH + oh) * OW + ow) * C;
+    }
+};
 
 // Where element i of an image (N,H,W,C) lies.
 struct Place {

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FIXED = {
     "validation": 0.0, "limit_test": 1, "test_every": None, "early_stop": None, "temperature": False,
     "save_every": 0.0, "tensorboard": False, "shards": 1, "reduce": "ordered", "peer_timeout": TIMEOUT,
+    "sync_batch_norm": False,
 }  # fmt: skip
 """Settings of training that have no flag here: each fold is tested once, on the images that it left out."""
 
