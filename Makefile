@@ -17,7 +17,7 @@ EMULATED := MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda
 # at installation.
 export FORCE_CUDA ?= 0
 
-.PHONY: train test test-cuda cuda-report gpu lint format docs bench bench-quick figures lockstep reliability mutants mutants-quick torch-extension sanitize sanitize-quick doctor clean
+.PHONY: train test test-cuda cuda-report cuda-counts gpu lint format docs bench bench-quick figures lockstep reliability mutants mutants-quick torch-extension sanitize sanitize-quick doctor clean
 
 # ---- environments: a stamp file for each set of extras, renewed when pyproject.toml changes ---------
 
@@ -73,6 +73,10 @@ test-cuda: $(VENV)/installed-dev
 
 cuda-report: $(VENV)/installed-dev
 	$(BIN)/python scripts/cuda_report.py --check --arch $(CUDA_ARCHITECTURES)
+
+# Sectors, bank conflicts and parted lanes of examples/cuda_counts, as docs/counts.md shows them.
+cuda-counts: $(VENV)/installed-dev
+	$(BIN)/python scripts/cuda_counts.py | tee benchmarks/results/cuda_counts.txt
 
 gpu: $(VENV)/installed-dev
 	$(BIN)/python scripts/gpu.py

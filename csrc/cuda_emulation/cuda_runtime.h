@@ -8,10 +8,17 @@
 
 #include "emulation.h"
 #include "recording.h"
+#if defined(MINICNN_CUDA_COUNT)
+#include "count.h"
+#endif
 
 #define MINICNN_CUDA_EMULATION 1
 
+#if defined(MINICNN_CUDA_COUNT)
+#define __global__ __attribute__((flatten))  // a kernel is one function, with all that it calls
+#else
 #define __global__
+#endif
 #define __device__
 #define __host__
 #define __forceinline__ inline
@@ -68,8 +75,12 @@ cudaError_t emulated_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block
                             const Arguments&... arguments) {
     const std::tuple<std::decay_t<Parameters>...> values(arguments...);
     const auto run = [=] {
-        return emulation::Machine::instance().run(grid, block, shared_bytes,
-                                                  [&] { std::apply(kernel, values); });
+        const emulation::CountedLaunch launch(reinterpret_cast<const void*>(kernel),
+                                              std::size_t(grid.x) * grid.y * grid.z);
+        return emulation::Machine::instance().run(grid, block, shared_bytes, [&] {
+            std::apply([&](const auto&... each) { emulation::call_kernel<Parameters...>(kernel, each...); },
+                       values);
+        });
     };
     if (emulation::Recording* recording = emulation::Recording::open()) {
         recording->add(run);
@@ -96,6 +107,7 @@ inline int lane() {
 
 template <typename T>
 T shuffle(unsigned mask, T value, int source, int line) {
+    const NotCounted pause;
     static_assert(sizeof(T) <= sizeof(std::uint64_t));
     std::uint64_t bits = 0;
     std::memcpy(&bits, &value, sizeof(T));
@@ -113,11 +125,13 @@ T __shfl_sync(unsigned mask, T value, int source, int width = 32, int line = __b
 }
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32, int line = __builtin_LINE()) {
+    const emulation::NotCounted pause;
     const int lane = emulation::lane(), other = lane ^ lanes;
     return emulation::shuffle(mask, value, other / width == lane / width ? other : lane, line);
 }
 template <typename T>
 T __shfl_down_sync(unsigned mask, T value, int by, int width = 32, int line = __builtin_LINE()) {
+    const emulation::NotCounted pause;
     const int lane = emulation::lane(), other = lane + by;
     return emulation::shuffle(mask, value, other / width == lane / width ? other : lane, line);
 }
@@ -133,11 +147,15 @@ inline bool __all_sync(unsigned mask, bool yes, int line = __builtin_LINE()) {
 
 // Atomics are real ones, so that ThreadSanitizer recognises them.
 template <typename T>
-T atomicAdd(T* at, T value) {
+MINICNN_NOT_INSTRUMENTED T atomicAdd(T* at, T value) {
+    const emulation::NotCounted pause;
+    emulation::count_access(at, sizeof(T), emulation::Access::atomic, MINICNN_COUNTED_PLACE);
     return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
 }
 // Adds one, or starts at 0 again after `last`.
-inline unsigned atomicInc(unsigned* at, unsigned last) {
+MINICNN_NOT_INSTRUMENTED inline unsigned atomicInc(unsigned* at, unsigned last) {
+    const emulation::NotCounted pause;
+    emulation::count_access(at, sizeof *at, emulation::Access::atomic, MINICNN_COUNTED_PLACE);
     unsigned old = __atomic_load_n(at, __ATOMIC_RELAXED);
     while (!__atomic_compare_exchange_n(at, &old, old >= last ? 0 : old + 1, true, __ATOMIC_RELAXED,
                                         __ATOMIC_RELAXED)) {

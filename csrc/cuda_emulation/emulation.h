@@ -23,7 +23,9 @@
 #include <string>
 #include <vector>
 
+#include "counting.h"
 #include "fibre.h"
+#include "shared_memory.h"
 
 #if defined(__SANITIZE_THREAD__)
 // The scheduler and the threads share the scheduler's state without locks, as only one of them runs at a
@@ -104,7 +106,8 @@ class Machine {
         for (block_place_.z = 0; block_place_.z < grid.z; ++block_place_.z) {
             for (block_place_.y = 0; block_place_.y < grid.y; ++block_place_.y) {
                 for (block_place_.x = 0; block_place_.x < grid.x && error_.empty(); ++block_place_.x) {
-                    run_block(shared_bytes);
+                    if (runs(block_number(), std::size_t(grid.x) * grid.y * grid.z))
+                        run_block(shared_bytes);
                 }
             }
         }
@@ -117,8 +120,20 @@ class Machine {
     const Dim3& block_place() const { return block_place_; }
     const Dim3& block() const { return block_; }
     const Dim3& grid() const { return grid_; }
+    int thread_index() const { return current_->index; }
+    const SharedMemory& shared_memory() const { return shared_; }
+
+    // Whether the emulation itself, or a thread's stack, is there.
+    bool owns(const void* at) const {
+        const auto within = [at](const void* first, std::size_t bytes) {
+            return std::uintptr_t(at) - std::uintptr_t(first) < bytes;
+        };
+        return within(this, sizeof *this) || within(current_, sizeof *current_) ||
+               current_->fibre->has_on_stack(at);
+    }
 
     __attribute__((noinline)) void barrier(int line) {
+        const NotCounted pause;
         Thread& self = *current_;
         char* sync = &barrier_sync_[self.barriers++ & 1];
         release(sync);
@@ -130,6 +145,7 @@ class Machine {
     // of a vote.
     __attribute__((noinline)) std::uint64_t exchange(unsigned mask, std::uint64_t value, int source,
                                                      int line) {
+        const NotCounted pause;
         Thread& self = *current_;
         self.mask = mask;
         self.value = value;
@@ -140,6 +156,7 @@ class Machine {
     static constexpr int vote = -1;  // as `source`: the result has a bit for each lane whose value is not 0
 
     __attribute__((noinline)) void warp_barrier(unsigned mask, int line) {
+        const NotCounted pause;
         Thread& self = *current_;
         char* sync = &warp_sync_[self.index / warp_size][self.warp_barriers++ & 1];
         release(sync);
@@ -147,11 +164,16 @@ class Machine {
         acquire(sync);
     }
 
-    void copy_later(void* to, const void* from, std::size_t bytes, std::size_t zeros) {
+    __attribute__((noinline)) void copy_later(void* to, const void* from, std::size_t bytes,
+                                              std::size_t zeros) {
+        const NotCounted pause;
+        if (zeros < bytes) count_access(from, bytes - zeros, Access::read, MINICNN_COUNTED_PLACE);
+        count_access(to, bytes, Access::write, MINICNN_COUNTED_PLACE);
         current_->copies.push_back({to, from, bytes, zeros, current_->batch});
     }
     void commit_copies() { ++current_->batch; }
-    void finish_copies(std::size_t batches_left) {
+    __attribute__((noinline)) void finish_copies(std::size_t batches_left) {
+        const NotCounted pause;
         Thread& self = *current_;
         std::size_t done = 0;
         for (const PendingCopy& c : self.copies) {
@@ -162,29 +184,16 @@ class Machine {
         self.copies.erase(self.copies.begin(), self.copies.begin() + std::ptrdiff_t(done));
     }
 
-    // The block's shared array that `key` stands for.  Each array is an allocation of its own, so that
-    // AddressSanitizer knows where it ends.  The first thread that asks for it allocates it;
+    // The block's shared array that `key` stands for.  The first thread that asks for it makes it;
     // ThreadSanitizer must not take that for an order between this thread and the others.
-    void* shared(const void* key, std::size_t bytes) {
+    __attribute__((noinline)) void* shared(const void* key, std::size_t bytes) {
+        const NotCounted pause;
         const Unseen unseen;
-        for (const SharedArray& array : shared_) {
-            if (array.key == key) return array.memory.get();
-        }
-        shared_.push_back({key, poisoned(bytes)});
-        return shared_.back().memory.get();
+        return shared_.array(key, bytes);
     }
     void* dynamic_shared() { return shared(nullptr, 0); }
 
   private:
-    struct Free {
-        void operator()(void* p) const { std::free(p); }
-    };
-
-    struct SharedArray {
-        const void* key;  // nullptr stands for the dynamic array
-        std::unique_ptr<void, Free> memory;
-    };
-
     // While an object of this class exists, ThreadSanitizer ignores what the thread reads, writes and
     // allocates.
     struct Unseen {
@@ -204,16 +213,6 @@ class Machine {
 #endif
     };
 
-    static std::unique_ptr<void, Free> poisoned(std::size_t bytes) {
-        void* p = std::aligned_alloc(128, (bytes + 127) / 128 * 128 + 128);
-        if (!p) throw std::bad_alloc();
-        std::memset(p, 0xFF, bytes);  // NaN as float and as double
-#if defined(__SANITIZE_ADDRESS__)
-        __asan_poison_memory_region(static_cast<char*>(p) + bytes, (bytes + 127) / 128 * 128 + 128 - bytes);
-#endif
-        return std::unique_ptr<void, Free>(p);
-    }
-
     void read_order() {
         const char* order = std::getenv("MINICNN_CUDA_ORDER");
         order_.resize(std::size_t(count_));
@@ -224,8 +223,7 @@ class Machine {
     }
 
     void run_block(std::size_t shared_bytes) {
-        shared_.clear();
-        shared_.push_back({nullptr, poisoned(shared_bytes)});
+        shared_.renew(shared_bytes);
         for (int i = 0; i < count_; ++i) {
             Thread& t = threads_[std::size_t(i)];
             t.place = Dim3(unsigned(i) % block_.x, unsigned(i) / block_.x % block_.y,
@@ -260,6 +258,11 @@ class Machine {
         m.current_->state = State::done;
         release(&m.end_sync_);
         Fibre::finish();
+    }
+
+    std::size_t block_number() const {
+        return block_place_.x +
+               std::size_t(grid_.x) * (block_place_.y + std::size_t(grid_.y) * block_place_.z);
     }
 
     void wait(State state, int line) {
@@ -387,7 +390,7 @@ class Machine {
     Dim3 grid_, block_, block_place_;
     const std::function<void()>* body_ = nullptr;
     Thread* current_ = nullptr;
-    std::vector<SharedArray> shared_;
+    SharedMemory shared_;
     std::string error_;
     char barrier_sync_[2], warp_sync_[max_threads / warp_size][2], start_sync_, end_sync_;
 };

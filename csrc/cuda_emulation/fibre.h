@@ -43,6 +43,10 @@ class Fibre {
     Fibre(const Fibre&) = delete;
     Fibre& operator=(const Fibre&) = delete;
 
+    bool has_on_stack(const void* at) const {
+        return std::size_t(static_cast<const char*>(at) - static_cast<const char*>(stack_)) < stack_bytes;
+    }
+
     // Makes the next resume() start body(), which must end by calling finish().
     void prepare(void (*body)()) {
 #if defined(__SANITIZE_ADDRESS__)
