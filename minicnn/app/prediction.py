@@ -92,8 +92,8 @@ def _forward(model: Any, shape: tuple[int, ...], fuse: bool) -> tuple[Callable[[
 
 
 def _predicted(
-    model: Any, forward: Callable[[Any], np.ndarray], dtype: Any, ready: Ready, seen: list[tuple[float, Table]],
-    statistics: tuple[np.ndarray, np.ndarray], part: slice,
+    model: Any, forward: Callable[[Any], np.ndarray], dtype: Any, ready: Ready,
+    seen: list[tuple[float, Table]], statistics: tuple[np.ndarray, np.ndarray], part: slice,
 ) -> np.ndarray:  # fmt: skip
     """Logits (B,K) of these images, averaged over the views, each a share and a table (N,)."""
     logits = []
