@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minicnn.backends import Array
-from minicnn.backends.device import Device
+from minicnn.backends.device import Device, DeviceGraph
 from minicnn.layers.batch_norm2d import BatchNorm2d
 from minicnn.layers.layer import Layer, RandomLayer, Shape
 from minicnn.optim import OPTIMIZERS
@@ -67,10 +67,15 @@ class CapturedStep:
         self._x, self._y = _like(self._device, x), _like(self._device, y)
         self._numbers = self._device.empty((5,), "float64")
         self._draws: list[tuple[RandomLayer, Shape, Array]] = []
+        self._places: list[Array] = []
         counts = trainer.optimizer.steps, trainer.average.updates if trainer.average else 0
         try:
-            with self._fixed_draws(), self._device.numbers_from(self._numbers):
-                self._graph = self._device.capture(lambda: step.compute(self._x, self._y))
+            self._graph = self._captured(step)
+            if self._draws:
+                # Memory that is taken within a capture is shared with arrays that a step has freed by then,
+                # so what is filled before a replay must lie elsewhere.
+                self._places = [self._device.empty(shape, "bool") for _, shape, _ in self._draws]
+                self._graph = self._captured(step)
         finally:  # capturing takes no step
             trainer.optimizer.steps = counts[0]
             if trainer.average:
@@ -98,6 +103,11 @@ class CapturedStep:
         for layer, grads in self._grads:
             layer.grads = grads
 
+    def _captured(self, step: DeviceStep) -> DeviceGraph:
+        self._draws.clear()
+        with self._fixed_draws(), self._device.numbers_from(self._numbers):
+            return self._device.capture(lambda: step.compute(self._x, self._y))
+
     @contextmanager
     def _fixed_draws(self) -> Iterator[None]:
         """Within it, random layers take arrays that are filled before each replay."""
@@ -111,7 +121,8 @@ class CapturedStep:
                 drawing.fixed = None
 
     def _fixed_draw(self, layer: RandomLayer, shape: Shape) -> Array:
-        array = self._device.empty(shape, "bool")
+        place = len(self._draws)
+        array = self._places[place] if self._places else self._device.empty(shape, "bool")
         self._draws.append((layer, shape, array))
         return array
 

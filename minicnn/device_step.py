@@ -37,6 +37,10 @@ class DeviceStep:
         self._last: tuple[Any, ...] = ()
         self._times = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A graph belongs to its arrays: a copy captures its own.
+        return {**vars(self), "captured": None, "_last": (), "_times": 0}
+
     def run(self, x: np.ndarray | Array, y: np.ndarray | Array) -> None:
         """Queue a step on a batch x (N,C,H,W) and y, int64 (N,) or probabilities (N,K)."""
         backend = self.trainer.backend

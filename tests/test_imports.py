@@ -32,6 +32,7 @@ IMPORTED_AT_ONCE = {
     "minicnn.app.console": {"rich"},
     "minicnn.app.progress": {"rich"},
     "minicnn.app.report": {"rich"},
+    "minicnn.backends.recorded": {"torch"},
     "minicnn.data.depth": {"PIL"},
     "minicnn.data.images": {"PIL"},
     "minicnn.data.resize": {"PIL"},

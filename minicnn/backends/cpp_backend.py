@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from minicnn.backends import build
-from minicnn.backends.base import BackendUnavailable
+from minicnn.backends.base import Backend, BackendUnavailable
 from minicnn.backends.tables import CompiledTable
 from minicnn.ops.cast import bfloat16
 from minicnn.shapes import is_bfloat16
@@ -72,13 +72,15 @@ class CppBackend(CompiledTable):
             return self._torch.from_numpy(a.view(np.int16)).view(self._torch.bfloat16)
         return self._torch.from_numpy(a)
 
-    def use_torch_threads(self) -> None:
-        """Compute with torch's threads from now on, where operations of torch run in between.
-
-        Those wait for work actively for a long time after each operation of torch, and would keep other
-        threads from the processor.
-        """
-        self._module.use_torch_threads(True)
-
     def synchronize(self) -> None:
         """Nothing is queued on the CPU."""
+
+
+def use_torch_threads(backend: Backend) -> None:
+    """Let the cpp backend compute with torch's threads from now on: operations of torch run in between.
+
+    Those wait for work actively for a long time after each operation of torch, and would keep others from
+    the processor.
+    """
+    assert isinstance(backend, CppBackend)
+    backend._module.use_torch_threads(True)

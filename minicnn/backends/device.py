@@ -37,6 +37,9 @@ class Device:
         self.cross_entropy_gradient: Callable[..., torch.Tensor] = self._module.cross_entropy_gradient
         self.clip_norm: Callable[[list[torch.Tensor], float], None] = self._module.clip_norm
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Device, (self._backend,)
+
     @property
     def tf32(self) -> bool:
         """Whether factors of float32 products may be rounded to TF32."""

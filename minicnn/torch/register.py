@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 from torch.library import Library
 
 from minicnn.backends import Backend, get_backend
-from minicnn.backends.cpp_backend import CppBackend
+from minicnn.backends.cpp_backend import use_torch_threads
 from minicnn.shapes import fail
 from minicnn.torch import autocast
 from minicnn.torch.op import Op, Results
@@ -45,7 +45,7 @@ def backend_of(name: str) -> Backend:
     """The backend, which shares torch's threads if it computes with any."""
     backend = get_backend(name)
     if name == "cpp":
-        cast(CppBackend, backend).use_torch_threads()
+        use_torch_threads(backend)
     return backend
 
 
