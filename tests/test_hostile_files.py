@@ -299,7 +299,11 @@ def test_what_is_too_much_for_a_machine_is_one_line(
     class Model:
         dtype = "float32"
 
-        def prepared(self, _: object) -> None:
+        def prepared(self, _: object) -> object:
+            return self
+
+        @property
+        def backend(self) -> None:
             raise error
 
     said = line_of(capsys, lambda: predict_images(Model(), np.zeros((1, 1, 1, 1), np.uint8), 0, 1))

@@ -3,7 +3,12 @@
 // csrc/cuda/module.cpp.
 
 #include "host/cpu_device.h"
-// The host side needs the Device that the header above defines.
+
+namespace minicnn {
+using Device = CpuDevice;
+}
+
+// The host side needs the Device that is defined above.
 #include "hard_swish_host.h"
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) { minicnn::host::offer_hard_swish(m); }
