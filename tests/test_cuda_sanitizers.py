@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
 DRIVER = """
 #include <cstdio>
 #include <vector>
+#include "cuda/conv2d/first_layer.h"
 #include "cuda/core/elementwise.h"
 #include "cuda/core/tf32.h"
 #include "cuda/device_step.h"
@@ -89,6 +90,8 @@ CALLS = {
         conv2d_pool_backward<float>(y, won.data(), x, w, dx, dw, db, p, pool);""",
     "first_layer": FIRST_LAYER + "conv2d_forward<float>(x, w, b, y, p, true);",
     "first_layer_backward": FIRST_LAYER + "conv2d_backward<float>(y, y, x, w, nullptr, dw, db, p);",
+    "first_layer_weight": FIRST_LAYER + """
+        cuda::first_layer_weight_gradient<float>(y, {y, nullptr, {}}, x, dw, p);""",
     "first_layer_pool": FIRST_LAYER + POOL + """
         conv2d_pool_forward<float>(x, w, b, y, won.data(), p, pool, true);
         conv2d_pool_backward<float>(y, won.data(), x, w, nullptr, dw, db, p, pool);""",
@@ -192,10 +195,10 @@ PLANTS = [
     Plant("softmax_cross_entropy", "softmax_cross_entropy.cu", BARRIER),
     Plant("optimizers", "reduce.h", "= value;\n    __syncthreads();"),
     Plant("softmax_cross_entropy", "reduce.h", "__syncthreads();  // the previous call's readers are done"),
-    Plant("first_layer_backward", "reduce.h", "        __syncthreads();\n        if (threadIdx.y < half)"),
+    Plant("first_layer_weight", "reduce.h", "        __syncthreads();\n        if (threadIdx.y < half)"),
     Plant("batch_norm2d", "channels.h", "__syncthreads();  // every warp has stored its sums"),
     Plant("batch_norm2d", "channels.h", "__syncthreads();  // every channel's numbers are known"),
-    Plant("first_layer_backward", "first_layer_weight.cu", BARRIER),
+    Plant("first_layer_weight", "first_layer_weight.cu", BARRIER),
     Plant("first_layer", "first_layer.cu", BARRIER),
     Plant("conv2d", "gemm.h", "__syncthreads();  // this slice is read, the next has come"),
     Plant("conv2d_tf32", "tensor_cores.h", BARRIER),
