@@ -4,7 +4,7 @@
     python benchmarks/browser.py [--rounds 10] [--batch 32]
 
 It needs chromium, chromedriver and selenium.  TensorFlow.js runs on its backends cpu and webgl; its wasm
-backend cannot train a convolution.  Both sides train the same nets on the same batch, in one thread.
+backend cannot train a convolution.  Both sides train the same nets on the same batch.
 Writes benchmarks/results/browser.json.
 """
 

@@ -98,7 +98,7 @@ def browser(result: Result) -> str:
         f"Chromium {result['machine']['browser']}, TensorFlow.js {result['machine']['TensorFlow.js']}"
     )
     return (
-        f"{table(rows)}\n\nA training step with {result['batch']} images, {versions}, both in one thread, "
+        f"## How fast\n\n{table(rows)}\n\nA training step with {result['batch']} images, {versions}, "
         f"without a graphics card. `benchmarks/browser.py` on {where(result)}."
     )
 

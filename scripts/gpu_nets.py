@@ -30,6 +30,7 @@ from minicnn.backends import get_backend
 from minicnn.graph import run
 from minicnn.layers import Dropout
 from minicnn.torch_reference import to_torch
+from scripts.gpu_report import OURS
 from scripts.gpu_timings import (
     DEVICE,
     EMULATED,
@@ -46,7 +47,6 @@ from scripts.gpu_timings import (
 
 LR, MOMENTUM = 1e-3, 0.9
 STEPS_COMPARED = 3
-OURS = "minicnn"
 
 
 class Net(NamedTuple):
@@ -84,7 +84,6 @@ EAGER_WAYS = {
     "captured channels-last": Way(torch.channels_last, captured=True),
 }
 COMPILED = "compiled"
-PEERS = (*EAGER_WAYS, COMPILED)
 
 
 class Subject(NamedTuple):
@@ -152,6 +151,7 @@ def our_inference(subject: Subject, precision: str) -> Work:
 
 def torch_step(subject: Subject, precision: str, way: Way) -> Work:
     """A call that makes one training step of torch and gives its loss, still on the device."""
+    torch.backends.cudnn.benchmark = True
     allow_tf32(precision == "tf32")
     module = subject.module().to(memory_format=way.order).train()
     x = subject.x.contiguous(memory_format=way.order)
@@ -172,6 +172,7 @@ def torch_step(subject: Subject, precision: str, way: Way) -> Work:
 
 def torch_inference(subject: Subject, precision: str, way: Way) -> Work:
     """A call that gives the logits of the batch, computed by torch."""
+    torch.backends.cudnn.benchmark = True
     allow_tf32(precision == "tf32")
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     module = subject.module().to(dtype).to(memory_format=way.order).eval()
@@ -227,7 +228,6 @@ def captured(work: Work) -> Work:
 
 def steps(keep: Keep, name: str, precisions: list[str], alone: Any = nullcontext) -> None:
     """One net, in each precision: ours, and torch's ways that compile nothing."""
-    torch.backends.cudnn.benchmark = True
     net = subject(name)
     state = net.model.state_dict()
     synchronize()

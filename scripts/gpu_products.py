@@ -49,10 +49,17 @@ VARIANTS: dict[str, list[tuple[str, str, str]]] = {
 """Name -> what is replaced: file, text, new text."""
 
 
+def cuda_home() -> Path:
+    """The folder of the CUDA toolkit."""
+    home = cuda_build.cuda_home()
+    if home is None:
+        raise SystemExit("no nvcc: install NVIDIA's CUDA toolkit, or name its folder in CUDA_HOME")
+    return Path(home)
+
+
 def build(folder: Path, variant: str, number: int, precision: str) -> Path:
     """The program of a pass in a precision."""
-    home = cuda_build.cuda_home()
-    assert home is not None
+    home = cuda_home()
     program = folder / f"{variant}-{number}-{precision}".replace(" ", "-")
     command = [
         str(home / "bin" / "nvcc"), "-std=c++17", "-O3", "-arch=native", f"-DPASS={number}",

@@ -20,6 +20,7 @@ import os
 import random
 import select
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -27,7 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,8 @@ def train(folder: Path, *flags: str) -> list[subprocess.Popen[str]]:
             "-m", "minicnn.train", *SETTINGS, *flags, "--out", str(folder),
         ]  # fmt: skip
         started.append(subprocess.Popen(
-            command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+            command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+            start_new_session=True,  # so that `kill` ends its worker too
         ))  # fmt: skip
     return started
 
@@ -150,8 +152,14 @@ def told(process: subprocess.Popen[str]) -> str:
     try:
         return process.communicate(timeout=PATIENCE)[1]
     except subprocess.TimeoutExpired:
-        process.kill()
+        kill(process)
         return process.communicate()[1]
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """End torchrun and what it has started."""
+    with suppress(ProcessLookupError):  # it may have ended by itself
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def lossy(folder: Path, delay: float, loss: float) -> dict[str, Any]:
@@ -182,7 +190,7 @@ def broken(folder: Path, delay: float) -> dict[str, Any]:
         relay.loss, began = 1.0, time.monotonic()
         lines = [line for line in told(first).splitlines() if line.startswith("error:")]
         seconds = time.monotonic() - began
-        second.kill()
+        kill(second)
         second.communicate()
     return {"steps": kill_workers.steps(folder / "broken"), "seconds": seconds, "errors": lines}
 

@@ -36,7 +36,7 @@ __global__ void step_kernel(const float*, float* to, int step) {
 struct alignas(8) Two { float v[2]; };
 struct alignas(16) Four { float v[4]; };
 
-// Threads 0-9 of the last warp take part, one of them twice, and atomics count too.
+// Threads 0-9 of the last warp take part, and atomics count too.
 __global__ void odd_kernel(unsigned* to, const float* from) {
     if (threadIdx.x >= 42) return;
     atomicAdd(to, unsigned(from[threadIdx.x + 1]));
@@ -159,4 +159,5 @@ def test_products_touch_whole_sectors_and_read_without_bank_conflicts(products: 
     assert sum(line.conflicts for line in reads) == 0, cuda_counts.table(kernel)
     # Rows of 16 floats lie 20 apart, so the second of two rows that are written at once meets the first.
     copies = [line for line in kernel.lines if line.shared and line.access == "write"]
+    assert copies
     assert all(line.turns == 2 * line.conflicts for line in copies), cuda_counts.table(kernel)

@@ -18,7 +18,7 @@ import pytest
 
 from minicnn.app.commands.evaluate import main as evaluate
 from minicnn.backends import get_backend
-from scripts.site import wasm
+from scripts.site import live_data, wasm
 
 LIVE = wasm.MODULE.parent
 
@@ -178,6 +178,17 @@ def click(driver: Any, name: str) -> None:
     driver.execute_script(f"document.getElementById('{name}').click()")
 
 
+def choose_value(driver: Any) -> None:
+    """Click on a value of the first convolution's maps, and wait for what it was computed from."""
+    driver.execute_script(
+        "delete document.querySelector('.live').dataset.explained;"
+        "const maps = document.querySelectorAll('.stage .maps canvas')[2];"
+        "const box = maps.getBoundingClientRect();"
+        "maps.dispatchEvent(new MouseEvent('click', {clientX: box.left + 30, clientY: box.top + 30}))"
+    )
+    until(driver, lambda: live(driver, "explained") is not None)
+
+
 def test_it_trains_and_what_it_saves_is_a_checkpoint(
     browser: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,12 +210,7 @@ def test_it_trains_and_what_it_saves_is_a_checkpoint(
 
 def test_a_value_is_the_sum_that_the_page_shows(browser: Any) -> None:
     click(browser, "all")
-    browser.execute_script(
-        "const maps = document.querySelectorAll('.stage .maps canvas')[2];"
-        "const box = maps.getBoundingClientRect();"
-        "maps.dispatchEvent(new MouseEvent('click', {clientX: box.left + 30, clientY: box.top + 30}))"
-    )
-    until(browser, lambda: live(browser, "explained") is not None)
+    choose_value(browser)
     told = re.findall(r"-?\d+\.\d{4}", browser.find_element("id", "numbers").text)
     value, _, total = map(float, told)
     assert abs(value - total) < 2e-4
@@ -222,9 +228,28 @@ def test_drawing_and_heat(browser: Any) -> None:
         browser.execute_script("delete document.querySelector('.live').dataset.heat")
         click(browser, name)
         until(browser, lambda: live(browser, "heat") is not None)
-        assert float(live(browser, "heat")) >= 0
+        assert float(live(browser, "heat")) > 0
+    choose_value(browser)  # the heat maps have let go of the activations
     inside = "return document.documentElement.scrollWidth <= innerWidth"
     assert browser.execute_script(inside), "the page is wider than a phone"
+
+
+def test_a_checkpoint_of_other_images_takes_these_in_hand(browser: Any) -> None:
+    browser.execute_script(
+        "const s = document.getElementById('dataset'); s.value = 'fashion-mnist-sample'; s.onchange()"
+    )
+    until(browser, lambda: "lenet5" in browser.find_element("id", "state").text)
+    click(browser, "train")
+    click(browser, "slow")  # heard by the training under way
+    until(browser, lambda: int(live(browser, "steps")) > 0)
+    browser.find_element("id", "file").send_keys(str(Path(browser.downloads) / "minicnn.safetensors"))
+    until(browser, lambda: "simple_cnn" in browser.find_element("id", "state").text)
+    assert browser.execute_script("return document.getElementById('dataset').value") == "digits"
+    assert browser.find_element("id", "train").text == "Train"
+    click(browser, "slow")
+    before = int(live(browser, "steps"))
+    click(browser, "step")
+    until(browser, lambda: int(live(browser, "steps")) == before + 1)
 
 
 def test_a_file_of_something_else_is_refused_in_words(browser: Any, tmp_path: Path) -> None:
@@ -236,7 +261,11 @@ def test_a_file_of_something_else_is_refused_in_words(browser: Any, tmp_path: Pa
     assert problem.text == "This is a safetensors file, but no checkpoint of minicnn."
 
 
+def test_saved_settings_are_those_of_a_run() -> None:
+    assert json.loads((LIVE / "data.json").read_text())["settings"] == live_data.settings()
+
+
 def test_the_record_of_the_images_fits_the_files() -> None:
-    for about in json.loads((LIVE / "data.json").read_text()).values():
+    for about in json.loads((LIVE / "data.json").read_text())["sets"].values():
         count = about["train"] + about["test"]
         assert (LIVE / about["file"]).stat().st_size == count * (int(np.prod(about["imageShape"])) + 1)

@@ -129,5 +129,5 @@ def test_a_run_learns_the_same_wherever_its_data_lie(backend: Backend) -> None:
         experiment = Experiment(Config.resolve(vars(train.parse(flags))), dataset)
         kind = Streamed if place == "host" else Resident
         assert isinstance(experiment.batches.source, kind)
-        losses.append([experiment.sums["loss"] for _ in experiment.steps()])
+        losses.append([experiment.sums["loss"] for _ in experiment.steps(every=0)])
     assert losses[0] == losses[1] == losses[2]

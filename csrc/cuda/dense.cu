@@ -37,4 +37,14 @@ void dense_backward(const T* dy, const T* relu_y, const T* x, const T* weight, T
 INSTANTIATE(float);
 INSTANTIATE(double);
 
+void dense_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y, std::int64_t N,
+                   std::int64_t in, std::int64_t out, bool relu) {
+    conv2d_forward(x, weight, bias, y, as_convolution(N, in, out), relu);
+}
+
+void dense_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16* x, const float* weight,
+                    bfloat16* dx, float* dw, float* db, std::int64_t N, std::int64_t in, std::int64_t out) {
+    conv2d_backward(dy, relu_y, x, weight, dx, dw, db, as_convolution(N, in, out));
+}
+
 }  // namespace minicnn

@@ -55,7 +55,6 @@ inline void offer_device_step(py::module_& m) {
                                   py::kw_only(), "label_smoothing"_a = 0.0, "class_weight"_a = py::none());
     offer<clip_norm>(m, "clip_norm", "arrays"_a, "limit"_a);
     offer<read_step_numbers>(m, "read_step_numbers", "numbers"_a);
-    m.attr("tally_numbers") = tally_numbers;
 }
 
 }  // namespace minicnn::host

@@ -204,7 +204,7 @@ class Counter {
         return lanes == warp_size ? ~0u : (1u << lanes) - 1;
     }
 
-    // The latest of that name: memory may have been given out again.
+    // The latest array that holds the address: memory may have been given out again.
     int number_of(const void* at) const {
         for (int i = int(arrays_.size()) - 1; i >= 0; --i) {
             if (arrays_[std::size_t(i)].holds(at)) return i;

@@ -23,7 +23,8 @@ T* shown() {
 
 // Shows `own` to the other lanes, and copies what all of them show.
 template <typename T>
-void show(const T& own, T (&all)[warp_size]) {
+MINICNN_NOT_INSTRUMENTED void show(const T& own, T (&all)[warp_size]) {
+    const NotCounted pause;  // a GPU's lanes need no table
     T* const table = shown<T>();
     table[lane()] = own;
     __syncwarp();
@@ -45,7 +46,10 @@ inline float float_of(unsigned bits) {
 
 namespace minicnn::cuda {
 
-inline void load_matrices(unsigned (&registers)[4], const void* row) {
+MINICNN_NOT_INSTRUMENTED inline void load_matrices(unsigned (&registers)[4], const void* row) {
+    // Every lane asks for a row of 16 bytes, once.
+    emulation::count_access(row, 16, emulation::Access::read, MINICNN_COUNTED_PLACE);
+    const emulation::NotCounted pause;
     const void* rows[emulation::warp_size];
     emulation::show(row, rows);
     const int lane = emulation::lane();
@@ -54,7 +58,9 @@ inline void load_matrices(unsigned (&registers)[4], const void* row) {
     }
 }
 
-inline void load_matrices_transposed(unsigned (&registers)[4], const void* row) {
+MINICNN_NOT_INSTRUMENTED inline void load_matrices_transposed(unsigned (&registers)[4], const void* row) {
+    emulation::count_access(row, 16, emulation::Access::read, MINICNN_COUNTED_PLACE);
+    const emulation::NotCounted pause;
     const void* rows[emulation::warp_size];
     emulation::show(row, rows);
     const int lane = emulation::lane();

@@ -5,63 +5,62 @@
 
 namespace minicnn::host {
 
-inline Tensor relu_of(const Tensor& x) {
-    const Tensor y = empty_like("relu", "y", x);
+// y = f(x) for an operation that takes each value by itself; kernel(x, y, size) computes it.
+template <typename Kernel>
+Tensor each_of(const char* op, const Tensor& x, Kernel kernel) {
+    const Tensor y = empty_like(op, "y", x);
     run(x, [&](auto zero) {
         using T = decltype(zero);
-        minicnn::relu_forward<T>(in<T>(x), out<T>(y), x.numel());
+        kernel(in<T>(x), out<T>(y), x.numel());
     });
     return y;
 }
 
-inline Tensor relu_forward(Array x_) {
-    const Tensor& x = tensor("relu", "x", x_);
-    check_activation("relu", "x", x);
-    return relu_of(arranged(x));
+template <typename Kernel>
+Tensor each(const char* op, Array x_, Kernel kernel) {
+    const Tensor& x = tensor(op, "x", x_);
+    check_activation(op, "x", x);
+    return each_of(op, arranged(x), kernel);
 }
 
-// The output y of a ReLU, once it is checked to fit the gradient dy of this output.
-inline const Tensor& relu_output(const Tensor& dy, Array y) {
-    const Tensor& given = tensor("relu_backward", "y", y);
-    check_activation("relu_backward", "dy", dy);
-    check_array("relu_backward", "y", given, dy.sizes(), dy);
+// The output y of an activation, once it is checked to fit the gradient dy of this output.
+inline const Tensor& activation_output(const char* op, const Tensor& dy, Array y) {
+    const Tensor& given = tensor(op, "y", y);
+    check_activation(op, "dy", dy);
+    check_array(op, "y", given, dy.sizes(), dy);
     return given;
 }
 
-inline Tensor relu_backward(Array dy_, Array y_) {
-    const char* op = "relu_backward";
+inline const Tensor& relu_output(const Tensor& dy, Array y) {
+    return activation_output("relu_backward", dy, y);
+}
+
+// The gradient of such an operation from its output y; kernel(dy, y, dx, size) computes it.
+template <typename Kernel>
+Tensor each_gradient(const char* op, Array dy_, Array y_, Kernel kernel) {
     const Tensor& given_dy = tensor(op, "dy", dy_);
-    const Tensor& given_y = relu_output(given_dy, y_);
+    const Tensor& given_y = activation_output(op, given_dy, y_);
     const Tensor dy = arranged(given_dy), y = arranged(given_y), dx = empty_like(op, "dx", dy);
     run(dy, [&](auto zero) {
         using T = decltype(zero);
-        minicnn::relu_backward<T>(in<T>(dy), in<T>(y), out<T>(dx), dy.numel());
+        kernel(in<T>(dy), in<T>(y), out<T>(dx), dy.numel());
     });
     return dx;
 }
 
-inline Tensor relu6_forward(Array x_) {
-    const Tensor& given = tensor("relu6", "x", x_);
-    check_activation("relu6", "x", given);
-    const Tensor x = arranged(given), y = empty_like("relu6", "y", x);
-    run(x, [&](auto zero) {
-        using T = decltype(zero);
-        minicnn::relu6_forward<T>(in<T>(x), out<T>(y), x.numel());
-    });
-    return y;
+constexpr auto relu_kernel = [](auto... given) { minicnn::relu_forward(given...); };
+
+inline Tensor relu_of(const Tensor& x) { return each_of("relu", x, relu_kernel); }
+inline Tensor relu_forward(Array x) { return each("relu", x, relu_kernel); }
+inline Tensor relu_backward(Array dy, Array y) {
+    return each_gradient("relu_backward", dy, y, [](auto... given) { minicnn::relu_backward(given...); });
 }
 
-inline Tensor relu6_backward(Array dy_, Array y_) {
-    const char* op = "relu6_backward";
-    const Tensor &given_dy = tensor(op, "dy", dy_), &given_y = tensor(op, "y", y_);
-    check_activation(op, "dy", given_dy);
-    check_array(op, "y", given_y, given_dy.sizes(), given_dy);
-    const Tensor dy = arranged(given_dy), y = arranged(given_y), dx = empty_like(op, "dx", dy);
-    run(dy, [&](auto zero) {
-        using T = decltype(zero);
-        minicnn::relu6_backward<T>(in<T>(dy), in<T>(y), out<T>(dx), dy.numel());
-    });
-    return dx;
+inline Tensor relu6_forward(Array x) {
+    return each("relu6", x, [](auto... given) { minicnn::relu6_forward(given...); });
+}
+inline Tensor relu6_backward(Array dy, Array y) {
+    return each_gradient("relu6_backward", dy, y, [](auto... given) { minicnn::relu6_backward(given...); });
 }
 
 inline Tensor sum(Array a_, Array b_, bool relu) {

@@ -28,7 +28,9 @@ export function read(buffer) {
   const { header, data } = parts(buffer);
   const text = header.__metadata__?.minicnn;
   if (!text) throw new Error("This is a safetensors file, but no checkpoint of minicnn.");
-  const state = JSON.parse(text), model = state.config?.model;
+  const state = parsed(text) ?? {}, model = state.config?.model;
+  const isComplete = [state.class_names, state.image_shape, state.mean, state.std].every(Array.isArray);
+  if (!model || !isComplete) throw new Error("This checkpoint does not say which model and images it is of.");
   if (!modelNames.includes(model)) {
     throw new Error(`This page has ${modelNames.join(" and ")}; the file holds ${model}.`);
   }
@@ -53,19 +55,24 @@ function parts(buffer) {
   if (buffer.byteLength < 8) throw torn;
   const length = Number(new DataView(buffer).getBigUint64(0, true));
   if (length > buffer.byteLength - 8) throw torn;
-  let header;
-  try {
-    header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
-  } catch {
-    throw torn;
-  }
+  const header = parsed(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
+  if (header === null || typeof header !== "object") throw torn;
   const data = buffer.slice(8 + length), entries = Object.entries(header).filter(([name]) => name !== "__metadata__");
-  if (entries.some(([, entry]) => entry.data_offsets[1] > data.byteLength)) throw torn;
+  if (entries.some(([, entry]) => !(entry?.data_offsets?.[1] <= data.byteLength))) throw torn;
   return { header, data };
 }
 
-// The bytes of a checkpoint of the network after so many steps.
-export function write(network, settings) {
+// What a text of JSON says, or null if it is none.
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+// A checkpoint of the network after so many steps; `defaults` are the settings of a run that the page has not.
+export function write(network, defaults, settings) {
   const tensors = Object.fromEntries(network.parameters().map(({ name, value }) => [
     `model.${name}`, { shape: inFile(value.shape), values: reordered(value.copy(), value.shape, true) },
   ]));
@@ -76,7 +83,7 @@ export function write(network, settings) {
     header[name] = { dtype: "F32", shape: tensors[name].shape, data_offsets: [offset, end] };
     offset = end;
   }
-  const text = JSON.stringify(state(network, settings));
+  const text = JSON.stringify(state(network, defaults, settings));
   let crc = crc32(new TextEncoder().encode(text));
   for (const name of names) {
     crc = crc32(new Uint8Array(tensors[name].values.buffer), crc32(new TextEncoder().encode(name), crc));
@@ -90,19 +97,9 @@ export function write(network, settings) {
   return new Blob([length, padded, ...names.map((name) => tensors[name].values)]);
 }
 
-// Settings of a run of `python -m minicnn.train`, as far as the page does not choose them.
-const SETTINGS = {
-  recipe: null, data_dir: null, image_size: null, resize: "stretch", skip_bad: false, cache: null, cache_above: 500,
-  init_from: null, freeze: null, validation: 0, group_by: null, limit_train: null, limit_test: null, augment: null,
-  backend: "cpp", threads: null, data_on: "auto", precision: "float32", epochs: 1, shards: 1, reduce: "ordered",
-  peer_timeout: 300, no_fuse: false, optimizer: "sgd", schedule: "constant", warmup: null, nesterov: false,
-  weight_decay: null, clip_norm: null, label_smoothing: 0, class_weight: "none", ema: 0, tta: "none",
-  test_every: null, early_stop: null, temperature: false, save_every: 60, tensorboard: false,
-};
-
-function state(network, { dataset, lr, momentum, batchSize, steps, seed }) {
+function state(network, defaults, { dataset, lr, momentum, batchSize, steps, seed }) {
   return {
-    config: { ...SETTINGS, model: network.model, dataset, lr, momentum, batch_size: batchSize, seed },
+    config: { ...defaults, model: network.model, dataset, lr, momentum, batch_size: batchSize, seed },
     class_names: network.classNames, image_shape: network.imageShape, mean: network.mean, std: network.std,
     fingerprint: "live page", epoch: 0, batch: 0,
     sums: { loss: 0, correct: 0, images: 0, seconds: 0 }, history: [], best_accuracy: -1, optimizer_steps: steps,

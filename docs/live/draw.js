@@ -12,10 +12,10 @@ function scale() {
   return (value) => mix(ground, value < 0 ? low : high, Math.min(1, Math.abs(value)));
 }
 
-export const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
+export const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 
 // Maps (H,W,C) side by side, a pixel of the canvas each; returns how they lie.
-export function maps(canvas, [H, W, C], values, most = largest(values), shade = scale()) {
+export function maps(canvas, [H, W, C], values, most = largest(values) || 1, shade = scale()) {
   const columns = Math.min(C, Math.max(1, Math.floor(Math.sqrt(C * 4 * H / W)))), rows = Math.ceil(C / columns);
   canvas.width = columns * (W + 1) - 1;
   canvas.height = rows * (H + 1) - 1;
@@ -71,6 +71,14 @@ export function overlay(canvas, [C, H, W], image, heat) {
     }
   }
   context.putImageData(picture, 0, 0);
+}
+
+// A frame around pixel [x, y] of a small canvas.
+export function frame(canvas, [x, y]) {
+  const context = canvas.getContext("2d");
+  context.strokeStyle = colour("mark");
+  context.lineWidth = 0.3;
+  context.strokeRect(x + 0.15, y + 0.15, 0.7, 0.7);
 }
 
 // Lines over steps: series is [{name, colour, points: [[step, value], ...]}]; values from 0 to top.

@@ -1,6 +1,6 @@
 // The page: controls, and what the worker's answers look like.  All computing is the worker's.
 
-import { curves, largest, mark, maps, overlay, valueAt } from "./draw.js";
+import { curves, frame, largest, mark, maps, overlay, valueAt } from "./draw.js";
 
 const $ = (id) => document.getElementById(id);
 const live = document.querySelector(".live"), problem = live.querySelector(".problem");
@@ -44,7 +44,7 @@ const doing = (action) => async (...given) => {
 
 // ---- training --------------------------------------------------------------------------------------
 
-let data, about, training = false, shown = { loss: [], training: [], test: [] };
+let about, trained = null, shown = { loss: [], training: [], test: [] }; // trained: the end of a training under way
 
 function learnt({ steps, loss, accuracy, test, filters }) {
   if (loss !== undefined) {
@@ -56,7 +56,8 @@ function learnt({ steps, loss, accuracy, test, filters }) {
   drawFilters(filters);
   const parts = [`${steps} steps`];
   if (loss !== undefined) parts.push(`loss ${loss.toFixed(3)}`);
-  if (test) parts.push(`${(100 * test.accuracy).toFixed(1)} % of the test images right`);
+  if (test) parts.push(`${(100 * test.accuracy).toFixed(0)} of 100 test images right`);
+  $("state").ariaLive = trained ? "off" : "polite"; // four times a second are too many to be read out
   $("state").textContent = parts.join(" · ");
   live.dataset.steps = steps;
   if (test) live.dataset.accuracy = test.accuracy;
@@ -89,34 +90,36 @@ function begun(description) {
 
 async function choose() {
   await stop();
-  const name = $("dataset").value, response = await fetch(new URL(data[name].file, import.meta.url));
-  const bytes = await response.arrayBuffer();
-  begun(await ask("choose", { name, about: data[name], bytes }, [bytes]));
+  begun(await ask("choose", { name: $("dataset").value }));
   await another();
 }
 
 async function train() {
-  training = true;
   $("train").textContent = "Pause";
   $("step").disabled = true;
+  trained = ask("train");
   try {
-    learnt(await ask("train", { pauseBetween: $("slow").checked ? 300 : 0 }));
+    const end = await trained;
+    trained = null;
+    learnt(end);
+    await look();
   } finally {
-    training = false;
+    trained = null;
     $("train").textContent = "Train";
     $("step").disabled = false;
   }
-  await look();
 }
 
+// The answer to "pause" comes after the last step, but before or after the end of "train": both are waited for.
 async function stop() {
-  if (training) await ask("pause");
+  if (trained) await Promise.all([ask("pause"), trained.catch(() => {})]);
 }
 
 const settings = () => {
   const lr = 10 ** Number($("rate").value);
   $("rate-value").textContent = lr.toPrecision(2);
-  return { lr, batchSize: Number($("batch").value), wrongSign: $("wrong").checked };
+  const pauseBetween = $("slow").checked ? 300 : 0;
+  return { lr, batchSize: Number($("batch").value), wrongSign: $("wrong").checked, pauseBetween };
 };
 
 // ---- one image -------------------------------------------------------------------------------------
@@ -124,8 +127,8 @@ const settings = () => {
 let image, layers = [], laid = [], stage = 0, chosen = null, index = 0;
 
 async function another() {
-  index = (index + 37) % data[$("dataset").value].test;
-  const found = await ask("image", { index: data[$("dataset").value].train + index });
+  index += 37; // neighbours are often alike
+  const found = await ask("image", { index });
   image = found.image;
   $("label").value = found.label;
   await look();
@@ -134,6 +137,8 @@ async function another() {
 async function look() {
   const label = $("label").value === "" ? null : Number($("label").value);
   overlay($("pad"), about.imageShape, image, null);
+  $("heat").hidden = true;
+  $("heat-text").textContent = "";
   const found = await ask("look", { image, label });
   layers = found.layers;
   live.dataset.loss = found.loss;
@@ -197,8 +202,8 @@ function stageOf(layer, i, back) {
     canvas.tabIndex = 0;
     canvas.setAttribute("role", "application");
     canvas.setAttribute("aria-label", `${layer.name}: choose a value with the arrow keys, another map with page up and down`);
-    canvas.onclick = (event) => pick(i, valueAt(places, canvas, event));
-    canvas.onkeydown = (event) => keys(event, i, shape);
+    canvas.onclick = doing((event) => pick(i, valueAt(places, canvas, event)));
+    canvas.onkeydown = doing((event) => keys(event, i, shape));
   }
   return { element, canvas, over, places };
 }
@@ -233,11 +238,12 @@ function showStages() {
 
 async function pick(layer, place) {
   if (!place) return;
-  chosen = { layer, ...place };
+  const asked = chosen = { layer, ...place };
   laid.forEach(({ over }) => over && (over.width = 0));
   const { over, canvas, places } = laid[layer];
   mark(over, canvas, places, place);
-  tell(await ask("explain", chosen));
+  const found = await ask("explain", asked);
+  if (chosen === asked) tell(asked, found); // or another one has been chosen since
 }
 
 function keys(event, layer, [H, W, C]) {
@@ -247,18 +253,17 @@ function keys(event, layer, [H, W, C]) {
   event.preventDefault();
   const from = chosen?.layer === layer ? chosen : { row: 0, column: 0, channel: 0 };
   const within = (value, size) => Math.max(0, Math.min(size - 1, value));
-  pick(layer, { row: within(from.row + by[0], H), column: within(from.column + by[1], W),
+  return pick(layer, { row: within(from.row + by[0], H), column: within(from.column + by[1], W),
                 channel: within(from.channel + by[2], C) });
 }
 
 // The numbers of a window, times the weights, and their sum; the products add up to the value on the map.
-function tell({ kind, K, channels, window, weights, bias, result }) {
+function tell({ layer, row, column, channel }, { kind, K, channels, window, weights, bias, result }) {
   const table = (title, numbers) => {
     const rows = [...Array(K).keys()].map((u) => `<tr>${[...Array(K).keys()].map((v) =>
       `<td>${numbers[u * K + v].toFixed(2)}</td>`).join("")}</tr>`);
     return `<table><caption>${title}</caption>${rows.join("")}</table>`;
   };
-  const { layer, row, column, channel } = chosen;
   let text = `<p>${layers[layer].name}, map ${channel}, row ${row}, column ${column}: <b>${result.toFixed(4)}</b></p>`;
   if (kind === "convolution") {
     const products = window.map((value, i) => value * weights[i]), sum = products.reduce((a, b) => a + b, bias);
@@ -277,20 +282,48 @@ function tell({ kind, K, channels, window, weights, bias, result }) {
 
 // ---- drawing ---------------------------------------------------------------------------------------
 
-let pen = false;
+let pen = null; // where the stroke is, as [x, y] in pixels of the image; null if none is drawn
+let cursor = [0, 0]; // where the keys draw
 
-function paint(event) {
-  if (!pen) return;
-  event.preventDefault();
-  const [C, H, W] = about.imageShape, box = $("pad").getBoundingClientRect(), radius = H / 14;
-  const x = (event.clientX - box.left) * W / box.width - 0.5, y = (event.clientY - box.top) * H / box.height - 0.5;
+function placeOf(event) {
+  const [, H, W] = about.imageShape, box = $("pad").getBoundingClientRect();
+  return [(event.clientX - box.left) * W / box.width - 0.5, (event.clientY - box.top) * H / box.height - 0.5];
+}
+
+// Draws a stroke from the pen to a place.
+function paint([x, y]) {
+  const [C, H, W] = about.imageShape, radius = H / 14, [fromX, fromY] = pen ?? [x, y];
+  const dx = x - fromX, dy = y - fromY, length = dx * dx + dy * dy || 1;
   for (let i = 0; i < H; i++) {
     for (let j = 0; j < W; j++) {
-      const ink = 255 * Math.max(0, Math.min(1, radius + 0.7 - Math.hypot(i - y, j - x)));
+      const along = Math.max(0, Math.min(1, ((j - fromX) * dx + (i - fromY) * dy) / length));
+      const away = Math.hypot(i - fromY - along * dy, j - fromX - along * dx);
+      const ink = 255 * Math.max(0, Math.min(1, radius + 0.7 - away));
       for (let c = 0; c < C; c++) image[(c * H + i) * W + j] = Math.max(image[(c * H + i) * W + j], ink);
     }
   }
+  pen = [x, y];
   overlay($("pad"), about.imageShape, image, null);
+}
+
+async function drawn() {
+  pen = null;
+  $("label").value = "";
+  await look();
+}
+
+// The arrow keys move the cursor, and the space bar draws there.
+async function drawByKeys(event) {
+  const by = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0], " ": [0, 0] }[event.key];
+  if (!by) return;
+  event.preventDefault();
+  const [, H, W] = about.imageShape;
+  cursor = [Math.max(0, Math.min(W - 1, cursor[0] + by[0])), Math.max(0, Math.min(H - 1, cursor[1] + by[1]))];
+  if (event.key === " ") {
+    paint(cursor);
+    await drawn();
+  }
+  frame($("pad"), cursor);
 }
 
 async function clear() {
@@ -302,7 +335,9 @@ async function clear() {
 // ---- heat, files -----------------------------------------------------------------------------------
 
 async function heat(name, text) {
-  const label = Number(live.dataset.predicted), found = await ask(name, { image, label });
+  const label = Number(live.dataset.predicted);
+  if (label < 0) throw new Error("The network's numbers are no longer finite, so it predicts nothing. Start anew.");
+  const found = await ask(name, { image, label });
   $("heat").hidden = false;
   overlay($("heat"), about.imageShape, image, found);
   $("heat-text").textContent = text.replace("CLASS", about.classNames[label]);
@@ -313,10 +348,8 @@ async function open(file) {
   if (!file) return;
   await stop();
   begun(await ask("load", { buffer: await file.arrayBuffer() }));
-  const match = Object.keys(data).find((name) => `${data[name].imageShape}` === `${about.imageShape}`);
-  if (match) $("dataset").value = match;
-  if (match) return another();
-  await clear();
+  $("dataset").value = about.dataset ?? "";
+  await (about.dataset ? another() : clear());
 }
 
 async function save() {
@@ -331,15 +364,14 @@ async function save() {
 
 function connect() {
   $("dataset").onchange = doing(choose);
-  $("train").onclick = doing(() => (training ? stop() : train()));
+  $("train").onclick = doing(() => (trained ? stop() : train()));
   $("step").onclick = doing(async () => {
     const found = await ask("step");
     learnt({ ...found, accuracy: found.right / settings().batchSize, test: await ask("test") });
     await look();
   });
   $("reset").onclick = doing(async () => { await stop(); begun(await ask("reset")); await look(); });
-  for (const id of ["rate", "batch", "wrong"]) $(id).oninput = doing(() => ask("set", settings()));
-  $("slow").onchange = doing(async () => { if (training) { await stop(); await train(); } });
+  for (const id of ["rate", "batch", "wrong", "slow"]) $(id).oninput = doing(() => ask("set", settings()));
   $("next").onclick = doing(another);
   $("clear").onclick = doing(clear);
   $("label").onchange = doing(look);
@@ -348,11 +380,16 @@ function connect() {
   $("all").onclick = () => { stage = laid.length - 1; showStages(); };
   $("cam").onclick = doing(() => heat("gradCam", "Red: where the last convolution's maps speak for CLASS."));
   $("cover").onclick = doing(() => heat("occlusion", "Red: where a grey square makes CLASS less probable."));
-  $("file").onchange = doing((event) => open(event.target.files[0]));
+  $("file").onchange = doing(async ({ target }) => {
+    const [file] = target.files;
+    target.value = ""; // so that the same file can be chosen again
+    await open(file);
+  });
   $("save").onclick = doing(save);
-  $("pad").onpointerdown = (event) => { pen = true; $("pad").setPointerCapture(event.pointerId); paint(event); };
-  $("pad").onpointermove = paint;
-  $("pad").onpointerup = doing(async () => { pen = false; $("label").value = ""; await look(); });
+  $("pad").onpointerdown = (event) => { $("pad").setPointerCapture(event.pointerId); paint(placeOf(event)); };
+  $("pad").onpointermove = (event) => { if (pen) paint(placeOf(event)); };
+  $("pad").onpointerup = $("pad").onpointercancel = doing(drawn);
+  $("pad").onkeydown = doing(drawByKeys);
   $("drop").ondragover = (event) => { event.preventDefault(); $("drop").classList.add("over"); };
   $("drop").ondragleave = () => $("drop").classList.remove("over");
   $("drop").ondrop = doing(async (event) => {
@@ -368,6 +405,10 @@ function connect() {
 // A module with one SIMD instruction: a browser that cannot compile it cannot run the kernels.
 const SIMD = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11);
 
+// Nothing can be used before it works.
+const inert = (yes) => live.querySelectorAll("section").forEach((section) => { section.inert = yes; });
+
+inert(true);
 await doing(async () => {
   if (location.protocol === "file:") {
     throw new Error("From a folder the browser starts no worker: python -m http.server -d build/site, then http://localhost:8000/live/");
@@ -375,12 +416,10 @@ await doing(async () => {
   if (typeof WebAssembly !== "object" || !WebAssembly.validate(SIMD)) {
     throw new Error("This browser has no WebAssembly with SIMD, which the kernels need; one of 2023 or later has.");
   }
-  connect();
-  const fetched = await Promise.all(["kernels.wasm", "data.json"].map((name) => fetch(new URL(name, import.meta.url))));
-  data = await fetched[1].json();
-  const module = await fetched[0].arrayBuffer();
-  await ask("start", { module }, [module]);
+  await ask("start");
   await ask("set", settings());
+  connect();
   await choose();
+  inert(false);
   live.dataset.ready = "yes";
 })();

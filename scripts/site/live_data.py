@@ -9,11 +9,14 @@ byte for each label, in the same order.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from minicnn.app.commands import train
+from minicnn.app.settings import Config
 from minicnn.data.dataset import load
 from minicnn.data.images import Images
 
@@ -23,8 +26,14 @@ SETS = {"digits": ("simple_cnn", 1438, 359), "fashion-mnist-sample": ("lenet5", 
 
 
 def main() -> None:
-    about = {name: write(name, *settings) for name, settings in SETS.items()}
-    (FOLDER / "data.json").write_text(json.dumps(about, indent=1) + "\n")
+    about = {name: write(name, *of) for name, of in SETS.items()}
+    (FOLDER / "data.json").write_text(json.dumps({"settings": settings(), "sets": about}, indent=1) + "\n")
+
+
+def settings() -> dict[str, Any]:
+    """Those of a run without a schedule, for the checkpoints that the page saves."""
+    given = ["--optimizer", "sgd", "--schedule", "constant", "--validation", "0", "--backend", "cpp"]
+    return asdict(Config.resolve(vars(train.parse(given))))
 
 
 def write(name: str, model: str, train: int, test: int) -> dict[str, Any]:

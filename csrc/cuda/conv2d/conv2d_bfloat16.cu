@@ -1,5 +1,5 @@
-// Convolution and dense layers of bfloat16.  Tensor cores multiply the factors, with the weights rounded to
-// bfloat16, and sum in float; the results are rounded once.
+// Convolution of bfloat16, dense layers too (dense.cu).  Tensor cores multiply the factors, with the
+// weights rounded to bfloat16, and sum in float; the results are rounded once.
 //
 // Depthwise convolutions are no products of matrices: their operands are widened to float in scratch
 // memory, and the kernels for float compute.
@@ -59,10 +59,6 @@ std::int64_t outputs_of(const ConvParams& p, const PoolParams& pool) {
     return p.N * pool.OH * pool.OW * p.F;
 }
 
-ConvParams as_convolution(std::int64_t N, std::int64_t in, std::int64_t out) {
-    return {N, in, 1, 1, out, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1};
-}
-
 }  // namespace
 
 void conv2d_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
@@ -85,7 +81,7 @@ void conv2d_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16*
         return;
     }
     const Operand gradient(dy, outputs_of(p)), outcome(relu_y, outputs_of(p)),
-        images(dw ? x : nullptr, inputs_of(p)), filters(dx ? weight : nullptr, weights_of(p));
+        images(dw || db ? x : nullptr, inputs_of(p)), filters(dx ? weight : nullptr, weights_of(p));
     const Result sums(dx, inputs_of(p));
     conv2d_backward<float>(gradient.get(), outcome.get(), images.get(), filters.get(), sums.get(), dw, db,
                            p);
@@ -122,16 +118,6 @@ void conv2d_pool_backward(const bfloat16* dy, const std::uint8_t* winner, const 
     conv2d_pool_backward<float>(gradient.get(), winner, images.get(), filters.get(), sums.get(), dw, db, p,
                                 pool);
     sums.store();
-}
-
-void dense_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y, std::int64_t N,
-                   std::int64_t in, std::int64_t out, bool relu) {
-    conv2d_forward(x, weight, bias, y, as_convolution(N, in, out), relu);
-}
-
-void dense_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16* x, const float* weight,
-                    bfloat16* dx, float* dw, float* db, std::int64_t N, std::int64_t in, std::int64_t out) {
-    conv2d_backward(dy, relu_y, x, weight, dx, dw, db, as_convolution(N, in, out));
 }
 
 }  // namespace minicnn

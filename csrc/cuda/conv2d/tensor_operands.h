@@ -1,6 +1,6 @@
 // The operands of a convolution's three products for tensor cores.  core/tensor_tiles.h explains what they
 // must have.  Neighbours in memory are taken 16 bytes at a time: their number is a multiple of 4 floats or
-// 8 bfloat16, and every array is aligned (tensor_arrays.h sees to it).
+// 8 bfloat16, and every array is aligned (tensor_arrays.cu sees to it).
 #pragma once
 
 #include "../../conv2d_ops.h"

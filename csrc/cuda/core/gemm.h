@@ -4,8 +4,8 @@
 //
 // A block of threads computes a tile of out.  A and B pass through shared memory in slices of 16 k, in two
 // buffers: while the threads multiply one slice, the next one is copied (by cp.async, 128 bits at a time
-// where the memory order allows).  The sums stay in registers: each thread has a small tile of its own, or
-// each warp has tensor-core fragments.
+// where the memory order allows).  The sums stay in registers: each thread has a small tile of its own.
+// Products by tensor cores are in tensor_cores.h.
 //
 // A and B need not be matrices in memory.  Each is an operand: an object that finds an element from two
 // things,
