@@ -16,7 +16,7 @@ import numpy as np
 from minicnn.backends import Array
 from minicnn.backends.device import Device, DeviceGraph
 from minicnn.layers.batch_norm2d import BatchNorm2d
-from minicnn.layers.layer import Layer, RandomLayer, Shape
+from minicnn.layers.layer import Layer, RandomLayer, Shape, is_users_own
 from minicnn.optim import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def obstacle(trainer: Trainer) -> str | None:
     if type(trainer.optimizer) not in OPTIMIZERS.values():
         return f"{type(trainer.optimizer).__name__} may compute on the host"
     for layer in _layers(trainer):
-        if type(layer).__module__.partition(".")[0] != "minicnn":
+        if is_users_own(layer):
             return f"{type(layer).__name__} may compute on the host"
         if isinstance(layer, BatchNorm2d) and layer.momentum is None and layer.requires_grad:
             return "BatchNorm2d(momentum=None) counts its batches on the host"

@@ -14,14 +14,12 @@ from minicnn import shapes
 from minicnn.backends import Array
 from minicnn.backends.device import Device
 from minicnn.capture import CapturedStep, obstacle, signature
+from minicnn.distributed.step import IGNORED
 from minicnn.graph import run
 from minicnn.tally import Tally
 
 if TYPE_CHECKING:
     from minicnn.trainer import Trainer
-
-IGNORED = -100
-"""The label that the loss passes over."""
 
 STEPS_BEFORE_CAPTURE = 2
 """So many steps of one shape run as they are: they load kernels, make states, and show that shapes stay."""
@@ -32,7 +30,7 @@ class DeviceStep:
 
     def __init__(self, trainer: Trainer, device: Device, tally: Tally, *, capture: bool) -> None:
         self.trainer, self.device, self.tally = trainer, device, tally
-        self._capture = capture
+        self._capture, self._asked = capture, False
         self.captured: CapturedStep | None = None
         self._last: tuple[Any, ...] = ()
         self._times = 0
@@ -88,6 +86,9 @@ class DeviceStep:
 
     def _wants_capture(self, x: Array, y: Array) -> bool:
         """Whether this step is like the ones before it, so that it may run as one graph."""
+        if not self._asked:
+            self._asked = True
+            self._give_up(obstacle(self.trainer))
         if not self._capture:
             return False
         now = signature(self.trainer, self.device, x, y)
@@ -109,6 +110,10 @@ class DeviceStep:
                 self.captured = CapturedStep(self, self._last, x, y)
             except (RuntimeError, MemoryError) as error:
                 reason = str(error) or "there is not enough memory"
-        if reason is not None:
+        self._give_up(reason)
+
+    def _give_up(self, reason: str | None) -> None:
+        """Capture nothing from now on, if there is a reason."""
+        if reason is not None and self._capture:
             self._capture = False
             warnings.warn(f"[Trainer] steps run without capture: {reason}", RuntimeWarning, stacklevel=2)

@@ -143,7 +143,7 @@ class Trainer:
         """Whether a part of the step is another one than here, and may need what the host knows."""
         return any(
             getattr(getattr(self, name), "__func__", None) is not getattr(Trainer, name)
-            for name in ("compute_gradients", "reduce_gradients")
+            for name in ("compute_gradients", "reduce_gradients", "loss_of")
         )
 
     def check_batches(self, sizes: Iterable[int]) -> None:

@@ -145,6 +145,30 @@ def test_steps_that_cannot_be_captured_go_on_and_say_so_once(monkeypatch: pytest
         assert_same_bits(trained(trainer_of(Hosted()), [4] * STEPS), expected)
 
 
+@pytest.mark.parametrize("method", ["compute_gradients", "loss_of", "reduce_gradients"])
+def test_an_overridden_part_of_a_step_is_called(method: str) -> None:
+    calls = []
+
+    def overridden(self: Trainer, *given: Any, **options: Any) -> Any:
+        calls.append(method)
+        return getattr(Trainer, method)(self, *given, **options)
+
+    trainer = type("Own", (Trainer,), {method: overridden})(net(), optim.SGD(0.1))
+    trained(trainer, [4] * 4)
+    assert len(calls) == 4
+
+
+def test_an_optimizer_of_ones_own_is_not_captured_and_may_hold_arrays() -> None:
+    class Noting(optim.SGD):
+        def step(self, model: Any) -> None:
+            super().step(model)
+            self.noted = np.zeros(2)
+
+    trainer = Trainer(net(), Noting(0.1))
+    with pytest.warns(RuntimeWarning, match="Noting may compute on the host"):
+        trained(trainer, [4] * 4)
+
+
 @pytest.mark.parametrize("labels", ["classes", "probabilities"])
 def test_the_gradient_of_a_step_is_that_of_the_loss(labels: str) -> None:
     backend = get_backend("cuda")
@@ -198,7 +222,7 @@ def test_the_tally_tells_the_first_loss_that_is_not_finite_and_the_first_wrong_l
         )
 
 
-def test_a_step_on_labels_that_are_no_classes_changes_nothing() -> None:
+def test_a_captured_step_on_labels_that_are_no_classes_changes_nothing() -> None:
     trainer = Trainer(net(), optim.SGD(0.1))
     for x, y in batches([4] * STEPS):
         trainer.step(x, y)

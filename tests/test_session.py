@@ -281,7 +281,7 @@ def test_on_cuda_each_shape_of_images_is_one_graph() -> None:
     for seed, logits in expected.items():
         np.testing.assert_array_equal(made.run(images(1 + seed % 2, seed=seed)), logits)
     assert made._captured is not None
-    assert len(made._captured._of_shape) == 2
+    assert len([graph for graph in made._captured._of_shape.values() if graph]) == 2
     assert "one launch" in repr(made)
     with pytest.raises(ValueError, match="C=3"):
         made.run(images(1, channels=2))

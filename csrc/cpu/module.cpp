@@ -29,6 +29,10 @@ void run_on_threads(int count, void (*body)(void*, int), void* context) {
     });
 }
 
+void rouse_threads(int count) {
+    if (!use_torch_threads) rouse_helpers(count);
+}
+
 }  // namespace minicnn
 
 PYBIND11_MODULE(_cpu, module) {

@@ -6,6 +6,7 @@ Arrays are ``torch.Tensor`` on the device.  Both compiled modules offer the same
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -43,7 +44,7 @@ class CudaBackend(CppBackend):
         import torch
 
         self._torch = torch
-        self._captures = False
+        self._capturing = threading.local()  # `on` in a thread that captures
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _fetch, (self._module.tf32(),)
@@ -76,14 +77,14 @@ class CudaBackend(CppBackend):
     @contextmanager
     def _recording(self) -> Iterator[None]:
         """Within it, work is captured, and what cannot be repeated is refused."""
-        self._captures = True
+        self._capturing.on = True
         try:
             yield
         finally:
-            self._captures = False
+            self._capturing.on = False
 
     def _refuse_in_capture(self, what: str) -> None:
-        if self._captures:
+        if getattr(self._capturing, "on", False):
             raise RuntimeError(f"[cuda] captured work: expected none that {what}, got some")
 
     def synchronize(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,10 @@ from minicnn.backends.cuda_backend import CudaBackend
 
 if TYPE_CHECKING:
     import torch
+
+ONE_AT_A_TIME = threading.RLock()
+"""Held while work is captured, and while a captured graph runs: torch captures on one stream of the process,
+and the switch for TF32 is the process's too."""
 
 MOST_QUEUED = 4
 """So many steps may wait in the device's queue: it never stands idle, and an error shows soon."""
@@ -78,7 +83,7 @@ class Device:
 
         Raises: RuntimeError if the work waits for the device, or brings arrays to it
         """
-        with self._backend._recording():
+        with ONE_AT_A_TIME, self._backend._recording():
             if self._backend._emulated:
                 from minicnn.backends.recorded import record
 

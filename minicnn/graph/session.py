@@ -46,7 +46,9 @@ class InferenceSession:
     that allocates only its result.  On cuda the operations on images of one shape are captured as one CUDA
     graph.  Otherwise, as with a layer of one's own, it runs operation by operation.
 
-    Several threads may call `run` at once, and get the same bits as alone; on cuda they take turns.
+    Several threads may call `run` at once, and get the same bits as alone; on cuda they take turns.  There
+    whether products are rounded to TF32 is a setting of the process: predict in tf32 in one thread while
+    another one trains or predicts in float32, and the other one may be rounded too.
 
     Args:   model_or_checkpoint a `Model`, or the path of a checkpoint
             batch_size how many images are to be expected; any other number is served too

@@ -402,6 +402,11 @@ class RandomLayer(Layer):
         return {}
 
 
+def is_users_own(layer: Layer) -> bool:
+    """Whether the layer is none of the library's, so that it may compute on the host."""
+    return type(layer).__module__.partition(".")[0] != "minicnn"
+
+
 def join(prefix: str, name: str) -> str:
     """A full name of a container's and its child's, either of which may be empty."""
     return f"{prefix}.{name}" if prefix and name else prefix or name

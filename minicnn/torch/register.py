@@ -292,8 +292,8 @@ def _unwatched() -> bool:
 def call(name: str, *args: Any) -> Tensor:
     """The result y of an operation, all of whose arguments are given, in the order of `TABLE`."""
     op = TABLE[name]
-    device = args[0].device.type
-    if _unwatched() and type(args[0]) is Tensor and device.upper() in DEVICES:
+    device = args[0].device.type if type(args[0]) is Tensor else ""
+    if _unwatched() and device.upper() in DEVICES:
         if autocast.is_on(device):
             args = (*autocast.cast(op, args, device),)
         if torch.is_grad_enabled():

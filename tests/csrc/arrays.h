@@ -23,6 +23,8 @@ void run_on_threads(int count, void (*body)(void*, int), void* context) {
     run_with_helpers(count, body, context);
 }
 
+void rouse_threads(int count) { rouse_helpers(count); }
+
 namespace {
 
 using std::int64_t;

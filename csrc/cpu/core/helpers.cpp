@@ -160,7 +160,9 @@ class Helpers {
         for (;;) {
             await_offer(helper);
             Job* job = helper.place.load();
-            if (job == nullptr || !helper.place.compare_exchange_strong(job, &taken)) continue;
+            // The offer may have been taken back since, and the place may be another caller's by now.
+            if (job == nullptr || job == &taken) continue;
+            if (!helper.place.compare_exchange_strong(job, &taken)) continue;
             job->run(helper.i);
             helper.place.store(nullptr);
             // The job is gone as soon as the last offer is closed.

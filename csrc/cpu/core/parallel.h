@@ -11,12 +11,14 @@
 
 namespace minicnn {
 
-// Both are defined by whoever links the kernels.  run_on_threads calls body(context, 0), and body(context,
+// They are defined by whoever links the kernels.  run_on_threads calls body(context, 0), and body(context,
 // i) for those i < count whose threads come in time, where count <= num_threads(); it returns when these
 // calls have returned.  The same i mostly has the same thread in every call.  An exception thrown by a body
 // comes out of it.
 int num_threads();
 void run_on_threads(int count, void (*body)(void*, int), void* context);
+// Work of so many threads comes soon: whoever waits for it may wake.
+void rouse_threads(int count);
 
 // How many threads the kernels that this thread calls may take, as long as the object lives.
 class ThreadLimit {

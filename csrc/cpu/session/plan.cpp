@@ -129,7 +129,7 @@ void Plan::run(const void* x, void* y, int threads) const {
         arena.values[static_cast<std::size_t>(output_)] = y;
     }
     const auto shared = [](const Node& node) { return node.threads > 1; };
-    if (std::any_of(nodes_.begin(), nodes_.end(), shared)) rouse_helpers(ThreadLimit::available());
+    if (std::any_of(nodes_.begin(), nodes_.end(), shared)) rouse_threads(ThreadLimit::available());
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
         const ThreadLimit own(nodes_[i].threads);
         run_node(i, arena);
