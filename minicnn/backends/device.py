@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import torch
 
 ONE_AT_A_TIME = threading.RLock()
-"""Held while work is captured, and while a captured graph runs: torch captures on one stream of the process,
-and the switch for TF32 is the process's too."""
+"""Held while work is captured, and while a captured graph runs: torch captures on one stream of a
+process, and the switch for TF32 belongs to the process too."""
 
 MOST_QUEUED = 4
 """So many steps may wait in the device's queue: it never stands idle, and an error shows soon."""
