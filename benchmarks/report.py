@@ -317,6 +317,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "losses": ("steps", whole_nets.losses),
     "session": ("session", whole_nets.sessions),
     "session_tail": ("session", whole_nets.session_tails),
+    "first_result": ("first_result", whole_nets.first_results),
     "neighbours": ("neighbours", whole_nets.neighbours),
     "second_thread_lost": ("steps", whole_nets.second_thread_lost),
     "bfloat16": ("bfloat16", whole_nets.bfloat16),
