@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import json
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import pytest
 from minicnn.app.commands.evaluate import main as evaluate
 from minicnn.backends import get_backend
 from scripts.site import live_data, wasm
+from scripts.site.server import serving
 
 LIVE = wasm.MODULE.parent
 
@@ -130,15 +128,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("site") / "live"
     shutil.copytree(LIVE, folder)
     (folder / "index.html").write_text(page())
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *given: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/index.html"
-    server.shutdown()
-    server.server_close()
+    with serving(folder) as root:
+        yield f"{root}/index.html"
 
 
 @pytest.fixture(scope="module")
