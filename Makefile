@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BACKEND ?= auto
+# TORCH=cpu takes PyTorch's build without CUDA, where the index of packages has one.
+TORCH ?=
 VENV := .venv
 BIN := $(VENV)/bin
 CXX ?= g++
@@ -36,17 +38,17 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed-numpy: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable .
+	@$(BIN)/python scripts/install.py numpy
 	@touch $@
 
-$(VENV)/installed-torch: pyproject.toml $(SOURCES) | $(BIN)/python
+# This does not compile: `make train` compiles when it begins, and shows how far it is.
+$(VENV)/installed-torch: pyproject.toml | $(BIN)/python
 	@command -v $(firstword $(CXX)) >/dev/null || \
 	    { echo "No C++ compiler; install one, on Debian with: apt-get install g++ (or use BACKEND=numpy)" >&2; exit 1; }
-	$(BIN)/python -c 'import torch, ninja, setuptools' 2>/dev/null || $(BIN)/pip install --quiet "setuptools>=77,<100" "ninja>=1.11,<2" "torch>=2.10,<3"
-	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch]"
+	@$(BIN)/python scripts/install.py torch$(TORCH:%=-%)
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed-torch
+$(VENV)/installed-dev: $(VENV)/installed-torch $(SOURCES)
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch,datasets,dev,docs]"
 	@touch $@
 
@@ -58,6 +60,7 @@ $(VENV)/installed-peers: $(VENV)/installed-dev
 
 train: $(INSTALLED)
 	$(BIN)/python -m minicnn.train --backend $(BACKEND) --epochs 6 --out runs/make-train --overwrite
+	@echo "Next: open runs/make-train/report.html, then train on your own images: . $(BIN)/activate, and docs/tutorial.md"
 
 test: lint
 	$(PARALLEL_PYTEST) --dist loadfile $(CUDA_PROOFS:%=--ignore %)

@@ -161,7 +161,7 @@ def precision_recipes(result: Result) -> str:
 
 
 def precision_card(result: Result) -> str:
-    """The test accuracy and time of recipes on a card, in every precision."""
+    """The test accuracy and time of recipes on a card, in every precision; empty if there are none."""
     rows = [
         ["recipe", "precision", "test accuracy, by seed", "mean", "seconds of the whole command, by seed"]
     ]
@@ -173,9 +173,10 @@ def precision_card(result: Result) -> str:
             mean = sum(by_seed.values()) / len(by_seed)
             rows.append([name, precision, reached, f"{mean:.2%}", spent])
     if len(rows) == 1:
-        return "Not measured yet."
+        return ""
     cards = ", ".join(dict.fromkeys(entry["machine"]["card"] for entry in found.values()))
-    return f"{table(rows)}\n\n`benchmarks/precision.py --backend cuda` on {cards}."
+    title = "On an NVIDIA GPU, in float32, TF32 and bfloat16:"
+    return f"{title}\n\n{table(rows)}\n\n`benchmarks/precision.py --backend cuda` on {cards}."
 
 
 def precision_offset(result: Result) -> str:
@@ -374,7 +375,8 @@ def filled(text: str) -> str:
     def fill(match: re.Match[str]) -> str:
         result_name, section = SECTIONS[match[2]]
         result = saved(result_name)
-        return f"{match[1]}\n{section(result)}\n\n{match[4]}" if result else f"{match[1]}{match[4]}"
+        shown = section(result) if result else ""
+        return f"{match[1]}\n{shown}\n\n{match[4]}" if shown else f"{match[1]}{match[4]}"
 
     return BLOCK.sub(fill, text)
 
