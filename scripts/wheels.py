@@ -1,8 +1,9 @@
 """Builds a wheel that carries the CPU's kernels compiled for several levels of x86-64, or checks it.
 
-    python scripts/wheels.py                  builds build/wheels/minicnn-*-manylinux_*_x86_64.whl
-    python scripts/wheels.py --check          installs it in an empty environment, and verifies each level
-    python scripts/wheels.py --check --save   and writes benchmarks/results/wheels.txt
+    python scripts/wheels.py                        builds build/wheels/minicnn-*-manylinux_*_x86_64.whl
+    python scripts/wheels.py --levels x86-64-v3     with fewer levels, which is sooner done
+    python scripts/wheels.py --check                installs it in an empty environment, and verifies each level
+    python scripts/wheels.py --check --save         and writes benchmarks/results/wheels.txt
 
 The wheel is the pure one, made of the last commit, with the modules in minicnn/carried.  It fits one
 version of Python and one release of torch: those of the environment that runs this script.  auditwheel
@@ -52,11 +53,11 @@ def run(*command: str, cwd: Path = ROOT) -> str:
 # ---- building ------------------------------------------------------------------------------------------
 
 
-def build_wheel() -> Path:
-    """The wheel, made of the last commit."""
+def build_wheel(wanted: list[Level]) -> Path:
+    """The wheel with these levels, made of the last commit."""
     if run("git", "status", "--porcelain", "--untracked-files=no").strip():
         raise SystemExit("the wheel is made of the last commit; commit or undo your changes first")
-    modules = {level: module(level) for level in LEVELS}
+    modules = {level: module(level) for level in wanted}
     with tempfile.TemporaryDirectory() as folder:
         unpacked = unpack(pure_wheel(Path(folder)))
         for level, path in modules.items():
@@ -90,8 +91,13 @@ def unpack(wheel: Path) -> Path:
     return next((wheel.parent / "unpacked").iterdir())
 
 
+def carried_name(level: Level) -> str:
+    """What a wheel calls the module for a level."""
+    return str(carried.place(level).relative_to(module_file.PACKAGE.parent))
+
+
 def add_module(unpacked: Path, level: Level, path: Path) -> None:
-    target = unpacked / carried.place(level).relative_to(module_file.PACKAGE.parent)
+    target = unpacked / carried_name(level)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, target)
 
@@ -125,8 +131,8 @@ def check_carried(wheel: Path, modules: dict[Level, Path]) -> None:
     """The modules must have come through unchanged, or loaders would refuse them."""
     with zipfile.ZipFile(wheel) as archive:
         for level, path in modules.items():
-            name = carried.place(level).relative_to(module_file.PACKAGE.parent)
-            if archive.read(str(name)) != path.read_bytes():
+            name = carried_name(level)
+            if archive.read(name) != path.read_bytes():
                 raise SystemExit(f"{wheel.name}: {name} is not as it was built")
 
 
@@ -202,7 +208,8 @@ def check(wheel: Path, other_torch: str | None) -> list[str]:
         lines += ["without torch: " + new.finding("backend cpp")["remedy"]]
         new.link(required("torch", set(), set()))
         place = f"{next(new.folder.glob('venv/lib/python*'))}/site-packages/minicnn/"
-        for variables in ({}, *({module_file.LEVEL_VARIABLE: level.name} for level in reversed(LEVELS))):
+        named = [{module_file.LEVEL_VARIABLE: level.name} for level in levels_of(wheel)]
+        for variables in ({}, *named):
             lines.append(verified(new, variables).replace(place, ""))
             print(lines[-1], flush=True)
         if new.built():
@@ -213,6 +220,13 @@ def check(wheel: Path, other_torch: str | None) -> list[str]:
             new.install(f"torch=={other_torch}")
             lines.append(f"with torch {other_torch}: " + new.finding("backend cpp")["remedy"])
     return lines
+
+
+def levels_of(wheel: Path) -> list[Level]:
+    """The levels that a wheel carries."""
+    with zipfile.ZipFile(wheel) as archive:
+        files = archive.namelist()
+    return [level for level in LEVELS if carried_name(level) in files]
 
 
 def verified(new: Environment, variables: dict[str, str]) -> str:
@@ -229,12 +243,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    names = [level.name for level in LEVELS]
+    parser.add_argument("--levels", nargs="+", choices=names, default=names, help="what the wheel carries")
     parser.add_argument("--check", action="store_true", help="check the wheel that was built last")
     parser.add_argument("--other-torch", metavar="VERSION", help="with --check: a torch that does not fit")
     parser.add_argument("--save", action="store_true", help=f"with --check: write {SAVED.name}")
     args = parser.parse_args()
     if not args.check:
-        print(build_wheel())
+        print(build_wheel([level for level in LEVELS if level.name in args.levels]))
         return
     wheel = next(WHEELS.glob("*.whl"), None)
     if wheel is None:
