@@ -1,9 +1,9 @@
 """Builds a wheel that carries the CPU's kernels compiled for several levels of x86-64, or checks it.
 
-    python scripts/wheels.py                        builds build/wheels/minicnn-*-manylinux_*_x86_64.whl
-    python scripts/wheels.py --levels x86-64-v3     with fewer levels, which is sooner done
-    python scripts/wheels.py --check                installs it in an empty environment, and verifies each level
-    python scripts/wheels.py --check --save         and writes benchmarks/results/wheels.txt
+    python scripts/wheels.py                      builds build/wheels/minicnn-*-manylinux_*_x86_64.whl
+    python scripts/wheels.py --levels x86-64-v3   with fewer levels, which is sooner done
+    python scripts/wheels.py --check              installs it in an empty environment, and verifies each level
+    python scripts/wheels.py --check --save       and writes benchmarks/results/wheels.txt
 
 The wheel is the pure one, made of the last commit, with the modules in minicnn/carried.  It fits one
 version of Python and one release of torch: those of the environment that runs this script.  auditwheel
