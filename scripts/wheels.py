@@ -2,7 +2,7 @@
 
     python scripts/wheels.py                      builds build/wheels/minicnn-*-manylinux_*_x86_64.whl
     python scripts/wheels.py --levels x86-64-v3   with fewer levels, which is sooner done
-    python scripts/wheels.py --check              installs it in an empty environment, and verifies each level
+    python scripts/wheels.py --check              installs it in an empty environment, verifies each level
     python scripts/wheels.py --check --save       and writes benchmarks/results/wheels.txt
 
 The wheel is the pure one, made of the last commit, with the modules in minicnn/carried.  It fits one
@@ -64,6 +64,7 @@ def build_wheel(wanted: list[Level]) -> Path:
             add_module(unpacked, level, path)
         describe(unpacked)
         packed = Path(folder) / "packed"
+        packed.mkdir()
         run(sys.executable, "-m", "wheel", "pack", "--dest-dir", str(packed), str(unpacked))
         wheel = repaired(next(packed.glob("*.whl")))
     check_carried(wheel, modules)
