@@ -19,7 +19,7 @@ EMULATED := MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda
 # at installation.
 export FORCE_CUDA ?= 0
 
-.PHONY: train test test-cuda cuda-report cuda-counts gpu lint format docs bench bench-quick figures lockstep reliability mutants mutants-quick torch-extension sanitize sanitize-quick doctor clean
+.PHONY: train test test-cuda cuda-report cuda-counts gpu lint format docs bench bench-quick figures lockstep reliability mutants mutants-quick torch-extension wheels wheels-check sanitize sanitize-quick doctor clean
 
 # ---- environments: a stamp file for each set of extras, renewed when pyproject.toml changes ---------
 
@@ -28,7 +28,7 @@ ifneq ($(BACKEND),numpy)
 INSTALLED := $(VENV)/installed-torch
 endif
 SOURCES := $(wildcard csrc/*.h csrc/*/*.* csrc/*/*/*.*) setup.py \
-    $(addprefix minicnn/backends/,compiler.py cuda_build.py module_file.py programs.py torch_package.py)
+    $(addprefix minicnn/backends/,compiler.py cuda_build.py levels.py module_file.py programs.py torch_package.py)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -50,6 +50,10 @@ $(VENV)/installed-torch: pyproject.toml | $(BIN)/python
 
 $(VENV)/installed-dev: $(VENV)/installed-torch $(SOURCES)
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch,datasets,dev,docs]"
+	@touch $@
+
+$(VENV)/installed-wheels: $(VENV)/installed-dev
+	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch,datasets,dev,docs,wheels]"
 	@touch $@
 
 $(VENV)/installed-peers: $(VENV)/installed-dev
@@ -101,6 +105,14 @@ torch-extension: $(VENV)/installed-dev
 	$(BIN)/pip install --no-deps --no-build-isolation --upgrade --target build/torch-extension examples/torch_extension
 	cd examples/torch_extension && PYTHONPATH=$(CURDIR)/build/torch-extension $(abspath $(BIN))/pytest -c pyproject.toml
 	cd examples/torch_extension && PYTHONPATH=$(CURDIR)/build/torch-extension $(abspath $(BIN))/python benchmark.py
+
+# A wheel for this Python and this torch, with the CPU's kernels for several levels of x86-64: build/wheels.
+wheels: $(VENV)/installed-wheels
+	$(BIN)/python scripts/wheels.py
+
+# Installs that wheel in an empty environment and verifies each level; CHECK="--other-torch VERSION --save".
+wheels-check: $(VENV)/installed-wheels
+	$(BIN)/python scripts/wheels.py --check $(CHECK)
 
 sanitize:
 	$(MAKE) -C tests/csrc -j 2
