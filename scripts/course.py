@@ -17,6 +17,7 @@ import json
 import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class CourseError(RuntimeError):
 
 
 def stripped(text: str, name: str) -> str:
-    """A file's text with a gap in the place of each solution.  Raises CourseError where a mark is missing."""
+    """A file's text with a gap in place of each solution.  Raises CourseError where a mark is missing."""
     gap, lines, inside = GAPS[Path(name).suffix], [], False
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         if BEGIN in line or END in line:
@@ -107,8 +108,6 @@ def plant(planted: Mapping[str, Mapping[str, str]], folder: Path) -> None:
 
 def copy_assignment(assignment: Assignment, target: Path, *, solved: bool) -> None:
     """An assignment's folder as students get it, or with the solution."""
-    import tomllib
-
     target.mkdir(parents=True)
     for path in sorted(assignment.folder.iterdir()):
         if path.name == "planted.toml":

@@ -31,8 +31,8 @@ struct Shape {
 
 }  // namespace
 
-TASK convolution(const float* x, const float* weight, const float* bias, float* map, int N, int H, int W, int C,
-                 int F) {
+TASK convolution(const float* x, const float* weight, const float* bias, float* map, int N, int H, int W,
+                 int C, int F) {
     return task::run([&] {
         [[maybe_unused]] const Shape s{N, H, W, C, F};
         // BEGIN SOLUTION
@@ -48,8 +48,8 @@ TASK convolution(const float* x, const float* weight, const float* bias, float* 
     });
 }
 
-TASK fused(const float* x, const float* weight, const float* bias, float* y, std::uint8_t* winner, int N, int H,
-           int W, int C, int F) {
+TASK fused(const float* x, const float* weight, const float* bias, float* y, std::uint8_t* winner, int N,
+           int H, int W, int C, int F) {
     return task::run([&] {
         [[maybe_unused]] const Shape s{N, H, W, C, F};
         // BEGIN SOLUTION
@@ -78,8 +78,8 @@ TASK fused(const float* x, const float* weight, const float* bias, float* y, std
     });
 }
 
-TASK weight_gradient(const float* x, const float* dy, const std::uint8_t* winner, float* dweight, int N, int H,
-                     int W, int C, int F) {
+TASK weight_gradient(const float* x, const float* dy, const std::uint8_t* winner, float* dweight, int N,
+                     int H, int W, int C, int F) {
     return task::run([&] {
         // BEGIN SOLUTION
         std::fill(dweight, dweight + 9 * C * F, 0.0f);
@@ -91,10 +91,12 @@ TASK weight_gradient(const float* x, const float* dy, const std::uint8_t* winner
                         const float gradient = *dy++;
                         if (place == 4) continue;
                         for (int tap = 0; tap < 9; ++tap) {
-                            const int row = i + place / 2 + tap / 3 - 1, column = j + place % 2 + tap % 3 - 1;
+                            const int row = i + place / 2 + tap / 3 - 1,
+                                      column = j + place % 2 + tap % 3 - 1;
                             if (row < 0 || row >= H || column < 0 || column >= W) continue;
                             const float* pixel = x + ((n * H + row) * W + column) * C;
-                            for (int c = 0; c < C; ++c) dweight[(tap * C + c) * F + f] += gradient * pixel[c];
+                            for (int c = 0; c < C; ++c)
+                                dweight[(tap * C + c) * F + f] += gradient * pixel[c];
                         }
                     }
                 }

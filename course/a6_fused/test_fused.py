@@ -1,4 +1,4 @@
-"""Tests of assignment 6.  The values are small whole numbers, so that every sum is exact and ties are real."""
+"""Tests of assignment 6.  Small whole numbers: every sum is exact, and ties are real."""
 
 from __future__ import annotations
 

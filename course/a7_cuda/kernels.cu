@@ -1,4 +1,5 @@
-// CUDA kernels.  With minicnn's emulation in front of the include path a C++ compiler builds them for the CPU.
+// CUDA kernels.  With minicnn's emulation in front of the include path a C++ compiler builds them for the
+// CPU.
 #include "cuda_task.h"
 
 namespace {
@@ -68,8 +69,9 @@ unsigned blocks(int size, int each) { return unsigned((size + each - 1) / each);
 }  // namespace
 
 TASK bias_relu(const float* x, const float* bias, float* y, int size, int channels) {
-    return task::run(
-        [&] { launch(bias_relu_kernel, blocks(size, block), block, 0, nullptr, x, bias, y, size, channels); });
+    return task::run([&] {
+        launch(bias_relu_kernel, blocks(size, block), block, 0, nullptr, x, bias, y, size, channels);
+    });
 }
 
 TASK softmax(const float* x, float* y, int rows, int columns) {

@@ -151,7 +151,7 @@ def grade_with_tests_of(trusted: Assignment, answers: Path, limit: float = LIMIT
 
 
 def require_task(folder: Path, name: str, limit: float = LIMIT) -> None:
-    """Raise AssertionError with what the tests said unless this task is solved; a notebook's cell calls it."""
+    """Raise AssertionError with what the tests said unless this task is solved; for notebooks."""
     verdicts = {verdict.task.name: verdict for verdict in grade(read_assignment(folder), limit)}
     if name not in verdicts:
         raise ValueError(f"[grading] task: expected one of {', '.join(verdicts)}, got {name}")
@@ -198,8 +198,9 @@ def _run_tests(folder: Path, record: Path, limit: float) -> tuple[str, str]:
     """Why the tests were stopped, or "", and what they printed."""
     folder = folder.resolve()
     command = [
-        sys.executable, "-m", "pytest", "-q", "-rs", "--tb=short", "-c", os.devnull, "--rootdir", str(folder),
-        "-p", "no:cacheprovider", "-p", "minicnn.testing.grading_plugin", "--grades", str(record), str(folder),
+        sys.executable, "-m", "pytest", "-q", "-rs", "--tb=short", "-c", os.devnull,
+        "-p", "no:cacheprovider", "-p", "minicnn.testing.grading_plugin",
+        "--grades", str(record), "--rootdir", str(folder), str(folder),
     ]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=folder, text=True, errors="replace", stdin=subprocess.DEVNULL,

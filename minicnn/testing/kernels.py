@@ -1,7 +1,8 @@
 """Builds the C++ and CUDA files of assignments, and calls their functions on NumPy arrays.
 
-A file includes ``task.h`` (in `HEADERS`).  Each function that it exports begins with ``return run([&] { ... })``,
-so that an exception or a gap, ``not_implemented()``, comes back as words.
+A file includes ``task.h`` (in `HEADERS`).  Each function that it exports is one
+``return task::run([&] { ... })``, so that an exception or a gap, ``not_implemented()``, comes back
+as words.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def build(source: Path, folder: Path, *, cuda: bool = False) -> Kernels:
     made = folder / f"{source.stem}.so"
     csrc = source_folder() if cuda else None
     command = [
-        *compiler, "-std=c++20", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", f"-I{HEADERS}",
+        *compiler, "-std=c++20", "-O1" if cuda else "-O2", "-shared", "-fPIC", "-fvisibility=hidden", f"-I{HEADERS}",
         *([f"-I{csrc / 'cuda_emulation'}", f"-I{csrc}", "-x", "c++"] if csrc else []),
         str(source), "-o", str(made),
     ]  # fmt: skip
