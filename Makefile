@@ -19,7 +19,7 @@ EMULATED := MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda
 # at installation.
 export FORCE_CUDA ?= 0
 
-.PHONY: train test test-cuda cuda-report cuda-counts gpu lint format docs bench bench-quick figures lockstep reliability mutants mutants-quick torch-extension wheels wheels-check sanitize sanitize-quick doctor clean
+.PHONY: train test test-cuda cuda-report cuda-counts gpu lint format docs notebooks bench bench-quick figures lockstep reliability mutants mutants-quick torch-extension wheels wheels-check sanitize sanitize-quick doctor clean
 
 # ---- environments: a stamp file for each set of extras, renewed when pyproject.toml changes ---------
 
@@ -157,6 +157,10 @@ reliability: $(VENV)/installed-dev
 	$(BIN)/python scripts/fail_resume.py --save
 	$(BIN)/python scripts/kill_workers.py --times 10 --save
 	$(BIN)/python scripts/fuzz_readers.py --save
+
+# Runs every notebook from top to bottom, with NumPy.
+notebooks: $(VENV)/installed-dev
+	for notebook in notebooks/*.py; do MPLBACKEND=agg $(BIN)/python $$notebook || exit 1; done
 
 # mkdocs.yml makes every warning an error, dead links included.  Do not add --quiet: it drops warnings before they
 # are counted.  The variable silences Material's notice that its support ends in May 2027.
