@@ -18,6 +18,7 @@ from minicnn.app.command_line import Diverged
 from minicnn.app.position import check_position
 from minicnn.app.prediction import NotFinite, predict_images
 from minicnn.app.settings import Config
+from minicnn.backends.image_source import ImageSource, image_source
 from minicnn.calibration import fit_temperature
 from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors
 from minicnn.data.progress import OnProgress, ignore
@@ -62,6 +63,7 @@ class Experiment:
             backend=self.model.bound(), data_on=config.data_on, part=Shards(config.shards, self.group).part,
             dtype=input_dtype(self.model.graph(training=True, fuse=not config.no_fuse), self.model.dtype),
         )  # fmt: skip
+        self._sources = self._image_sources()
         self.optimizer = optim.create(config.optimizer, config.lr, **config.optimizer_options())
         steps = config.epochs * len(self.batches)
         self.schedule = schedules.create(
@@ -80,6 +82,14 @@ class Experiment:
         self.sums = _no_sums()
         self._unread = _Unread(0, 0, 0.0)
         self.history: list[dict[str, Any]] = []
+
+    def _image_sources(self) -> dict[int, ImageSource]:
+        """Of the images that every epoch reads.  Those that share an array share a source."""
+        sources = {id(self.dataset.train.x): self.batches.source}
+        for images in (self.validation, self.dataset.test if self.config.test_every else None):
+            if images is not None and id(images.x) not in sources:
+                sources[id(images.x)] = image_source(self.model.bound(), images.x, self.config.data_on)
+        return sources
 
     def steps(self, *, every: float = READ_EVERY) -> Iterator[None]:
         """Train to the end of the epoch under way, yielding after each step.
@@ -216,7 +226,7 @@ class Experiment:
         try:
             return predict_images(
                 self.model, images, mean, std, progress, tta=config.tta, fuse=not config.no_fuse,
-                group=self.group,
+                group=self.group, source=self._sources.get(id(images.x)),
             )  # fmt: skip
         except NotFinite as error:
             raise self._diverged(str(error)) from None

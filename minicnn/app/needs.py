@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from minicnn import distributed, memory, models
-from minicnn.app.prediction import images_together
+from minicnn.app.prediction import images_of_a_batch
 from minicnn.app.settings import Config
 from minicnn.data.decode import Plan
 from minicnn.layers import Sequential
@@ -74,7 +74,7 @@ def needs_of(config: Config, plan: Plan) -> Needs | None:
         return Needs(plan.memory, 0, 0)
     weights = _FLOAT * sum(math.prod(array.shape) for array in model.state_shapes().values())
     copies = _STATES.get(config.optimizer, 0) + bool(config.momentum) + bool(config.ema)
-    _, tested = images_together(plan.shape)
+    tested = images_of_a_batch(plan.shape)
     batch = _FLOAT * min(tested, plan.images) * math.prod(plan.shape)
     if config.freeze:  # layers are frozen only once they have weights, and keep nothing then
         return Needs(plan.memory, weights, batch)
