@@ -164,24 +164,21 @@ def test_images_that_are_judged_every_epoch_are_read_from_their_place(
     parts = [images.subset(np.arange(start, start + 10)) for start in (0, 10, 20)]
     shared = [data.Images(images.x, part.y, rows=np.arange(10)) for part in parts]
     made: list[np.ndarray] = []
-    for train_images, validation, test in (parts, shared):
+
+    def noted(backend: Backend, x: np.ndarray, on: str, **options: Any) -> Any:
+        made.append(x)
+        return image_source(backend, x, on, **options)
+
+    monkeypatch.setattr(experiment_module, "image_source", noted)
+    config = Config.resolve(vars(train.parse(["--model", "lenet5", "--backend", "numpy"])))
+    for of_train, validation, test in (parts, shared):
         made.clear()
-        dataset = data.Dataset(
-            "some", train_images, test, list("abcde"), np.full(3, 0.5), np.full(3, 0.5), "0", validation
-        )
-        monkeypatch.setattr(
-            experiment_module, "image_source",
-            lambda backend, x, on: made.append(x) or image_source(backend, x, on),
-        )  # fmt: skip
-        experiment = Experiment(
-            Config.resolve(vars(train.parse(["--model", "lenet5", "--backend", "numpy"]))), dataset
-        )
+        half = np.full(3, 0.5)
+        dataset = data.Dataset("some", of_train, test, list("abcde"), half, half, "0", validation)
+        experiment = Experiment(config, dataset)
         assert experiment.logits(validation).shape == (10, 5)
-        if train_images is parts[0]:
-            assert len(made) == 1
-            assert made[0] is validation.x
-        else:
-            assert not made
+        expected = [of_train.x] if of_train.x is validation.x else [of_train.x, validation.x]
+        assert list(map(id, made)) == list(map(id, expected))
 
 
 class Noted(Resident):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from minicnn import data, distributed, metrics, models, optim, schedules
 from minicnn.app.command_line import Diverged
+from minicnn.app.needs import memory_of_a_step
 from minicnn.app.position import check_position
 from minicnn.app.prediction import NotFinite, predict_images
 from minicnn.app.settings import Config
@@ -57,13 +58,14 @@ class Experiment:
             if wanted and self.validation is None:
                 raise ValueError(f"{flag}: expected validation images, got none")
         self.group = distributed.current()
+        self._sources = self._image_sources()
         self.batches = data.Batches(
             dataset.train, config.batch_size, mean=dataset.mean, std=dataset.std, seed=config.seed,
             augment=config.augment_options(), num_classes=len(dataset.class_names),
-            backend=self.model.bound(), data_on=config.data_on, part=Shards(config.shards, self.group).part,
+            backend=self.model.bound(), data_on=self._sources[id(dataset.train.x)],
+            part=Shards(config.shards, self.group).part,
             dtype=input_dtype(self.model.graph(training=True, fuse=not config.no_fuse), self.model.dtype),
         )  # fmt: skip
-        self._sources = self._image_sources()
         self.optimizer = optim.create(config.optimizer, config.lr, **config.optimizer_options())
         steps = config.epochs * len(self.batches)
         self.schedule = schedules.create(
@@ -85,10 +87,14 @@ class Experiment:
 
     def _image_sources(self) -> dict[int, ImageSource]:
         """Of the images that every epoch reads.  Those that share an array share a source."""
-        sources = {id(self.dataset.train.x): self.batches.source}
-        for images in (self.validation, self.dataset.test if self.config.test_every else None):
+        beside = memory_of_a_step(self.config, self.dataset) if self.config.backend == "cuda" else 0
+        sources: dict[int, ImageSource] = {}
+        tested = self.dataset.test if self.config.test_every else None
+        for images in (self.dataset.train, self.validation, tested):
             if images is not None and id(images.x) not in sources:
-                sources[id(images.x)] = image_source(self.model.bound(), images.x, self.config.data_on)
+                sources[id(images.x)] = image_source(
+                    self.model.bound(), images.x, self.config.data_on, beside=beside
+                )
         return sources
 
     def steps(self, *, every: float = READ_EVERY) -> Iterator[None]:
