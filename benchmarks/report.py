@@ -73,15 +73,22 @@ def memory(result: Result) -> str:
 
 
 def large_folder(result: Result) -> str:
+    return "\n\n".join(map(_one_folder, result.values()))
+
+
+def _one_folder(entry: Result) -> str:
     rows = [["", "seconds", "peak resident memory, MB"]]
     for name in ("first start", "second start", "one epoch and test"):
-        rows.append([name, f"{result[name]['seconds']:.1f}", f"{result[name]['peak, MB']:,}"])
+        seconds = entry[name].get("seconds")
+        rows.append([name, "" if seconds is None else f"{seconds:.1f}", f"{entry[name]['peak, MB']:,}"])
+    reading = entry.get("reading on the second start, seconds")
+    of_it = "" if reading is None else f" Of the second start, reading the images takes {reading:.1f} s."
     what = (
-        f"{result['images']:,} JPEG files of {result['side']}×{result['side']} pixels, "
-        f"{result['JPEG, MB']:,.0f} MB, decoded {result['decoded, MB']:,.0f} MB; {result['model']} in "
-        f"batches of {result['batch']}."
+        f"{entry['images']:,} JPEG files of {entry['side']}×{entry['side']} pixels, "
+        f"{entry['JPEG, MB']:,.0f} MB, decoded {entry['decoded, MB']:,.0f} MB; {entry['model']} in "
+        f"batches of {entry['batch']}.{of_it}"
     )
-    return f"{table(rows)}\n\n{what} `benchmarks/large_folder.py` on {where(result)}."
+    return f"{table(rows)}\n\n{what} `benchmarks/large_folder.py` on {where(entry)}."
 
 
 def browser(result: Result) -> str:
@@ -199,6 +206,16 @@ def augment(result: Result) -> str:
         f"{where(result)}."
     )
     return f"{text}\n\n{_peers(result['against peers'])}" if "against peers" in result else text
+
+
+def recipe_revisions(result: Result) -> str:
+    """Whole recipes in two revisions, every run's seconds."""
+    rows = [["recipe, epochs", "seconds before", "seconds after", "before / after", "test accuracy"]]
+    for name, entry in result.items():
+        seconds = [", ".join(f"{s:.1f}" for s in entry["seconds"][side]) for side in ("before", "after")]
+        accuracy = ", ".join(f"{entry['accuracy'][side]:.2%}" for side in ("before", "after"))
+        rows.append([f"{name}, {entry['epochs']}", *seconds, f"{entry['before / after']:.2f}", accuracy])
+    return f"{table(rows)}\n\n`benchmarks/recipe_revisions.py` on {places([*result.values()])}."
 
 
 def _peers(found: Result) -> str:
@@ -352,6 +369,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
             threads,
             recipes,
             augment,
+            recipe_revisions,
             browser,
             fold,
             exported,
