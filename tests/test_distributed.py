@@ -16,9 +16,9 @@ from test_shards import net
 
 from minicnn import Trainer, distributed, models, optim, set_num_threads
 from minicnn.app.commands import train
-from minicnn.distributed import overlap
+from minicnn.distributed import layout
 from minicnn.distributed.shards import Shards
-from minicnn.distributed.torch_group import HALVED_FROM, PIECE
+from minicnn.distributed.torch_group import HALVED_FROM
 from scripts import kill_resume, kill_workers, workers
 
 EVERYTHING = [
@@ -72,7 +72,7 @@ def test_four_ranks_add_in_one_order_whole_rows_and_halves(tmp_path: Path) -> No
             np.testing.assert_array_equal(np.load(tmp_path / f"{rank}-{length}.npy"), expected)
 
 
-LENGTHS = (1001, HALVED_FROM + 3, 4 * PIECE + 3)
+LENGTHS = (1001, HALVED_FROM + 3, 100_003)
 
 
 def row_of(rank: int, length: int) -> np.ndarray:
@@ -103,8 +103,8 @@ def test_fast_sums_are_the_ordered_ones_but_for_rounding(size: int, tmp_path: Pa
 
 
 def both_sums(folder: Path) -> None:
-    """Save the states after three steps with each way of summing, in small buckets."""
-    overlap.BUCKET = 5000
+    """Save the states after three steps with each way of summing, in many messages."""
+    layout.LARGE, layout.BUCKET = 3000, 5000
     generator = np.random.default_rng(1)
     batches = [(generator.normal(size=(n, 3, 16, 16)), generator.integers(0, 4, n)) for n in (9, 8, 12)]
     with distributed.group() as group:
