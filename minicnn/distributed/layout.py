@@ -104,7 +104,7 @@ class Layout:
 
     def numbers(self, row: Array) -> tuple[float, int, bool]:
         """The three numbers: loss, right answers, whether a flag was raised."""
-        loss, correct, flags = (float(value) for value in row[self.arrays_end :])
+        loss, correct, flags = row[self.arrays_end :].tolist()
         return loss, int(correct) if np.isfinite(correct) else 0, flags > 0
 
     def take(self, row: Array, parameters: list[Parameter]) -> None:

@@ -91,9 +91,12 @@ class TorchGroup(Group):
         return [self.rank ^ 1 << level for level in range(self.size.bit_length() - 1)]
 
     def _adding(self, mine: Tensor, room: Tensor) -> Iterator[None]:
-        """The exchanges that add all ranks' arrays, level by level."""
-        if self.size > 2 and len(mine) >= HALVED_FROM:
-            yield from self._adding_halves(mine, room)
+        """The exchanges that add all ranks' arrays, level by level.
+
+        Of two, the library's sum is the same to the bit: each number comes of one addition.
+        """
+        if len(mine) >= HALVED_FROM:
+            yield from self._adding_halves(mine, room) if self.size > 2 else self._summing(mine)
             return
         for partner in self._partners():
             works = self._begin_exchange(mine, room, partner)
@@ -102,7 +105,7 @@ class TorchGroup(Group):
             mine += room
 
     def _adding_halves(self, mine: Tensor, room: Tensor) -> Iterator[None]:
-        """The same sums, each by one of two partners: they halve the array, then tell each other their half.
+        """The same sums, each by one of two partners, who halve the array, then tell their half.
 
         Source: Thakur, Rabenseifner and Gropp 2005, Optimization of collective communication operations
         """
