@@ -352,6 +352,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "kill_workers": ("kill_workers", trials.kill_workers),
     "two_hosts": ("two_hosts", trials.two_hosts),
     "scaling": ("scaling", links.scaling),
+    "process_parts": ("process_parts", links.parts),
     "fail_resume": ("fail_resume", trials.fail_resume),
     "fuzz": ("fuzz", trials.fuzz),
     "report_classes": ("report_example", judging.report_classes),
