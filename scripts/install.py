@@ -2,9 +2,9 @@
 
     python scripts/install.py [numpy | torch | torch-cpu]
 
-On Linux torch brings CUDA's libraries.  With ``torch-cpu`` it is the build without them, if an index that pip
-knows has it (PyTorch has one of its own: set PIP_EXTRA_INDEX_URL to its address); otherwise it is the usual
-one, and a line says so.  Only the standard library is used.
+On Linux torch brings CUDA's libraries.  With ``torch-cpu`` it is the build without them, if an index that
+pip knows has it (PyTorch has one of its own: set PIP_EXTRA_INDEX_URL to its address); otherwise it is the
+usual one, and a line says so.  Only the standard library is used.
 """
 
 from __future__ import annotations
