@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BACKEND ?= auto
+# TORCH=cpu takes PyTorch's build without CUDA, where the index of packages has one.
+TORCH ?=
 VENV := .venv
 BIN := $(VENV)/bin
 CXX ?= g++
@@ -18,7 +20,7 @@ EMULATED := MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda
 # at installation.
 export FORCE_CUDA ?= 0
 
-.PHONY: train test suite test-cuda cuda-report cuda-report-quick cuda-counts gpu lint format docs bench bench-quick figures lockstep reliability mutants mutants-quick torch-extension sanitize sanitize-quick doctor clean
+.PHONY: train test suite test-cuda cuda-report cuda-report-quick cuda-counts gpu lint format docs notebooks bench bench-quick figures lockstep reliability mutants mutants-quick torch-extension wheels wheels-check sanitize sanitize-quick doctor clean
 
 # ---- environments: a stamp file for each set of extras, renewed when pyproject.toml changes ---------
 
@@ -27,7 +29,7 @@ ifneq ($(BACKEND),numpy)
 INSTALLED := $(VENV)/installed-torch
 endif
 SOURCES := $(wildcard csrc/*.h csrc/*/*.* csrc/*/*/*.*) setup.py \
-    $(addprefix minicnn/backends/,compiler.py cuda_build.py module_file.py programs.py torch_package.py)
+    $(addprefix minicnn/backends/,compiler.py cuda_build.py levels.py module_file.py programs.py torch_package.py)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -37,23 +39,23 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed-numpy: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable .
+	@$(BIN)/python scripts/install.py numpy
 	@touch $@
 
-# Torch and what builds the module.  Installing the project for the first time with all extras builds it once.
-$(VENV)/torch: pyproject.toml | $(BIN)/python
+# This does not compile: `make train` compiles when it begins, and shows how far it is.
+$(VENV)/installed-torch: pyproject.toml | $(BIN)/python
 	@command -v $(firstword $(CXX)) >/dev/null || \
 	    { echo "No C++ compiler; install one, on Debian with: apt-get install g++ (or use BACKEND=numpy)" >&2; exit 1; }
-	$(BIN)/python -c 'import torch, ninja, setuptools' 2>/dev/null || $(BIN)/pip install --quiet "setuptools>=77,<100" "ninja>=1.11,<2" "torch>=2.10,<3"
+	@$(BIN)/python scripts/install.py torch$(TORCH:%=-%)
 	@touch $@
 
-$(VENV)/installed-torch: $(VENV)/torch $(SOURCES)
-	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch]"
-	@touch $@
-
-$(VENV)/installed-dev: $(VENV)/torch $(SOURCES)
+$(VENV)/installed-dev: $(VENV)/installed-torch $(SOURCES)
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch,datasets,dev,docs]"
 	@touch $@ $(VENV)/installed-torch
+
+$(VENV)/installed-wheels: $(VENV)/installed-dev
+	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch,datasets,dev,docs,wheels]"
+	@touch $@
 
 $(VENV)/installed-peers: $(VENV)/installed-dev
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch,datasets,dev,docs,peers]"
@@ -64,6 +66,7 @@ $(VENV)/installed-peers: $(VENV)/installed-dev
 EPOCHS ?= 6
 train: $(INSTALLED)
 	$(BIN)/python -m minicnn.train --backend $(BACKEND) --epochs $(EPOCHS) --out runs/make-train --overwrite
+	@echo "Next: open runs/make-train/report.html, then train on your own images: . $(BIN)/activate, and docs/tutorial.md"
 
 test: lint
 	$(MAKE) suite
@@ -112,6 +115,14 @@ torch-extension: $(VENV)/installed-dev
 	cd examples/torch_extension && PYTHONPATH=$(CURDIR)/build/torch-extension $(abspath $(BIN))/pytest -c pyproject.toml
 	cd examples/torch_extension && PYTHONPATH=$(CURDIR)/build/torch-extension $(abspath $(BIN))/python benchmark.py
 
+# A wheel for this Python and this torch, with the CPU's kernels for several levels of x86-64: build/wheels.
+wheels: $(VENV)/installed-wheels
+	$(BIN)/python scripts/wheels.py
+
+# Installs that wheel in an empty environment and verifies each level; CHECK="--other-torch VERSION --save".
+wheels-check: $(VENV)/installed-wheels
+	$(BIN)/python scripts/wheels.py --check $(CHECK)
+
 sanitize:
 	$(MAKE) -C tests/csrc -j 2
 
@@ -156,6 +167,10 @@ reliability: $(VENV)/installed-dev
 	$(BIN)/python scripts/fail_resume.py --save
 	$(BIN)/python scripts/kill_workers.py --times 10 --save
 	$(BIN)/python scripts/fuzz_readers.py --save
+
+# Runs every notebook from top to bottom, with NumPy.
+notebooks: $(VENV)/installed-dev
+	for notebook in notebooks/*.py; do MPLBACKEND=agg $(BIN)/python $$notebook || exit 1; done
 
 # mkdocs.yml makes every warning an error, dead links included.  Do not add --quiet: it drops warnings before they
 # are counted.  The variable silences Material's notice that its support ends in May 2027.
