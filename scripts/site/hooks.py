@@ -47,7 +47,7 @@ ROOT_PAGES = {
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }
-FOLDED = {"benchmarks.md"}
+FOLDED = {"benchmarks.md", "cuda.md", "session.md"}
 SHORT = 8
 SECTIONS = (
     "Convolution", "Activations and dense layers", "Pooling", "Normalisation", "Softmax and the loss",
