@@ -230,10 +230,17 @@ def test_tests_that_a_student_changed_do_not_count(
     assert (trusted / "a1/answer.py").read_text() == RIGHT
 
 
-def test_a_missing_answer_earns_nothing(tmp_path: Path) -> None:
-    verdicts = grading.grade_with_tests_of(small(tmp_path, RIGHT), tmp_path / "nowhere")
-    assert [verdict.earned for verdict in verdicts] == [0, 0]
-    assert "No module named 'answer'" in verdicts[0].why
+def test_a_missing_answer_is_not_the_teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a student handed in nothing, what the trusted tree has in its place is not graded either."""
+    graded: list[str] = []
+
+    def list_files(assignment: Assignment, _: float) -> list[grading.Verdict]:
+        graded.extend(sorted(path.name for path in assignment.folder.iterdir()))
+        return []
+
+    monkeypatch.setattr(grading, "grade", list_files)
+    grading.grade_with_tests_of(small(tmp_path, RIGHT), tmp_path / "nowhere", limit=1)
+    assert graded == ["assignment.toml", "test_answer.py"]
 
 
 @pytest.mark.parametrize(
