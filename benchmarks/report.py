@@ -73,15 +73,22 @@ def memory(result: Result) -> str:
 
 
 def large_folder(result: Result) -> str:
+    return "\n\n".join(map(_one_folder, result.values()))
+
+
+def _one_folder(entry: Result) -> str:
     rows = [["", "seconds", "peak resident memory, MB"]]
     for name in ("first start", "second start", "one epoch and test"):
-        rows.append([name, f"{result[name]['seconds']:.1f}", f"{result[name]['peak, MB']:,}"])
+        seconds = entry[name].get("seconds")
+        rows.append([name, "" if seconds is None else f"{seconds:.1f}", f"{entry[name]['peak, MB']:,}"])
+    reading = entry.get("reading on the second start, seconds")
+    of_it = "" if reading is None else f" Of the second start, reading the images takes {reading:.1f} s."
     what = (
-        f"{result['images']:,} JPEG files of {result['side']}×{result['side']} pixels, "
-        f"{result['JPEG, MB']:,.0f} MB, decoded {result['decoded, MB']:,.0f} MB; {result['model']} in "
-        f"batches of {result['batch']}."
+        f"{entry['images']:,} JPEG files of {entry['side']}×{entry['side']} pixels, "
+        f"{entry['JPEG, MB']:,.0f} MB, decoded {entry['decoded, MB']:,.0f} MB; {entry['model']} in "
+        f"batches of {entry['batch']}.{of_it}"
     )
-    return f"{table(rows)}\n\n{what} `benchmarks/large_folder.py` on {where(result)}."
+    return f"{table(rows)}\n\n{what} `benchmarks/large_folder.py` on {where(entry)}."
 
 
 def browser(result: Result) -> str:
@@ -201,6 +208,16 @@ def augment(result: Result) -> str:
     return f"{text}\n\n{_peers(result['against peers'])}" if "against peers" in result else text
 
 
+def recipe_revisions(result: Result) -> str:
+    """Whole recipes in two revisions, every run's seconds."""
+    rows = [["recipe, epochs", "seconds before", "seconds after", "before / after", "test accuracy"]]
+    for name, entry in result.items():
+        seconds = [", ".join(f"{s:.1f}" for s in entry["seconds"][side]) for side in ("before", "after")]
+        accuracy = ", ".join(f"{entry['accuracy'][side]:.2%}" for side in ("before", "after"))
+        rows.append([f"{name}, {entry['epochs']}", *seconds, f"{entry['before / after']:.2f}", accuracy])
+    return f"{table(rows)}\n\n`benchmarks/recipe_revisions.py` on {places([*result.values()])}."
+
+
 def _peers(found: Result) -> str:
     """Images a second that each library changes; torchvision draws its numbers once for a whole batch."""
     rows = [["batches of 128", "library", "thousand images a second", "minicnn / library"]]
@@ -318,6 +335,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "losses": ("steps", whole_nets.losses),
     "session": ("session", whole_nets.sessions),
     "session_tail": ("session", whole_nets.session_tails),
+    "first_result": ("first_result", whole_nets.first_results),
     "neighbours": ("neighbours", whole_nets.neighbours),
     "second_thread_lost": ("steps", whole_nets.second_thread_lost),
     "bfloat16": ("bfloat16", whole_nets.bfloat16),
@@ -334,6 +352,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "kill_workers": ("kill_workers", trials.kill_workers),
     "two_hosts": ("two_hosts", trials.two_hosts),
     "scaling": ("scaling", links.scaling),
+    "process_parts": ("process_parts", links.parts),
     "fail_resume": ("fail_resume", trials.fail_resume),
     "fuzz": ("fuzz", trials.fuzz),
     "report_classes": ("report_example", judging.report_classes),
@@ -351,6 +370,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
             threads,
             recipes,
             augment,
+            recipe_revisions,
             browser,
             fold,
             exported,

@@ -2,8 +2,9 @@
 
     python scripts/install.py [numpy | torch | torch-cpu]
 
-On Linux torch brings CUDA's libraries.  With ``torch-cpu`` it is the build without them, if PyTorch's index
-or pip's own has it; otherwise the usual one, and a line says so.  Only the standard library is used.
+On Linux torch brings CUDA's libraries.  With ``torch-cpu`` it is the build without them, if an index that
+pip knows has it (PyTorch has one of its own: set PIP_EXTRA_INDEX_URL to its address); otherwise it is the
+usual one, and a line says so.  Only the standard library is used.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 BASE = "NumPy, SciPy, scikit-learn, matplotlib: 0.1 GB to download, 0.4 GB on disk"
 WITH_CUDA = (
     "PyTorch with CUDA's libraries: 3 GB to download, 6 GB on disk; some 5 minutes at 100 Mbit/s. "
@@ -37,7 +37,7 @@ def pip(*words: str) -> None:
 def cpu_build() -> str | None:
     """The newest torch without CUDA that pip finds, such as 2.13.0+cpu; None if it finds none."""
     print("Looking for a build of PyTorch without CUDA.", flush=True)
-    command = [sys.executable, "-m", "pip", "index", "versions", "torch", "--extra-index-url", CPU_INDEX]
+    command = [sys.executable, "-m", "pip", "index", "versions", "torch"]
     listed = subprocess.run(command, capture_output=True, text=True).stdout
     found = re.search(r"(?<![\w.])\d+(\.\d+)*\+cpu\b", listed)
     return found and found[0]
@@ -57,11 +57,14 @@ def install_torch(without_cuda: bool) -> None:
     version = cpu_build() if without_cuda else None
     if version is None:
         if without_cuda:
-            print("No build of PyTorch without CUDA is in the index, so it is the usual one.")
+            print(
+                "No index that pip knows has PyTorch without CUDA, so it is the usual one; "
+                "PIP_EXTRA_INDEX_URL may name PyTorch's own index of CPU builds."
+            )
         print(f"Installing {WITH_CUDA}.", flush=True)
     else:
         print(f"Installing {WITHOUT_CUDA}.", flush=True)
-        pip("install", "--no-deps", f"torch=={version}", "--extra-index-url", CPU_INDEX)
+        pip("install", "--no-deps", f"torch=={version}")
     pip("install", *needed())
 
 

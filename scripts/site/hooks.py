@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import lessons
+import slides
 from exercise_text import exercises
 from mathml import replace_formulas
 from mkdocs.exceptions import PluginError
@@ -89,6 +90,7 @@ def on_files(files: Files, config: Any) -> Files:
     for page, path in ROOT_PAGES.items():
         text = (ROOT / path).read_text(encoding="utf-8").replace("](docs/", "](")
         files.append(File.generated(config, page, content=text))
+    files.append(File.generated(config, "course-slides.html", content=slides.deck()))
     for path in sorted(shown):
         files.append(File.generated(config, f"source/{path}.md", content=_whole_file(path)))
     return files
