@@ -96,3 +96,21 @@ def scaling(result: Result) -> str:
         f"the link is fitted to 2: {checks}. `benchmarks/scaling.py`, on {where(result)}."
     )
     return "\n".join(told)
+
+
+def parts(result: Result) -> str:
+    """Where a step of two processes spends its time, and what of it no order of sums could save."""
+    one, two = (result["sides"][side] for side in ("1 process, 2 threads", "2 processes"))
+    rows = [["net", "forward, ms", "backward", "optimizer", "wait for sums", "rest", "all",
+             "MB both ways", "by gloo alone, ms", "of which work", "efficiency", "at most"]]  # fmt: skip
+    for name, net in two.items():
+        single, step, exchange = one[name]["step"], net["step"], net["exchange"]
+        computed = ("forward", "backward", "optimizer")
+        shown = [f"{milliseconds(single[part])} / {milliseconds(step[part])}" for part in computed]
+        rest = step["all"] - step["wait"] - sum(step[part] for part in computed)
+        shown += [milliseconds(step["wait"]), milliseconds(rest)]
+        shown += [f"{milliseconds(single['all'])} / {milliseconds(step['all'])}"]
+        shown += [f"{net['bytes'] / 1e6:.2f}", milliseconds(exchange["all"])]
+        shown += [milliseconds(exchange["processor"]), f"{single['all'] / step['all']:.2f}"]
+        rows.append([name, *shown, f"{single['all'] / (single['all'] + exchange['processor']):.2f}"])
+    return f"{table(rows)}\n\n`benchmarks/process_parts.py`, on {where(result)}."

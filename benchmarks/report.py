@@ -150,7 +150,7 @@ def precision_recipes(result: Result) -> str:
 
 
 def precision_card(result: Result) -> str:
-    """The test accuracy and time of recipes on a card, in every precision."""
+    """The test accuracy and time of recipes on a card, in every precision; empty if there are none."""
     rows = [
         ["recipe", "precision", "test accuracy, by seed", "mean", "seconds of the whole command, by seed"]
     ]
@@ -162,9 +162,10 @@ def precision_card(result: Result) -> str:
             mean = sum(by_seed.values()) / len(by_seed)
             rows.append([name, precision, reached, f"{mean:.2%}", spent])
     if len(rows) == 1:
-        return "Not measured yet."
+        return ""
     cards = ", ".join(dict.fromkeys(entry["machine"]["card"] for entry in found.values()))
-    return f"{table(rows)}\n\n`benchmarks/precision.py --backend cuda` on {cards}."
+    title = "On an NVIDIA GPU, in float32, TF32 and bfloat16:"
+    return f"{title}\n\n{table(rows)}\n\n`benchmarks/precision.py --backend cuda` on {cards}."
 
 
 def precision_offset(result: Result) -> str:
@@ -281,6 +282,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "losses": ("steps", whole_nets.losses),
     "session": ("session", whole_nets.sessions),
     "session_tail": ("session", whole_nets.session_tails),
+    "first_result": ("first_result", whole_nets.first_results),
     "neighbours": ("neighbours", whole_nets.neighbours),
     "second_thread_lost": ("steps", whole_nets.second_thread_lost),
     "bfloat16": ("bfloat16", whole_nets.bfloat16),
@@ -297,6 +299,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "kill_workers": ("kill_workers", trials.kill_workers),
     "two_hosts": ("two_hosts", trials.two_hosts),
     "scaling": ("scaling", links.scaling),
+    "process_parts": ("process_parts", links.parts),
     "fail_resume": ("fail_resume", trials.fail_resume),
     "fuzz": ("fuzz", trials.fuzz),
     "report_classes": ("report_example", judging.report_classes),
@@ -338,7 +341,8 @@ def filled(text: str) -> str:
     def fill(match: re.Match[str]) -> str:
         result_name, section = SECTIONS[match[2]]
         result = saved(result_name)
-        return f"{match[1]}\n{section(result)}\n\n{match[4]}" if result else f"{match[1]}{match[4]}"
+        shown = section(result) if result else ""
+        return f"{match[1]}\n{shown}\n\n{match[4]}" if shown else f"{match[1]}{match[4]}"
 
     return BLOCK.sub(fill, text)
 

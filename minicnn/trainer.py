@@ -14,9 +14,8 @@ from minicnn import distributed
 from minicnn.backends import Array
 from minicnn.backends.device import device_of
 from minicnn.device_step import DeviceStep
-from minicnn.distributed.overlap import REDUCE, OverlappedStep
 from minicnn.distributed.shards import Shards
-from minicnn.distributed.step import ShardedStep
+from minicnn.distributed.step import REDUCE, ShardedStep
 from minicnn.distributed.synced import SyncedStep
 from minicnn.ema import WeightAverage
 from minicnn.graph import Graph, run
@@ -25,6 +24,9 @@ from minicnn.layers.sequential import Sequential
 from minicnn.optim import Optimizer
 from minicnn.schedules import Schedule
 from minicnn.tally import Tally
+
+STEP = ("compute_gradients", "reduce_gradients", "loss_of")
+"""Parts of a step: one that is overridden may need what the host knows."""
 
 
 class Trainer:
@@ -38,9 +40,10 @@ class Trainer:
         shards: a batch is cut into so many parts, a power of two, whose gradients are added; None: one for
             each process of the `minicnn.distributed.group` that the trainer is made in.
         reduce: "ordered" adds the processes' gradients in one order, with the same bits for any number of
-            them; "fast" while the backward pass goes on, in the communication library's order.
-        sync_batch_norm: batch norms learn from the whole batch, not from each shard by itself; then "fast"
-            begins after the backward pass.
+            them; "fast" in the communication library's order.  Both begin while the backward pass goes on,
+            unless `compute_gradients` is overridden.
+        sync_batch_norm: batch norms learn from the whole batch, not from each shard by itself; then
+            gradients are summed after the backward pass.
         average: the weight average that each step updates at its end.
         capture: on cuda, run a step whose shapes stay as one graph (`minicnn.capture`); the bits are the
             same.  Not with shards, nor where a method of the trainer is overridden.
@@ -70,7 +73,7 @@ class Trainer:
         if reduce not in REDUCE:
             raise ValueError(f"[Trainer] reduce: expected one of {', '.join(REDUCE)}, got {reduce}")
         self.reduce = reduce
-        step = SyncedStep if sync_batch_norm else OverlappedStep if reduce == "fast" else ShardedStep
+        step = SyncedStep if sync_batch_norm else ShardedStep
         self.sharded = step(self, self.shards, group) if self.shards.count > 1 else None
         device = device_of(self.backend) if self.sharded is None else None
         self.tally = Tally(self.backend, on_device=device is not None)
@@ -108,7 +111,7 @@ class Trainer:
         """`step` without a result: what it came to is in ``tally``, so that no device is waited for."""
         if self.schedule is not None:
             self.optimizer.lr = self.schedule(self.optimizer.steps)
-        if self._device_step is None or self._is_overridden():
+        if self._device_step is None or self.overrides(*STEP):
             loss = self._step_of_host(x, y, meanwhile, batch_labels)
             self.tally.add(loss, self.correct, len(y if batch_labels is None else batch_labels))
             return
@@ -139,12 +142,10 @@ class Trainer:
             self.average.update()
         return loss
 
-    def _is_overridden(self) -> bool:
-        """Whether a part of the step is another one than here, and may need what the host knows."""
-        return any(
-            getattr(getattr(self, name), "__func__", None) is not getattr(Trainer, name)
-            for name in ("compute_gradients", "reduce_gradients", "loss_of")
-        )
+    def overrides(self, *names: str) -> bool:
+        """Whether one of these methods is another one than here."""
+        own = [getattr(getattr(self, name), "__func__", None) for name in names]
+        return own != [getattr(Trainer, name) for name in names]
 
     def check_batches(self, sizes: Iterable[int]) -> None:
         """Raise ValueError if a batch of one of these sizes leaves too few images in a shard."""

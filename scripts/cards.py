@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,24 +54,20 @@ RUN = [
 class ThroughTheHost(TorchGroup):
     """Processes that share a card: what they exchange goes through the host's memory."""
 
-    def _exchange(
-        self, sent: torch.Tensor, received: torch.Tensor, partner: int, add_to: torch.Tensor | None = None
-    ) -> None:
-        arrived = torch.empty(received.shape, dtype=received.dtype)
-        super()._exchange(sent.cpu(), arrived, partner)
-        received.copy_(arrived)
-        if add_to is not None:
-            add_to += received
+    def _adding(self, mine: torch.Tensor, room: torch.Tensor) -> Iterator[None]:  # noqa: ARG002
+        here = mine.cpu()
+        yield from super()._adding(here, torch.empty_like(here))
+        mine.copy_(here)
 
-    def begin_sum(self, values: torch.Tensor) -> Callable[[], None]:
-        summed = values.cpu()
-        wait = super().begin_sum(summed)
+    def _summing(self, mine: torch.Tensor) -> Iterator[None]:
+        here = mine.cpu()
+        yield from super()._summing(here)
+        mine.copy_(here)
 
-        def finish() -> None:
-            wait()
-            values.copy_(summed)
-
-        return finish
+    def join(self, values: torch.Tensor, together: Callable[..., torch.Tensor]) -> torch.Tensor:
+        card = values.device
+        joined = super().join(values.cpu(), lambda *pair: together(*(a.to(card) for a in pair)).cpu())
+        return joined.to(card)
 
 
 def trained(backend: str, way: str) -> dict[str, np.ndarray]:

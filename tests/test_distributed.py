@@ -16,9 +16,10 @@ from test_shards import net
 
 from minicnn import Trainer, distributed, models, optim, set_num_threads
 from minicnn.app.commands import train
-from minicnn.distributed import overlap
+from minicnn.distributed import layout
 from minicnn.distributed.shards import Shards
-from minicnn.distributed.torch_group import HALVED_FROM, PIECE
+from minicnn.distributed.torch_group import HALVED_FROM
+from minicnn.layers import Conv2d, Dense, Flatten, ReLU, Sequential
 from scripts import kill_resume, kill_workers, workers
 
 EVERYTHING = [
@@ -70,9 +71,13 @@ def test_four_ranks_add_in_one_order_whole_rows_and_halves(tmp_path: Path) -> No
         assert not np.array_equal(expected, ((rows[0] + rows[1]) + rows[2]) + rows[3])
         for rank in range(4):
             np.testing.assert_array_equal(np.load(tmp_path / f"{rank}-{length}.npy"), expected)
+    alone = trained_in_many_messages()
+    for rank in range(4):
+        for name, array in np.load(tmp_path / f"{rank}.npz").items():
+            np.testing.assert_array_equal(array, alone[name])
 
 
-LENGTHS = (1001, HALVED_FROM + 3, 4 * PIECE + 3)
+LENGTHS = (1001, HALVED_FROM + 3, 100_003)
 
 
 def row_of(rank: int, length: int) -> np.ndarray:
@@ -86,6 +91,22 @@ def summed(folder: Path) -> None:
             row = row_of(group.rank, length)
             group.add(row)
             np.save(folder / f"{group.rank}-{length}.npy", row)
+        np.savez(folder / f"{group.rank}.npz", **trained_in_many_messages())
+
+
+def trained_in_many_messages() -> dict[str, np.ndarray]:
+    """The state after steps of four shards, one of which has no image; filters of cpp lie channels-last."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "LARGE", 30)
+        patch.setattr(layout, "BUCKET", 50)
+        layers = [Conv2d(2, 8, 3), ReLU(), Conv2d(8, 4, 3), Flatten(), Dense(64, 3)]
+        model = Sequential(*layers, backend="cpp", seed=3)
+        trainer = Trainer(model, optim.SGD(lr=0.1), shards=4)
+        generator = np.random.default_rng(1)
+        for images in (3, 9):
+            x = generator.normal(size=(images, 2, 8, 8)).astype(np.float32)
+            trainer.step(x, generator.integers(0, 3, images))
+        return model.state_dict()
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -103,8 +124,8 @@ def test_fast_sums_are_the_ordered_ones_but_for_rounding(size: int, tmp_path: Pa
 
 
 def both_sums(folder: Path) -> None:
-    """Save the states after three steps with each way of summing, in small buckets."""
-    overlap.BUCKET = 5000
+    """Save the states after three steps with each way of summing, in many messages."""
+    layout.LARGE, layout.BUCKET = 3000, 5000
     generator = np.random.default_rng(1)
     batches = [(generator.normal(size=(n, 3, 16, 16)), generator.integers(0, 4, n)) for n in (9, 8, 12)]
     with distributed.group() as group:

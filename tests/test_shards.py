@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 
 from minicnn import Trainer, data, optim
 from minicnn.data.augment import Augment
-from minicnn.distributed import ALONE, Group
+from minicnn.distributed import ALONE, Group, layout
 from minicnn.distributed.shards import Shards
 from minicnn.layers import BatchNorm2d, Conv2d, Dense, Dropout, Flatten, ReLU, Sequential
 
@@ -74,6 +75,37 @@ def test_gradients_of_shards_add_up_to_those_of_the_batch(labels: str, rng: np.r
         assert correct == found[0][1]
         for name, array in state.items():
             np.testing.assert_allclose(array, found[0][2][name], rtol=1e-10, atol=1e-12)
+
+
+def test_gradients_that_are_summed_where_they_lie_and_those_in_a_row(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last batch leaves the last shard but one, or none of them, without images."""
+    batches = [(rng.normal(size=(n, 1, 8, 8)), rng.integers(0, 3, n)) for n in (9, 3, 8)]
+    found = []
+    for large, bucket in ((1 << 16, 1 << 18), (20, 30)):
+        monkeypatch.setattr(layout, "LARGE", large)
+        monkeypatch.setattr(layout, "BUCKET", bucket)
+        for kind in (Trainer, Halving):
+            trainer = kind(net(norm=False), optim.SGD(lr=0.5), shards=4)
+            for x, y in batches:
+                trainer.step(x, y)
+            found.append(trainer.model.state_dict())
+    assert [bucket.is_large for bucket in layout.Layout(trainer.model).buckets] == [True, True]
+    for plain, halving in zip(found[::2], found[1::2], strict=True):
+        for name, array in plain.items():
+            np.testing.assert_array_equal(array, found[0][name])
+            np.testing.assert_array_equal(halving[name], found[1][name])
+            assert not np.array_equal(array, halving[name])
+
+
+class Halving(Trainer):
+    """Changes gradients after the backward pass: they must not have been summed before."""
+
+    def compute_gradients(self, *arguments: Any, **named: Any) -> float:
+        loss = super().compute_gradients(*arguments, **named)
+        self.backend.scale(list(self.model.named_gradients().values()), 0.5)
+        return loss
 
 
 def test_mixed_labels_and_shards_in_which_no_label_counts(rng: np.random.Generator) -> None:

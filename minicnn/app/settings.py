@@ -21,7 +21,7 @@ from minicnn.data.resize import RESIZE, height_width
 from minicnn.data.sources import FORMS
 from minicnn.data.views import TTA
 from minicnn.distributed import TIMEOUT
-from minicnn.distributed.overlap import REDUCE
+from minicnn.distributed.step import REDUCE
 from minicnn.precision import PRECISIONS
 from minicnn.schema import check, short
 

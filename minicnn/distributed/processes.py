@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from minicnn.backends import Array
@@ -47,9 +47,16 @@ class Group:
         """All ranks' arrays taken together in the same tree, by what gives the same for either order."""
         return values
 
-    def begin_sum(self, values: Array) -> Callable[[], None]:  # noqa: ARG002 - one process has its sum
-        """Begin to replace an array by the sum of all ranks', in any order; what it returns waits."""
-        return lambda: None
+    def begin_add(self, values: Array, room: Array) -> Iterator[None]:  # noqa: ARG002 - it has its sum
+        """Begin to do as `add`; ``room`` is an array alike, in which others' values arrive.
+
+        Each step of what it returns waits for one exchange, and begins the next.
+        """
+        return iter(())
+
+    def begin_sum(self, values: Array, room: Array) -> Iterator[None]:  # noqa: ARG002
+        """The same with the sums in any order."""
+        return iter(())
 
     def note(self, flagged: bool) -> None:
         """Take down whether any process has raised its flag, where that was summed with other things."""
@@ -62,5 +69,14 @@ class Group:
         """The values of all ranks, in their order, on all ranks."""
         return [value]
 
+
+def finish(sums: Iterable[Iterator[None]]) -> None:
+    """Bring sums that have begun to their ends, all by one exchange, then all by the next."""
+    under_way = list(sums)
+    while under_way:
+        under_way = [exchanges for exchanges in under_way if next(exchanges, _END) is not _END]
+
+
+_END = object()
 
 ALONE = Group()

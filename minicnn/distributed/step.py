@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from minicnn.backends import Array
 from minicnn.distributed.layout import Layout
+from minicnn.distributed.overlap import Buckets
 from minicnn.distributed.processes import Group
 from minicnn.distributed.shards import Shards
 from minicnn.layers.batch_norm2d import BatchNorm2d
@@ -19,6 +21,9 @@ from minicnn.layers.layer import Layer, RandomLayer
 
 if TYPE_CHECKING:
     from minicnn.trainer import Trainer
+
+REDUCE = ("ordered", "fast")
+"""How gradients are summed: see `Trainer`."""
 
 IGNORED = -100
 """The label that the loss passes over."""
@@ -49,6 +54,7 @@ class ShardedStep:
     def __init__(self, trainer: Trainer, shards: Shards, group: Group) -> None:
         self.trainer, self.shards, self.group = trainer, shards, group
         self._rows: list[Array] = []
+        self._received: Array | None = None
 
     def check(self, images: int) -> None:
         """Refuse a batch of so many images whose shards batch norm cannot learn from.
@@ -96,33 +102,42 @@ class ShardedStep:
             parts.append(Part(shard, x[rows], y[rows], shares[shard], share_of_images))
         layout = self.layout()
         if self._rows and len(self._rows[0]) != layout.length:  # layers were frozen
-            self._rows = []
+            self._rows, self._received = [], None
         row = self._total(layout, parts, meanwhile)
         loss, correct, flagged = layout.numbers(row)
         self.group.note(flagged)
-        layout.take(row)
         return loss, correct
 
     def _total(self, layout: Layout, parts: list[Part], meanwhile: Callable[[], object] | None) -> Array:
-        """The sum of all shards' rows, of all processes."""
-        row = self._sum(layout, parts, meanwhile)
-        self.group.add(row)
+        """The sum of all shards' rows, of all processes; the model has its gradients and buffers."""
+        earlier: list[Array] = []
+        while len(parts) > 1:
+            half = len(parts) // 2
+            earlier.insert(0, self._sum(layout, parts[:half], len(earlier)))
+            parts = parts[half:]
+        row = self._row(layout, len(earlier))
+        buckets = Buckets(layout, row, earlier, partial(self._begin, layout))
+        self._fill(layout, row, parts[0], meanwhile, buckets)
+        buckets.finish(complete=len(parts[0].y) > 0)
         return row
 
-    def _sum(
-        self, layout: Layout, parts: list[Part], meanwhile: Callable[[], object] | None, depth: int = 0
-    ) -> Array:
-        """The sum of these shards' rows, pairwise; ``meanwhile`` belongs to the last one.
+    def _begin(self, layout: Layout, values: Array, place: slice) -> Iterator[None]:
+        """Begin to sum the processes' values of one place."""
+        begin = self.group.begin_sum if self.trainer.reduce == "fast" else self.group.begin_add
+        return begin(values, self._room(layout)[place])
+
+    def _sum(self, layout: Layout, parts: list[Part], depth: int = 0) -> Array:
+        """The sum of these shards' rows, pairwise.
 
         There is one row for each depth in the tree, since no two branches of one depth wait.
         """
         if len(parts) == 1:
             row = self._row(layout, depth)
-            self._fill(layout, row, parts[0], meanwhile)
+            self._fill(layout, row, parts[0])
             return row
         half = len(parts) // 2
-        left = self._sum(layout, parts[:half], None, depth)
-        left += self._sum(layout, parts[half:], meanwhile, depth + 1)
+        left = self._sum(layout, parts[:half], depth)
+        left += self._sum(layout, parts[half:], depth + 1)
         return left
 
     def _row(self, layout: Layout, depth: int) -> Array:
@@ -130,22 +145,30 @@ class ShardedStep:
             self._rows.append(layout.row())
         return self._rows[depth]
 
+    def _room(self, layout: Layout) -> Array:
+        """A row for what other processes send; one alone needs none, and has an empty one."""
+        if self._received is None:
+            self._received = layout.row() if self.group.size > 1 else layout.row()[:0]
+        return self._received
+
     def _fill(
-        self, layout: Layout, row: Array, part: Part, meanwhile: Callable[[], object] | None,
-        done: Callable[[Layer], object] | None = None,
+        self, layout: Layout, row: Array, part: Part, meanwhile: Callable[[], object] | None = None,
+        buckets: Buckets | None = None,
     ) -> None:  # fmt: skip
         """Compute a shard, and fill its row; one without images has zeros.
 
-        With ``done``, which is called with each layer that has its gradients, these are not put in here.
+        With ``buckets``, which are told of each layer that has its gradients, these are not put in here.
         """
         trainer, loss, correct = self.trainer, 0.0, 0
         if len(part.y):
             with _of_shard(trainer.model, trainer.optimizer.steps, part.shard):
+                told = buckets is not None and not trainer.overrides("compute_gradients")
+                done = buckets.done if told else None
                 loss = trainer.compute_gradients(part.x, part.y, meanwhile, done, part.share)
                 correct = trainer.correct
-                buffers = trainer.model.named_buffers(trainable_only=True)
-            layout.put_buffers(row, buffers, part.share_of_images)
-            if done is None:
+                moved = trainer.model.named_buffers(trainable_only=True)
+            layout.put_buffers(row, moved, part.share_of_images)
+            if buckets is None:
                 layout.put_gradients(row)
         else:
             row[:] = 0

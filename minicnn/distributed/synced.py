@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from minicnn.backends import Array, Backend
 from minicnn.distributed.layout import Layout
-from minicnn.distributed.processes import Group
+from minicnn.distributed.processes import Group, finish
 from minicnn.distributed.shards import Shards
 from minicnn.distributed.side_by_side import Draws, EachShard, OverShards
 from minicnn.distributed.step import Part, ShardedStep
@@ -58,12 +58,11 @@ class SyncedStep(ShardedStep):
 
     def _total(self, layout: Layout, parts: list[Part], meanwhile: Callable[[], object] | None) -> Array:
         self._computed = self._compute(parts, meanwhile)
-        row = self._sum(layout, parts, None)
+        row = self._sum(layout, parts)
         self._computed = {}
-        if self.trainer.reduce == "fast":
-            self.group.begin_sum(row)()
-        else:
-            self.group.add(row)
+        places = [bucket.place for bucket in (*layout.buckets, layout.last)]
+        finish(self._begin(layout, row[place], place) for place in places)
+        layout.take(row, layout.parameters)
         return row
 
     def _fill(self, layout: Layout, row: Array, part: Part, *_: object) -> None:

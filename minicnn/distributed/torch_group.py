@@ -13,13 +13,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from minicnn.backends import Array
-from minicnn.distributed.processes import Group, PeerError, Value
+from minicnn.distributed.processes import Group, PeerError, Value, finish
 
 HALVED_FROM = 1 << 14
 """From so many numbers on, sending them takes longer than beginning to: then fewer are sent, more often."""
 
-PIECE = 1 << 18
-"""So many numbers are added while they are in a cache, and while the next ones arrive."""
+SUMMED_FROM = 1 << 18
+"""From so many numbers on, the library's own sum of two arrays takes less time than to exchange and add them."""
 
 
 class TorchGroup(Group):
@@ -29,7 +29,6 @@ class TorchGroup(Group):
         super().__init__()
         self.rank, self.size, self.timeout = dist.get_rank(), dist.get_world_size(), timeout
         self._flagged = False
-        self._received: Tensor | None = None
 
     @classmethod
     @contextmanager
@@ -74,19 +73,19 @@ class TorchGroup(Group):
         self._flagged = bool(raised)
 
     def add(self, values: Array) -> None:
-        mine = torch.as_tensor(values)
-        received, partners = self._buffer(mine), self._partners()
-        if len(partners) == 1 or len(mine) < HALVED_FROM:
-            for partner in partners:
-                self._exchange(mine, received, partner, add_to=mine)
-        else:
-            self._add_halves(mine, received, partners)
+        finish([self.begin_add(values, torch.empty_like(torch.as_tensor(values)))])
+
+    def begin_add(self, values: Array, room: Array) -> Iterator[None]:
+        return _begun(self._adding(torch.as_tensor(values), torch.as_tensor(room)))
+
+    def begin_sum(self, values: Array, room: Array) -> Iterator[None]:  # noqa: ARG002 - the library has its own
+        return _begun(self._summing(torch.as_tensor(values)))
 
     def join(self, values: Array, together: Callable[[Array, Array], Array]) -> Array:
         for partner in self._partners():
             mine = torch.as_tensor(values)
             received = torch.empty_like(mine)
-            self._exchange(mine, received, partner)
+            self._wait(self._begin_exchange(mine, received, partner), partner)
             values = together(values, received if values is mine else received.numpy())
         return values
 
@@ -94,56 +93,61 @@ class TorchGroup(Group):
         """The ranks with which this one meets, level by level of the tree."""
         return [self.rank ^ 1 << level for level in range(self.size.bit_length() - 1)]
 
-    def _buffer(self, like: Tensor) -> Tensor:
-        """Where an array of this kind is received; that for a long one is kept."""
-        if len(like) < HALVED_FROM:
-            return torch.empty_like(like)
-        if self._received is None or not _alike(self._received, like):
-            self._received = torch.empty_like(like)
-        return self._received
+    def _adding(self, mine: Tensor, room: Tensor) -> Iterator[None]:
+        """The exchanges that add all ranks' arrays, level by level.
 
-    def _add_halves(self, mine: Tensor, received: Tensor, partners: list[int]) -> None:
-        """The same sums, each by one of two partners: they halve the row, then tell each other their half.
+        Of two, the library's sum is the same to the bit: each number comes of one addition.
+        """
+        if self.size == 2 and len(mine) >= SUMMED_FROM:
+            yield from self._summing(mine)
+            return
+        if self.size > 2 and len(mine) >= HALVED_FROM:
+            yield from self._adding_halves(mine, room)
+            return
+        for partner in self._partners():
+            works = self._begin_exchange(mine, room, partner)
+            yield
+            self._wait(works, partner)
+            mine += room
+
+    def _adding_halves(self, mine: Tensor, room: Tensor) -> Iterator[None]:
+        """The same sums, each by one of two partners, who halve the array, then tell their half.
 
         Source: Thakur, Rabenseifner and Gropp 2005, Optimization of collective communication operations
         """
         start, stop = 0, len(mine)
-        steps = []
-        for partner in partners:
+        levels = []
+        for partner in self._partners():
             middle = (start + stop) // 2
             lower, upper = slice(start, middle), slice(middle, stop)
             own, other = (lower, upper) if self.rank < partner else (upper, lower)
-            self._exchange(mine[other], received[own], partner, add_to=mine[own])
-            steps.append((partner, own, other))
+            works = self._begin_exchange(mine[other], room[own], partner)
+            yield
+            self._wait(works, partner)
+            mine[own] += room[own]
+            levels.append((partner, own, other))
             start, stop = own.start, own.stop
-        for partner, own, other in reversed(steps):
-            self._exchange(mine[own], mine[other], partner)
+        for partner, own, other in reversed(levels):
+            works = self._begin_exchange(mine[own], mine[other], partner)
+            yield
+            self._wait(works, partner)
 
-    def _exchange(self, sent: Tensor, received: Tensor, partner: int, add_to: Tensor | None = None) -> None:
-        """Send an array to a partner and receive another one, in pieces; add each piece as it comes."""
-        with self._waiting_for(f"rank {partner}"):
-            pieces = [
-                slice(start, start + PIECE) for start in range(0, max(len(sent), len(received)), PIECE)
-            ]
-            on_their_way = [self._begin_exchange(sent[piece], received[piece], partner) for piece in pieces]
-            for piece, works in zip(pieces, on_their_way, strict=True):
-                for work in works:
-                    work.wait()
-                if add_to is not None:
-                    add_to[piece] += received[piece]
+    def _summing(self, mine: Tensor) -> Iterator[None]:
+        work: Any = dist.all_reduce(mine, async_op=True)
+        yield
+        with self._waiting_for("the others"):
+            work.wait()
 
     def _begin_exchange(self, sent: Tensor, received: Tensor, partner: int) -> list[Any]:
-        operations = [(dist.isend, sent), (dist.irecv, received)]
-        return dist.batch_isend_irecv([dist.P2POp(do, a, partner) for do, a in operations if len(a)])
+        """Begin to send an array to a partner, and to receive another one."""
+        operations = [(dist.irecv, received), (dist.isend, sent)]
+        with self._waiting_for(f"rank {partner}"):
+            return dist.batch_isend_irecv([dist.P2POp(do, a, partner) for do, a in operations if len(a)])
 
-    def begin_sum(self, values: Array) -> Callable[[], None]:
-        work: Any = dist.all_reduce(torch.as_tensor(values), async_op=True)
-
-        def wait() -> None:
-            with self._waiting_for("the others"):
+    def _wait(self, works: list[Any], partner: int) -> None:
+        with self._waiting_for(f"rank {partner}"):
+            for work in works:
                 work.wait()
-
-        return wait
 
     def tell(self, value: Value) -> Value:
         values = [value]
@@ -185,5 +189,6 @@ def _first_line(error: BaseException) -> str:
     return text.rpartition("] ")[2] if text.startswith("[") else text
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
-    return (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
+def _begun(exchanges: Iterator[None]) -> Iterator[None]:
+    next(exchanges, None)
+    return exchanges
