@@ -162,8 +162,9 @@ class ShardedStep:
         trainer, loss, correct = self.trainer, 0.0, 0
         if len(part.y):
             with _of_shard(trainer.model, trainer.optimizer.steps, part.shard):
-                told = buckets is not None and not trainer.overrides("compute_gradients")
-                done = buckets.done if told else None
+                done = None
+                if buckets is not None and not trainer.overrides("compute_gradients"):
+                    done = buckets.done
                 loss = trainer.compute_gradients(part.x, part.y, meanwhile, done, part.share)
                 correct = trainer.correct
                 moved = trainer.model.named_buffers(trainable_only=True)
