@@ -55,6 +55,7 @@ class ShardedStep:
         self.trainer, self.shards, self.group = trainer, shards, group
         self._rows: list[Array] = []
         self._received: Array | None = None
+        """A row for what other processes send."""
 
     def check(self, images: int) -> None:
         """Refuse a batch of so many images whose shards batch norm cannot learn from.
@@ -124,7 +125,12 @@ class ShardedStep:
     def _begin(self, layout: Layout, values: Array, place: slice) -> Iterator[None]:
         """Begin to sum the processes' values of one place."""
         begin = self.group.begin_sum if self.trainer.reduce == "fast" else self.group.begin_add
-        return begin(values, self._room(layout)[place])
+        room = values  # one process alone needs none
+        if self.group.size > 1:
+            if self._received is None:
+                self._received = layout.row()
+            room = self._received[place]
+        return begin(values, room)
 
     def _sum(self, layout: Layout, parts: list[Part], depth: int = 0) -> Array:
         """The sum of these shards' rows, pairwise.
@@ -144,12 +150,6 @@ class ShardedStep:
         while len(self._rows) <= depth:
             self._rows.append(layout.row())
         return self._rows[depth]
-
-    def _room(self, layout: Layout) -> Array:
-        """A row for what other processes send; one alone needs none, and has an empty one."""
-        if self._received is None:
-            self._received = layout.row() if self.group.size > 1 else layout.row()[:0]
-        return self._received
 
     def _fill(
         self, layout: Layout, row: Array, part: Part, meanwhile: Callable[[], object] | None = None,
