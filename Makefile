@@ -2,11 +2,14 @@
 
 PYTHON ?= python3
 BACKEND ?= auto
+# TORCH=cpu takes PyTorch's build without CUDA, where the index of packages has one.
+TORCH ?=
 VENV := .venv
 BIN := $(VENV)/bin
 CXX ?= g++
 CUDA_PROOFS := $(addprefix tests/test_cuda_,emulation.py sanitizers.py module.py)
 CUDA_ORDERS := tests/test_ops.py tests/test_rules.py tests/test_fuse.py
+ORDERS ?= reversed 7
 CUDA_ARCHITECTURES ?= 80 90
 # pytest-benchmark warns of xdist, and a warning is an error.
 PARALLEL_PYTEST := $(BIN)/pytest -n 2 -p no:benchmark
@@ -17,7 +20,7 @@ EMULATED := MINICNN_CUDA_EMULATION=1 MINICNN_TEST_BACKENDS=cuda
 # at installation.
 export FORCE_CUDA ?= 0
 
-.PHONY: train test test-cuda cuda-report cuda-counts gpu lint format docs bench bench-quick figures lockstep reliability mutants mutants-quick torch-extension sanitize sanitize-quick doctor clean
+.PHONY: train test suite test-cuda cuda-report cuda-report-quick cuda-counts gpu lint format docs notebooks bench bench-quick figures lockstep reliability mutants mutants-quick torch-extension wheels wheels-check sanitize sanitize-quick doctor clean
 
 # ---- environments: a stamp file for each set of extras, renewed when pyproject.toml changes ---------
 
@@ -26,7 +29,7 @@ ifneq ($(BACKEND),numpy)
 INSTALLED := $(VENV)/installed-torch
 endif
 SOURCES := $(wildcard csrc/*.h csrc/*/*.* csrc/*/*/*.*) setup.py \
-    $(addprefix minicnn/backends/,compiler.py cuda_build.py module_file.py programs.py torch_package.py)
+    $(addprefix minicnn/backends/,compiler.py cuda_build.py levels.py module_file.py programs.py torch_package.py)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -36,18 +39,22 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed-numpy: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable .
+	@$(BIN)/python scripts/install.py numpy
 	@touch $@
 
-$(VENV)/installed-torch: pyproject.toml $(SOURCES) | $(BIN)/python
+# This does not compile: `make train` compiles when it begins, and shows how far it is.
+$(VENV)/installed-torch: pyproject.toml | $(BIN)/python
 	@command -v $(firstword $(CXX)) >/dev/null || \
 	    { echo "No C++ compiler; install one, on Debian with: apt-get install g++ (or use BACKEND=numpy)" >&2; exit 1; }
-	$(BIN)/python -c 'import torch, ninja, setuptools' 2>/dev/null || $(BIN)/pip install --quiet "setuptools>=77,<100" "ninja>=1.11,<2" "torch>=2.10,<3"
-	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch]"
+	@$(BIN)/python scripts/install.py torch$(TORCH:%=-%)
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed-torch
+$(VENV)/installed-dev: $(VENV)/installed-torch $(SOURCES)
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch,datasets,dev,docs]"
+	@touch $@ $(VENV)/installed-torch
+
+$(VENV)/installed-wheels: $(VENV)/installed-dev
+	$(BIN)/pip install --quiet --no-build-isolation --editable ".[torch,datasets,dev,docs,wheels]"
 	@touch $@
 
 $(VENV)/installed-peers: $(VENV)/installed-dev
@@ -56,23 +63,32 @@ $(VENV)/installed-peers: $(VENV)/installed-dev
 
 # ---- the commands ------------------------------------------------------------------------------------
 
+EPOCHS ?= 6
 train: $(INSTALLED)
-	$(BIN)/python -m minicnn.train --backend $(BACKEND) --epochs 6 --out runs/make-train --overwrite
+	$(BIN)/python -m minicnn.train --backend $(BACKEND) --epochs $(EPOCHS) --out runs/make-train --overwrite
+	@echo "Next: open runs/make-train/report.html, then train on your own images: . $(BIN)/activate, and docs/tutorial.md"
 
 test: lint
+	$(MAKE) suite
+
+suite: $(VENV)/installed-dev
 	$(PARALLEL_PYTEST) --dist loadfile $(CUDA_PROOFS:%=--ignore %)
 
 # The cuda backend on a machine without a GPU.  First the suite on the emulated module; then some of it again
-# with the threads of a block in two other orders; then the tests that the emulation and the sanitizers find the
+# with the threads of a block in other orders; then the tests that the emulation and the sanitizers find the
 # mistakes that they should, and those of the module that nvcc builds.
 test-cuda: $(VENV)/installed-dev
 	$(EMULATED) $(PARALLEL_PYTEST) -k cuda tests $(CUDA_PROOFS:%=--ignore %)
-	$(EMULATED) MINICNN_CUDA_ORDER=reversed $(PARALLEL_PYTEST) -k cuda $(CUDA_ORDERS)
-	$(EMULATED) MINICNN_CUDA_ORDER=7 $(PARALLEL_PYTEST) -k cuda $(CUDA_ORDERS)
+	for order in $(ORDERS); do \
+	    $(EMULATED) MINICNN_CUDA_ORDER=$$order $(PARALLEL_PYTEST) -k cuda $(CUDA_ORDERS) || exit 1; done
 	$(PARALLEL_PYTEST) --dist loadgroup $(CUDA_PROOFS)
 
 cuda-report: $(VENV)/installed-dev
 	$(BIN)/python scripts/cuda_report.py --check --arch $(CUDA_ARCHITECTURES)
+
+# The short form for CI: the module, for the one architecture in TORCH_CUDA_ARCH_LIST.  test-cuda then finds it built.
+cuda-report-quick: $(VENV)/installed-dev
+	$(BIN)/python scripts/cuda_report.py --check --module
 
 # Sectors, bank conflicts and parted lanes of examples/cuda_counts, as docs/counts.md shows them.
 cuda-counts: $(VENV)/installed-dev
@@ -99,6 +115,14 @@ torch-extension: $(VENV)/installed-dev
 	cd examples/torch_extension && PYTHONPATH=$(CURDIR)/build/torch-extension $(abspath $(BIN))/pytest -c pyproject.toml
 	cd examples/torch_extension && PYTHONPATH=$(CURDIR)/build/torch-extension $(abspath $(BIN))/python benchmark.py
 
+# A wheel for this Python and this torch, with the CPU's kernels for several levels of x86-64: build/wheels.
+wheels: $(VENV)/installed-wheels
+	$(BIN)/python scripts/wheels.py
+
+# Installs that wheel in an empty environment and verifies each level; CHECK="--other-torch VERSION --save".
+wheels-check: $(VENV)/installed-wheels
+	$(BIN)/python scripts/wheels.py --check $(CHECK)
+
 sanitize:
 	$(MAKE) -C tests/csrc -j 2
 
@@ -109,9 +133,10 @@ mutants: $(VENV)/installed-dev
 mutants-quick: $(VENV)/installed-dev
 	$(BIN)/python -m scripts.mutants --quick
 
-# The short form for CI, without ThreadSanitizer.
+# The short form for CI: without ThreadSanitizer, and compiled for AVX2 and AArch64 only.  Where the processor has
+# AVX-512, the installed module has been compiled for that.
 sanitize-quick:
-	$(MAKE) -C tests/csrc -j 2 asan compile
+	$(MAKE) -C tests/csrc -j 2 asan compile X86_LEVELS=avx2
 
 bench: $(VENV)/installed-dev
 	@mkdir -p build
@@ -142,6 +167,10 @@ reliability: $(VENV)/installed-dev
 	$(BIN)/python scripts/fail_resume.py --save
 	$(BIN)/python scripts/kill_workers.py --times 10 --save
 	$(BIN)/python scripts/fuzz_readers.py --save
+
+# Runs every notebook from top to bottom, with NumPy.
+notebooks: $(VENV)/installed-dev
+	for notebook in notebooks/*.py; do MPLBACKEND=agg $(BIN)/python $$notebook || exit 1; done
 
 # mkdocs.yml makes every warning an error, dead links included.  Do not add --quiet: it drops warnings before they
 # are counted.  The variable silences Material's notice that its support ends in May 2027.

@@ -98,7 +98,7 @@ def options() -> dict[str, object]:
         "minicnn._cpu",
         [str(path.relative_to(ROOT)) for path in module_file.sources()],
         depends=[str(path.relative_to(ROOT)) for path in sorted(folder.rglob("*.h"))],
-        extra_compile_args=compiler.flags(),
+        extra_compile_args=compiler.flags(module_file.wanted_level().flags),
         extra_link_args=compiler.LINK_FLAGS,
     )
     return {"ext_modules": [module, *cuda_modules()], "cmdclass": {"build_ext": BuildStamped}}

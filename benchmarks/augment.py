@@ -64,10 +64,10 @@ def operation(dataset: data.Dataset, augment: str) -> Callable[[], Any]:
     source = batches(dataset, augment)
     epoch = source.epoch(0)
     epoch.prepare()
-    assert epoch._plan is not None
-    rows, table, _ = epoch._plan
+    plan = epoch._plan
+    assert plan is not None
     statistics = source.mean, source.std
-    return partial(source.backend.make_batch, dataset.train.x, rows, table, *statistics)
+    return partial(source.backend.make_batch, dataset.train.x, plan.fetched, plan.table, *statistics)
 
 
 def in_torchvision(dataset: data.Dataset, warp: bool, *, change: bool = True) -> Callable[[], Any]:

@@ -11,15 +11,11 @@ Writes benchmarks/results/browser.json.
 from __future__ import annotations
 
 import argparse
-import functools
 import shutil
 import sys
 import tempfile
-import threading
 import time
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 from paired import machine, save
 
@@ -35,14 +31,9 @@ go([...arguments]);
 """
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves files and prints nothing."""
-
-    def log_message(self, format: str, *given: Any) -> None: ...
-
-
 def main() -> None:
     from scripts.screenshots import browser
+    from scripts.site.server import serving
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -56,19 +47,17 @@ def main() -> None:
         shutil.copytree(ROOT / "docs" / "live", Path(folder) / "live")
         shutil.copy(ROOT / "benchmarks" / "browser.html", folder)
         (Path(folder) / "tfjs").symlink_to(PACKAGES)
-        server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        driver = browser(1280, dark=False)
-        driver.get(f"http://127.0.0.1:{server.server_port}/browser.html")
-        driver.execute_script(START, list(BACKENDS), args.batch, args.rounds)
-        while (measured := driver.execute_script("return window.measured")) is None:
-            time.sleep(0.5)
-        version = {
-            "browser": driver.capabilities["browserVersion"],
-            "TensorFlow.js": driver.execute_script("return tf.version.tfjs"),
-        }
-        driver.quit()
-        server.shutdown()
+        with serving(Path(folder)) as root:
+            driver = browser(1280, dark=False)
+            driver.get(f"{root}/browser.html")
+            driver.execute_script(START, list(BACKENDS), args.batch, args.rounds)
+            while (measured := driver.execute_script("return window.measured")) is None:
+                time.sleep(0.5)
+            version = {
+                "browser": driver.capabilities["browserVersion"],
+                "TensorFlow.js": driver.execute_script("return tf.version.tfjs"),
+            }
+            driver.quit()
     if isinstance(measured, str):
         raise SystemExit(measured)
     save("browser", {"machine": machine(1) | version, "batch": args.batch, "nets": measured})

@@ -17,6 +17,7 @@ import links
 from nets import NETS
 from paired import load
 from results import OURS, Result, best_torch, count, ladder_rows, main_entries, ratio, shares
+from themes import DARK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,11 +29,6 @@ COLORS = {
     "JAX": "#7b52ab", "ONNX Runtime": "#d0a800", "OpenVINO": "#4c9f50",
 }  # fmt: skip
 LOOKS = {"font.family": "DejaVu Sans", "axes.spines.top": False, "axes.spines.right": False}
-PAPER, INK = "#1e2129", "#d5d8e2"  # the site's dark theme
-DARK: dict[str, Any] = {
-    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), PAPER),
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
-}
 THEMES: dict[str, dict[str, Any]] = {"": LOOKS, "-dark": {**LOOKS, **DARK}}
 """What is added to a plot's file name, and how it looks."""
 PHASE_COLORS = {"training": "#0b6e99", "inference": "#7fb8d1"}

@@ -17,10 +17,11 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 
-SETTLE_SECONDS = 0.02
+SETTLE_SECONDS = 0.12
 """How long a side is called untimed at the beginning of its turn.
 
-The threads of the previous side still spin for some milliseconds, and would slow the first calls.
+The threads of the previous side still spin, and slow whoever comes next: those of torch for some
+milliseconds, those of ONNX Runtime for up to 100.
 """
 CALLS_PER_TURN = 3
 """How many calls are timed in each turn."""

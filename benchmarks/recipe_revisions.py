@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from paired import load, machine, save
+from paired import first_line, load, machine, save
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -70,9 +70,11 @@ def main() -> None:
             spent, accuracy[side] = run(checkout, flags)
             seconds[side].append(round(spent, 2))
     before, after = (statistics.median(seconds[side]) for side in sides)
+    revision = first_line("git", "-C", str(sides["before"]), "rev-parse", "--short", "HEAD")
     found = {
-        "machine": machine(args.threads), "epochs": args.epochs or "all", "seconds": seconds,
-        "accuracy": accuracy, "before / after": round(before / after, 3),
+        "machine": machine(args.threads) | {"before": revision}, "epochs": args.epochs or "all",
+        "seconds": seconds, "accuracy": accuracy,
+        "before / after": round(before / after, 3),
     }  # fmt: skip
     save("recipe_revisions", load("recipe_revisions") | {args.recipe: found})
 

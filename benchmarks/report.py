@@ -73,15 +73,22 @@ def memory(result: Result) -> str:
 
 
 def large_folder(result: Result) -> str:
+    return "\n\n".join(map(_one_folder, result.values()))
+
+
+def _one_folder(entry: Result) -> str:
     rows = [["", "seconds", "peak resident memory, MB"]]
     for name in ("first start", "second start", "one epoch and test"):
-        rows.append([name, f"{result[name]['seconds']:.1f}", f"{result[name]['peak, MB']:,}"])
+        seconds = entry[name].get("seconds")
+        rows.append([name, "" if seconds is None else f"{seconds:.1f}", f"{entry[name]['peak, MB']:,}"])
+    reading = entry.get("reading on the second start, seconds")
+    of_it = "" if reading is None else f" Of the second start, reading the images takes {reading:.1f} s."
     what = (
-        f"{result['images']:,} JPEG files of {result['side']}×{result['side']} pixels, "
-        f"{result['JPEG, MB']:,.0f} MB, decoded {result['decoded, MB']:,.0f} MB; {result['model']} in "
-        f"batches of {result['batch']}."
+        f"{entry['images']:,} JPEG files of {entry['side']}×{entry['side']} pixels, "
+        f"{entry['JPEG, MB']:,.0f} MB, decoded {entry['decoded, MB']:,.0f} MB; {entry['model']} in "
+        f"batches of {entry['batch']}.{of_it}"
     )
-    return f"{table(rows)}\n\n{what} `benchmarks/large_folder.py` on {where(result)}."
+    return f"{table(rows)}\n\n{what} `benchmarks/large_folder.py` on {where(entry)}."
 
 
 def browser(result: Result) -> str:
@@ -161,7 +168,7 @@ def precision_recipes(result: Result) -> str:
 
 
 def precision_card(result: Result) -> str:
-    """The test accuracy and time of recipes on a card, in every precision."""
+    """The test accuracy and time of recipes on a card, in every precision; empty if there are none."""
     rows = [
         ["recipe", "precision", "test accuracy, by seed", "mean", "seconds of the whole command, by seed"]
     ]
@@ -173,9 +180,10 @@ def precision_card(result: Result) -> str:
             mean = sum(by_seed.values()) / len(by_seed)
             rows.append([name, precision, reached, f"{mean:.2%}", spent])
     if len(rows) == 1:
-        return "Not measured yet."
+        return ""
     cards = ", ".join(dict.fromkeys(entry["machine"]["card"] for entry in found.values()))
-    return f"{table(rows)}\n\n`benchmarks/precision.py --backend cuda` on {cards}."
+    title = "On an NVIDIA GPU, in float32, TF32 and bfloat16:"
+    return f"{title}\n\n{table(rows)}\n\n`benchmarks/precision.py --backend cuda` on {cards}."
 
 
 def precision_offset(result: Result) -> str:
@@ -198,6 +206,16 @@ def augment(result: Result) -> str:
         f"{where(result)}."
     )
     return f"{text}\n\n{_peers(result['against peers'])}" if "against peers" in result else text
+
+
+def recipe_revisions(result: Result) -> str:
+    """Whole recipes in two revisions, every run's seconds."""
+    rows = [["recipe, epochs", "seconds before", "seconds after", "before / after", "test accuracy"]]
+    for name, entry in result.items():
+        seconds = [", ".join(f"{s:.1f}" for s in entry["seconds"][side]) for side in ("before", "after")]
+        accuracy = ", ".join(f"{entry['accuracy'][side]:.2%}" for side in ("before", "after"))
+        rows.append([f"{name}, {entry['epochs']}", *seconds, f"{entry['before / after']:.2f}", accuracy])
+    return f"{table(rows)}\n\n`benchmarks/recipe_revisions.py` on {places([*result.values()])}."
 
 
 def _peers(found: Result) -> str:
@@ -317,6 +335,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "losses": ("steps", whole_nets.losses),
     "session": ("session", whole_nets.sessions),
     "session_tail": ("session", whole_nets.session_tails),
+    "first_result": ("first_result", whole_nets.first_results),
     "neighbours": ("neighbours", whole_nets.neighbours),
     "second_thread_lost": ("steps", whole_nets.second_thread_lost),
     "bfloat16": ("bfloat16", whole_nets.bfloat16),
@@ -351,6 +370,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
             threads,
             recipes,
             augment,
+            recipe_revisions,
             browser,
             fold,
             exported,
@@ -374,7 +394,8 @@ def filled(text: str) -> str:
     def fill(match: re.Match[str]) -> str:
         result_name, section = SECTIONS[match[2]]
         result = saved(result_name)
-        return f"{match[1]}\n{section(result)}\n\n{match[4]}" if result else f"{match[1]}{match[4]}"
+        shown = section(result) if result else ""
+        return f"{match[1]}\n{shown}\n\n{match[4]}" if shown else f"{match[1]}{match[4]}"
 
     return BLOCK.sub(fill, text)
 

@@ -59,12 +59,13 @@ def serve(threads: int) -> None:
 
 
 class Worker:
-    """A process that runs the code of one checkout."""
+    """A process that runs the code of one checkout, with these environment variables besides."""
 
-    def __init__(self, checkout: Path, threads: int) -> None:
+    def __init__(self, checkout: Path, threads: int, variables: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve", "--threads", str(threads)], cwd=checkout, text=True,
-            env={**os.environ, "PYTHONPATH": str(checkout)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(checkout), **(variables or {})},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
     def ask(self, line: str) -> str:

@@ -95,20 +95,27 @@ def engine_inference(
 
     OpenVINO alone has a ``precision`` besides float32: "bfloat16".
     """
+    return engine(row, export(model, x), x, precision)
+
+
+def engine(
+    row: str, exported: bytes, x: np.ndarray, precision: str = "float32"
+) -> Callable[[], np.ndarray]:
+    """A call of `engine_inference`, of a net that is ONNX already."""
     threads = torch.get_num_threads()
     if row == "ONNX Runtime":
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(export(model, x), options)
+        session = onnxruntime.InferenceSession(exported, options)
         return lambda: session.run(None, {"x": x})[0]
     import openvino
 
     core = openvino.Core()
     hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
-    compiled = core.compile_model(core.read_model(export(model, x)), "CPU", settings)
+    compiled = core.compile_model(core.read_model(exported), "CPU", settings)
     return lambda: compiled(x)[0]
 
 

@@ -5,8 +5,8 @@
 
 Peers are minicnn's own predict, ONNX Runtime and OpenVINO, if they are installed, and torch.compile, which
 is measured at the batch sizes 1 and 128.  In bfloat16 the peer is OpenVINO in its own bfloat16.  Before
-anything is timed, the results are checked to agree.  Of every side it also says how long it took to be made
-and called for the first time, and of a session the memory.  With --tail it measures the median and the 99th
+anything is timed, the results are checked to agree.  Of a session it also says the memory; first_result.py
+has that of the peers.  With --tail it measures the median and the 99th
 percentile of 10,000 single calls at a batch of 1 instead.  benchmarks/results/session.json has an entry for
 each net, batch size, precision and number of threads; only the measured ones are replaced.
 
@@ -67,28 +67,23 @@ def makers(
     return sides
 
 
-def made(
-    sides: dict[str, Callable[[], Call]], tolerance: float
-) -> tuple[dict[str, Call], dict[str, float], dict[str, str]]:
-    """The calls, the seconds until the first result of each, and why others are skipped; all agree."""
+def made(sides: dict[str, Callable[[], Call]], tolerance: float) -> tuple[dict[str, Call], dict[str, str]]:
+    """The calls, and why others are skipped; all agree."""
     calls: dict[str, Call] = {}
-    first: dict[str, float] = {}
     skipped: dict[str, str] = {}
     expected: np.ndarray | None = None
     for side, make in sides.items():
-        start = time.perf_counter()
         try:
             call = make()
         except ImportError as error:
             skipped[side] = str(error)
             continue
         result = call()
-        first[side] = round(time.perf_counter() - start, 3)
         expected = result if expected is None else expected
         bound = tolerance * np.abs(expected).max()
         np.testing.assert_allclose(result, expected, rtol=tolerance, atol=bound, err_msg=side)
         calls[side] = call
-    return calls, first, skipped
+    return calls, skipped
 
 
 def tail(calls: dict[str, Call]) -> dict[str, dict[str, float]]:
@@ -111,9 +106,9 @@ def measure(name: str, n: int, precision: str, args: argparse.Namespace) -> dict
     x, _ = batch(name, n)
     compiled = n in COMPILED_BATCHES and not args.no_compile
     backend = "cuda" if args.cuda else "cpp"
-    calls, first, skipped = made(makers(name, x, precision, backend, compiled), TOLERANCES[precision])
+    calls, skipped = made(makers(name, x, precision, backend, compiled), TOLERANCES[precision])
     entry: dict[str, Any] = {
-        "net": name, "batch": n, "precision": precision, "skipped": skipped, "first result, s": first,
+        "net": name, "batch": n, "precision": precision, "skipped": skipped,
         "memory": session(name, n, precision, backend).memory._asdict(), "machine": machine(args.threads),
     }  # fmt: skip
     if args.check:

@@ -118,17 +118,32 @@ def sessions(result: Result) -> str:
             if not entries:
                 continue
             peers = list(dict.fromkeys(row for e in entries for row in e["milliseconds"]))
-            rows = [["net, batch", *peers, "best peer / session", "first result, s", "memory, MiB"]]
+            rows = [["net, batch", *peers, "best peer / session", "memory, MiB"]]
             for e in sorted(entries, key=lambda e: (order.index(e["net"]), e["batch"])):
                 ms = e["milliseconds"]
                 best = min(ms[peer] for peer in ms if peer not in ("session", "predict"))
                 cells = [milliseconds(ms[peer]) if peer in ms else "" for peer in peers]
                 mib = sum(e["memory"].values()) / 2**20
-                rows.append([f"{e['net']}, {e['batch']}", *cells, f"**{best / ms['session']:.2f}**",
-                             f"{e['first result, s']['session']:.2f}", f"{mib:.1f}"])  # fmt: skip
+                rows.append(
+                    [f"{e['net']}, {e['batch']}", *cells, f"**{best / ms['session']:.2f}**", f"{mib:.1f}"]
+                )
             title = f"### {precision}, {count(threads)}"
             parts.append(f"{title}\n\n{table(rows)}\n\n`benchmarks/session.py` on {places(entries)}.")
     return "\n\n".join(parts)
+
+
+def first_results(result: Result) -> str:
+    """How long each side takes until its first result, and what it keeps in memory."""
+    sides = list(dict.fromkeys(side for e in result.values() for side in e["sides"]))
+    rows = [["net, precision", *(f"{side}, s" for side in sides), *(f"{side}, MiB" for side in sides)]]
+    for e in result.values():
+        cells = [
+            f"{e['sides'][side][what]:{form}}" if side in e["sides"] else ""
+            for what, form in (("first result, s", ".3f"), ("memory, MiB", ".1f"))
+            for side in sides
+        ]
+        rows.append([f"{e['net']}, {e['precision']}", *cells])
+    return f"{table(rows)}\n\n`benchmarks/first_result.py` on {places(list(result.values()))}."
 
 
 def session_tails(result: Result) -> str:

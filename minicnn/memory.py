@@ -42,6 +42,17 @@ def available_memory() -> int | None:
     return min(amounts, default=None)
 
 
+def card_memory() -> int | None:
+    """Bytes that are free on this process's card; None where there is none, as under emulation."""
+    from minicnn.backends import cuda_build
+
+    if cuda_build.emulated():
+        return None
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0])
+
+
 def training_memory(
     model: Sequential, input_shape: tuple[int, int, int], batch: int, precision: str = "float32"
 ) -> int:

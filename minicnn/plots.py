@@ -1,7 +1,8 @@
 """The pictures of a run, as PNG files: curves, confusion matrix, mistakes, filters, augmented images.
 
 Each function draws one figure and writes it atomically.  matplotlib is imported when the first is
-drawn, and its pyplot state is left alone.  All text is plain: a dollar sign starts no formula, and what no
+drawn, and its pyplot state is left alone.  Ground and text have the colours of matplotlib's settings, so a
+dark style makes dark plots.  All text is plain: a dollar sign starts no formula, and what no
 font has, or nobody could read, is drawn as its escape.
 """
 
@@ -62,7 +63,7 @@ def confusion(path: Path, report: dict[str, Any]) -> None:
     side = min(max(4.8, 2.4 + 0.55 * k), 16)
     figure = _figure(side + 1, side)
     axes = figure.subplots()
-    picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    picture = axes.imshow(share, cmap=_shades(), vmin=0, vmax=100)
     font = float(np.clip(38 * side / k, 4, 10))  # points; a cell is about 54 * side / k high
     turn: dict[str, Any] = {"rotation": 90}
     if k <= 30:
@@ -199,10 +200,28 @@ def _open_frame(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _shades() -> Any:
+    """A scale whose 0 is the ground: white to dark blue, or a dark ground to light blue."""
+    import matplotlib
+    from matplotlib.colors import LinearSegmentedColormap
+
+    if not _is_dark():
+        return matplotlib.colormaps["Blues"]
+    return LinearSegmentedColormap.from_list("shades", [matplotlib.rcParams["axes.facecolor"], "#9ecae1"])
+
+
+def _is_dark() -> bool:
+    """Whether matplotlib's settings ask for a dark ground."""
+    import matplotlib
+    from matplotlib.colors import to_rgb
+
+    return sum(to_rgb(matplotlib.rcParams["axes.facecolor"])) < 1.5
+
+
 def _write_cells(axes: Axes, share: np.ndarray, font: float) -> None:
     for (i, j), value in np.ndenumerate(share):
         if value:
-            colour = "white" if value > 50 else "black"
+            colour = "white" if (value > 50) != _is_dark() else "black"
             text = f"{value:.0f}" if value > 0.5 else "<1"
             axes.text(j, i, text, ha="center", va="center", fontsize=font, color=colour)
 

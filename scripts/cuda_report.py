@@ -3,8 +3,10 @@
 For each kernel it prints registers, shared memory, spills and theoretical occupancy; for all kernels
 together, how many 128-bit loads and stores, asynchronous copies and tensor-core instructions the code has.
 ``--check`` fails if a kernel spills registers, or lacks one of these instructions that it must have.
+``--module`` compiles nothing but the module of the cuda backend, for the one architecture that
+TORCH_CUDA_ARCH_LIST names, reports what became of it, and leaves it where it is found at the next use.
 
-    python scripts/cuda_report.py [--arch 80 90] [--check] [--json FILE]
+    python scripts/cuda_report.py [--arch 80 90 | --module] [--check] [--json FILE]
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -23,6 +26,7 @@ from pathlib import Path
 
 from minicnn.backends import compiler, cuda_build
 
+ROOT = Path(__file__).resolve().parent.parent
 THREADS = 256  # in a block of every kernel but those of tensor cores
 LIMITS = {
     "80": (2048, 65536, 164),
@@ -88,8 +92,41 @@ def compile_file(path: Path, arch: str) -> tuple[list[Kernel], str]:
     return kernels, ptx
 
 
+def compile_all(architectures: list[str]) -> tuple[list[Kernel], str]:
+    """The kernels of all files on all architectures, and their PTX."""
+    files = [path for path in cuda_build.sources() if path.suffix == ".cu"]
+    with ThreadPoolExecutor(compiler.parallel_jobs()) as pool:
+        done = list(pool.map(compile_file, *zip(*product(files, architectures), strict=True)))
+    return [kernel for found, _ in done for kernel in found], "".join(ptx for _, ptx in done)
+
+
+def build_module() -> tuple[list[Kernel], str]:
+    """Build the module for a GPU: its kernels and their PTX."""
+    found = re.fullmatch(r"(\d+)\.(\d+)", cuda_build.architectures())
+    if found is None or (arch := found[1] + found[2]) not in LIMITS:
+        known = ", ".join(f"{int(name) / 10}" for name in LIMITS)
+        raise SystemExit(f"TORCH_CUDA_ARCH_LIST: expected one of {known}, got {cuda_build.architectures()}")
+    ninja = compiler.ninja()
+    assert ninja is not None
+    with tempfile.TemporaryDirectory() as folder:
+        env = {
+            **os.environ, "PATH": f"{ninja.parent}{os.pathsep}{os.environ['PATH']}",
+            "NVCC_APPEND_FLAGS": f"-Xptxas -v --keep --keep-dir {folder}",
+            "TORCH_NO_COMPILER_WRAPPER": "1",  # ccache would not give the kept files again
+        }  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "scripts.module_build", "nvcc", folder], cwd=ROOT, env=env,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(done.stdout)
+        codes = {path.stem: path.read_text() for path in sorted(Path(folder).glob("*.ptx"))}
+    kernels = [kernel for file, ptx in codes.items() for kernel in parse(done.stdout, ptx, file, arch)]
+    return kernels, "".join(codes.values())
+
+
 def parse(log: str, ptx: str, file: str, arch: str) -> list[Kernel]:
-    """The kernels in the output of ptxas -v; ``ptx`` is their code."""
+    """The kernels of a file by the output of ptxas -v; ``ptx`` is their code."""
     codes = dict(re.findall(r"\.entry (\w+)\((.*?)(?=\.entry|\Z)", ptx, re.DOTALL))
     found = re.findall(
         r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?"
@@ -98,6 +135,8 @@ def parse(log: str, ptx: str, file: str, arch: str) -> list[Kernel]:
     )  # fmt: skip
     kernels = []
     for mangled, stores, loads, registers, rest in found:
+        if mangled not in codes:  # a kernel of another file
+            continue
         name = demangle(mangled)
         static = re.search(r"(\d+) bytes smem", rest)
         shared = (int(static.group(1)) if static else 0) + dynamic_shared(name)
@@ -191,6 +230,7 @@ def occupancy(registers: int, shared: int, arch: str, of_block: int = THREADS) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--arch", nargs="+", choices=sorted(LIMITS), default=sorted(LIMITS))
+    parser.add_argument("--module", action="store_true", help="build the module, and report about that")
     parser.add_argument(
         "--check",
         action="store_true",
@@ -201,13 +241,7 @@ def main() -> None:
     reason = cuda_build.missing_for_build()
     if reason is not None:
         raise SystemExit(reason)
-    kernels: list[Kernel] = []
-    code = ""
-    files = [path for path in cuda_build.sources() if path.suffix == ".cu"]
-    with ThreadPoolExecutor(compiler.parallel_jobs()) as pool:
-        for found, ptx in pool.map(compile_file, *zip(*product(files, args.arch), strict=True)):
-            kernels += found
-            code += ptx
+    kernels, code = build_module() if args.module else compile_all(args.arch)
     counts = {what: len(re.findall(pattern, code)) for what, pattern in PATTERNS.items()}
     print(f"compiled by nvcc {cuda_build.toolkit_version()}; nothing here was run on a GPU")
     print(f"{'file':24} sm  registers  shared  spills  occupancy  kernel")

@@ -3,9 +3,9 @@
 It builds the cuda module for this card, runs the suite on it in float32 and float64, and lets
 compute-sanitizer look for bad accesses and races, if that is installed.  Then it times operations, whole
 training steps and inference in float32, TF32 and bfloat16, beside torch in every way that people run it:
-eager, channels-last, a whole step captured as a CUDA graph, torch.compile.  Last it lists the kernels of
-steps, and trains a recipe.  It needs no network, but the recipe needs Fashion-MNIST in data/.  It writes
-gpu.json and gpu.txt, which name the device.
+eager, channels-last, a whole step captured as a CUDA graph, torch.compile; and making a recipe's batches,
+beside its step.  Last it lists the kernels of steps, and trains a recipe.  It needs no network, but the
+recipe needs Fashion-MNIST in data/.  It writes gpu.json and gpu.txt, which name the device.
 
 Each section is a process of its own, which is stopped at its share of --minutes.  The report lists the
 sections that were stopped or left out.
@@ -40,10 +40,11 @@ from scripts import gpu_report  # noqa: E402 - after the path is set
 from scripts.gpu_turns import Turns, run_all  # noqa: E402 - likewise
 
 STAGES = {  # sections that run at the same time, and their share of --minutes in hundredths
-    ("build",): 25,
+    ("build",): 23,
     ("tests", "memcheck", "racecheck"): 20,
     ("operations",): 7,
     ("steps",): 16,
+    ("batches",): 2,
     ("compiled",): 18,
     ("profile",): 5,
     ("training",): 9,
@@ -284,6 +285,12 @@ def one_compiled(args: argparse.Namespace, keep: Keep) -> None:
         timings("gpu_nets").compiled(keep, args.nets[0], args.precisions[0], turns.alone)
 
 
+def batches(args: argparse.Namespace, keep: Keep) -> None:
+    keep(machine())
+    for precision in args.precisions:
+        timings("gpu_batches").batches(keep, precision)
+
+
 def profile(args: argparse.Namespace, keep: Keep) -> None:
     keep(machine())
     for net in [name for name in PROFILED if name in args.nets]:
@@ -303,7 +310,8 @@ def timings(module: str) -> Any:
 
 CHILDREN: dict[str, Callable[[argparse.Namespace, Keep], None]] = {
     "build": build, "watched": watched, "operations": operations, "steps": steps, "net": one_net,
-    "compiled": compiled, "compiled net": one_compiled, "profile": profile, "training": training,
+    "batches": batches, "compiled": compiled, "compiled net": one_compiled, "profile": profile,
+    "training": training,
 }  # fmt: skip
 
 

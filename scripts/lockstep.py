@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 import torch
 from torch import nn
@@ -32,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # this checkout, installed or not
 
 from paired import machine, save  # noqa: E402 - after the path is set
+from themes import DARK  # noqa: E402 - likewise
 
 from minicnn import Sequential, Trainer, data, models, optim, set_num_threads  # noqa: E402 - likewise
 from minicnn.backends import Backend, cuda_build, get_backend  # noqa: E402 - likewise
@@ -252,7 +254,7 @@ def draw(path: Path, curves: dict[str, dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
     styles: dict[str, dict[str, Any]] = {
-        REFERENCE: {"color": "black", "lw": 3, "alpha": 0.35},
+        REFERENCE: {"color": matplotlib.rcParams["text.color"], "lw": 3, "alpha": 0.35},
         CONTROL: {"color": "grey", "ls": "--", "label": "torch float64, weights nudged once (control)"},
         "torch": {"color": "#cc6633", "label": "torch float32, or autocast in bfloat16"},
         "numpy": {"color": "#4477aa", "lw": 2.4, "alpha": 0.6},
@@ -331,7 +333,9 @@ def main() -> None:
     if args.steps is None and set(args.nets) == set(NETS):
         labels = {name: backend.label for name, backend in backends.items()}
         save("lockstep", {"machine": machine(1), "backends": labels, "nets": results})
-        draw(ROOT / "docs" / "images" / "lockstep.png", curves)
+        for theme, looks in {"": {}, "-dark": DARK}.items():
+            with matplotlib.rc_context(looks):
+                draw(ROOT / "docs" / "images" / f"lockstep{theme}.png", curves)
     print("\n".join(problems) or "float64: every backend within the bounds, at every step")
     sys.exit(bool(problems))
 

@@ -196,9 +196,12 @@ class Workshop:
 
     def environment(self, mutant: Mutant, objects: Path) -> dict[str, str]:
         ninja = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        # The module without a bug is kept where everything finds it, that of a bug is thrown away.  With
+        # MINICNN_WERROR=1 a bug must leave no name unused.
+        whole = objects == self.objects(mutant.backend)
+        cache = {} if whole else {"MINICNN_CACHE": str(objects / "cache")}
         return {
-            **os.environ, "PATH": ninja, "OMP_NUM_THREADS": "1", "MINICNN_CACHE": str(objects / "cache"),
-            "MINICNN_WERROR": "0",  # a bug may leave a name unused
+            **os.environ, "PATH": ninja, "OMP_NUM_THREADS": "1", **cache,
             # Python takes bytecode of the same second and length of source for that of the bug.
             "PYTHONDONTWRITEBYTECODE": "1",
             "MINICNN_TEST_BACKENDS": mutant.backend, **COMPILED.get(mutant.backend, {}), **mutant.env,
@@ -209,7 +212,7 @@ class Workshop:
         if mutant.backend not in COMPILED:
             return
         objects.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "scripts.mutants_build", mutant.backend, str(objects)]
+        command = [sys.executable, "-m", "scripts.module_build", mutant.backend, str(objects)]
         env = self.environment(mutant, objects)
         done = subprocess.run(command, cwd=self.tree, env=env, capture_output=True, text=True, check=False)
         if done.returncode:

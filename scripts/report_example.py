@@ -6,7 +6,8 @@ these come first.
 
     python scripts/report_example.py
 
-writes benchmarks/results/report_example.json, and reliability.png and mislabels.png in docs/images.
+writes benchmarks/results/report_example.json, and reliability.png and mislabels.png in docs/images, each
+again for dark pages.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from PIL import Image
 
@@ -26,8 +28,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # this checkout, installed or not
 
 from paired import machine, save  # noqa: E402 - after the path is set
+from themes import DARK  # noqa: E402 - likewise
 
-from minicnn import data, mislabels, train  # noqa: E402 - likewise
+from minicnn import data, mislabels, plots_judging, train  # noqa: E402 - likewise
+from minicnn.app.commands.mislabels import SHOWN  # noqa: E402 - likewise
 from minicnn.data.split import balanced_subset  # noqa: E402 - likewise
 
 IMAGES = ROOT / "docs" / "images"
@@ -66,8 +70,22 @@ def run_report(folder: Path) -> dict[str, Any]:
     train.main([*shlex.split(RUN), *COMPUTE, "--out", str(folder)])
     shutil.copy(folder / "reliability.png", IMAGES)
     report = json.loads((folder / "report.json").read_text())
+    with matplotlib.rc_context(DARK):
+        plots_judging.reliability(IMAGES / "reliability-dark.png", report)
     del report["confusion_matrix"], report["computed_by"]
     return {"command": f"minicnn train {RUN}", **report}
+
+
+def draw_dark(found: list[dict[str, Any]]) -> None:
+    """The picture of `mislabels` for dark pages."""
+    names = [name.replace("/", "-") for name in data.load(data.SAMPLE).class_names]
+    images = np.stack([np.asarray(Image.open(one["file"]))[None] for one in found])
+    numbered: Any = [
+        {**one, "index": row, **{what: names.index(one[what]) for what in ("label", "predicted")}}
+        for row, one in enumerate(found)
+    ]
+    with matplotlib.rc_context(DARK):
+        plots_judging.mislabels(IMAGES / "mislabels-dark.png", images, numbered, names)
 
 
 def found_labels(folder: Path) -> dict[str, Any]:
@@ -77,6 +95,7 @@ def found_labels(folder: Path) -> dict[str, Any]:
     mislabels.main([*shlex.split(MISLABELS), *COMPUTE, *dataset, "--out", str(folder)])
     shutil.copy(folder / "mislabels.png", IMAGES)
     result = json.loads((folder / "mislabels.json").read_text())
+    draw_dark(result["mislabels"][:SHOWN])
     found = [one["file"] in moved for one in result["mislabels"]]
     confident = [one["file"] in moved for one in result["mislabels"] if one["confident"]]
     return {

@@ -19,6 +19,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout, installed or not
+
+from scripts.site.server import serving
+
 SITE = Path(__file__).resolve().parent.parent / "build" / "site"
 WIDTHS = {"desktop": 1280, "phone": 390}
 FAULTS = """
@@ -61,7 +65,7 @@ if (document.querySelector(".arithmatex")) found.push("a formula is TeX still");
 if (document.querySelector("merror")) found.push("a formula is an error");
 for (const image of document.images) if (!image.naturalWidth) found.push(`no picture ${image.src}`);
 for (const e of performance.getEntriesByType("resource"))
-  if (!e.name.startsWith("file:") && !e.name.startsWith("data:")) found.push(`fetches ${e.name}`);
+  if (!/^(data|blob):/.test(e.name) && !e.name.startsWith(location.origin)) found.push(`fetches ${e.name}`);
 return found;
 """
 
@@ -94,6 +98,14 @@ def browser(width: int, dark: bool) -> Any:
     return driver
 
 
+def wait_for_live(driver: Any) -> None:
+    """Wait until the live page can be used, if it is the one."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    idle = "return document.querySelector('.live')?.dataset.ready !== 'no'"
+    WebDriverWait(driver, 60).until(lambda _: driver.execute_script(idle))
+
+
 def main() -> None:
     """Exit status 1 if a page has a fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -108,18 +120,21 @@ def main() -> None:
     pages = args.pages or [p for p in every if not p.startswith("source/")]
     args.out.mkdir(parents=True, exist_ok=True)
     faults = 0
-    for look, width in WIDTHS.items():
-        for dark in (False, True):
-            driver = browser(width, dark)
-            for page in pages:
-                driver.get((SITE / page).as_uri())
-                for fault in driver.execute_script(FAULTS, width):
-                    faults += 1
-                    print(f"{page}, {look}: {fault}")
-                shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
-                name = f"{page.removesuffix('.html').replace('/', '-')}-{look}{'-dark' if dark else ''}.png"
-                (args.out / name).write_bytes(base64.b64decode(shot["data"]))
-            driver.quit()
+    with serving(SITE) as root:
+        for look, width in WIDTHS.items():
+            for dark in (False, True):
+                driver = browser(width, dark)
+                for page in pages:
+                    driver.get(f"{root}/{page}")
+                    wait_for_live(driver)
+                    for fault in driver.execute_script(FAULTS, width):
+                        faults += 1
+                        print(f"{page}, {look}: {fault}", flush=True)
+                    shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
+                    theme = "-dark" if dark else ""
+                    name = f"{page.removesuffix('.html').replace('/', '-')}-{look}{theme}.png"
+                    (args.out / name).write_bytes(base64.b64decode(shot["data"]))
+                driver.quit()
     print(f"{len(pages)} pages, {faults} faults; pictures in {args.out}")
     sys.exit(bool(faults))
 

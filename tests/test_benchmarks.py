@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import augment
 import figures
 import links
 import matplotlib
@@ -22,6 +23,8 @@ import whole_nets
 from index_im2col import UsualNet
 from kernels import check, kernels
 from nets import NETS, batch, build
+
+from minicnn import data
 
 OURS_AND_TORCH = {"minicnn cpp": 2.0, "torch eager": 5.0, "torch channels-last": 3.0, "ONNX Runtime": 1.5}
 
@@ -213,3 +216,10 @@ def test_shares_of_the_peaks() -> None:
     kernel = {"MFLOP": 100.0, "MB": 10.0, "milliseconds": {"minicnn cpp": 2.0}}
     shares = results.shares(kernel, {"GFLOP/s": 100.0, "GB/s": 20.0}, "minicnn cpp")
     np.testing.assert_allclose(shares, (0.5, 0.25))
+
+
+def test_what_is_timed_of_augmentation_is_a_batch() -> None:
+    dataset = data.load(data.SAMPLE, limit_train=200, limit_test=10)
+    made = augment.operation(dataset, "flip,mixup=1")()
+    first, _ = next(augment.batches(dataset, "flip,mixup=1").epoch(0))
+    np.testing.assert_array_equal(made.numpy(), first.numpy())

@@ -162,14 +162,14 @@ def test_links_to_nothing_and_to_themselves_are_bad(root):
 
 def test_a_folder_that_cannot_be_read_is_bad(root, monkeypatch):
     save(root / "a" / "closed" / "1.png")
-    iterdir = type(root).iterdir
+    scandir = os.scandir
 
     def refuse(path):
         if path.name == "closed":
             raise PermissionError(13, "Permission denied", str(path))
-        return iterdir(path)
+        return scandir(path)
 
-    monkeypatch.setattr(type(root), "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(
         UnusableImages, match=r"a/closed: cannot be read: Permission denied; --skip-bad leaves it out"
     ):
@@ -312,3 +312,14 @@ def test_different_sizes_are_told_with_the_commonest(root):
 )
 def test_one_shade(image, expected):
     assert is_one_shade(image[None].astype(np.uint8)).tolist() == [expected]
+
+
+def test_of_plain_images_nothing_is_asked_but_their_names(root, monkeypatch):
+    """A second start over many thousands of files waits for each question to the system."""
+    asked = []
+    real = os.stat
+    monkeypatch.setattr(
+        os, "stat", lambda path, **options: asked.append(str(path)) or real(path, **options)
+    )
+    assert len(list_images(root, ["a", "b"])) == len(WHOLE)
+    assert not [path for path in asked if path.endswith(".png")]

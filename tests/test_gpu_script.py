@@ -154,6 +154,26 @@ def test_without_a_gpu_the_reason_is_written(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.skipif(not cuda_build.emulated(), reason="needs MINICNN_CUDA_EMULATION=1")
+def test_batches_of_a_recipe_are_timed_beside_its_step() -> None:
+    from scripts import gpu_batches
+
+    rows: list[dict[str, Any]] = []
+    gpu_batches.batches(rows.append, "float32")
+    expected = [
+        ("fashion-94, batch 2", "step"),
+        *(
+            ("fashion-94, images on the " + place, phase)
+            for place in ("card", "host")
+            for phase in ("batch", "both")
+        ),
+    ]
+    assert [(row["what"], row["phase"]) for row in rows] == expected
+    assert all(row["minicnn"] > 0 for row in rows)
+    printed = gpu_report.text(gpu_report.assembled(rows, {}, []))
+    assert "fashion-94, images on the host       both       float32" in printed
+
+
+@pytest.mark.skipif(not cuda_build.emulated(), reason="needs MINICNN_CUDA_EMULATION=1")
 def test_timings_agree_with_torch_on_the_emulated_cuda(tmp_path: Path) -> None:
     from scripts import gpu_nets, gpu_operations
 

@@ -19,6 +19,7 @@ PACKAGE = Path(minicnn.__file__).parent
 ENTRY_POINTS = {
     "minicnn.__main__", "minicnn.train", "minicnn.evaluate", "minicnn.predict", "minicnn.mislabels",
     "minicnn.preview", "minicnn.doctor", "minicnn.verify", "minicnn.export", "minicnn.look",
+    "minicnn.testing.grade",
 }  # fmt: skip
 """The modules outside `minicnn.app` that belong to the application."""
 

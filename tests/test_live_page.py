@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import json
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from minicnn import Trainer, optim
 from minicnn.app.commands.evaluate import main as evaluate
 from minicnn.backends import get_backend
+from minicnn.data import normalize
+from minicnn.graph.graph import INPUT
+from minicnn.inside import Trace
+from minicnn.saved_model import load_model
 from scripts.site import live_data, wasm
+from scripts.site.server import serving
 
 LIVE = wasm.MODULE.parent
 
@@ -130,15 +133,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("site") / "live"
     shutil.copytree(LIVE, folder)
     (folder / "index.html").write_text(page())
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *given: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/index.html"
-    server.shutdown()
-    server.server_close()
+    with serving(folder) as root:
+        yield f"{root}/index.html"
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +210,8 @@ def test_a_value_is_the_sum_that_the_page_shows(browser: Any) -> None:
     told = re.findall(r"-?\d+\.\d{4}", browser.find_element("id", "numbers").text)
     value, _, total = map(float, told)
     assert abs(value - total) < 2e-4
+    framed = "return [...document.querySelectorAll('.stage .over')].map((over) => over.width > 0)"
+    assert browser.execute_script(framed)[:2] == [True, True], "the value and its window have no frame"
 
 
 def test_drawing_and_heat(browser: Any) -> None:
@@ -259,6 +257,72 @@ def test_a_file_of_something_else_is_refused_in_words(browser: Any, tmp_path: Pa
     problem = browser.find_element("css selector", ".problem")
     until(browser, problem.is_displayed)
     assert problem.text == "This is a safetensors file, but no checkpoint of minicnn."
+
+
+STEP = """
+const [done, rows] = [arguments[1], arguments[0]];
+const at = (name) => new URL(name, location).href;
+(async () => {
+  const [kernels, { Network }, { write }] = await Promise.all(
+    ["kernels.js", "network.js", "checkpoint.js"].map((name) => import(at(name))));
+  await kernels.load(await (await fetch("kernels.wasm")).arrayBuffer());
+  const { settings, sets } = await (await fetch("data.json")).json(), about = sets["fashion-mnist-sample"];
+  const data = new Uint8Array(await (await fetch(about.file)).arrayBuffer());
+  const count = about.train + about.test, size = about.imageShape.reduce((a, b) => a * b, 1);
+  const images = rows.map((row) => data.subarray(row * size, (row + 1) * size));
+  const labels = rows.map((row) => data[count * size + row]);
+  const network = new Network(about, 3);
+  const given = { dataset: about.file, lr: 0.1, momentum: 0.9, batchSize: 3 };
+  const file = async (steps) =>
+    [...new Uint8Array(await write(network, settings, { ...given, seed: 3, steps }).arrayBuffer())];
+  const before = await file(0), trace = network.forward(network.batch(images));
+  const { loss, dlogits } = kernels.softmaxCrossEntropy(trace.at(-1), labels);
+  const numbers = (tensors) => tensors.map((tensor) => [tensor.shape, [...tensor.view()]]);
+  const gradients = numbers(network.backward(trace, dlogits, true)), values = numbers(trace);
+  const x = images.map((image) => [...image]);
+  network.step(images, labels, given);
+  return { x, labels, loss, values, gradients, before, after: await file(1) };
+})().then(done, (error) => done(String(error)));
+"""
+
+
+def as_here(numbers: tuple[list[int], list[float]]) -> np.ndarray:
+    """The page's (N,H,W,C) as (N,C,H,W)."""
+    shape, values = numbers
+    return first(np.array(values, "f4").reshape(shape)) if len(shape) == 4 else np.reshape(values, shape)
+
+
+def test_a_whole_step_has_the_numbers_of_the_numpy_backend(browser: Any, tmp_path: Path) -> None:
+    got = browser.execute_async_script(STEP, [0, 1, 2])
+    assert isinstance(got, dict), got
+    models = {}
+    for name in ("before", "after"):
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(bytes(got[name]))
+        saved, models[name] = load_model(path, "numpy")
+    images, labels = np.array(got["x"], "u1").reshape(3, *saved.image_shape), np.array(got["labels"])
+    x = normalize(images, np.array(saved.mean), np.array(saved.std))
+    trace = Trace(models["before"], x)
+    loss, probs = models["before"].bound().softmax_cross_entropy_forward(trace.logits, labels)
+    assert got["loss"] == pytest.approx(float(loss), abs=1e-5)
+    numbers = [INPUT, *trace.named_values().values()]
+    slopes = trace.gradients((probs - np.eye(10)[labels]) / 3)
+    assert len(numbers) == len(got["values"])
+    for number, value, gradient in zip(numbers, got["values"], got["gradients"], strict=True):
+        near(as_here(value), trace.value(number))
+        near(as_here(gradient), slopes[number])
+    Trainer(models["before"], optim.SGD(lr=0.1, momentum=0.9)).step(x, labels)
+    for name, weight in models["before"].state_dict().items():
+        near(models["after"].state_dict()[name], weight)
+
+
+def test_from_a_folder_it_says_what_it_needs(browser: Any, address: str, tmp_path: Path) -> None:
+    file = tmp_path / "index.html"
+    file.write_text(page())
+    browser.get(file.as_uri())
+    assert "python -m http.server" in browser.find_element("css selector", ".problem").text
+    browser.get(address)
+    until(browser, lambda: live(browser, "ready") == "yes")
 
 
 def test_saved_settings_are_those_of_a_run() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from minicnn import Trainer, data, models, optim
+from minicnn.app import experiment as experiment_module
 from minicnn.app.commands import train
 from minicnn.app.experiment import Experiment
+from minicnn.app.prediction import predict_images
 from minicnn.app.settings import Config
 from minicnn.backends import Backend, get_backend
 from minicnn.backends.image_source import Resident, Streamed, image_source
@@ -118,16 +121,96 @@ def test_where_data_lie_is_a_matter_of_cuda() -> None:
         Config.resolve(vars(train.parse(flags)))
 
 
-def test_a_run_learns_the_same_wherever_its_data_lie(backend: Backend) -> None:
+def test_a_run_learns_and_tests_the_same_wherever_its_data_lie(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if backend.name != "cuda":
         pytest.skip("the CPU has one place for them")
     dataset = data.load("fashion-mnist-sample", limit_train=20, limit_test=3)
-    losses = []
+    asked = places_of_predictions(monkeypatch)
+    losses, logits = [], []
     for place in ("host", "device", "auto"):
         flags = ["--model", "lenet5", "--backend", "cuda", "--batch-size", "8", "--augment", "flip,mixup=1",
-                 "--data-on", place]  # fmt: skip
+                 "--test-every", "1", "--tta", "flip", "--data-on", place]  # fmt: skip
         experiment = Experiment(Config.resolve(vars(train.parse(flags))), dataset)
         kind = Streamed if place == "host" else Resident
         assert isinstance(experiment.batches.source, kind)
         losses.append([experiment.sums["loss"] for _ in experiment.steps(every=0)])
+        logits.append(experiment.logits(dataset.test))
+        assert asked.pop() is kind
+        experiment.logits(dataset.train)
+        assert asked.pop() is kind
     assert losses[0] == losses[1] == losses[2]
+    np.testing.assert_array_equal(logits[0], logits[1], strict=True)
+    np.testing.assert_array_equal(logits[0], logits[2], strict=True)
+
+
+def places_of_predictions(monkeypatch: pytest.MonkeyPatch) -> list[type]:
+    """The kinds of the sources that predictions of an experiment read from, as they are made."""
+    asked: list[type] = []
+
+    def noted(*arguments: Any, source: Any, **options: Any) -> np.ndarray:
+        asked.append(type(source))
+        return predict_images(*arguments, source=source, **options)
+
+    monkeypatch.setattr(experiment_module, "predict_images", noted)
+    return asked
+
+
+def test_images_that_are_judged_every_epoch_are_read_from_their_place(
+    images: data.Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One array has one source, whichever parts of it are used."""
+    parts = [images.subset(np.arange(start, start + 10)) for start in (0, 10, 20)]
+    shared = [data.Images(images.x, part.y, rows=np.arange(10)) for part in parts]
+    made: list[np.ndarray] = []
+
+    def noted(backend: Backend, x: np.ndarray, on: str, **options: Any) -> Any:
+        made.append(x)
+        return image_source(backend, x, on, **options)
+
+    monkeypatch.setattr(experiment_module, "image_source", noted)
+    config = Config.resolve(vars(train.parse(["--model", "lenet5", "--backend", "numpy"])))
+    for of_train, validation, test in (parts, shared):
+        made.clear()
+        half = np.full(3, 0.5)
+        dataset = data.Dataset("some", of_train, test, list("abcde"), half, half, "0", validation)
+        experiment = Experiment(config, dataset)
+        assert experiment.logits(validation).shape == (10, 5)
+        expected = [of_train.x] if of_train.x is validation.x else [of_train.x, validation.x]
+        assert list(map(id, made)) == list(map(id, expected))
+
+
+class Noted(Resident):
+    """Notes when images are sent for, and when they are used."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        super().__init__(x)
+        self.events: list[tuple[str, int]] = []
+
+    def fetch(self, rows: np.ndarray) -> np.ndarray:
+        self.events.append(("sent for", int(rows[0])))
+        return super().fetch(rows)
+
+    def ready(self, fetched: np.ndarray) -> Any:
+        self.events.append(("used", int(fetched[0])))
+        return super().ready(fetched)
+
+
+def test_the_next_images_of_a_test_come_while_the_ones_before_are_computed(
+    images: data.Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = models.create("lenet5", in_channels=3, num_classes=5, image_size=(16, 20), backend="numpy")
+    statistics = [0.3, 0.4, 0.5], [0.2, 0.3, 0.4]
+    expected = predict_images(model, images, *statistics)
+    noted = Noted(images.x)
+    to_numpy = model.backend.to_numpy
+    monkeypatch.setattr(
+        model.backend, "to_numpy", lambda a: noted.events.append(("read", len(a))) or to_numpy(a)
+    )
+    got = predict_images(model, images, *statistics, batch_size=20, source=noted)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    assert noted.events == [
+        ("sent for", 0), ("used", 0), ("sent for", 20), ("used", 20), ("sent for", 40), ("read", 20),
+        ("used", 40), ("read", 20), ("read", 10),
+    ]  # fmt: skip

@@ -3,6 +3,7 @@
 import re
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from minicnn import data, distributed, memory, models
 from minicnn.app.commands import train
 from minicnn.app.needs import check_needs, needs_of
 from minicnn.app.settings import Config
+from minicnn.backends import image_source as image_source_module
 from minicnn.data.decode import Plan, decode
 from minicnn.data.resize import resize_images
 from minicnn.data.scan import list_images
@@ -170,10 +172,60 @@ def test_the_settings_that_are_named_would_do(monkeypatch):
     ]
     weights = needs[1].model - needs[0].model
     assert [one.model - needs[0].model for one in needs] == [0, weights, 2 * weights]
-    assert needs_of(replace(config, backend="cuda"), plan).total == plan.memory
     check_needs(
         config, plan._replace(shape=(3, 1, 1))
     )  # the model takes no such images, which it tells itself
+
+
+def test_a_card_must_hold_weights_optimizer_and_a_batch(monkeypatch):
+    """On cuda the machine's memory holds the decoded images, and the card's what a step takes."""
+    flags = ["--model", "vgg_small", "--batch-size", "512", "--backend", "cuda", "--optimizer", "adam"]
+    config = Config.resolve(vars(train.parse(flags)))
+    plan = Plan(2000, (3, 64, 96), 10, memory=36_864_000)
+    needs = needs_of(config, plan)
+    assert needs == needs_of(replace(config, backend="cpp"), plan)
+    monkeypatch.setattr(memory, "available_memory", lambda: plan.memory)
+    monkeypatch.setattr(memory, "card_memory", lambda: needs.model + needs.batch)
+    check_needs(config, plan)
+    monkeypatch.setattr(memory, "card_memory", lambda: needs.model + needs.batch - 1)
+    with pytest.raises(NotEnoughMemory) as error:
+        check_needs(config, plan)
+    told = re.search(
+        r"of the card's memory \(\d+\.\d MB for weights, gradients and optimizer, .* for a batch\), and "
+        r".* are available; --batch-size (\d+) or --image-size (\d+) would do$", str(error.value)
+    )  # fmt: skip
+    check_needs(replace(config, batch_size=int(told[1])), plan)
+    side = int(told[2])
+    check_needs(config, plan._replace(shape=(3, side, side), memory=2000 * 3 * side * side))
+    monkeypatch.setattr(memory, "card_memory", lambda: 1_000_000)
+    with pytest.raises(NotEnoughMemory, match=r"are available; a smaller --model takes less$"):
+        check_needs(config, plan)
+
+
+def test_images_on_a_card_are_counted_where_they_must_be_there(monkeypatch):
+    flags = ["--model", "lenet5", "--batch-size", "1", "--backend", "cuda", "--data-on", "device"]
+    config = Config.resolve(vars(train.parse(flags)))
+    plan = Plan(2000, (3, 64, 96), 10, memory=0)
+    monkeypatch.setattr(memory, "available_memory", lambda: None)
+    monkeypatch.setattr(memory, "card_memory", lambda: 2000 * 3 * 64 * 96)
+    with pytest.raises(
+        NotEnoughMemory, match=r"\(36\.9 MB for images, .*; --data-on host or --image-size 48 w"
+    ):
+        check_needs(config, plan)
+    check_needs(replace(config, data_on="host"), plan)
+    check_needs(replace(config, data_on="auto"), plan)
+    monkeypatch.setattr(memory, "card_memory", lambda: None)
+    check_needs(config, plan)
+
+
+def test_images_go_to_a_card_where_a_step_still_fits_beside_them(monkeypatch):
+    x = np.zeros((10, 1, 4, 5), np.uint8)
+    monkeypatch.setattr(memory, "card_memory", lambda: 450)
+    monkeypatch.setattr(image_source_module, "_on_card", lambda images, **_: images)
+    monkeypatch.setattr(image_source_module, "Streamed", lambda *_, **__: "streamed")
+    card = SimpleNamespace(name="cuda", label="cuda")
+    assert isinstance(image_source_module.image_source(card, x, beside=50), image_source_module.Resident)
+    assert image_source_module.image_source(card, x, beside=51) == "streamed"
 
 
 def test_a_test_takes_the_memory_of_the_images_that_are_predicted_at_once():

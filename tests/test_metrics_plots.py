@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import matplotlib.style
 import numpy as np
 import pytest
 from matplotlib import font_manager
@@ -100,6 +101,16 @@ def test_confusion_matrix_plot(k: int, tmp_path: Path) -> None:
     plots.confusion(tmp_path / "c.png", metrics.report(logits, labels, names))
     width, height = size_of(tmp_path / "c.png")
     assert 500 < min(width, height) <= max(width, height) < 2500
+
+
+def test_a_plot_is_dark_where_matplotlibs_settings_are(tmp_path: Path) -> None:
+    logits, labels = np.eye(3), np.array([0, 1, 2])
+    for style, dark in (("default", False), ("dark_background", True)):
+        with matplotlib.style.context(style):
+            plots.confusion(tmp_path / "c.png", metrics.report(logits, labels, ["a", "b", "c"]))
+        with Image.open(tmp_path / "c.png") as image:
+            pixels = np.asarray(image.convert("L"))
+        assert (np.median(pixels) < 64) == dark  # a cell without images has the colour of the ground
 
 
 @pytest.mark.parametrize(("channels", "count"), [(1, 24), (3, 5), (3, 1), (1, 0)])

@@ -24,7 +24,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A module in the cache that fits."""
     tiny_module.make(tmp_path, monkeypatch)
     monkeypatch.setattr(build, "_compile", tiny_module.compile_nothing)
-    path = build._build(module_file.CPU)
+    path = build.build_for(module_file.CPU)
     assert build.find_module() == (path, [])
     return path
 
@@ -192,7 +192,7 @@ def test_only_its_user_may_enter_the_cache(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("MINICNN_CACHE", str(tmp_path / "new" / "cache"))
     before = os.umask(0)
     try:
-        path = build._build(module_file.CPU)
+        path = build.build_for(module_file.CPU)
     finally:
         os.umask(before)
     for folder in (path.parent, path.parent.parent, path.parent.parent.parent):
@@ -349,7 +349,7 @@ def test_a_failed_build_is_not_tried_again_until_something_changes(
     source.write_text("// mended")
     assert available_backends()["cpp"] is None
     monkeypatch.setattr(build, "_compile", tiny_module.compile_nothing)
-    path = build._build(module_file.CPU)
+    path = build.build_for(module_file.CPU)
     assert sorted(file.name for file in path.parent.iterdir()) == ["_cpu.so", "lock"]
 
 

@@ -93,6 +93,35 @@ def links(document: Path) -> list[str]:
     return LINK.findall(text)
 
 
+def empty_sections(text: str) -> list[str]:
+    """The headings of a document below which is nothing, and what announces a block that is empty."""
+    text = re.sub(r"^```.*?^```", "code", text, flags=re.M | re.S)
+    announced = re.findall(
+        r"^.*:\n\n<!-- \w+: begin -->\s*(?:Not measured yet\.\s*)?<!-- \w+: end -->", text, re.M
+    )
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.S)
+    parts = re.split(r"^(#+) (.*)$", text, flags=re.M)[1:]
+    levels = [len(level) for level in parts[::3]]
+    return announced + [
+        title
+        for level, title, body, below in zip(
+            levels, parts[1::3], parts[2::3], [*levels[1:], 0], strict=True
+        )
+        if not body.strip() and below <= level
+    ]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_announced_that_is_not_there(document: Path) -> None:
+    assert not empty_sections(document.read_text(encoding="utf-8"))
+
+
+def test_empty_sections_are_found() -> None:
+    block = "<!-- b: begin -->\n\n<!-- b: end -->"
+    empty = f"# A\n\n## B\n\n{block}\n\n## C\nText:\n\n{block}\n"
+    assert empty_sections(empty) == [f"Text:\n\n{block}", "B"]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links(document: Path) -> None:
     """Relative links of the documents lead to files; others are whole addresses."""
@@ -103,8 +132,8 @@ def test_links(document: Path) -> None:
             assert re.fullmatch(r"([a-z0-9-]+\.)+[a-z]{2,}", parts.netloc), target
         elif parts.path:
             made = document.is_relative_to(ROOT / "docs") and parts.path.endswith(
-                ("architecture.md", "contributing.md", "changelog.md")
-            )  # by the site's hooks, of the root's documents
+                ("architecture.md", "contributing.md", "changelog.md", "course-slides.html")
+            )  # by the site's hooks
             assert made or (document.parent / parts.path).exists(), f"{document}: no {target}"
 
 
@@ -248,8 +277,16 @@ def test_plots_with_a_dark_version_are_shown_in_both(hooks: ModuleType) -> None:
     assert both.count("<img") == 2
     assert "images/speedup.png#only-light" in both
     assert "images/speedup-dark.png#only-dark" in both
-    alone = html.replace("speedup", "preview")
+    alone = html.replace("speedup", "no-such-plot")
     assert hooks.on_page_content(alone, page_of("a.md")) == alone
+
+
+def test_every_plot_of_the_site_has_a_dark_version() -> None:
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md"))
+    shown = set(re.findall(r"\]\((?:\.\./)?images/([\w-]+)\.png\)", pages))
+    dark = {path.stem.removesuffix("-dark") for path in (ROOT / "docs/images").glob("*-dark.png")}
+    assert {"curves", "confusion_matrix", "speedup"} <= shown
+    assert shown - dark == {"lockstep"}  # scripts/lockstep.py draws it with its next figures
 
 
 def test_plain_operations_come_before_the_fused_ones(hooks: ModuleType) -> None:

@@ -43,16 +43,17 @@ export function valueAt({ columns, H, W, C }, canvas, event) {
   return row < H && column < W && channel >= 0 && channel < C ? { row, column, channel } : null;
 }
 
-// A frame around one value of the maps, on a canvas that lies over them.
-export function mark(over, canvas, { columns, H, W }, { row, column, channel }) {
+// A frame around a square of the maps' values, on a canvas that lies over them; what is outside of the map is cut off.
+export function mark(over, canvas, { columns, H, W }, { row, column, channel }, size = 1) {
   const enlarged = Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio / canvas.width));
   over.width = canvas.width * enlarged;
   over.height = canvas.height * enlarged;
   const context = over.getContext("2d");
+  const top = Math.max(0, row), left = Math.max(0, column);
   context.strokeStyle = colour("mark");
   context.lineWidth = Math.max(2, enlarged / 3);
-  context.strokeRect(((channel % columns) * (W + 1) + column) * enlarged,
-                     (Math.floor(channel / columns) * (H + 1) + row) * enlarged, enlarged, enlarged);
+  context.strokeRect(((channel % columns) * (W + 1) + left) * enlarged, (Math.floor(channel / columns) * (H + 1) + top) * enlarged,
+                     (Math.min(W, column + size) - left) * enlarged, (Math.min(H, row + size) - top) * enlarged);
 }
 
 // An image (C,H,W) of bytes with heat over it: {shape [h,w], values}, drawn where it is positive.
@@ -81,14 +82,13 @@ export function frame(canvas, [x, y]) {
   context.strokeRect(x + 0.15, y + 0.15, 0.7, 0.7);
 }
 
-// Lines over steps: series is [{name, colour, points: [[step, value], ...]}]; values from 0 to top.
-export function curves(canvas, series, top) {
+// Lines over steps 0 to last: series is [{name, colour, points: [[step, value], ...]}]; values from 0 to top.
+export function curves(canvas, series, last, top) {
   const ratio = devicePixelRatio, width = canvas.clientWidth * ratio, height = canvas.clientHeight * ratio;
   if (!width) return;
   canvas.width = width;
   canvas.height = height;
   const context = canvas.getContext("2d"), size = 12 * ratio, left = 3 * size, bottom = height - 1.6 * size;
-  const last = Math.max(1, ...series.flatMap(({ points }) => points.map(([step]) => step)));
   context.font = `${size}px sans-serif`;
   context.lineWidth = ratio;
   context.strokeStyle = context.fillStyle = colour("faint");
@@ -108,7 +108,7 @@ export function curves(canvas, series, top) {
     context.lineWidth = 2 * ratio;
     context.beginPath();
     points.forEach(([step, value], k) => {
-      const x = left + (width - left) * step / last, y = bottom - (bottom - size) * Math.min(1, value / top);
+      const x = left + (width - left) * step / Math.max(1, last), y = bottom - (bottom - size) * Math.min(1, value / top);
       context[k ? "lineTo" : "moveTo"](x, y);
     });
     context.stroke();

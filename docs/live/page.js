@@ -44,7 +44,8 @@ const doing = (action) => async (...given) => {
 
 // ---- training --------------------------------------------------------------------------------------
 
-let about, trained = null, shown = { loss: [], training: [], test: [] }; // trained: the end of a training under way
+let about, trained = null; // the end of a training under way
+let shown = { steps: 0, loss: [], training: [], test: [] };
 
 function learnt({ steps, loss, accuracy, test, filters }) {
   if (loss !== undefined) {
@@ -52,6 +53,7 @@ function learnt({ steps, loss, accuracy, test, filters }) {
     shown.training.push([steps, accuracy]);
   }
   if (test) shown.test.push([steps, test.accuracy]);
+  shown.steps = steps;
   drawCurves();
   drawFilters(filters);
   const parts = [`${steps} steps`];
@@ -65,9 +67,9 @@ function learnt({ steps, loss, accuracy, test, filters }) {
 
 function drawCurves() {
   const finite = shown.loss.map(([, value]) => value).filter(Number.isFinite);
-  curves($("loss"), [{ name: "loss", colour: "loss", points: shown.loss }], Math.max(2.5, ...finite.slice(-200)));
+  curves($("loss"), [{ name: "loss", colour: "loss", points: shown.loss }], shown.steps, Math.max(2.5, ...finite.slice(-200)));
   curves($("accuracy"), [{ name: "test", colour: "accuracy", points: shown.test },
-                         { name: "training", colour: "faint", points: shown.training }], 1);
+                         { name: "training", colour: "faint", points: shown.training }], shown.steps, 1);
 }
 
 function drawFilters({ shape: [F, K, , C], values }) {
@@ -82,7 +84,7 @@ function drawFilters({ shape: [F, K, , C], values }) {
 
 function begun(description) {
   about = description;
-  shown = { loss: [], training: [], test: [] };
+  shown = { steps: 0, loss: [], training: [], test: [] };
   learnt(description);
   $("state").textContent = `${about.model}, ${about.parameters.toLocaleString("en")} parameters · ${$("state").textContent}`;
   $("label").replaceChildren(new Option("(not said)", ""), ...about.classNames.map((name, i) => new Option(name, i)));
@@ -169,18 +171,18 @@ function build({ loss, probs }) {
     ? "Say what the image shows, and the loss and its gradients follow."
     : `The loss is −log(${probs[$("label").value].toPrecision(3)}) = ${loss.toFixed(4)}.`;
   const all = [...forward, { layer: null, text: lossText }, ...backward];
-  laid = all.map(({ layer, i, back, text }) => ({ text, i, back, ...stageOf(layer, i, back) }));
+  laid = all.map((one) => ({ text: one.text, ...stageOf(one) }));
   $("numbers").replaceChildren();
   $("stages").before($("numbers")); // it may lie in a stage, all of which are replaced
   $("stages").replaceChildren(...laid.map(({ element }) => element));
   stage = Math.min(stage, laid.length - 1);
 }
 
-function stageOf(layer, i, back) {
+function stageOf({ layer, i, back, text }) {
   const element = document.createElement("div");
   element.className = "stage";
   if (!layer) {
-    element.innerHTML = "<h3>loss</h3>";
+    element.innerHTML = `<h3>loss</h3><p>${text}</p>`;
     return { element };
   }
   const [H, W, C] = layer.shape.length === 3 ? layer.shape : [1, layer.shape[0], 1];
@@ -197,7 +199,7 @@ function stageOf(layer, i, back) {
   frame.append(canvas, over);
   element.append(title, frame);
   const places = maps(canvas, shape, filled);
-  frame.style.maxWidth = `min(34rem, ${canvas.width * 6}px)`;
+  frame.style.maxWidth = `min(34rem, ${canvas.width * (canvas.width < 16 ? 16 : 6)}px)`;
   if (!back && !flat && i > 0) {
     canvas.tabIndex = 0;
     canvas.setAttribute("role", "application");
@@ -258,20 +260,23 @@ function keys(event, layer, [H, W, C]) {
 }
 
 // The numbers of a window, times the weights, and their sum; the products add up to the value on the map.
-function tell({ layer, row, column, channel }, { kind, K, channels, window, weights, bias, result }) {
+function tell({ layer, row, column, channel }, { kind, K, top, left, channels, window, weights, bias, result }) {
+  const { over, canvas, places } = laid[layer - 1], first = kind === "convolution" ? 0 : channel;
+  mark(over, canvas, places, { row: top, column: left, channel: first }, K); // the window, in the map before
+  // a class keeps the site from dressing it as a table of text
   const table = (title, numbers) => {
     const rows = [...Array(K).keys()].map((u) => `<tr>${[...Array(K).keys()].map((v) =>
       `<td>${numbers[u * K + v].toFixed(2)}</td>`).join("")}</tr>`);
-    return `<table><caption>${title}</caption>${rows.join("")}</table>`;
+    return `<table class="window"><caption>${title}</caption>${rows.join("")}</table>`;
   };
   let text = `<p>${layers[layer].name}, map ${channel}, row ${row}, column ${column}: <b>${result.toFixed(4)}</b></p>`;
   if (kind === "convolution") {
     const products = window.map((value, i) => value * weights[i]), sum = products.reduce((a, b) => a + b, bias);
     text += `<p>The sum of ${products.length} products and the bias ${bias.toFixed(4)} is <b>${sum.toFixed(4)}</b>.` +
       `${channels > 1 ? " The first of the input's maps:" : ""}</p>`;
-    text += table("window", window) + table("× weights", weights) + table("= products", products);
+    text += `<div class="tables">${table("window", window)}${table("× weights", weights)}${table("= products", products)}</div>`;
   } else if (kind === "max-pool") {
-    text += `<p>The largest of the window.</p>${table("window", window)}`;
+    text += `<p>The largest of the window.</p><div class="tables">${table("window", window)}</div>`;
   } else {
     text += `<p>max(0, ${window[0].toFixed(4)})</p>`;
   }
@@ -410,9 +415,6 @@ const inert = (yes) => live.querySelectorAll("section").forEach((section) => { s
 
 inert(true);
 await doing(async () => {
-  if (location.protocol === "file:") {
-    throw new Error("From a folder the browser starts no worker: python -m http.server -d build/site, then http://localhost:8000/live/");
-  }
   if (typeof WebAssembly !== "object" || !WebAssembly.validate(SIMD)) {
     throw new Error("This browser has no WebAssembly with SIMD, which the kernels need; one of 2023 or later has.");
   }

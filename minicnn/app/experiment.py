@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from minicnn import data, distributed, metrics, models, optim, schedules
 from minicnn.app.command_line import Diverged
+from minicnn.app.needs import memory_of_a_step
 from minicnn.app.position import check_position
 from minicnn.app.prediction import NotFinite, predict_images
 from minicnn.app.settings import Config
+from minicnn.backends.image_source import ImageSource, image_source
 from minicnn.calibration import fit_temperature
 from minicnn.checkpoint import Checkpoint, CheckpointError, check_tensors
 from minicnn.data.progress import OnProgress, ignore
@@ -56,10 +58,12 @@ class Experiment:
             if wanted and self.validation is None:
                 raise ValueError(f"{flag}: expected validation images, got none")
         self.group = distributed.current()
+        self._sources = self._image_sources()
         self.batches = data.Batches(
             dataset.train, config.batch_size, mean=dataset.mean, std=dataset.std, seed=config.seed,
             augment=config.augment_options(), num_classes=len(dataset.class_names),
-            backend=self.model.bound(), data_on=config.data_on, part=Shards(config.shards, self.group).part,
+            backend=self.model.bound(), data_on=self._sources[id(dataset.train.x)],
+            part=Shards(config.shards, self.group).part,
             dtype=input_dtype(self.model.graph(training=True, fuse=not config.no_fuse), self.model.dtype),
         )  # fmt: skip
         self.optimizer = optim.create(config.optimizer, config.lr, **config.optimizer_options())
@@ -80,6 +84,18 @@ class Experiment:
         self.sums = _no_sums()
         self._unread = _Unread(0, 0, 0.0)
         self.history: list[dict[str, Any]] = []
+
+    def _image_sources(self) -> dict[int, ImageSource]:
+        """Of the images that every epoch reads.  Those that share an array share a source."""
+        beside = memory_of_a_step(self.config, self.dataset) if self.config.backend == "cuda" else 0
+        sources: dict[int, ImageSource] = {}
+        tested = self.dataset.test if self.config.test_every else None
+        for images in (self.dataset.train, self.validation, tested):
+            if images is not None and id(images.x) not in sources:
+                sources[id(images.x)] = image_source(
+                    self.model.bound(), images.x, self.config.data_on, beside=beside
+                )
+        return sources
 
     def steps(self, *, every: float = READ_EVERY) -> Iterator[None]:
         """Train to the end of the epoch under way, yielding after each step.
@@ -216,7 +232,7 @@ class Experiment:
         try:
             return predict_images(
                 self.model, images, mean, std, progress, tta=config.tta, fuse=not config.no_fuse,
-                group=self.group,
+                group=self.group, source=self._sources.get(id(images.x)),
             )  # fmt: skip
         except NotFinite as error:
             raise self._diverged(str(error)) from None

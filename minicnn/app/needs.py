@@ -8,11 +8,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from minicnn import distributed, memory, models
-from minicnn.app.prediction import images_together
+from minicnn.app.prediction import images_of_a_batch
 from minicnn.app.settings import Config
+from minicnn.data import Dataset
 from minicnn.data.decode import Plan
 from minicnn.layers import Sequential
 from minicnn.memory import NotEnoughMemory, shown, training_memory
+
+MACHINE, CARD = "memory", "the card's memory"
 
 _FLOAT = 4
 _STATES = {"adam": 2, "adamw": 2, "rmsprop": 1}
@@ -34,48 +37,89 @@ class Needs(NamedTuple):
         return sum(self)
 
     def __str__(self) -> str:
-        return (
-            f"{shown(self.images)} for images, {shown(self.model)} for weights, gradients and optimizer, "
-            f"{shown(self.batch)} for a batch"
-        )
+        told = {
+            "images": self.images,
+            "weights, gradients and optimizer": self.model,
+            "a batch": self.batch,
+        }
+        return ", ".join(f"{shown(size)} for {what}" for what, size in told.items() if size)
+
+
+class _Demand(NamedTuple):
+    """What all processes that share a memory take of it, and what is there."""
+
+    memory: str
+    needs: Needs
+    processes: int
+    available: int
+
+    @property
+    def total(self) -> int:
+        return self.processes * self.needs.total
+
+    @property
+    def fits(self) -> bool:
+        return self.total <= self.available
 
 
 def check_needs(config: Config, plan: Plan) -> None:
-    """Refuse a run that takes more memory than there is.
-
-    A card's memory is not looked at, since only its driver knows what it has left: there, only the images
-    count.
+    """Refuse a run that takes more memory than there is: the machine's, or a card's.
 
     Raises: NotEnoughMemory telling how much it would take, and which --batch-size or --image-size fits;
             ValueError if the model takes no such images
     """
-    available = memory.available_memory()
-    needs = needs_of(config, plan)
-    processes = distributed.on_this_machine()
-    if available is None or needs is None or processes * needs.total <= available:
+    available = _available(config)
+    lacking = next((demand for demand in _demands(config, plan, available) if not demand.fits), None)
+    if lacking is None:
         return
     size = "x".join(map(str, plan.shape))
-    remedies = " or ".join(_remedies(config, plan, available // processes))
-    each = f"; that in each of the {processes} processes on this machine" if processes > 1 else ""
+    remedies = " or ".join(_remedies(config, plan, available))
+    fewer = "--limit-train N takes fewer images" if lacking.needs.images else "a smaller --model takes less"
+    several = f"; that in each of the {lacking.processes} processes on this machine"
     raise NotEnoughMemory(
         f"training {config.model} on {plan.images:,} images of {size}, {config.batch_size} at a time, "
-        f"needs {shown(processes * needs.total)} of memory ({needs}{each}), and {shown(available)} are "
-        "available; "
-        f"{f'{remedies} would do' if remedies else '--limit-train N takes fewer images'}"
+        f"needs {shown(lacking.total)} of {lacking.memory} ({lacking.needs}"
+        f"{several if lacking.processes > 1 else ''}), and {shown(lacking.available)} are available; "
+        f"{f'{remedies} would do' if remedies else fewer}"
     )
 
 
+def memory_of_a_step(config: Config, dataset: Dataset) -> int:
+    """Bytes that weights, gradients, optimizer and a batch of a run over this dataset take at least."""
+    plan = Plan(len(dataset.train), dataset.train.shape, len(dataset.class_names), memory=0)
+    needs = needs_of(config, plan)
+    return needs.total if needs else 0
+
+
+def _available(config: Config) -> dict[str, int | None]:
+    """Bytes of each memory that the run takes; None where the system does not tell."""
+    machine = {MACHINE: memory.available_memory()}
+    return machine | {CARD: memory.card_memory()} if config.backend == "cuda" else machine
+
+
+def _demands(config: Config, plan: Plan, available: dict[str, int | None]) -> Iterator[_Demand]:
+    """Of each memory whose size is known; none where it cannot be said what the run takes."""
+    needs = needs_of(config, plan)
+    if needs is None:
+        return
+    taken = {MACHINE: needs}
+    if config.backend == "cuda":
+        there = plan.images * math.prod(plan.shape) if config.data_on == "device" else 0
+        taken = {MACHINE: Needs(needs.images, 0, 0), CARD: needs._replace(images=there)}
+    for name, part in taken.items():
+        left = available[name]
+        if left is not None:  # each process has a card of its own
+            yield _Demand(name, part, distributed.on_this_machine() if name == MACHINE else 1, left)
+
+
 def needs_of(config: Config, plan: Plan) -> Needs | None:
-    """What a process of a run takes; None where that cannot be said."""
+    """What a process of a run takes, on whatever it computes; None where that cannot be said."""
     model = _model(config, plan)
     if model is None:
         return None
-    if config.backend == "cuda":
-        return Needs(plan.memory, 0, 0)
     weights = _FLOAT * sum(math.prod(array.shape) for array in model.state_shapes().values())
     copies = _STATES.get(config.optimizer, 0) + bool(config.momentum) + bool(config.ema)
-    _, tested = images_together(plan.shape)
-    batch = _FLOAT * min(tested, plan.images) * math.prod(plan.shape)
+    batch = _FLOAT * min(images_of_a_batch(plan.shape), plan.images) * math.prod(plan.shape)
     if config.freeze:  # layers are frozen only once they have weights, and keep nothing then
         return Needs(plan.memory, weights, batch)
     parts, rows = _shards(config)
@@ -107,20 +151,18 @@ def _model(config: Config, plan: Plan) -> Sequential | None:
         return None
 
 
-def _remedies(config: Config, plan: Plan, available: int) -> Iterator[str]:
-    """Settings, each of which suffices: the largest batch and the largest images."""
+def _remedies(config: Config, plan: Plan, available: dict[str, int | None]) -> Iterator[str]:
+    """Settings, each of which suffices: another place, the largest batch and the largest images."""
 
-    def fits_batch(size: int) -> bool:
-        needs = needs_of(replace(config, batch_size=size), plan)
-        return needs is not None and needs.total <= available
+    def fits(config: Config, plan: Plan) -> bool:
+        demands = list(_demands(config, plan, available))
+        return bool(demands) and all(demand.fits for demand in demands)
 
-    def fits_side(side: int) -> bool:
-        needs = needs_of(config, _scaled(plan, side))
-        return needs is not None and needs.total <= available
-
-    if batch := _largest(config.batch_size, fits_batch):
+    if config.data_on == "device" and fits(replace(config, data_on="host"), plan):
+        yield "--data-on host"
+    if batch := _largest(config.batch_size, lambda size: fits(replace(config, batch_size=size), plan)):
         yield f"--batch-size {batch}"
-    if side := _largest(max(plan.shape[1:]), fits_side):
+    if side := _largest(max(plan.shape[1:]), lambda side: fits(config, _scaled(plan, side))):
         yield f"--image-size {side}"
 
 

@@ -4,14 +4,17 @@ whether images are as bright as those of the training."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minicnn import data
-from minicnn.backends.image_source import Ready, image_source
+from minicnn.backends import Array
+from minicnn.backends.image_source import ImageSource, Ready, image_source
 from minicnn.data.progress import OnProgress, ignore
 from minicnn.data.views import views
 from minicnn.distributed import ALONE, Group
@@ -19,14 +22,15 @@ from minicnn.graph import run
 from minicnn.graph.cast import input_dtype
 from minicnn.ops.make_batch import Table
 
-IMAGES_AT_ONCE = 1000
-"""Images that go to the device together, if they are small."""
-BYTES_AT_ONCE, BYTES_OF_A_BATCH = 32 << 20, 8 << 20
-"""Bytes of images, before they are normalised, that are so: of larger images, fewer are taken together."""
+BYTES_OF_A_BATCH = 8 << 20
+"""Bytes of images, before they are normalised, that are predicted together: of large images, fewer are."""
 FAR = 0.8
 """How far an image's mean may be from that of the training's pixels, in their standard deviations."""
 
 T = TypeVar("T")
+
+_Queued = list[tuple[float, Any]]
+"""The logits of each view of a batch, wherever they are computed, and the view's share of the mean."""
 
 
 class NotFinite(ValueError):
@@ -36,35 +40,27 @@ class NotFinite(ValueError):
 def predict_images(
     model: Any, images: data.Images | np.ndarray, mean: Any, std: Any, progress: OnProgress = ignore,
     batch_size: int = 256, tta: str = "none", fuse: bool = True, group: Group = ALONE,
+    source: ImageSource | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Logits (N,K) of images, or of uint8 (N,C,H,W), normalised a batch at a time by the model's backend.
 
-    With ``tta`` they are the means over the image's `views`.  ``progress`` is called before each part, and
+    With ``tta`` they are the means over the image's `views`.  ``progress`` is called before each batch, and
     may raise.  The processes of a ``group`` take turns with the batches, and all get all logits.
+
+    The images are read from ``source``, which is that of all rows of ``images.x``.  Without one, cuda gets
+    each batch from the host: every image is read once.
 
     Raises: NotFinite if a logit is infinite or NaN
     """
     if isinstance(images, np.ndarray):
         images = data.Images(images, np.zeros(len(images), np.int64))
-    forward, dtype = _forward(model, (len(images), *images.shape), fuse)
-    statistics = np.asarray(mean, np.float64), np.asarray(std, np.float64)
-    together, batch_size = images_together(images.shape, batch_size)
-    parts: list[tuple[int, np.ndarray]] = []
-    done = batches = 0
-    for x in images.pieces(together):
-        progress(done, len(images))
-        source = image_source(model.backend, x)
-        ready = source.ready(source.fetch(np.arange(len(x))))
-        seen = list(views(len(x), tta))
-        for start in range(0, len(x), batch_size):
-            if batches % group.size == group.rank:
-                part = slice(start, start + batch_size)
-                parts.append(
-                    (done + start, _predicted(model, forward, dtype, ready, seen, statistics, part))
-                )
-            batches += 1
-        done += len(x)
-    in_order = sorted((part for own in group.gather(parts) for part in own), key=lambda part: part[0])
+    source = source or image_source(model.backend, images.x, "host")
+    size = images_of_a_batch(images.shape, batch_size)
+    predictor = _Predictor(model, (len(images), *images.shape), (mean, std), list(views(size, tta)), fuse)
+    starts = range(group.rank * size, len(images), group.size * size)
+    batches = [np.arange(start, min(start + size, len(images))) for start in starts]
+    own = list(zip(starts, _in_turn(predictor, images, source, batches, progress), strict=True))
+    in_order = sorted((part for parts in group.gather(own) for part in parts), key=lambda part: part[0])
     found = np.concatenate([logits for _, logits in in_order])
     finite = int(np.isfinite(found).all(axis=1).sum())
     if finite < len(found):
@@ -74,47 +70,68 @@ def predict_images(
     return found
 
 
-def _forward(model: Any, shape: tuple[int, ...], fuse: bool) -> tuple[Callable[[Any], np.ndarray], Any]:
-    """The logits of the backend's arrays of images, and the dtype that these must have.
+def images_of_a_batch(shape: tuple[int, int, int], batch_size: int = 256) -> int:
+    """How many images (C,H,W) are normalised and predicted at once: at most ``batch_size``."""
+    return max(1, min(batch_size, BYTES_OF_A_BATCH // math.prod(shape)))
 
-    ``shape`` is that of all images together.
+
+def _in_turn(
+    predictor: _Predictor, images: data.Images, source: ImageSource, batches: list[NDArray[np.int64]],
+    progress: OnProgress,
+) -> Iterator[np.ndarray]:  # fmt: skip
+    """The logits of each batch, given as numbers of images.
+
+    While a device computes with a batch, the images of the next one come, and the host reads the logits of
+    the one before.
     """
-    prepared = model.prepared(shape) if fuse else None
-    if prepared is not None:
-        return lambda x: prepared.run(model.backend.to_numpy(x)), model.dtype
-    graph = model.graph(training=False, fuse=fuse, input_shape=shape)
+    coming = deque(source.fetch(images.locate(batch)) for batch in batches[:1])
+    queued: deque[_Queued] = deque()
+    for number, batch in enumerate(batches):
+        progress(int(batch[0]), len(images))
+        queued.append(predictor.queue(source.ready(coming.popleft())))
+        coming.extend(source.fetch(images.locate(batch)) for batch in batches[number + 1 : number + 2])
+        if len(queued) > 1:
+            yield predictor.read(queued.popleft())
+    yield from map(predictor.read, queued)
 
-    def forward(x: Any) -> np.ndarray:
-        logits: np.ndarray = model.backend.to_numpy(run.forward(graph, model.backend, x, False)[0])
+
+class _Predictor:
+    """A model in evaluation.  ``shape`` is that of all images together, ``seen`` the views of a batch."""
+
+    def __init__(
+        self, model: Any, shape: tuple[int, ...], statistics: tuple[Any, Any],
+        seen: list[tuple[float, Table]], fuse: bool,
+    ) -> None:  # fmt: skip
+        self._backend, self._seen = model.backend, seen
+        self._mean, self._std = (np.asarray(numbers, np.float64) for numbers in statistics)
+        self._prepared = model.prepared(shape) if fuse else None
+        self._dtype = model.dtype
+        if self._prepared is None:
+            self._graph = model.graph(training=False, fuse=fuse, input_shape=shape)
+            self._dtype = input_dtype(self._graph, model.dtype)
+
+    def queue(self, ready: Ready) -> _Queued:
+        """Have the logits of these images computed; a device is not waited for."""
+        logits = []
+        with np.errstate(over="ignore", invalid="ignore"):  # the result shows it
+            for share, table in self._seen:
+                x = self._backend.make_batch(
+                    ready.images, ready.rows, table[: len(ready.rows)], self._mean, self._std,
+                    dtype=self._dtype,
+                )  # fmt: skip
+                logits.append((share, self._forward(x)))
         return logits
 
-    return forward, input_dtype(graph, model.dtype)
+    def _forward(self, x: Array) -> Array:
+        if self._prepared is not None:
+            return self._prepared.run(self._backend.to_numpy(x))
+        return run.forward(self._graph, self._backend, x, False)[0]
 
-
-def _predicted(
-    model: Any, forward: Callable[[Any], np.ndarray], dtype: Any, ready: Ready,
-    seen: list[tuple[float, Table]], statistics: tuple[np.ndarray, np.ndarray], part: slice,
-) -> np.ndarray:  # fmt: skip
-    """Logits (B,K) of these images, averaged over the views, each a share and a table (N,)."""
-    logits = []
-    with np.errstate(over="ignore", invalid="ignore"):  # the result shows it
-        for share, table in seen:
-            x = model.backend.make_batch(
-                ready.images, ready.rows[part], table[part], *statistics, dtype=dtype
-            )
-            logits.append(share * forward(x))
-        return np.asarray(np.sum(logits, axis=0))
-
-
-def images_together(shape: tuple[int, int, int], batch_size: int = 256) -> tuple[int, int]:
-    """How many images (C,H,W) go to the device together, and how many of them are normalised and predicted
-    at once: the first is whole batches of the second, which is at most ``batch_size``.
-    """
-    size = math.prod(shape)
-    batch = max(1, min(batch_size, BYTES_OF_A_BATCH // size))
-    if IMAGES_AT_ONCE * size <= BYTES_AT_ONCE:
-        return max(IMAGES_AT_ONCE, batch), batch
-    return max(BYTES_AT_ONCE // size // batch * batch, batch), batch
+    def read(self, queued: _Queued) -> np.ndarray:
+        """The logits (B,K), averaged over the views."""
+        read = self._backend.to_numpy if self._prepared is None else np.asarray
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(np.sum([share * read(logits) for share, logits in queued], axis=0))
 
 
 class Brightness:

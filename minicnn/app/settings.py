@@ -155,8 +155,8 @@ class Config:
     )
     data_on: str = setting(
         HOW, added=True, free=True, choices=PLACES, default="auto",
-        help="where cuda reads training images: on the device, or on the host, each batch copied while the "
-        "one before is computed (default: on the device where they fit)",
+        help="where cuda reads the images of an epoch: on the device, or on the host, each batch copied "
+        "while the one before is computed (default: on the device where they fit)",
     )  # fmt: skip
     precision: str = setting(
         HOW, added=True, choices=PRECISIONS, default="float32", shorthand=("--tf32", "tf32"),

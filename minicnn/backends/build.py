@@ -1,8 +1,9 @@
 """Finds, builds and loads the compiled modules.
 
 ``pip install --no-build-isolation .`` builds a module ahead of time (setup.py).  Otherwise it is built on
-first use, into the cache (module_cache.py).  Only a file that fits is loaded (module_file.py); what does
-not fit is built again.  compiler.py knows the C++ compiler, cuda_build.py what is special to CUDA.
+first use, into the cache (module_cache.py).  A wheel may carry modules (carried.py).  Only a file that
+fits is loaded (module_file.py); what does not fit is built again.  compiler.py knows the C++ compiler,
+cuda_build.py what is special to CUDA.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from . import compiler, module_cache, module_file, torch_package
+from . import carried, compiler, module_cache, module_file, torch_package
 from .module_cache import say
 from .module_file import CPU, BuildError, ModuleSpec
 
-__all__ = ["CPU", "BuildError", "ModuleSpec", "cached_path", "find_module", "load", "missing"]
+__all__ = [
+    "CPU", "BuildError", "ModuleSpec",
+    "build_for", "cached_path", "features", "find_module", "load", "missing",
+]  # fmt: skip
 
 LOG, FAILED = "build.log", "failed.json"
 ENVIRONMENT = (
@@ -47,7 +51,9 @@ def missing(spec: ModuleSpec = CPU) -> str | None:
     try:
         if find_module(spec)[0] is not None:
             return None
-        return _cannot_build() or spec.missing() or _cannot_keep(spec) or _failed_before(spec)
+        reason = _cannot_build() or spec.missing() or _cannot_keep(spec) or _failed_before(spec)
+        refused = carried.refusal() if spec is CPU and reason else None
+        return f"{refused}; and none can be built: {reason}" if refused else reason
     except BuildError as error:
         return str(error)
 
@@ -78,6 +84,12 @@ def find_module(spec: ModuleSpec = CPU) -> tuple[Path | None, list[str]]:
         if reason is None:
             return path, reasons
         reasons.append(reason)
+    if spec is CPU:
+        found = carried.chosen()
+        if found.path is not None:
+            return found.path, reasons
+        if found.why:
+            reasons.append(f"a module of the wheel: {found.why}")
     try:
         path = cached_path(spec)
         reason = _misfit(path, spec, cached=True)
@@ -86,6 +98,11 @@ def find_module(spec: ModuleSpec = CPU) -> tuple[Path | None, list[str]]:
     except BuildError as error:
         reason = str(error)
     return (path, reasons) if reason is None else (None, [*reasons, reason])
+
+
+def features() -> list[str]:
+    """The CPU's instruction sets that the module which fits may use, or the one that would be built."""
+    return sorted((carried.chosen().level or module_file.wanted_level()).features)
 
 
 def _misfit(path: Path, spec: ModuleSpec, *, cached: bool = False) -> str | None:
@@ -124,7 +141,7 @@ def load(spec: ModuleSpec = CPU) -> ModuleType:
     if path is None:
         for reason in reasons:
             say(f"not using {reason}")
-        path = _build(spec)
+        path = build_for(spec)
     return _import(path, spec)
 
 
@@ -150,7 +167,8 @@ def _import(path: Path, spec: ModuleSpec) -> ModuleType:
 # ---- building --------------------------------------------------------------------------------------
 
 
-def _build(spec: ModuleSpec) -> Path:
+def build_for(spec: ModuleSpec) -> Path:
+    """The module in the cache, built if it is not there.  Raises BuildError."""
     target = cached_path(spec)
     module_cache.prepare(target.parent)
     with module_cache.locked(target.parent):

@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -132,16 +133,24 @@ def cpu_features() -> list[str]:
     return sorted(filter(_CPU_FEATURE.match, line.group(1).split())) if line else []
 
 
-def flags() -> list[str]:
-    """The compiler's flags: it may use all of this CPU's instructions, and keeps NaN and infinity."""
+def native_flags() -> tuple[str, ...]:
+    """The flags by which the compiler may use all of this CPU's instructions."""
+    if not cpu_features():
+        return ()
+    return ("-mcpu=native" if platform.machine() == "aarch64" else "-march=native",)
+
+
+def flags(target: Sequence[str] | None = None) -> list[str]:
+    """The compiler's flags, which keep NaN and infinity.
+
+    target: the flags that say which instructions it may use; by default those of `native_flags`
+    """
     found = [
         "-O3", "-g0", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wextra",
         "-Wno-missing-field-initializers",  # pybind11's module macro would raise it
         "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
     ]  # fmt: skip
-    if cpu_features():
-        found.append("-mcpu=native" if platform.machine() == "aarch64" else "-march=native")
-    return [*found, *WERROR]
+    return [*found, *(native_flags() if target is None else target), *WERROR]
 
 
 def ninja() -> Path | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from minicnn import memory
 from minicnn.backends.base import Backend
 from minicnn.backends.primitives import Array
 
@@ -82,10 +83,13 @@ class Streamed:
         return Ready(fetched, np.arange(len(fetched)))
 
 
-def image_source(backend: Backend, images: NDArray[np.uint8], on: str = "auto") -> ImageSource:
+def image_source(
+    backend: Backend, images: NDArray[np.uint8], on: str = "auto", *, beside: int = 0
+) -> ImageSource:
     """Where this backend reads these images (M,C,H,W).
 
-    Args:   on "device", "host", or "auto": the device where the images fit into half of its free memory.
+    Args:   on "device", "host", or "auto": the device where the images fit into half of its free memory,
+            without those bytes that are needed ``beside`` them.
             The CPU's backends compute where the images lie, and so take all three alike.
     Raises: ValueError if ``on`` is another word, or if the images do not fit on the device and must
     """
@@ -95,16 +99,11 @@ def image_source(backend: Backend, images: NDArray[np.uint8], on: str = "auto") 
         return Resident(images)
     emulated = backend.label != backend.name
     if on == "auto":
-        on = "device" if emulated or images.nbytes <= FREE_SHARE * _free_memory() else "host"
+        free = memory.card_memory()
+        on = "device" if free is None or images.nbytes <= FREE_SHARE * (free - beside) else "host"
     if on == "host":
         return Streamed(images, emulated=emulated)
     return Resident(_on_card(images, emulated=emulated))
-
-
-def _free_memory() -> int:
-    import torch
-
-    return int(torch.cuda.mem_get_info()[0])
 
 
 def _on_card(images: NDArray[np.uint8], *, emulated: bool) -> torch.Tensor:
@@ -116,7 +115,7 @@ def _on_card(images: NDArray[np.uint8], *, emulated: bool) -> torch.Tensor:
     except torch.OutOfMemoryError:
         raise ValueError(
             f"[image_source] on: expected a card with {images.nbytes:,} bytes free for the images, "
-            f"got {_free_memory():,}; take host"
+            f"got {memory.card_memory():,}; take host"
         ) from None
     step = max(1, (64 << 20) // max(1, images[:1].nbytes))
     for start in range(0, len(images), step):

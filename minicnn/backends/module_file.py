@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import sysconfig
 from collections.abc import Callable
@@ -18,10 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import compiler, torch_package
+from . import compiler, levels, torch_package
+from .levels import Level
 
 PACKAGE = Path(__file__).resolve().parent.parent
 _MARK = b"\nminicnn-build:"
+LEVEL_VARIABLE = "MINICNN_CPU_LEVEL"
+"""Names the level of x86-64 for which the CPU's kernels are compiled, or ``native``: for this processor."""
 
 
 class BuildError(RuntimeError):
@@ -54,15 +58,33 @@ class ModuleSpec:
     load_options: Callable[[], dict[str, Any]]  # arguments for torch.utils.cpp_extension.load
 
 
-CPU = ModuleSpec(
-    label="cpp backend",
-    stem="_cpu",
-    folders=("cpu",),
-    sources=sources,
-    about=lambda: {"cpu": compiler.cpu_features()},
-    missing=lambda: None,
-    load_options=lambda: {"extra_cflags": compiler.flags(), "extra_ldflags": compiler.LINK_FLAGS},
-)
+def wanted_level() -> Level:
+    """The level that MINICNN_CPU_LEVEL names; where it is not set, this processor.  Raises BuildError."""
+    given = os.environ.get(LEVEL_VARIABLE) or levels.NATIVE
+    level = levels.named(given)
+    if level is None:
+        names = ", ".join([levels.NATIVE, *(level.name for level in levels.LEVELS)])
+        raise BuildError(f"{LEVEL_VARIABLE}: expected one of {names}, got {given!r}")
+    return level
+
+
+def cpu_spec(level: Callable[[], Level]) -> ModuleSpec:
+    """The CPU module for a level."""
+    return ModuleSpec(
+        label="cpp backend",
+        stem="_cpu",
+        folders=("cpu",),
+        sources=sources,
+        about=lambda: level().about(),
+        missing=lambda: level().missing(),
+        load_options=lambda: {
+            "extra_cflags": compiler.flags(level().flags),
+            "extra_ldflags": compiler.LINK_FLAGS,
+        },
+    )
+
+
+CPU = cpu_spec(wanted_level)
 
 
 # ---- the description -------------------------------------------------------------------------------
@@ -119,11 +141,17 @@ def _hash(module: bytes, about: dict[str, Any]) -> str:
     return hashlib.sha256(module + json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
-def misfit(content: bytes, spec: ModuleSpec = CPU) -> str | None:
-    """Why a module file of this content must not be loaded here, or None if it fits."""
+def misfit(content: bytes, spec: ModuleSpec = CPU, *, carried: bool = False) -> str | None:
+    """Why a module file of this content must not be loaded here, or None if it fits.
+
+    carried: it came in a wheel, so that its compiler need not be this machine's, and of torch's version the
+             build (``+cpu``, ``+cu130``) does not matter
+    """
     about, here = built_for(content), description(spec)
     if about is None:
         return "it is not whole, or does not say what it was built from"
+    if carried:
+        about, here = _without_builder(about), _without_builder(here)
     for key, what in {
         "sources": "other sources",
         "torch": "torch",
@@ -135,7 +163,13 @@ def misfit(content: bytes, spec: ModuleSpec = CPU) -> str | None:
             return f"it was built for {what} {about.get(key)}, here is {here.get(key)}"
     if here["compiler"] is not None and about.get("compiler") != here["compiler"]:
         return f"it was built by {about.get('compiler')}, here is {here['compiler']}"
-    lacking = sorted(set(about.get("cpu", [])) - set(here.get("cpu", [])))
+    if here.get("level", about.get("level")) != about.get("level"):
+        return f"it was built for {about.get('level', 'one processor')}, wanted is {here['level']}"
+    lacking = sorted(set(about.get("cpu", [])) - set(compiler.cpu_features()))
     if lacking:
         return f"it was built for a CPU with {', '.join(lacking)}, which this one lacks"
     return None
+
+
+def _without_builder(about: dict[str, Any]) -> dict[str, Any]:
+    return {**about, "compiler": None, "torch": torch_package.release(about.get("torch"))}

@@ -11,7 +11,7 @@ import platform
 import sys
 from typing import NamedTuple
 
-from . import compiler
+from . import build, compiler
 
 VALUES = ("auto", "none", "vector", "emulated")
 """What the environment variable MINICNN_TILE_UNIT may be."""
@@ -40,10 +40,11 @@ class TileUnit(NamedTuple):
 def chosen() -> TileUnit:
     """The way that convolutions and dense layers of the cpp backend take in bfloat16.
 
-    Raises ValueError if MINICNN_TILE_UNIT is none of VALUES, or ``vector`` without AVX512-BF16.
+    Raises ValueError if MINICNN_TILE_UNIT is none of VALUES, or ``vector`` without AVX512-BF16; BuildError
+    if MINICNN_CPU_LEVEL is no level.
     """
     features = compiler.cpu_features()
-    wanted, has_vectors = os.environ.get("MINICNN_TILE_UNIT", "auto"), "avx512_bf16" in features
+    wanted, has_vectors = os.environ.get("MINICNN_TILE_UNIT", "auto"), "avx512_bf16" in build.features()
     if wanted not in VALUES or (wanted == "vector" and not has_vectors):
         got = "vector on a processor without AVX512-BF16" if wanted == "vector" else wanted
         raise ValueError(f"[doctor] MINICNN_TILE_UNIT: expected {', '.join(VALUES)}, got {got}")

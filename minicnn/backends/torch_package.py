@@ -42,6 +42,15 @@ def version() -> str | None:
     return _said(r"__version__")
 
 
+def release(version: str | None) -> str | None:
+    """A version without the name of PyTorch's own build: 2.6.0 of 2.6.0+cpu and of 2.6.0+cu126.
+
+    Those builds of a release have the same classes and symbols on the CPU.  Any other name stays, since
+    it is not known what such a build has.
+    """
+    return version and re.sub(r"\+(cpu|cu\d+)$", "", version)
+
+
 def cuda_version() -> str | None:
     """The CUDA version that torch was built with; None for a CPU build."""
     return _said("cuda")

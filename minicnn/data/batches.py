@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from minicnn.backends import Array, Backend, get_backend
-from minicnn.backends.image_source import image_source
+from minicnn.backends.image_source import ImageSource, image_source
 from minicnn.data.augment import Augment
 from minicnn.data.draws import EpochAugment, mixed_labels, with_partners
 from minicnn.data.images import Images
@@ -57,8 +57,8 @@ class Batches:
             images, float32, float64 or "bfloat16" (labels are then float32) · augment changes the images;
             with mixup or cutmix, labels are probabilities, and num_classes is needed · backend makes the
             batches, in its own arrays (None: numpy) · data_on "auto", "host" or "device" is where cuda
-            reads the images · part tells which neighbouring rows of a batch of so many images are made
-            (None: all)
+            reads the images, or the `ImageSource` that has them · part tells which neighbouring rows of a
+            batch of so many images are made (None: all)
     Raises: ValueError naming the argument that is wrong
     """
 
@@ -75,7 +75,7 @@ class Batches:
         augment: Augment | None = None,
         num_classes: int | None = None,
         backend: Backend | None = None,
-        data_on: str = "auto",
+        data_on: str | ImageSource = "auto",
         part: Callable[[int], slice] | None = None,
     ) -> None:
         if batch_size < 1:
@@ -90,7 +90,7 @@ class Batches:
         self.dtype = "bfloat16" if dtype == "bfloat16" else np.dtype(dtype).name
         self.seed, self.shuffle = seed, shuffle
         self.backend = backend or get_backend("numpy")
-        self.source = image_source(self.backend, images.x, data_on)
+        self.source = image_source(self.backend, images.x, data_on) if isinstance(data_on, str) else data_on
         self.part = part or (lambda images: slice(0, images))
 
     def __len__(self) -> int:

@@ -123,6 +123,8 @@ def decode(
 
 def without_bad(listed: Listed, summary: Summary) -> Listed:
     """What remains of a list when the files that cannot be used are left out."""
+    if not summary.bad:
+        return listed
     return [(path, label) for path, label in listed if path not in summary.bad]
 
 
@@ -154,13 +156,15 @@ def _plan(listed: Listed, contents: Contents, work: Work) -> Plan | None:
 
 
 def _in_file(listed: Listed, contents: Contents, work: Work, plan: Plan, found: Summary) -> Decoded:
-    paths = sorted({path for path, _ in listed}, key=str)
+    by_name = {str(path): path for path, _ in listed}  # texts keep their hash, paths do not
+    names = sorted(by_name)
+    paths = [by_name[name] for name in names]
     job = Job(plan.shape, work.size, work.resize, work.channels)
     store = stored.find_or_make(
         paths, contents, job, work.cache, found, work.progress, skip_bad=work.skip_bad
     )
-    numbers = {path: number for number, path in enumerate(paths)}
-    rows = np.array([numbers[path] for path, _ in listed if path not in found.bad], np.int64)
+    numbers = {name: number for number, name in enumerate(names)}
+    rows = np.array([numbers[str(path)] for path, _ in without_bad(listed, found)], np.int64)
     return Decoded(store.x, store.facts.of(rows), rows, store)
 
 

@@ -7,6 +7,7 @@ programs write no suffix at all.
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 
 from minicnn.data.errors import DataError
@@ -103,9 +104,10 @@ def _format_of_brands(head: bytes) -> str | None:
     return None
 
 
-def is_image_name(path: Path) -> bool:
-    """Whether the file's name says that it is an image, of any format."""
-    return path.suffix.lower() in SUFFIXES or path.suffix.lower() in OTHER_SUFFIXES
+def is_image_name(name: str) -> bool:
+    """Whether a file's name says that it is an image, of any format."""
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122, several times as fast for many thousands
+    return suffix in SUFFIXES or suffix in OTHER_SUFFIXES
 
 
 def pillows_format(path: Path, content: bytes) -> str:

@@ -5,7 +5,7 @@ Nothing is dropped without a word: whatever is not listed is in a `Summary`, wit
 
 from __future__ import annotations
 
-import stat
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,7 +106,10 @@ def labels(listed: Listed) -> NDArray[np.int64]:
 
 def name_below(root: Path, path: Path) -> str:
     """The path below ``root``, or all of it if it is elsewhere, with ``/`` between the folders."""
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+    above, parts = root.parts, path.parts
+    if parts[: len(above)] != above or len(parts) == len(above):
+        return path.as_posix()
+    return "/".join(parts[len(above) :])
 
 
 def _walk(top: Path, seen: set[_Identity], found: Summary) -> Iterator[Path]:
@@ -115,33 +118,38 @@ def _walk(top: Path, seen: set[_Identity], found: Summary) -> Iterator[Path]:
     while folders:
         folder = folders.pop()
         try:
-            entries = _entries(folder)
+            entries = _scanned(folder)
         except DataError as error:
             found.note_bad(folder, str(error))
             continue
         for entry in entries:
-            kind = _kind(entry, seen, found)
+            path = folder / entry.name
+            kind = _kind(entry, path, seen, found)
             if kind == IMAGE:
-                yield entry
+                yield path
             elif kind == FOLDER:
-                folders.append(entry)
+                folders.append(path)
             elif kind != BAD:
-                found.pass_over(kind, entry)
+                found.pass_over(kind, path)
 
 
-def _kind(path: Path, seen: set[_Identity], found: Summary) -> str:
-    """IMAGE, FOLDER, BAD, which is noted, or why the file or folder is passed over."""
-    if reason := _reason_of_name(path.name):
+def _kind(entry: os.DirEntry[str], path: Path, seen: set[_Identity], found: Summary) -> str:
+    """IMAGE, FOLDER, BAD, which is noted, or why the file or folder is passed over.
+
+    Of a plain file whose name says what it is, nothing is asked that its folder has not told.
+    """
+    if reason := _reason_of_name(entry.name):
         return reason
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
+        if entry.is_dir():
+            status = path.stat()
             is_new = (status.st_dev, status.st_ino) not in seen
             seen.add((status.st_dev, status.st_ino))
             return FOLDER if is_new else AGAIN
-        if not stat.S_ISREG(status.st_mode):
+        if not entry.is_file():
+            entry.stat()  # where a link leads nowhere, only this says so
             return NO_FILE
-        if is_image_name(path):
+        if is_image_name(entry.name):
             return IMAGE
         with path.open("rb") as file:
             return IMAGE if format_of(file.read(HEAD)) else NO_IMAGE
@@ -160,8 +168,14 @@ def _reason_of_name(name: str) -> str:
 
 
 def _entries(folder: Path) -> list[Path]:
+    return [folder / entry.name for entry in _scanned(folder)]
+
+
+def _scanned(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, by name.  Raises DataError."""
     try:
-        return sorted(folder.iterdir(), key=lambda path: path.name)
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
 

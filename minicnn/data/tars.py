@@ -83,7 +83,7 @@ def _read(path: Path, places: dict[Path, Span], summary: Summary) -> Labelled:
                 raise DataError(f"{path}: truncated: {member.name!r:.80} goes beyond the file's end")
             elif suffix.lower() == CLASS:
                 samples[key] = sample._replace(label=_label(file, member))
-            elif is_leftover(last) or not is_image_name(name):
+            elif is_leftover(last) or not is_image_name(last):
                 summary.pass_over(NO_IMAGE, name)
             elif sample.image is not None:
                 summary.pass_over(FURTHER, name)

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import lessons
+import slides
 from exercise_text import exercises
 from mathml import replace_formulas
 from mkdocs.exceptions import PluginError
@@ -46,7 +47,7 @@ ROOT_PAGES = {
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }
-FOLDED = {"benchmarks.md"}
+FOLDED = {"benchmarks.md", "cuda.md", "session.md"}
 SHORT = 8
 SECTIONS = (
     "Convolution", "Activations and dense layers", "Pooling", "Normalisation", "Softmax and the loss",
@@ -89,6 +90,7 @@ def on_files(files: Files, config: Any) -> Files:
     for page, path in ROOT_PAGES.items():
         text = (ROOT / path).read_text(encoding="utf-8").replace("](docs/", "](")
         files.append(File.generated(config, page, content=text))
+    files.append(File.generated(config, "course-slides.html", content=slides.deck()))
     for path in sorted(shown):
         files.append(File.generated(config, f"source/{path}.md", content=_whole_file(path)))
     return files

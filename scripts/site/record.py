@@ -7,6 +7,7 @@ tests/test_examples.py runs the same commands again, so an outdated tutorial fai
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,9 +19,14 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # this checkout, installed or not
+
+from themes import DARK  # noqa: E402 - after the path is set
+
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 RECORD = ROOT / "docs" / "tutorial_run.json"
-PICTURES = ("preview.png", "runs/clothes/curves.png", "runs/clothes/confusion_matrix.png")
+RUN = "runs/clothes"
+PICTURES = ("preview.png", f"{RUN}/curves.png", f"{RUN}/confusion_matrix.png")
 
 
 def commands() -> list[str]:
@@ -42,6 +48,23 @@ def run(command: str, folder: Path) -> str:
     return done.stdout
 
 
+def draw_dark(folder: Path) -> None:
+    """Draw the pictures again for the site's dark pages."""
+    import matplotlib
+
+    from minicnn import plots, preview
+
+    images, run = ROOT / "docs" / "images", folder / RUN
+    history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    settings = json.loads((run / "config.json").read_text())
+    (command,) = (one for one in commands() if one.startswith("python -m minicnn.preview "))
+    with matplotlib.rc_context(DARK), contextlib.chdir(folder):
+        title = f"{settings['model']} on {settings['dataset']}"
+        plots.curves(images / "curves-dark.png", history, title)
+        plots.confusion(images / "confusion_matrix-dark.png", json.loads((run / "report.json").read_text()))
+        preview.main([*shlex.split(command)[3:], "--out", str(images / "preview-dark.png")])
+
+
 def main() -> None:
     """Record every command in one empty folder."""
     runs = []
@@ -51,6 +74,7 @@ def main() -> None:
             runs.append({"command": command, "output": run(command, Path(folder)).rstrip()})
         for picture in PICTURES:
             shutil.copy(Path(folder) / picture, ROOT / "docs" / "images")
+        draw_dark(Path(folder))
     aside = RECORD.with_suffix(".part")
     aside.write_text(json.dumps({"runs": runs}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     aside.replace(RECORD)

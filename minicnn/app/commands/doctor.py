@@ -21,6 +21,7 @@ from minicnn.app.command_line import Parser
 from minicnn.backends import (
     available_backends,
     build,
+    carried,
     choice,
     compiler,
     cuda_build,
@@ -100,6 +101,8 @@ def _bfloat16() -> Finding:
         return Finding("bfloat16", f"cpp multiplies by {tile_unit.chosen()}")
     except ValueError as error:
         return Finding("bfloat16", os.environ["MINICNN_TILE_UNIT"], str(error))
+    except BuildError as error:
+        return Finding("bfloat16", "unknown", str(error))
 
 
 def _found(part: str, found: str | None, remedy: str) -> Finding:
@@ -120,9 +123,17 @@ def _module(part: str, spec: ModuleSpec) -> Finding:
     except BuildError as error:
         return Finding(part, "none", str(error))
     if path is not None:
-        return Finding(part, str(path))
+        return Finding(part, f"{path}{_why_carried(path)}")
     stale = "; ".join(["none yet, built on first use", *reasons])
     return Finding(part, stale, "pip install --no-build-isolation .")
+
+
+def _why_carried(path: Path) -> str:
+    """Which of a wheel's modules this is, and why; empty for a module that was built here."""
+    found = carried.chosen()
+    if found.path != path or found.level is None:
+        return f", built here; {refused}" if (refused := carried.refusal()) else ""
+    return f", the wheel's for {found.level.name}: {found.why}"
 
 
 def _cuda() -> list[Finding]:

@@ -1,6 +1,8 @@
 """Builds a module of the checkout that it runs in, and compiles only the files that have changed.
 
-python -m scripts.mutants_build cpp|cuda FOLDER     FOLDER keeps the object files; cuda is emulated
+python -m scripts.module_build cpp|cuda|nvcc FOLDER     FOLDER keeps the object files; cuda is emulated
+
+The compilers' output is shown.
 """
 
 from __future__ import annotations
@@ -12,18 +14,16 @@ from torch.utils import cpp_extension
 
 from minicnn.backends import build, cuda_build, module_cache, module_file
 
-MODULES = {"cpp": build.CPU, "cuda": cuda_build.EMULATED}
+MODULES = {"cpp": build.CPU, "cuda": cuda_build.EMULATED, "nvcc": cuda_build.CUDA}
 
 
 def main(backend: str, folder: str) -> None:
     """Build in the folder, and copy the module to where `minicnn.backends.build` looks for it."""
     spec = MODULES[backend]
     target = build.cached_path(spec)
-    if target.exists():
-        return
     built = cpp_extension.load(
         name=spec.stem, sources=[str(path) for path in spec.sources()], build_directory=folder,
-        is_python_module=False, **spec.load_options(),
+        is_python_module=False, verbose=True, **spec.load_options(),
     )  # fmt: skip
     module_cache.prepare(target.parent)
     aside = target.with_suffix(".new")
