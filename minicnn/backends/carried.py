@@ -51,9 +51,8 @@ def chosen() -> Carried:
         return Carried(None, None, reason)
     better = there[: there.index(level)]
     lacking = better[-1].missing() if better else None
-    return Carried(
-        place(level), level, lacking or (f"{LEVEL_VARIABLE} is {asked}" if asked else "the best")
-    )
+    preferred = f"{LEVEL_VARIABLE} is {asked}" if asked else "the best that it carries"
+    return Carried(place(level), level, lacking or preferred)
 
 
 def refusal() -> str | None:
