@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -59,18 +59,20 @@ def timed_parts() -> dict[str, float]:
 
 
 def repeated(call: Callable[[], object], count: int, spent: dict[str, float]) -> dict[str, float]:
-    """The medians of a call's parts, of all of it, and of the work of this process's threads."""
+    """Milliseconds of a call's parts, of all of it, and of the work of this process's threads.
+
+    They are the means over the middle half of the calls, so that the parts add up.
+    """
     samples: list[dict[str, float]] = []
     for _ in range(count):
         spent.clear()
         start, work = time.perf_counter(), time.process_time()
         call()
-        spent |= {
-            "all": 1e3 * (time.perf_counter() - start),
-            "processor": 1e3 * (time.process_time() - work),
-        }
-        samples.append(dict(spent))
-    return {name: median(sample[name] for sample in samples) for name in samples[0]}
+        whole, work = time.perf_counter() - start, time.process_time() - work
+        samples.append({**spent, "all": 1e3 * whole, "processor": 1e3 * work})
+    samples.sort(key=lambda sample: sample["all"])
+    middle = samples[count // 4 : count - count // 4]
+    return {name: fmean(sample[name] for sample in middle) for name in middle[0]}
 
 
 def exchange(mine: torch.Tensor, room: torch.Tensor, partner: int) -> None:
@@ -87,7 +89,7 @@ def work(names: list[str], threads: int, out: Path) -> None:
 
         def timed(call: Callable[[], object]) -> dict[str, float]:
             first = [repeated(call, 1, spent)["all"] for _ in range(4)][1:]
-            return repeated(call, group.tell(max(7, int(1e3 * SECONDS / min(first)))), spent)
+            return repeated(call, group.tell(max(8, int(1e3 * SECONDS / min(first)))), spent)
 
         for name in names:
             x, y = batch(name, NETS[name].batches[0])

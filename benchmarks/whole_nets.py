@@ -57,16 +57,17 @@ def bfloat16(result: Result) -> str:
     for phase in ("training", "inference"):
         entries = [entry for entry in result.values() if entry["phase"] == phase]
         peers = list(dict.fromkeys(row for e in entries for row in e["milliseconds"]))
-        rows = [
-            ["net, batch", *peers, "PyTorch bfloat16 / minicnn bfloat16", "best PyTorch / minicnn bfloat16"]
-        ]
+        engines = [peer for peer in peers if peer.startswith("OpenVINO")]
+        compared = ["PyTorch bfloat16", "best PyTorch", *engines]
+        rows = [["net, batch", *peers, *(f"{peer} / minicnn bfloat16" for peer in compared)]]
         for entry in sorted(entries, key=lambda e: [*NETS].index(e["net"])):
             ms = entry["milliseconds"]
             cells = [milliseconds(ms[peer]) if peer in ms else "" for peer in peers]
             autocast = min(
                 t for row, t in ms.items() if row.startswith("torch") and row.endswith("bfloat16")
             )
-            ratios = [f"**{t / ms['minicnn bfloat16']:.2f}**" for t in (autocast, ms[best_torch(ms)])]
+            times = (autocast, ms[best_torch(ms)], *(ms.get(engine) for engine in engines))
+            ratios = [f"**{t / ms['minicnn bfloat16']:.2f}**" if t else "" for t in times]
             rows.append([f"{entry['net']}, {entry['batch']}", *cells, *ratios])
         parts.append(
             f"Milliseconds, {phase}:\n\n{table(rows)}\n\n`benchmarks/bfloat16.py` on {places(entries)}."

@@ -178,6 +178,26 @@ def test_a_link_is_fitted_and_tells_what_more_workers_take() -> None:
     assert "4 processes 2.00 ms (predicted 1.00)" in said
 
 
+def test_where_a_step_of_two_processes_spends_its_time() -> None:
+    single = {"forward": 3.0, "backward": 5.0, "optimizer": 1.0, "all": 9.5, "processor": 18.0}
+    double = {
+        "forward": 3.0,
+        "backward": 6.0,
+        "optimizer": 2.0,
+        "wait": 4.0,
+        "all": 19.0,
+        "processor": 16.0,
+    }
+    alone = {"all": 2.0, "processor": 0.5}
+    sides = {
+        "1 process, 2 threads": {"lenet5": {"step": single}},
+        "2 processes": {"lenet5": {"bytes": 2_500_000, "step": double, "exchange": alone}},
+    }
+    said = links.parts(entry("lenet5", 1) | {"sides": sides})
+    row = "| lenet5 | 3 / 3 | 5 / 6 | 1 / 2 | 4 | 4 | 9.5 / 19 | 2.50 | 2 | 0.5 | 0.50 | 0.95 |"
+    assert row in said
+
+
 def test_a_plot_of_other_results_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = {f"{name} {n}": entry(name, n) for name in ("lenet5", "vgg_like") for n in NETS[name].batches}
     monkeypatch.setattr(figures, "IMAGES", tmp_path)

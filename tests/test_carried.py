@@ -45,7 +45,7 @@ def carry(level: Level, **about: object) -> None:
 @pytest.mark.parametrize(
     ("features", "taken", "why"),
     [
-        (("amx_tile", *BEST.features), BEST, "the best"),
+        (("amx_tile", *BEST.features), BEST, "the best that it carries"),
         (V4.features, V4, "this CPU lacks avx512_bf16 of x86-64-v4-bf16"),
         ((*V3.features, "avx512f"), V3, "lacks avx512bw, avx512cd, avx512dq, avx512vl of x86-64-v4"),
         (set(V3.features) - {"fma"}, V2, "this CPU lacks fma of x86-64-v3"),

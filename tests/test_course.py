@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from minicnn import __version__
 from minicnn.testing import grade, grading
 from minicnn.testing.grading import Assignment, Task
 from scripts import course
@@ -99,6 +101,8 @@ def test_there_are_eight_assignments_in_order() -> None:
 
 def test_points_agree_everywhere(students: Path) -> None:
     total = sum(assignment.points for assignment in ASSIGNMENTS)
+    listed = re.findall(r"^\| (\d) \| .*? \| (\d+) \|", (ROOT / "docs/course.md").read_text(), re.M)
+    assert listed == [(str(k), str(a.points)) for k, a in enumerate(ASSIGNMENTS, 1)]
     points = json.loads((students / "points.json").read_text())
     assert points["points"] == total
     assert points["assignments"]["a3_conv2d"]["tasks"]["3_2"] == {"title": "the forward pass", "points": 2}
@@ -226,10 +230,17 @@ def test_tests_that_a_student_changed_do_not_count(
     assert (trusted / "a1/answer.py").read_text() == RIGHT
 
 
-def test_a_missing_answer_earns_nothing(tmp_path: Path) -> None:
-    verdicts = grading.grade_with_tests_of(small(tmp_path, RIGHT), tmp_path / "nowhere")
-    assert [verdict.earned for verdict in verdicts] == [0, 0]
-    assert "No module named 'answer'" in verdicts[0].why
+def test_a_missing_answer_is_not_the_teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a student handed in nothing, what the trusted tree has in its place is not graded either."""
+    graded: list[str] = []
+
+    def list_files(assignment: Assignment, _: float) -> list[grading.Verdict]:
+        graded.extend(sorted(path.name for path in assignment.folder.iterdir()))
+        return []
+
+    monkeypatch.setattr(grading, "grade", list_files)
+    grading.grade_with_tests_of(small(tmp_path, RIGHT), tmp_path / "nowhere", limit=1)
+    assert graded == ["assignment.toml", "test_answer.py"]
 
 
 @pytest.mark.parametrize(
@@ -258,3 +269,62 @@ def test_a_task_is_asked_for_by_its_name(tmp_path: Path) -> None:
     assert small(tmp_path, RIGHT) == Assignment(tmp_path / "a1", "small", ("answer.py",), ("numpy",), tasks)
     with pytest.raises(ValueError, match="expected one of 1_1, 1_2, got 2_1"):
         grading.require_task(tmp_path / "a1", "2_1")
+
+
+# ---- notebooks, slides, citation -------------------------------------------------------------------
+
+LESSONS = sorted(course.NOTEBOOKS.glob("*.py"))
+
+
+def test_jupytext_reads_the_cells_that_the_script_makes(tmp_path: Path) -> None:
+    jupytext = pytest.importorskip("jupytext")
+    assert course.main(["notebooks", str(tmp_path), "--install", "./here"]) == 0
+    assert len(LESSONS) == 4
+    for path in LESSONS:
+        made = json.loads((tmp_path / f"{path.stem}.ipynb").read_text())["cells"]
+        read = jupytext.read(path).cells
+        assert [(c.cell_type, c.source.replace("--quiet minicnn", "--quiet ./here")) for c in read] == [
+            (c["cell_type"], c["source"]) for c in made
+        ]
+        first = next(cell["source"] for cell in made if cell["cell_type"] == "code")
+        assert first.startswith("%pip install --quiet ./here\n")
+
+
+@pytest.mark.parametrize("name", ["02_convolution", "03_gradients"])
+def test_notebook_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From top to bottom; `make notebooks` runs those that train, too."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    import matplotlib.pyplot as plt
+
+    plt.switch_backend("agg")
+    values = runpy.run_path(str(course.NOTEBOOKS / f"{name}.py"))
+    plt.close("all")
+    if name == "02_convolution":
+        assert values["maps"][0, 0, values["row"], values["column"]] == pytest.approx(values["by_hand"])
+        assert abs(values["difference"][..., 2:]).max() < 1e-12
+    else:
+        assert values["largest"] < 1e-8
+        assert min(values["after"]) < values["loss"]
+
+
+def test_slides_are_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mkdocs", reason="the slides need Markdown, which comes with MkDocs")
+    monkeypatch.syspath_prepend(str(ROOT / "scripts/site"))
+    file = tmp_path / "slides.html"
+    assert course.main(["slides", str(file)]) == 0
+    text = file.read_text()
+    source = (course.COURSE / "slides.md").read_text()
+    assert text.count("<section ") == source.count("\n---\n") + 1
+    assert text.count("<figure class=") == source.count("{{ picture ")
+    weeks = re.findall(r"<h1>Week (\d+):", text)
+    assert weeks == [str(week) for week in range(1, 13)]
+    assert not re.search(r'(src|href)="(?!data:)|url\(|arithmatex|\{\{', text)
+    assert course.main(["slides", str(file)]) == 2, "a file is not overwritten"
+
+
+def test_citation_names_this_version() -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with MkDocs")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["version"] == __version__
+    assert citation["license"] == "MIT"

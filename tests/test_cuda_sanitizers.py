@@ -1,7 +1,8 @@
 """The shipped kernels under sanitizers, emulated: clean as they are, reported once a barrier is taken out.
 
 The kernels are built without torch, with a driver that launches each on small arrays.  Double has the same
-text as float, so only float is built.
+text as float, so only float is built.  All tests share the object files of the kernels as they are; a test
+that plants a mistake compiles one file again.
 """
 
 from __future__ import annotations
@@ -10,17 +11,24 @@ import os
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from minicnn.backends.compiler import parallel_jobs
+
 CSRC = Path(__file__).resolve().parent.parent / "csrc"
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
+pytestmark = [
+    pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler"),
+    pytest.mark.xdist_group("sanitizers"),  # in one process, which has the object files
+]
 
 DRIVER = """
 #include <cstdio>
+#include <cstring>
 #include <vector>
 #include "cuda/conv2d/first_layer.h"
 #include "cuda/core/elementwise.h"
@@ -35,12 +43,14 @@ void free_scratch(void* data) { std::free(data); }
 using namespace minicnn;
 struct Numbers : std::vector<float> {
     explicit Numbers(std::size_t count) : std::vector<float>(count) {
-        for (std::size_t i = 0; i < count; ++i) (*this)[i] = float(int(i * 7 %% 13) - 6);
+        for (std::size_t i = 0; i < count; ++i) (*this)[i] = float(int(i * 7 % 13) - 6);
     }
     operator float*() { return data(); }
 };
-int main() {
-    %s
+// Makes the call that is named, or all.
+int main(int argc, char** argv) {
+    const auto chosen = [&](const char* name) { return argc < 2 || std::strcmp(name, argv[1]) == 0; };
+    CALLS
     std::puts("done");
 }
 """
@@ -97,85 +107,113 @@ CALLS = {
         conv2d_pool_backward<float>(y, won.data(), x, w, nullptr, dw, db, p, pool);""",
 }  # fmt: skip
 
-EVERYTHING = "".join(f"{{ {call} }}\n" for call in CALLS.values())
 TENSOR = tuple(f"tensor_{name}" for name in ("arrays", "forward", "input", "weight", "pool"))
 KERNELS = (
-    "flatten", "softmax_cross_entropy", "optimizers", "batch_norm2d", "batch_norm2d_pool", "max_pool2d",
-    "conv2d", "conv2d_input", "conv2d_weight", "conv2d_pool", "first_layer", "first_layer_weight",
-    "conv2d_input_fused", *TENSOR,
+    "conv2d", "conv2d_pool", "conv2d_input", "conv2d_input_fused", "conv2d_weight", "first_layer",
+    "first_layer_weight", "softmax_cross_entropy", "optimizers", "batch_norm2d", "batch_norm2d_pool",
+    "max_pool2d", "flatten", *TENSOR,
 )  # fmt: skip
+"""The files that are built; those that take longest come first."""
+
+FLAGS = {
+    "thread": ["-fsanitize=thread"],
+    # AddressSanitizer finds what null and object-size would; tests/csrc/Makefile says why calls are taken.
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize=null,object-size",
+                "--param", "asan-instrumentation-with-call-threshold=50"],
+}  # fmt: skip
 
 
-def build(
-    folder: Path, calls: str, kernels: tuple[str, ...], sanitizer: str, *,
-    planted: tuple[str, str, str] | None = None,
-) -> Path:  # fmt: skip
-    """A program that makes the calls, from a copy of csrc, float only, with one text replaced."""
-    copy = folder / "csrc"
-    shutil.copytree(CSRC, copy)
-    if planted is not None:
-        (path,) = (copy / "cuda").rglob(planted[0])
-        text = path.read_text()
-        assert text.count(planted[1]) == 1
-        path.write_text(text.replace(planted[1], planted[2]))
-    driver = folder / "driver.cu"
-    driver.write_text(DRIVER % calls)
-    files = [
-        path
-        for path in sorted((copy / "cuda").rglob("*.cu"))
-        if path.stem.removesuffix("_fused") in kernels
-    ]
-    for path in files:
-        text = re.sub(
-            r"^(INSTANTIATE\w*\(double|template .*\bdouble\b).*?;$", "", path.read_text(), flags=re.M
-        )
-        path.write_text(text)
-    program = folder / "program"
+class Planted(NamedTuple):
+    """A text of a header or kernel that is replaced, and the kernel that is compiled with it."""
+
+    kernel: str
+    file: str
+    text: str
+    replacement: str
+
+
+class Workshop:
+    """Builds the driver with every kernel, float only.  What has no planted mistake is compiled once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sources = self.copy("sources")
+
+    def copy(self, name: str) -> Path:
+        """A copy of csrc without the kernels for double, and with the driver."""
+        copy = self.folder / name
+        shutil.copytree(CSRC, copy)
+        for path in (copy / "cuda").rglob("*.cu"):
+            text = re.sub(
+                r"^(INSTANTIATE\w*\(double|template .*\bdouble\b).*?;$", "", path.read_text(), flags=re.M
+            )
+            path.write_text(text)
+        calls = [f'if (chosen("{name}")) {{ {call} }}' for name, call in CALLS.items()]
+        (copy / "cuda" / "driver.cu").write_text(DRIVER.replace("CALLS", "\n".join(calls)))
+        return copy
+
+    def compile(self, sources: Path, kernel: str, sanitizer: str) -> Path:
+        """The object file of a kernel."""
+        target = sources / f"{kernel}.{sanitizer}.o"
+        if not target.exists():
+            (source,) = (sources / "cuda").rglob(f"{kernel}.cu")
+            includes = f"-I{sources}/cuda_emulation", f"-I{sources}"
+            run_compiler(sanitizer, "-x", "c++", *includes, "-c", source, "-o", target)
+        return target
+
+    def program(self, sanitizer: str, planted: Planted | None = None) -> Path:
+        """The program that makes the calls."""
+        names = [name for name in ("driver", *KERNELS) if planted is None or name != planted.kernel]
+        with ThreadPoolExecutor(parallel_jobs()) as pool:
+            objects = list(pool.map(lambda name: self.compile(self.sources, name, sanitizer), names))
+        program = self.folder / f"program-{sanitizer}"
+        if planted is not None:
+            copy = self.copy(f"planted-{len(list(self.folder.iterdir()))}")
+            (path,) = (copy / "cuda").rglob(planted.file)
+            text = path.read_text()
+            assert text.count(planted.text) == 1
+            path.write_text(text.replace(planted.text, planted.replacement))
+            # It comes first: of templates that several files have, the linker takes the first.
+            objects.insert(0, self.compile(copy, planted.kernel, sanitizer))
+            program = copy / "program"
+        if not program.exists():
+            run_compiler(sanitizer, *objects, "-o", program)
+        return program
+
+
+def run_compiler(sanitizer: str, *arguments: str | Path) -> None:
+    """Compile or link."""
     assert COMPILER is not None
-    built = subprocess.run(
-        [COMPILER, "-std=c++20", "-O1", "-g1", "-Wno-unknown-pragmas", f"-fsanitize={sanitizer}",
-         "-x", "c++",
-         f"-I{copy}/cuda_emulation", f"-I{copy}", str(driver), *map(str, files), "-o", str(program),
-         "-ffunction-sections", "-Wl,--gc-sections"],  # what is not called need not be there
+    done = subprocess.run(
+        [COMPILER, "-std=c++20", "-O1", "-g1", "-Wno-unknown-pragmas", *FLAGS[sanitizer],
+         "-ffunction-sections", "-Wl,--gc-sections",  # what is not called need not be there
+         *map(str, arguments)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert built.returncode == 0, built.stderr[-4000:]
-    return program
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
-def output(program: Path) -> str:
+def output(program: Path, *arguments: str) -> str:
     """What the program prints, on both streams."""
-    done = subprocess.run([str(program)], capture_output=True, text=True, check=False)
+    done = subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
 
-def test_thread_sanitizer_finds_nothing(tmp_path: Path) -> None:
-    assert output(build(tmp_path, EVERYTHING, KERNELS, "thread")) == "done\n"
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Where everything is built."""
+    return Workshop(tmp_path_factory.mktemp("kernels"))
 
 
-def test_address_and_undefined_behaviour_sanitizers_find_nothing(tmp_path: Path) -> None:
-    printed = output(build(tmp_path, EVERYTHING, KERNELS, "address,undefined"))
+def test_thread_sanitizer_finds_nothing(workshop: Workshop) -> None:
+    assert output(workshop.program("thread")) == "done\n"
+
+
+def test_address_and_undefined_behaviour_sanitizers_find_nothing(workshop: Workshop) -> None:
+    printed = output(workshop.program("address"))
     assert printed.startswith("done\n")
     assert "ERROR: AddressSanitizer" not in printed
     assert "runtime error" not in printed
-
-
-CALLED = {
-    "conv2d": ("conv2d", "first_layer", *TENSOR),
-    "conv2d_tf32": ("conv2d", "first_layer", *TENSOR),
-    "conv2d_tf32_pool": (
-        "conv2d_pool",
-        "conv2d_weight",
-        "conv2d_input",
-        "conv2d_input_fused",
-        "first_layer",
-        "first_layer_weight",
-        *TENSOR,
-    ),
-    "conv2d_pool": ("conv2d_pool", "first_layer", *TENSOR),
-    "first_layer": ("conv2d", "first_layer", *TENSOR),
-}
-"""The files of a call that is not made by the file of its name alone."""
 
 
 class Plant(NamedTuple):
@@ -184,6 +222,8 @@ class Plant(NamedTuple):
     call: str
     file: str
     text: str
+    kernel: str = ""
+    """The file that is compiled with it, if the call has another name."""
 
     def __str__(self) -> str:
         return f"{self.call}-{self.file}"
@@ -201,25 +241,20 @@ PLANTS = [
     Plant("first_layer_weight", "first_layer_weight.cu", BARRIER),
     Plant("first_layer", "first_layer.cu", BARRIER),
     Plant("conv2d", "gemm.h", "__syncthreads();  // this slice is read, the next has come"),
-    Plant("conv2d_tf32", "tensor_cores.h", BARRIER),
-    Plant("conv2d_tf32_pool", "tensor_pool.cu", "__syncthreads();  // the map is whole"),
+    Plant("conv2d_tf32", "tensor_cores.h", BARRIER, "tensor_forward"),
+    Plant("conv2d_tf32_pool", "tensor_pool.cu", "__syncthreads();  // the map is whole", "tensor_pool"),
     Plant("conv2d_pool", "conv2d_pool.cu", BARRIER),
 ]
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=str)
-def test_thread_sanitizer_finds_a_barrier_taken_out(tmp_path: Path, plant: Plant) -> None:
-    kernels = CALLED.get(plant.call, (plant.call,))
-    without = (plant.file, plant.text, plant.text.replace(BARRIER, ""))
-    program = build(tmp_path, CALLS[plant.call], kernels, "thread", planted=without)
-    assert "WARNING: ThreadSanitizer: data race" in output(program)
+def test_thread_sanitizer_finds_a_barrier_taken_out(workshop: Workshop, plant: Plant) -> None:
+    without = plant.text.replace(BARRIER, "")
+    planted = Planted(plant.kernel or plant.call, plant.file, plant.text, without)
+    assert "WARNING: ThreadSanitizer: data race" in output(workshop.program("thread", planted), plant.call)
 
 
-def test_address_sanitizer_finds_a_shared_array_that_is_too_small(tmp_path: Path) -> None:
-    planted = (
-        "flatten.cu",
-        "MINICNN_SHARED(T, tile, tile_side * pitch)",
-        "MINICNN_SHARED(T, tile, tile_side)",
-    )
-    program = build(tmp_path, CALLS["flatten"], ("flatten",), "address,undefined", planted=planted)
-    assert "ERROR: AddressSanitizer" in output(program)
+def test_address_sanitizer_finds_a_shared_array_that_is_too_small(workshop: Workshop) -> None:
+    whole, too_small = (f"MINICNN_SHARED(T, tile, {size})" for size in ("tile_side * pitch", "tile_side"))
+    planted = Planted("flatten", "flatten.cu", whole, too_small)
+    assert "ERROR: AddressSanitizer" in output(workshop.program("address", planted), "flatten")

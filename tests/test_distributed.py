@@ -8,15 +8,20 @@ import re
 import runpy
 import signal
 import time
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from test_shards import net
 
 from minicnn import Trainer, distributed, models, optim, set_num_threads
+from minicnn.app import together
 from minicnn.app.commands import train
-from minicnn.distributed import layout
+from minicnn.app.settings import Config
+from minicnn.distributed import Group, layout
 from minicnn.distributed.shards import Shards
 from minicnn.distributed.torch_group import HALVED_FROM
 from minicnn.layers import Conv2d, Dense, Flatten, ReLU, Sequential
@@ -211,6 +216,32 @@ def test_ranks_that_differ(flags: list[str], message: str, tmp_path: Path) -> No
 def differing(arguments: list[str], flags: list[str]) -> None:
     """Train, but rank 1 has flags of its own."""
     workers.command([*arguments, *flags] if os.environ["RANK"] == "1" else arguments)
+
+
+class Another(Group):
+    """A group of two, whose other process tells something else of itself."""
+
+    size = 2
+
+    def __init__(self, **other: object) -> None:
+        super().__init__()
+        self.other = other
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, value | self.other if isinstance(value, dict) else None]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["version of numpy", "backend", "--seed", "fingerprint of the data", "checksum of the first weights"],
+)
+def test_the_first_difference_between_ranks_is_named(name: str) -> None:
+    config = Config(**dict.fromkeys((field.name for field in fields(Config)), 1))
+    data = SimpleNamespace(fingerprint="0123456789abcdef")
+    experiment: Any = SimpleNamespace(config=config, dataset=data, model=net(norm=False))
+    together.check_alike(Another(), experiment)
+    with pytest.raises(ValueError, match=rf"^rank 1: {name}: expected .* as on rank 0, got 'other'$"):
+        together.check_alike(Another(**{name: "other"}), experiment)
 
 
 def test_a_process_that_never_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ A process chooses its way once, so that each other way runs in a process of its 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from conftest import BACKENDS
 
 import minicnn
 from minicnn.backends import Backend, compiler, get_backend, tile_unit
+from minicnn.layers import Conv2d, MaxPool2d, ReLU, Sequential
 from minicnn.testing import CASES
 from minicnn.testing.checks import drawn, half_a_unit, solved
 from minicnn.testing.oracle import run_backend
@@ -38,6 +40,7 @@ def bits_of_every_case() -> dict[str, str]:
     """Check every case of a convolution or a dense layer; a hash of its results in bfloat16."""
     cpp = get_backend("cpp")
     check_infinities(cpp)
+    check_blocks_of_filters(cpp)
     found = {}
     for case in SUMS:
         problem = drawn(case, "bfloat16")
@@ -86,6 +89,32 @@ def test_an_unknown_unit_is_refused() -> None:
     )
     said = in_a_process("amx", program).stderr
     assert "[conv2d] MINICNN_TILE_UNIT: expected auto, none, vector or emulated, got amx" in said
+
+
+# ---- blocks of filters -------------------------------------------------------------------------------
+
+
+def check_blocks_of_filters(cpp: Backend) -> None:
+    """Sums of small whole numbers are exact, for blocks of filters that fill one tile, two, or parts."""
+    for channels, filters in itertools.product((1, 3), (6, 16, 20, 32, 48)):
+        rng = np.random.default_rng(filters)
+        layers = Sequential(
+            Conv2d(channels, filters, 3, padding=1), ReLU(), MaxPool2d(2),
+            input_shape=(channels, 7, 18), backend=cpp, precision="bfloat16",
+        )  # fmt: skip
+        weight, bias = rng.integers(-2, 3, (filters, channels, 3, 3)), rng.integers(-2, 3, filters)
+        layers.load_state_dict({"0.weight": weight.astype(np.float32), "0.bias": bias.astype(np.float32)})
+        x = rng.integers(-2, 3, (2, channels, 7, 18)).astype(np.float32)
+        images, kernels = torch.tensor(x).bfloat16(), torch.tensor(weight).float()
+        summed = torch.nn.functional.conv2d(images.float(), kernels, torch.tensor(bias).float(), padding=1)
+        y = cpp.conv2d_forward(images, kernels, torch.tensor(bias).float(), **CONV)
+        np.testing.assert_array_equal(cpp.to_numpy(y).astype(np.float32), summed.numpy())
+        pooled = torch.nn.functional.max_pool2d(summed.relu(), 2).numpy()
+        np.testing.assert_array_equal(layers.predict(x), pooled)
+
+
+def test_every_block_of_filters_is_stored_whole() -> None:
+    check_blocks_of_filters(get_backend("cpp"))
 
 
 # ---- infinities --------------------------------------------------------------------------------------

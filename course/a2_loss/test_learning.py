@@ -76,11 +76,13 @@ def test_training() -> None:
     x, unseen = (
         (part.x.reshape(len(part.x), -1) / 255.0)[:, ::2] for part in (clothes.train, clothes.test)
     )
-    settings = {"rate": 0.1, "epochs": 10, "batch_size": 50}
-    weight, bias = learning.train(x, clothes.train.y, 10, seed=0, **settings)
+    settings = {"rate": 0.1, "batch_size": 50}
+    weight, bias = learning.train(x, clothes.train.y, 10, seed=0, epochs=10, **settings)
     right = (learning.dense_forward(unseen, weight, bias).argmax(axis=1) == clothes.test.y).mean()
     assert right > 0.74, f"{right:.1%} of the unseen images are right"
-    again, _ = learning.train(x, clothes.train.y, 10, seed=0, **settings)
-    np.testing.assert_array_equal(again, weight, err_msg="the same seed must give the same weights")
-    other, _ = learning.train(x, clothes.train.y, 10, seed=1, **settings)
-    assert (other != weight).any(), "another seed must give another order"
+    first, again, other = (
+        learning.train(x[:200], clothes.train.y[:200], 10, seed=seed, epochs=1, **settings)[0]
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(again, first, err_msg="the same seed must give the same weights")
+    assert (other != first).any(), "another seed must give another order"

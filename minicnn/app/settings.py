@@ -173,7 +173,7 @@ class Config:
     reduce: str = setting(
         HOW, added=True, choices=REDUCE, default="ordered",
         help="how processes add their gradients: ordered, with the same bits for any number of them; or "
-        "fast, while the backward pass goes on, without that promise",
+        "fast, in the order of the library that exchanges them, without that promise",
     )  # fmt: skip
     sync_batch_norm: bool = setting(
         HOW, added=True, action="store_true", default=False,

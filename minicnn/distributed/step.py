@@ -55,6 +55,7 @@ class ShardedStep:
         self.trainer, self.shards, self.group = trainer, shards, group
         self._rows: list[Array] = []
         self._received: Array | None = None
+        """A row for what other processes send."""
 
     def check(self, images: int) -> None:
         """Refuse a batch of so many images whose shards batch norm cannot learn from.
@@ -124,7 +125,12 @@ class ShardedStep:
     def _begin(self, layout: Layout, values: Array, place: slice) -> Iterator[None]:
         """Begin to sum the processes' values of one place."""
         begin = self.group.begin_sum if self.trainer.reduce == "fast" else self.group.begin_add
-        return begin(values, self._room(layout)[place])
+        room = values  # one process alone needs none
+        if self.group.size > 1:
+            if self._received is None:
+                self._received = layout.row()
+            room = self._received[place]
+        return begin(values, room)
 
     def _sum(self, layout: Layout, parts: list[Part], depth: int = 0) -> Array:
         """The sum of these shards' rows, pairwise.
@@ -145,12 +151,6 @@ class ShardedStep:
             self._rows.append(layout.row())
         return self._rows[depth]
 
-    def _room(self, layout: Layout) -> Array:
-        """A row for what other processes send; one alone needs none, and has an empty one."""
-        if self._received is None:
-            self._received = layout.row() if self.group.size > 1 else layout.row()[:0]
-        return self._received
-
     def _fill(
         self, layout: Layout, row: Array, part: Part, meanwhile: Callable[[], object] | None = None,
         buckets: Buckets | None = None,
@@ -162,8 +162,9 @@ class ShardedStep:
         trainer, loss, correct = self.trainer, 0.0, 0
         if len(part.y):
             with _of_shard(trainer.model, trainer.optimizer.steps, part.shard):
-                told = buckets is not None and not trainer.overrides("compute_gradients")
-                done = buckets.done if told else None
+                done = None
+                if buckets is not None and not trainer.overrides("compute_gradients"):
+                    done = buckets.done
                 loss = trainer.compute_gradients(part.x, part.y, meanwhile, done, part.share)
                 correct = trainer.correct
                 moved = trainer.model.named_buffers(trainable_only=True)

@@ -19,7 +19,7 @@ HALVED_FROM = 1 << 14
 """From so many numbers on, sending them takes longer than beginning to: then fewer are sent, more often."""
 
 SUMMED_FROM = 1 << 18
-"""From so many numbers on, the library's own sum of two arrays takes less time than to exchange and add them."""
+"""From so many numbers on, the library's own sum of two arrays is faster than to exchange and add them."""
 
 
 class TorchGroup(Group):

@@ -52,7 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
     summary = grading.results(verdicts)
     print(f"{summary['score']} of {summary['max_score']} points")
     if args.json:
-        args.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        try:
+            args.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            print(f"[grade] --json: expected a file that can be written, got {error}", file=sys.stderr)
+            return 2
     return 0 if summary["score"] == summary["max_score"] else 1
 
 

@@ -63,7 +63,7 @@ def build(source: Path, folder: Path, *, cuda: bool = False) -> Kernels:
     made = folder / f"{source.stem}.so"
     csrc = source_folder() if cuda else None
     command = [
-        *compiler, "-std=c++20", "-O1" if cuda else "-O2", "-shared", "-fPIC", "-fvisibility=hidden",
+        *compiler, "-std=c++20", "-O0" if cuda else "-O2", "-shared", "-fPIC", "-fvisibility=hidden",
         f"-I{HEADERS}",
         *([f"-I{csrc / 'cuda_emulation'}", f"-I{csrc}", "-x", "c++"] if csrc else []),
         str(source), "-o", str(made),

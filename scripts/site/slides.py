@@ -36,7 +36,7 @@ pre { font-size: 0.62em; line-height: 1.4; overflow-x: auto; padding: 0.8em 1em;
 code { font-family: ui-monospace, monospace; }
 table { border-collapse: collapse; } th, td { padding: 0.25em 0.9em; text-align: left;
   border-bottom: 1px solid light-dark(#ccc, #444); }
-.picture { margin: 1em 0 !important; } .picture svg { max-height: 58vh; width: auto; }
+.picture { margin: 1em 0 !important; } .picture svg { height: 54vh; width: auto; }
 .picture figcaption { font-size: 0.65em !important; max-width: 50rem !important; }
 @media print { @page { size: 297mm 167mm; margin: 0; } section { break-after: page; min-height: 166mm; } }
 """

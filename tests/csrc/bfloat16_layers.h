@@ -88,13 +88,13 @@ void bfloat16_infinity() {
 
 void bfloat16_layers() {
     setenv("MINICNN_TILE_UNIT", "emulated", /*overwrite=*/0);
-    // Few channels, a stride, a dilation, groups, a product of pixels, no image, and whole blocks of
-    // filters.
+    // Few channels, a stride, a dilation, groups, a product of pixels, no image, and blocks of
+    // filters that are whole or half.
     const ConvShape shapes[] = {{2, 1, 12, 12, 6, 5, 1, 2, 1, 1}, {1, 17, 7, 5, 33, 3, 2, 1, 1, 1},
                                 {2, 8, 9, 9, 8, 3, 1, 2, 2, 1},   {2, 12, 6, 7, 18, 3, 1, 1, 1, 3},
                                 {2, 40, 5, 5, 24, 1, 1, 0, 1, 1}, {1, 3, 23, 23, 8, 7, 2, 3, 1, 1},
                                 {0, 4, 6, 6, 4, 3, 1, 1, 1, 1},   {1, 32, 16, 16, 32, 3, 1, 1, 1, 1},
-                                {5, 9, 2, 3, 35, 3, 1, 1, 1, 1}};
+                                {5, 9, 2, 3, 35, 3, 1, 1, 1, 1},  {1, 4, 6, 6, 16, 3, 1, 1, 1, 1}};
     for (const ConvShape& s : shapes) {
         for (const bool relu : {false, true}) bfloat16_convolution(s, relu);
     }

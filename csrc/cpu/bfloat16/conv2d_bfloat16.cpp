@@ -16,22 +16,21 @@ namespace {
 // The gradient to the input on the tile unit; false if it has to be computed another way.
 bool data_on_tiles(const bfloat16* dy, const bfloat16* relu_y, const float* weight, bfloat16* dx,
                    const ConvParams& p) {
-    return suits_tiles(p) &&
+    return data_suits_tiles(p, nullptr) &&
            with_tile_unit([&](auto unit) { return tile_data<decltype(unit)>(dy, relu_y, weight, dx, p); });
 }
 
 // The gradients to the filters and to the bias, likewise.
 bool weight_on_tiles(const bfloat16* dy, const bfloat16* relu_y, const std::uint8_t* winner,
                      const bfloat16* x, float* dw, float* db, const ConvParams& p, const PoolParams* pool) {
-    const bool suits = pool ? suits_pooled_tiles(p, *pool) : suits_tiles(p);
-    return dw && suits && with_tile_unit([&](auto unit) {
+    return dw && weight_suits_tiles(p, pool) && with_tile_unit([&](auto unit) {
                return tile_weight<decltype(unit)>(dy, relu_y, winner, x, dw, db, p);
            });
 }
 
 bool forward_on_tiles(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
                       const ConvParams& p, bool relu) {
-    return suits_tiles(p) && with_tile_unit([&](auto unit) {
+    return forward_suits_tiles(p, nullptr) && with_tile_unit([&](auto unit) {
                Scratch scratch;
                const PackedTiles filters = tile_filters(weight, bias, p, nullptr, scratch);
                return tile_forward<decltype(unit)>(x, filters, y, p, relu);
@@ -56,7 +55,7 @@ void conv2d_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16*
 
 void conv2d_pool_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
                          std::uint8_t* winner, const ConvParams& p, const PoolParams& pool, bool relu) {
-    const bool done = suits_pooled_tiles(p, pool) && with_tile_unit([&](auto unit) {
+    const bool done = forward_suits_tiles(p, &pool) && with_tile_unit([&](auto unit) {
                           Scratch scratch;
                           const PackedTiles filters = tile_filters(weight, bias, p, &pool, scratch);
                           return tile_pooled_forward<decltype(unit)>(x, filters, y, winner, p, pool, relu);
@@ -67,7 +66,7 @@ void conv2d_pool_forward(const bfloat16* x, const float* weight, const float* bi
 void conv2d_pool_backward(const bfloat16* dy, const std::uint8_t* winner, const bfloat16* x,
                           const float* weight, bfloat16* dx, float* dw, float* db, const ConvParams& p,
                           const PoolParams& pool) {
-    const bool done = dx && suits_pooled_tiles(p, pool) && with_tile_unit([&](auto unit) {
+    const bool done = dx && data_suits_tiles(p, &pool) && with_tile_unit([&](auto unit) {
                           return tile_pooled_data<decltype(unit)>(dy, winner, weight, dx, p, pool);
                       });
     if (done) dx = nullptr;

@@ -96,11 +96,7 @@ class Engine {
                 const std::int64_t rows = std::min(plan_.segment_rows, task.last_row - r);
                 sum_segment(operands, filters_.is_wide(b), source + (r - task.first_row) * row, pixel, row,
                             rows, sums);
-                if (filters_.filters_of(b) == block_filters) {
-                    store_segment<true>(sums, r, rows, b, check);
-                } else {
-                    store_segment<false>(sums, r, rows, b, check);
-                }
+                store_block(sums, r, rows, b, check);
             }
         }
     }
@@ -118,8 +114,21 @@ class Engine {
         }
     }
 
+    void store_block(const float* sums, std::int64_t first, std::int64_t rows, std::int64_t block,
+                     FiniteCheck& check) const {
+        switch (filters_.filters_of(block)) {
+            case block_filters:
+                return store_segment<block_filters, true>(sums, first, rows, block, check);
+            case tile_cols:
+                return store_segment<tile_cols, true>(sums, first, rows, block, check);
+        }
+        if (filters_.is_wide(block))
+            return store_segment<block_filters, false>(sums, first, rows, block, check);
+        store_segment<tile_cols, false>(sums, first, rows, block, check);
+    }
+
     // Stores the sums of the rows [first, first + rows), counted over all images.
-    template <bool whole>
+    template <int columns, bool whole>
     void store_segment(const float* sums, std::int64_t first, std::int64_t rows, std::int64_t block,
                        FiniteCheck& check) const {
         const std::int64_t filter = block * block_filters, filters = filters_.filters_of(block);
@@ -131,13 +140,15 @@ class Engine {
             const std::int64_t to =
                 r / c_.rows * out_.image_stride + r % c_.rows / step * out_.row_stride + filter;
             if (c_.pooled && out_.winner) {
-                store_pooled_pixels<whole, true>(from, plan_.pitch, cols / 2, filters, out_.relu,
-                                                 out_.y + to, out_.winner + to, out_.col_stride, check);
+                store_pooled_pixels<columns, whole, true>(from, plan_.pitch, cols / 2, filters, out_.relu,
+                                                          out_.y + to, out_.winner + to, out_.col_stride,
+                                                          check);
             } else if (c_.pooled) {
-                store_pooled_pixels<whole, false>(from, plan_.pitch, cols / 2, filters, out_.relu,
-                                                  out_.y + to, nullptr, out_.col_stride, check);
+                store_pooled_pixels<columns, whole, false>(from, plan_.pitch, cols / 2, filters, out_.relu,
+                                                           out_.y + to, nullptr, out_.col_stride, check);
             } else {
-                store_pixels<whole>(from, cols, filters, out_.relu, out_.y + to, out_.col_stride, check);
+                store_pixels<columns, whole>(from, cols, filters, out_.relu, out_.y + to, out_.col_stride,
+                                             check);
             }
         }
     }

@@ -35,6 +35,17 @@ TileUnitKind chosen_unit() {
     return has_vector_unit ? TileUnitKind::vector : TileUnitKind::none;
 }
 
+bool is_possible(const ConvParams& p, const PoolParams* pool) {
+    return p.groups == 1 && (!pool || is_two_by_two(p, *pool));
+}
+
+// The windows of one channel are runs so short, and the filters so few, that bringing them into tiles takes
+// longer than the float32 sums.
+bool fills_no_tile(const ConvParams& p) {
+    const std::int64_t taps = p.KH * p.KW;
+    return p.C == 1 && taps > 1 && taps <= tile_depth && p.F < tile_cols;
+}
+
 }  // namespace
 
 TileUnitKind tile_unit_kind() {
@@ -42,10 +53,15 @@ TileUnitKind tile_unit_kind() {
     return kind;
 }
 
-bool suits_tiles(const ConvParams& p) { return p.groups == 1; }
+bool forward_suits_tiles(const ConvParams& p, const PoolParams* pool) {
+    return is_possible(p, pool) && !fills_no_tile(p);
+}
 
-bool suits_pooled_tiles(const ConvParams& p, const PoolParams& pool) {
-    return suits_tiles(p) && is_two_by_two(p, pool);
+bool data_suits_tiles(const ConvParams& p, const PoolParams* pool) { return is_possible(p, pool); }
+
+// Behind a pool the float32 sums go over the winners alone.
+bool weight_suits_tiles(const ConvParams& p, const PoolParams* pool) {
+    return is_possible(p, pool) && !(pool && fills_no_tile(p));
 }
 
 }  // namespace minicnn

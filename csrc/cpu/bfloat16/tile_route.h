@@ -36,9 +36,10 @@ bool with_tile_unit(const F& f) {
     }
 }
 
-// Whether the tile unit computes the passes of this convolution.
-bool suits_tiles(const ConvParams& p);
-// The same of a convolution fused with this max-pool.
-bool suits_pooled_tiles(const ConvParams& p, const PoolParams& pool);
+// Whether the tile unit computes a pass of this convolution: the forward pass, the gradient to the input or
+// that to the filters.  `pool` is the max-pool that is fused with it, or nullptr.
+bool forward_suits_tiles(const ConvParams& p, const PoolParams* pool);
+bool data_suits_tiles(const ConvParams& p, const PoolParams* pool);
+bool weight_suits_tiles(const ConvParams& p, const PoolParams* pool);
 
 }  // namespace minicnn

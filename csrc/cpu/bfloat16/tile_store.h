@@ -15,58 +15,89 @@ struct CorrelationOutput {
     std::uint8_t* winner = nullptr;  // of a pooled correlation, laid out as y
 };
 
-// Whether all sums that were stored are finite: their products with 0 are summed.
+// Whether all sums that were stored are finite: their products with 0 are summed, in chains that do not
+// wait for each other.
 class FiniteCheck {
   public:
-    template <int L>
+    template <int chain, int L>
     MINICNN_INLINE void add(const Vec<float, L>& sums) {
         static_assert(L == lanes<float>);
-        zero_ += sums * 0.0f;
+        zero_[chain % chains] += sums * 0.0f;
     }
     bool holds() const {
         bool finite = true;
-        for (int l = 0; l < lanes<float>; ++l) finite = finite && zero_[l] == 0;
+        for (const auto& zero : zero_) {
+            for (int l = 0; l < lanes<float>; ++l) finite = finite && zero[l] == 0;
+        }
         return finite;
     }
 
   private:
-    Vec<float, lanes<float>> zero_{};
+    static constexpr int chains = 4;
+    Vec<float, lanes<float>> zero_[chains]{};
 };
 
-// The vectors of a block's sums, in pairs: each pair is rounded to one vector.
-constexpr int sum_lanes = lanes<float>, pairs_of_sums = block_filters / (2 * sum_lanes);
+constexpr int sum_lanes = lanes<float>;
 
-// Stores a pair of vectors of sums: all of it, or the first `count`.
-template <bool whole>
-MINICNN_INLINE void store_pair(const Vec<float, sum_lanes>& first, const Vec<float, sum_lanes>& second,
-                               std::int64_t count, bool relu_wanted, bfloat16* y) {
-    constexpr int L = sum_lanes;
-    Bits<2 * L> bits = rounded_pair<L>(first, second);
-    if (relu_wanted) bits = relu_bits<2 * L>(bits);
-    if constexpr (whole) {
-        store(y, bits);
-    } else if (count > 0) {
-        std::memcpy(static_cast<void*>(y), &bits,
-                    static_cast<std::size_t>(std::min<std::int64_t>(2 * L, count)) * sizeof *y);
-    }
+// Stores the first `count` values.
+template <int L>
+MINICNN_INLINE void store_first(const Bits<L>& bits, std::int64_t count, bfloat16* y) {
+    if (count <= 0) return;
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    const auto stored = static_cast<std::uint32_t>(count >= 32 ? ~0u : (1u << count) - 1);
+    if constexpr (L == 32) return _mm512_mask_storeu_epi16(y, stored, __m512i(bits));
+    if constexpr (L == 16)
+        return _mm256_mask_storeu_epi16(y, static_cast<std::uint16_t>(stored), __m256i(bits));
+#endif
+    std::memcpy(static_cast<void*>(y), &bits,
+                static_cast<std::size_t>(std::min<std::int64_t>(L, count)) * sizeof *y);
 }
 
-// Stores `pixels` pixels of one row: the first `filters` sums of each.  `whole`: all of a block.
-template <bool whole>
+// The sums of one pixel for a block of 16 or 32 filters, as vectors.
+template <int columns>
+using Sums = Vec<float, sum_lanes>[columns / sum_lanes];
+
+// Rounds the sums of one pixel and stores them: all of them if `whole`, else the first `filters`.
+template <int columns, bool whole>
+MINICNN_INLINE void store_sums(const Sums<columns>& sums, std::int64_t filters, bool relu_wanted,
+                               bfloat16* y) {
+    constexpr int together = std::min(columns, 2 * sum_lanes);  // are rounded to one vector
+    unroll<columns / together>([&](auto i) __attribute__((always_inline)) {
+        Bits<together> bits;
+        if constexpr (together == sum_lanes) {
+            bits = rounded<sum_lanes>(sums[i]);
+        } else {
+            bits = rounded_pair<sum_lanes>(sums[2 * i], sums[2 * i + 1]);
+        }
+        if (relu_wanted) bits = relu_bits<together>(bits);
+        if constexpr (whole) {
+            store(y + i * together, bits);
+        } else {
+            store_first<together>(bits, filters - i * together, y + i * together);
+        }
+    });
+}
+
+// Stores `pixels` pixels of one row.  A row of sums is block_filters long, of which the first `columns` are
+// there.
+template <int columns, bool whole>
 void store_pixels(const float* sums, std::int64_t pixels, std::int64_t filters, bool relu_wanted,
                   bfloat16* y, std::int64_t col_stride, FiniteCheck& check) {
-    constexpr int L = sum_lanes;
-    for (std::int64_t i = 0; i < pixels; ++i, sums += block_filters, y += col_stride) {
-        unroll<pairs_of_sums>([&](auto pair) __attribute__((always_inline)) {
-            const std::int64_t at = pair * 2 * L;
-            const bool has_second = whole || filters - at > L;  // a narrow block has no sums there
-            const Vec<float, L> first = load<L>(sums + at);
-            const Vec<float, L> second = has_second ? load<L>(sums + at + L) : Vec<float, L>{};
-            check.add<L>(first);
-            check.add<L>(second);
-            store_pair<whole>(first, second, filters - at, relu_wanted, y + at);
+    constexpr int vectors = columns / sum_lanes;
+    const auto store_pixel = [&](auto chain, std::int64_t i) __attribute__((always_inline)) {
+        Sums<columns> row;
+        unroll<vectors>([&](auto v) __attribute__((always_inline)) {
+            row[v] = load<sum_lanes>(sums + i * block_filters + v * sum_lanes);
+            check.add<chain + v, sum_lanes>(row[v]);
         });
+        store_sums<columns, whole>(row, filters, relu_wanted, y + i * col_stride);
+    };
+    std::int64_t i = 0;
+    for (; i + 2 <= pixels; i += 2) {
+        store_pixel(std::integral_constant<int, 0>{}, i);
+        store_pixel(std::integral_constant<int, vectors>{}, i + 1);
     }
+    if (i < pixels) store_pixel(std::integral_constant<int, 0>{}, i);
 }
 
 // The maximum of a 2x2 window of sums, and if `with_winner` the cell that it came from.
@@ -79,14 +110,15 @@ struct Maximum {
 
     MINICNN_INLINE Maximum(const float* upper, const float* lower, FiniteCheck& check)
         : best(load<sum_lanes>(upper)) {
-        check.add<sum_lanes>(best);
-        meet(upper + block_filters, 1, check);
-        meet(lower, 2, check);
-        meet(lower + block_filters, 3, check);
+        check.add<0, sum_lanes>(best);
+        meet<1>(upper + block_filters, check);
+        meet<2>(lower, check);
+        meet<3>(lower + block_filters, check);
     }
-    MINICNN_INLINE void meet(const float* sum, int number, FiniteCheck& check) {
+    template <int number>
+    MINICNN_INLINE void meet(const float* sum, FiniteCheck& check) {
         const Value value = load<sum_lanes>(sum);
-        check.add<sum_lanes>(value);
+        check.add<number, sum_lanes>(value);
         if constexpr (with_winner) {
             take_larger(best, place, value, number);
         } else {
@@ -104,24 +136,19 @@ struct Maximum {
 
 // Stores one row of `pixels` maxima of 2x2 sums; `sums` are the upper row, and the lower one lies `pitch`
 // pixels further.
-template <bool whole, bool with_winner>
+template <int columns, bool whole, bool with_winner>
 void store_pooled_pixels(const float* sums, std::int64_t pitch, std::int64_t pixels, std::int64_t filters,
                          bool relu_wanted, bfloat16* y, std::uint8_t* winner, std::int64_t col_stride,
                          FiniteCheck& check) {
-    constexpr int L = sum_lanes;
     for (std::int64_t i = 0; i < pixels; ++i, sums += 2 * block_filters, y += col_stride) {
-        unroll<pairs_of_sums>([&](auto pair) __attribute__((always_inline)) {
-            const std::int64_t at = pair * 2 * L;
-            const float *upper = sums + at, *lower = upper + pitch * block_filters;
-            const std::int64_t other = whole || filters - at > L ? L : 0;  // a narrow block has no more
-            const Maximum<with_winner> first(upper, lower, check),
-                second(upper + other, lower + other, check);
-            if constexpr (with_winner) {
-                first.store_place(winner + at, filters - at, relu_wanted);
-                second.store_place(winner + at + L, filters - at - L, relu_wanted);
-            }
-            store_pair<whole>(first.best, second.best, filters - at, relu_wanted, y + at);
+        Sums<columns> best;
+        unroll<columns / sum_lanes>([&](auto v) __attribute__((always_inline)) {
+            const std::int64_t at = v * sum_lanes;
+            const Maximum<with_winner> maximum(sums + at, sums + pitch * block_filters + at, check);
+            if constexpr (with_winner) maximum.store_place(winner + at, filters - at, relu_wanted);
+            best[v] = maximum.best;
         });
+        store_sums<columns, whole>(best, filters, relu_wanted, y);
         if constexpr (with_winner) winner += col_stride;
     }
 }

@@ -34,7 +34,9 @@ void take_shape(ConvParams& p, const ImageShape& shape) {
     p.W = shape.W;
 }
 
-bool on_tiles(const ConvParams& p) { return suits_tiles(p) && tile_unit_kind() != TileUnitKind::none; }
+bool on_tiles(const ConvParams& p, const PoolParams* pool) {
+    return forward_suits_tiles(p, pool) && tile_unit_kind() != TileUnitKind::none;
+}
 
 int float_conv2d(Plan& plan, int x, const FiltersPtr& filters, const ConvParams& p, bool relu) {
     const ForwardWay way = forward_way(p, sizeof(float), Winograd::allowed, Preparation::once);
@@ -50,7 +52,7 @@ int float_conv2d(Plan& plan, int x, const FiltersPtr& filters, const ConvParams&
 
 int bfloat16_conv2d(Plan& plan, int x, const FiltersPtr& filters, const ConvParams& p,
                     const ImageShape& result, bool relu) {
-    const bool tiled = on_tiles(p);
+    const bool tiled = on_tiles(p, nullptr);
     const PackedTiles tiles = tiled ? filters->tiles(p, nullptr) : PackedTiles{};
     return plan.add({x}, {result, Type::bfloat16}, [=](const void* const* from, void* to) {
         const auto* images = in<bfloat16>(from);
@@ -79,7 +81,7 @@ int float_conv2d_pool(Plan& plan, int x, const FiltersPtr& filters, const ConvPa
 
 int bfloat16_conv2d_pool(Plan& plan, int x, const FiltersPtr& filters, const ConvParams& p,
                          const PoolParams& pool, bool relu) {
-    const bool tiled = on_tiles(p) && suits_pooled_tiles(p, pool);
+    const bool tiled = on_tiles(p, &pool);
     const PackedTiles tiles = tiled ? filters->tiles(p, &pool) : PackedTiles{};
     const ImageShape result{p.N, p.F, pool.OH, pool.OW};
     return plan.add({x}, {result, Type::bfloat16}, [=](const void* const* from, void* to) {
