@@ -148,7 +148,7 @@ def first_results(result: Result) -> str:
 
 
 def session_tails(result: Result) -> str:
-    """The median and the 99th percentile of single calls."""
+    """The median and the 99th percentile of single calls; empty if they were not measured."""
     entries = [e for e in result.values() if "tail" in e]
     if not entries:
         return ""
@@ -162,7 +162,8 @@ def session_tails(result: Result) -> str:
             for p in peers
         ]
         rows.append([f"{e['net']}, {e['precision']}, {e['machine']['threads']}", *cells])
-    return f"Milliseconds:\n\n{table(rows)}\n\n`benchmarks/session.py --tail` on {places(entries)}."
+    title = "### Single calls\n\nThe median and the 99th percentile of 10,000 calls of one image, in ms:"
+    return f"{title}\n\n{table(rows)}\n\n`benchmarks/session.py --tail` on {places(entries)}."
 
 
 def neighbours(result: Result) -> str:

@@ -2,14 +2,14 @@
 
 import * as ops from "./kernels.js";
 
-// How much each place of the last convolution's map speaks for a class.
+// How much each place of the last convolution's maps speaks for a class, as minicnn.inside.grad_cam has it.
 // Source: Selvaraju et al. 2017, arXiv:1610.02391
 export function gradCam(network, image, label) {
   const x = network.batch([image]), trace = network.forward(x), logits = trace.at(-1);
   const dlogits = ops.Tensor.zeros(logits.shape);
   dlogits.view()[label] = 1;
   const gradients = network.backward(trace, dlogits);
-  const last = network.layers.findLastIndex((layer) => layer.kind === "convolution") + 1;
+  const last = network.layers.findLastIndex((layer) => layer.kind === "convolution") + 2; // after its ReLU
   const [, H, W, C] = trace[last].shape, maps = trace[last].view(), slopes = gradients[last].view();
   const heat = new Float32Array(H * W);
   for (let c = 0; c < C; c++) {
