@@ -17,6 +17,7 @@ from minicnn.app.settings import Config
 from minicnn.backends import Backend, get_backend
 from minicnn.backends.image_source import Resident, Streamed, image_source
 from minicnn.data.augment import Augment
+from minicnn.distributed import Group
 from minicnn.ops.make_batch import make_batch, unchanged
 
 EVERYTHING = (
@@ -214,3 +215,28 @@ def test_the_next_images_of_a_test_come_while_the_ones_before_are_computed(
         ("sent for", 0), ("used", 0), ("sent for", 20), ("used", 20), ("sent for", 40), ("read", 20),
         ("used", 40), ("read", 20), ("read", 10),
     ]  # fmt: skip
+
+
+class OneOf(Group):
+    """One of several processes, which hears nothing from the others."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_all_processes_call_progress_equally_often(images: data.Images, size: int) -> None:
+    """It waits for the others: three batches are no equal share of two or of four processes."""
+    model = models.create("lenet5", in_channels=3, num_classes=5, image_size=(16, 20), backend="numpy")
+    calls = []
+    for rank in range(min(size, 3)):
+        told: list[int] = []
+        one = OneOf(rank, size)
+        predict_images(
+            model, images, [0.5] * 3, [0.25] * 3, lambda done, _: told.append(done), batch_size=20, group=one
+        )
+        calls.append(len(told))
+    assert calls == [-(-3 // size)] * len(calls)

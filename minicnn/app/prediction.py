@@ -45,7 +45,8 @@ def predict_images(
     """Logits (N,K) of images, or of uint8 (N,C,H,W), normalised a batch at a time by the model's backend.
 
     With ``tta`` they are the means over the image's `views`.  ``progress`` is called before each batch, and
-    may raise.  The processes of a ``group`` take turns with the batches, and all get all logits.
+    may raise.  The processes of a ``group`` take turns with the batches, and all get all logits; all of them
+    call ``progress`` equally often, so that it may wait for the others.
 
     The images are read from ``source``, which is that of all rows of ``images.x``.  Without one, cuda gets
     each batch from the host: every image is read once.
@@ -60,6 +61,8 @@ def predict_images(
     starts = range(group.rank * size, len(images), group.size * size)
     batches = [np.arange(start, min(start + size, len(images))) for start in starts]
     own = list(zip(starts, _in_turn(predictor, images, source, batches, progress), strict=True))
+    if len(batches) < math.ceil(len(images) / (group.size * size)):
+        progress(len(images), len(images))
     in_order = sorted((part for parts in group.gather(own) for part in parts), key=lambda part: part[0])
     found = np.concatenate([logits for _, logits in in_order])
     finite = int(np.isfinite(found).all(axis=1).sum())
