@@ -231,12 +231,11 @@ class OneOf(Group):
 def test_all_processes_call_progress_equally_often(images: data.Images, size: int) -> None:
     """It waits for the others: three batches are no equal share of two or of four processes."""
     model = models.create("lenet5", in_channels=3, num_classes=5, image_size=(16, 20), backend="numpy")
-    calls = []
-    for rank in range(min(size, 3)):
-        told: list[int] = []
-        one = OneOf(rank, size)
+    told: list[list[int]] = [[] for _ in range(min(size, 3))]
+    for rank, calls in enumerate(told):
+        group = OneOf(rank, size)
         predict_images(
-            model, images, [0.5] * 3, [0.25] * 3, lambda done, _: told.append(done), batch_size=20, group=one
-        )
-        calls.append(len(told))
-    assert calls == [-(-3 // size)] * len(calls)
+            model, images, [0.5] * 3, [0.25] * 3, lambda *call, calls=calls: calls.append(call[0]),
+            batch_size=20, group=group,
+        )  # fmt: skip
+    assert [len(calls) for calls in told] == [-(-3 // size)] * len(told)

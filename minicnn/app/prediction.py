@@ -45,8 +45,8 @@ def predict_images(
     """Logits (N,K) of images, or of uint8 (N,C,H,W), normalised a batch at a time by the model's backend.
 
     With ``tta`` they are the means over the image's `views`.  ``progress`` is called before each batch, and
-    may raise.  The processes of a ``group`` take turns with the batches, and all get all logits; all of them
-    call ``progress`` equally often, so that it may wait for the others.
+    may raise.  The processes of a ``group`` take turns with the batches, and all get all logits; all call
+    ``progress`` equally often, so that it may wait for the others.
 
     The images are read from ``source``, which is that of all rows of ``images.x``.  Without one, cuda gets
     each batch from the host: every image is read once.
