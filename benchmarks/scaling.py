@@ -1,6 +1,6 @@
 """Training steps of 2 processes, of 1, and of PyTorch's DistributedDataParallel; they take turns.
 
-python benchmarks/scaling.py [NET ...]        writes benchmarks/results/scaling.json
+    python benchmarks/scaling.py [NET ...]        writes benchmarks/results/scaling.json
 
 All sides compute the same step: one process of two threads the whole batch, two processes of one thread
 half of it each.  Then the exchange of gradients alone is timed between 2 and 4 processes; `links` predicts
@@ -9,6 +9,7 @@ what more workers would take.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 import time
@@ -151,7 +152,13 @@ def exchange_times(size: int) -> dict[int, float]:
 
 def main() -> None:
     """Time all nets, or those that are named."""
-    names = sys.argv[1:] or list(NETS)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("nets", nargs="*", metavar="NET", help=f"of {', '.join(NETS)}")
+    names = parser.parse_args().nets or list(NETS)
+    if unknown := set(names) - set(NETS):
+        parser.error(f"expected nets of {', '.join(NETS)}, got {', '.join(sorted(unknown))}")
     nets = {}
     with served(2) as pipes:
         for name in names:
