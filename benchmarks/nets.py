@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -45,6 +46,18 @@ NETS = {
     "resnet18": Net((3, 64, 64), (32, 1, 8), lr=1e-5),
     "googlenet": Net((3, 64, 64), (32, 1, 8), lr=1e-7),
 }
+
+
+def named_nets(description: str | None) -> list[str]:
+    """The nets that the command line names, or all of them; ends with an error for any other name."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("nets", nargs="*", metavar="NET", help=f"of {', '.join(NETS)}")
+    names: list[str] = parser.parse_args().nets or list(NETS)
+    if unknown := set(names) - set(NETS):
+        parser.error(f"expected nets of {', '.join(NETS)}, got {', '.join(sorted(unknown))}")
+    return names
 
 
 def build(name: str, backend: str, **precision: str) -> Sequential:

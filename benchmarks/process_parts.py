@@ -1,6 +1,6 @@
 """Where a step of two processes spends its time, beside one process of two threads.
 
-python benchmarks/process_parts.py [NET ...]        writes benchmarks/results/process_parts.json
+    python benchmarks/process_parts.py [NET ...]        writes benchmarks/results/process_parts.json
 
 Forward pass, backward pass, the wait for the sums after it, the optimizer, and what is left.  Then the
 library alone sends as many bytes both ways: the milliseconds of that, and how much of them a processor
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 import torch.distributed as dist
-from nets import NETS, batch, build
+from nets import NETS, batch, build, named_nets
 from paired import machine, save
 
 from minicnn import Trainer, distributed, optim, set_num_threads
@@ -106,7 +106,7 @@ def work(names: list[str], threads: int, out: Path) -> None:
 
 def main() -> None:
     """Time all nets, or those that are named."""
-    names, nets = sys.argv[1:] or list(NETS), {}
+    names, nets = named_nets(__doc__), {}
     for side, size, threads in (("1 process, 2 threads", 1, 2), ("2 processes", 2, 1)):
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "found"

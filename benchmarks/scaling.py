@@ -9,7 +9,6 @@ what more workers would take.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from links import fitted, ours
-from nets import NETS, batch, build, torch_step
+from nets import NETS, batch, build, named_nets, torch_step
 from paired import machine, save, time_in_turn
 
 from minicnn import Trainer, distributed, optim, set_num_threads
@@ -152,14 +151,7 @@ def exchange_times(size: int) -> dict[int, float]:
 
 def main() -> None:
     """Time all nets, or those that are named."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("nets", nargs="*", metavar="NET", help=f"of {', '.join(NETS)}")
-    names = parser.parse_args().nets or list(NETS)
-    if unknown := set(names) - set(NETS):
-        parser.error(f"expected nets of {', '.join(NETS)}, got {', '.join(sorted(unknown))}")
-    nets = {}
+    names, nets = named_nets(__doc__), {}
     with served(2) as pipes:
         for name in names:
             nets[name] = time_net(name, pipes)
