@@ -174,7 +174,9 @@ notebooks: $(VENV)/installed-dev
 
 # mkdocs.yml makes every warning an error, dead links included.  Do not add --quiet: it drops warnings before they
 # are counted.  The variable silences Material's notice that its support ends in May 2027.
+# The live page's kernels are compiled again where they are outdated and emscripten is installed.
 docs: $(VENV)/installed-dev
+	@$(BIN)/python scripts/site/wasm.py --check || ! command -v em++ >/dev/null || $(BIN)/python scripts/site/wasm.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "open build/site/index.html; its search needs a server: $(BIN)/python -m http.server -d build/site"
 
