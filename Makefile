@@ -133,10 +133,9 @@ mutants: $(VENV)/installed-dev
 mutants-quick: $(VENV)/installed-dev
 	$(BIN)/python -m scripts.mutants --quick
 
-# The short form for CI: without ThreadSanitizer, and compiled for AVX2 and AArch64 only.  Where the processor has
-# AVX-512, the installed module has been compiled for that.
+# The short form for CI, without ThreadSanitizer.
 sanitize-quick:
-	$(MAKE) -C tests/csrc -j 2 asan compile X86_LEVELS=avx2
+	$(MAKE) -C tests/csrc -j 2 asan compile
 
 bench: $(VENV)/installed-dev
 	@mkdir -p build

@@ -2,6 +2,10 @@
 // the store.
 #pragma once
 
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+#include <immintrin.h>
+#endif
+
 #include "../core/tile.h"
 #include "tile_packing.h"
 
