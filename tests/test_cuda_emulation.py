@@ -16,14 +16,9 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
 
 MAIN = """
 #include <cstdio>
-#include "cuda/core/launch.h"
 #include <cuda_pipeline.h>
 #include <mma.h>
-namespace minicnn::cuda {
-cudaStream_t current_stream() { return nullptr; }
-void* allocate_scratch(std::size_t bytes) { return std::malloc(bytes); }
-void free_scratch(void* data) { std::free(data); }
-}
+#include "without_torch.h"
 using minicnn::cuda::launch;
 %s
 int main() {

@@ -35,11 +35,7 @@ DRIVER = """
 #include "cuda/core/tf32.h"
 #include "cuda/device_step.h"
 #include "ops.h"
-namespace minicnn::cuda {
-cudaStream_t current_stream() { return nullptr; }
-void* allocate_scratch(std::size_t bytes) { return std::malloc(bytes); }
-void free_scratch(void* data) { std::free(data); }
-}
+#include "without_torch.h"
 using namespace minicnn;
 struct Numbers : std::vector<float> {
     explicit Numbers(std::size_t count) : std::vector<float>(count) {

@@ -4,13 +4,7 @@
 #include <cstdlib>
 #include <memory>
 
-#include "cuda/core/launch.h"
-
-namespace minicnn::cuda {
-inline cudaStream_t current_stream() { return nullptr; }
-inline void* allocate_scratch(std::size_t bytes) { return std::malloc(bytes); }
-inline void free_scratch(void* data) { std::free(data); }
-}  // namespace minicnn::cuda
+#include "without_torch.h"
 
 using minicnn::cuda::launch;
 
