@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nets import NETS
-from results import OURS, Result, best_torch, count, main_entries, milliseconds, places, ratio, table
+from results import OURS, Result, best_torch, count, main_entries, milliseconds, places, ratio, table, where
 
 
 def headline(result: Result) -> str:
@@ -177,3 +177,15 @@ def neighbours(result: Result) -> str:
                 alone = milliseconds(found["alone, ms"])
                 rows.append([key, place, call, alone, f"**{found['times']:.2f}**"])
     return f"{table(rows, left=3)}\n\n`benchmarks/neighbours.py` on {places(list(result.values()))}."
+
+
+def levels(result: Result) -> str:
+    """Each net with the kernels for each level of x86-64, against those compiled for the processor."""
+    nets = {name: entry for name, entry in result.items() if name != "machine"}
+    names = list(next(iter(nets.values()))["losses differ by"])
+    rows = [["net, batch", *names]]
+    for net, entry in nets.items():
+        for phase in ("training", "inference"):
+            rows.append([f"{net}, {phase}, ms", *(milliseconds(entry[f"{phase}, ms"][n]) for n in names)])
+        rows.append([f"{net}, losses differ by", *(f"{entry['losses differ by'][n]:.0e}" for n in names)])
+    return f"{table(rows)}\n\n`benchmarks/levels.py` on {where(result)}."
