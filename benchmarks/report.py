@@ -288,6 +288,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "levels": ("levels", whole_nets.levels),
     "second_thread_lost": ("steps", whole_nets.second_thread_lost),
     "bfloat16": ("bfloat16", whole_nets.bfloat16),
+    "tile_units": ("tile_units", whole_nets.tile_units),
     "kernel_losses": ("roofline", kernel_losses),
     "ladder": ("ladder", ladder),
     "ladder_backward": ("ladder", ladder_backward),

@@ -75,6 +75,23 @@ def bfloat16(result: Result) -> str:
     return "\n\n".join(parts)
 
 
+def tile_units(result: Result) -> str:
+    """minicnn in bfloat16 against its float32, with less and less of the processor."""
+    header = ["net, batch", "training, ms", "float32, ms", "ratio", "inference, ms", "float32, ms", "ratio",
+              "memory, MB", "float32's"]  # fmt: skip
+    parts = []
+    for unit, entry in result.items():
+        rows = [header]
+        for net, found in entry["nets"].items():
+            row = [net]
+            for ms in found["milliseconds"].values():
+                row += [*map(milliseconds, ms.values()), f"**{ms['float32'] / ms['bfloat16']:.2f}**"]
+            rows.append([*row, *(f"{grown:.0f}" for grown in found["peak growth, MB"].values())])
+        parts.append(f"{unit}:\n\n{table(rows)}")
+    parts.append(f"`benchmarks/tile_units.py` on {places([*result.values()])}.")
+    return "\n\n".join(parts)
+
+
 def losses(result: Result) -> str:
     """Everything in which a peer is faster, however it is run."""
     rows = [["net, batch, phase, threads", "faster", "its ms", "minicnn, ms", "ratio"]]
