@@ -73,7 +73,7 @@ void product_pool_forward(const T* x, const Sum<T>* weight, const PoolOutput<T>&
     const B b{weights.get(), depth, padded<T>(filters) * depth};
     ProductSize s{p.N * pool.OH * pool.OW * order.cells(), depth, narrow(filters, "F"), int(p.groups)};
     s.split_depth = depth;
-    with_shape<ManyRows, T>(s, 1, [&](auto choice, int) {
+    with_shape<ManyRows, T>(s, false, [&](auto choice, int) {
         using Shape = typename decltype(choice)::type;
         s.tile_rows = Shape::BM / order.cells() * order.cells();
         const dim3 grid(unsigned(narrow(ceil_div(s.M, s.tile_rows), "tiles of a convolution")),

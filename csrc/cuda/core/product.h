@@ -14,9 +14,8 @@
 //   put(group, row, n, column, sums, count)   stores the first `count` of the sums from n on
 //   Stored                     the type of what is stored; for bfloat16 also value(column, sums), and
 //                              at(group, row, n), the address
-//   doubts                     whether a result that is not finite may be wrong; put_again(group, row, m,
-//   n)
-//                              then looks at it, and computes it in another way
+//   doubts                     whether a result that is not finite may be wrong.  If so,
+//   put_again(group, row, m, n)   looks at it, and computes it in another way
 #pragma once
 
 #include "shapes.h"
@@ -191,6 +190,39 @@ struct AddParts {
     }
 };
 
+// The same where there are many parts, which several threads share.
+template <typename T>
+struct Part {
+    T value;
+    __device__ void merge(const Part& other) { value += other.value; }
+};
+template <typename T, typename Output>
+struct StorePart {
+    Output out;
+    std::int64_t M;
+    int N;
+    __device__ void operator()(int i, const Part<T>& sum) const {
+        const std::int64_t line = i / N, group = divide(line, M), m = line - group * M;
+        const int n = i % N;
+        const auto row = out.row(m);
+        out.put(int(group), row, n, out.template column<1>(int(group), n, 1), Vector<T, 1>{sum.value}, 1);
+        if constexpr (Output::doubts) {
+            if (!is_finite(sum.value)) out.put_again(int(group), row, m, n);
+        }
+    }
+};
+
+template <typename T, typename Output>
+void add_parts(T* parts, const Output& out, const ProductSize& s, std::int64_t size) {
+    if (s.splits > 128) {
+        const Chunks<Part<T>> chunks{reinterpret_cast<Part<T>*>(parts), size};
+        add_chunks(chunks, StorePart<T, Output>{out, s.M, s.N}, s.splits);
+    } else {
+        const AddParts<T, Output> sums{parts, out, s.M, size, s.N, s.splits};
+        for_each<T>(sums, size, s.N % full_width<T> == 0);
+    }
+}
+
 template <typename Shape, typename A, typename B, typename Output>
 void launch_product(const A& a, const B& b, const Output& out, ProductSize s, int splits) {
     using T = Sum<typename Shape::T>;
@@ -205,16 +237,14 @@ void launch_product(const A& a, const B& b, const Output& out, ProductSize s, in
                     unsigned(ceil_div(s.N, Shape::BN)), unsigned(s.groups * s.splits));
     launch(product_kernel<Shape, A, B, Output>, grid, Shape::threads, Block<Shape, A, B>::shared_bytes,
            current_stream(), a, b, out, s.splits > 1 ? parts.get() : nullptr, s);
-    if (s.splits > 1)
-        for_each<T>(AddParts<T, Output>{parts.get(), out, s.M, size, s.N, s.splits}, size,
-                    s.N % full_width<T> == 0);
+    if (s.splits > 1) add_parts(parts.get(), out, s, size);
 }
 
 // The whole product.
 template <typename Tiles, typename A, typename B, typename Output>
 void product(const A& a, const B& b, const Output& out, const ProductSize& s) {
     if (s.M == 0 || s.N == 0) return;
-    with_shape<Tiles, typename A::Element>(s, 128, [&](auto choice, int splits) {
+    with_shape<Tiles, typename A::Element>(s, true, [&](auto choice, int splits) {
         launch_product<typename decltype(choice)::type>(a, b, out, s, splits);
     });
 }

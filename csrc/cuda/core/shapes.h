@@ -32,7 +32,7 @@ constexpr double copied = 45e3;    // bytes that a multiprocessor copies in a mi
 template <typename T_, int BM_, int BN_, int HM, int HN, int blocks_>
 struct TensorShape {
     using T = T_;
-    static constexpr int BM = BM_, BN = BN_, blocks = blocks_, stages = 4;
+    static constexpr int BM = BM_, BN = BN_, blocks = blocks_, stages = 4, most_splits = 128;
     static constexpr int threads = BM / HM * (BN / HN) * warp_lanes;
     template <typename Operand, int L>
     using Tile = cuda::Tile<Operand, L, true>;
@@ -41,7 +41,7 @@ struct TensorShape {
 
     // What a slice costs, in microseconds on paper.
     static constexpr double of_slice =
-        double(BM) * BN * slice_depth<T> / (cycles * (sizeof(T) == 2 ? 2048 : 1024)) +
+        double(BM) * BN * slice_depth<T> / (cycles * (sizeof(T) == 2 ? 2000 : 1000)) +
         double(BM + BN) * slice_bytes / copied / 2;
 };
 
@@ -50,6 +50,7 @@ template <typename T_, int X, int Y, int TM, int TN, int blocks_, int stages_>
 struct ThreadShape {
     using T = T_;
     static constexpr int BM = Y * TM, BN = X * TN, threads = X * Y, blocks = blocks_, stages = stages_;
+    static constexpr int most_splits = 512;
     template <typename Operand, int L>
     using Tile = cuda::Tile<Operand, L, false>;
     template <typename A, typename B>
@@ -88,7 +89,8 @@ struct ManyColumns {
     using Thread = std::conditional_t<
         sizeof(T) == 4,
         std::tuple<ThreadShape<T, 16, 16, 8, 8, 2, 3>, ThreadShape<T, 16, 16, 4, 8, 2, 3>,
-                   ThreadShape<T, 8, 16, 4, 8, 4, 3>, ThreadShape<T, 16, 8, 4, 8, 4, 3>>,
+                   ThreadShape<T, 8, 16, 4, 8, 4, 3>, ThreadShape<T, 8, 8, 4, 8, 8, 3>,
+                   ThreadShape<T, 32, 4, 4, 8, 4, 3>>,
         std::tuple<ThreadShape<T, 16, 16, 4, 4, 2, 3>, ThreadShape<T, 32, 4, 4, 4, 2, 3>>>;
 };
 
@@ -101,13 +103,17 @@ struct Plan {
 };
 
 template <typename Shape>
-Plan plan(const ProductSize& s, int most_splits) {
+Plan plan(const ProductSize& s, bool may_split) {
     constexpr double begun = 2.0, added = 3.0;  // microseconds: of a block, of a second kernel
     constexpr double summed = 1.5e6;            // numbers of parts a microsecond
     const double tiles = double(ceil_div(s.M, Shape::BM) * ceil_div(s.N, Shape::BN) * s.groups);
     const std::int64_t slices = larger<std::int64_t>(ceil_div(s.K, slice_depth<typename Shape::T>), 1);
     Plan best{1, 0};
-    for (int splits = 1; splits <= most_splits && (splits == 1 || slices / splits >= 4); ++splits) {
+    const std::int64_t blocks_along_z = 65535 / s.groups;
+    const auto most =
+        may_split ? std::clamp<std::int64_t>(smaller(slices / 4, blocks_along_z), 1, Shape::most_splits)
+                  : 1;
+    for (int splits = 1; splits <= most; splits += splits <= 128 ? 1 : 16) {
         const double turns = std::ceil(tiles * splits / multiprocessors);
         const double beside = std::min(turns, double(Shape::blocks));
         // One block alone waits for its copies and barriers; others beside it use the time.
@@ -127,8 +133,8 @@ struct Choice {
 
 // Calls body(Choice<Shape>(), splits) with the cheapest of the shapes.
 template <typename... Shapes, typename Body>
-void with_cheapest(std::tuple<Shapes...>, const ProductSize& s, int most_splits, const Body& body) {
-    const Plan plans[] = {plan<Shapes>(s, most_splits)...};
+void with_cheapest(std::tuple<Shapes...>, const ProductSize& s, bool may_split, const Body& body) {
+    const Plan plans[] = {plan<Shapes>(s, may_split)...};
     const auto cheaper = [](const Plan& a, const Plan& b) { return a.cost < b.cost; };
     const auto best = std::min_element(std::begin(plans), std::end(plans), cheaper) - plans;
     int number = 0;
@@ -138,13 +144,13 @@ void with_cheapest(std::tuple<Shapes...>, const ProductSize& s, int most_splits,
 // The one place that chooses how a product is computed, from its sizes, the type of its factors, and
 // whether they may be rounded to TF32: no time is measured, so that the bits stay.
 template <typename Tiles, typename T, typename Body>
-void with_shape(const ProductSize& s, int most_splits, const Body& body) {
+void with_shape(const ProductSize& s, bool may_split, const Body& body) {
     if constexpr (!std::is_same_v<T, double>) {
         if (uses_tensor_cores<T>())
-            return with_cheapest(typename Tiles::template Tensor<T>(), s, most_splits, body);
+            return with_cheapest(typename Tiles::template Tensor<T>(), s, may_split, body);
     }
     if constexpr (!std::is_same_v<T, bfloat16>)
-        with_cheapest(typename Tiles::template Thread<T>(), s, most_splits, body);
+        with_cheapest(typename Tiles::template Thread<T>(), s, may_split, body);
 }
 
 }  // namespace minicnn::cuda
