@@ -56,7 +56,7 @@ MINICNN_INLINE void max_of_lanes(const Value& value, const Finish& finish, T* y,
         }
     }
     store_narrow<L>(y + c, Values(finish(best)));
-    if constexpr (places) store(argmax + c, __builtin_convertvector(winner, Vec<Index, L>));
+    if constexpr (places) store(argmax + c, whole_numbers<Vec<Index, L>, L>(winner));
 }
 
 // All channels of a window in vectors of L lanes, of which the last may overlap the one before.  Where
