@@ -3,7 +3,8 @@
     python benchmarks/in_torch.py [--nets lenet5 ...] [--threads 2] [--no-compile]
 
 Steps and whole epochs (DataLoader, loss, backward, step) of every net of torch_nets.py, timed in turn in
-one process; peak memory, in a process for each side; and how much the losses of 100 steps differ.
+one process; peak memory, in a process for each side; how much the losses of 100 steps differ; and how far
+the first step's gradients are from those in float64, since some nets make much of the least rounding.
 benchmarks/results/in_torch.json keeps an entry for each net.
 """
 
@@ -84,6 +85,23 @@ def differences(name: str, sides: tuple[str, ...], steps: int = STEPS) -> dict[s
     return {side: float(np.abs(losses(side) - plain).max() / plain[0]) for side in sides}
 
 
+def gradient_errors(name: str, sides: tuple[str, ...]) -> dict[str, float]:
+    """How far the first gradients are from those in float64, all in one vector, relative to its length.
+
+    Dropout is left out: its masks are not the same in another precision.
+    """
+    x, y = images(name)
+
+    def gradient(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        module.apply(lambda part: part.eval() if isinstance(part, nn.Dropout) else None)
+        F.cross_entropy(module(x), y).backward()
+        return torch.cat([p.grad.flatten().double() for p in module.parameters() if p.grad is not None])
+
+    exact = gradient(model(name, PLAIN).double(), x.double())
+    errors = {side: gradient(model(name, side, "all"), x) - exact for side in sides}
+    return {side: float(error.norm() / exact.norm()) for side, error in errors.items()}
+
+
 def times(name: str, sides: list[str]) -> dict[str, Any]:
     """Milliseconds of a step and of an epoch on every side, and what was replaced."""
     import minicnn.torch
@@ -148,6 +166,7 @@ def main() -> None:
     for name in args.nets:
         entry = {"machine": machine(args.threads), **times(name, sides)}
         entry["losses differ by"] = differences(name, (LAST, OURS))
+        entry["first gradients off by"] = gradient_errors(name, (PLAIN, LAST, OURS))
         entry["peak growth, MB"] = {side: memory(name, side) for side in (PLAIN, OURS)}
         print(name, json.dumps(entry), flush=True)
         save("in_torch", load("in_torch") | {f"{name}, {NETS[name].batch}": entry})

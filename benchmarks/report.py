@@ -41,7 +41,7 @@ from minicnn.recipes.results import load as load_recipes
 ROOT = Path(__file__).parent.parent
 NAMES = (
     "benchmarks", "bfloat16", "distributed", "export", "folders", "fused", "lockstep", "pytorch",
-    "live/index", "reliability", "report", "session",
+    "live/index", "reliability", "report", "session", "wheels",
 )  # fmt: skip
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n)(.*?)(<!-- \2: end -->)", re.DOTALL)
@@ -189,16 +189,17 @@ def fold(result: Result) -> str:
 def in_torch(result: Result) -> str:
     """PyTorch scripts with and without the one line: steps, epochs, memory, losses."""
     rows = [["net, batch", "step, ms", "PyTorch", "channels-last", "torch.compile", "PyTorch / this",
-             "epoch", "memory, MB", "PyTorch's", "losses differ by", "channels-last's"]]  # fmt: skip
+             "epoch", "memory, MB", "PyTorch's", "losses differ by", "channels-last's",
+             "first gradients off by", "PyTorch's"]]  # fmt: skip
     ours, sides = "minicnn.torch", ("PyTorch", "PyTorch channels-last", "torch.compile")
     for net, entry in result.items():
         step, epoch, grown = entry["step, ms"], entry["epoch, ms"], entry["peak growth, MB"]
-        differ = entry["losses differ by"]
+        differ, off = entry["losses differ by"], entry["first gradients off by"]
         rows.append([
             net, milliseconds(step[ours]), *(milliseconds(step[s]) if s in step else "" for s in sides),
             f"**{step['PyTorch'] / step[ours]:.2f}**", f"**{epoch['PyTorch'] / epoch[ours]:.2f}**",
             f"{grown[ours]:.0f}", f"{grown['PyTorch']:.0f}", f"{differ[ours]:.1e}",
-            f"{differ['PyTorch channels-last']:.1e}",
+            f"{differ['PyTorch channels-last']:.1e}", f"{off[ours]:.1e}", f"{off['PyTorch']:.1e}",
         ])  # fmt: skip
     return f"{table(rows)}\n\n`benchmarks/in_torch.py` on {places([*result.values()])}."
 
@@ -284,8 +285,10 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "session_tail": ("session", whole_nets.session_tails),
     "first_result": ("first_result", whole_nets.first_results),
     "neighbours": ("neighbours", whole_nets.neighbours),
+    "levels": ("levels", whole_nets.levels),
     "second_thread_lost": ("steps", whole_nets.second_thread_lost),
     "bfloat16": ("bfloat16", whole_nets.bfloat16),
+    "tile_units": ("tile_units", whole_nets.tile_units),
     "kernel_losses": ("roofline", kernel_losses),
     "ladder": ("ladder", ladder),
     "ladder_backward": ("ladder", ladder_backward),

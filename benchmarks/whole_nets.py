@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nets import NETS
-from results import OURS, Result, best_torch, count, main_entries, milliseconds, places, ratio, table
+from results import OURS, Result, best_torch, count, main_entries, milliseconds, places, ratio, table, where
 
 
 def headline(result: Result) -> str:
@@ -72,6 +72,23 @@ def bfloat16(result: Result) -> str:
         parts.append(
             f"Milliseconds, {phase}:\n\n{table(rows)}\n\n`benchmarks/bfloat16.py` on {places(entries)}."
         )
+    return "\n\n".join(parts)
+
+
+def tile_units(result: Result) -> str:
+    """minicnn in bfloat16 against its float32, with less and less of the processor."""
+    header = ["net, batch", "training, ms", "float32, ms", "ratio", "inference, ms", "float32, ms", "ratio",
+              "memory, MB", "float32's"]  # fmt: skip
+    parts = []
+    for unit, entry in result.items():
+        rows = [header]
+        for net, found in entry["nets"].items():
+            row = [net]
+            for ms in found["milliseconds"].values():
+                row += [*map(milliseconds, ms.values()), f"**{ms['float32'] / ms['bfloat16']:.2f}**"]
+            rows.append([*row, *(f"{grown:.0f}" for grown in found["peak growth, MB"].values())])
+        parts.append(f"{unit}:\n\n{table(rows)}")
+    parts.append(f"`benchmarks/tile_units.py` on {places([*result.values()])}.")
     return "\n\n".join(parts)
 
 
@@ -177,3 +194,15 @@ def neighbours(result: Result) -> str:
                 alone = milliseconds(found["alone, ms"])
                 rows.append([key, place, call, alone, f"**{found['times']:.2f}**"])
     return f"{table(rows, left=3)}\n\n`benchmarks/neighbours.py` on {places(list(result.values()))}."
+
+
+def levels(result: Result) -> str:
+    """Each net with the kernels for each level of x86-64, against those compiled for the processor."""
+    nets = {name: entry for name, entry in result.items() if name != "machine"}
+    names = list(next(iter(nets.values()))["losses differ by"])
+    rows = [["net, batch", *names]]
+    for net, entry in nets.items():
+        for phase in ("training", "inference"):
+            rows.append([f"{net}, {phase}, ms", *(milliseconds(entry[f"{phase}, ms"][n]) for n in names)])
+        rows.append([f"{net}, losses differ by", *(f"{entry['losses differ by'][n]:.0e}" for n in names)])
+    return f"{table(rows)}\n\n`benchmarks/levels.py` on {where(result)}."

@@ -23,11 +23,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 from minicnn.backends import compiler, cuda_build
 
 ROOT = Path(__file__).resolve().parent.parent
-THREADS = 256  # in a block of every kernel but those of tensor cores
+THREADS = 256  # in a block of every kernel but those of products
 LIMITS = {
     "80": (2048, 65536, 164),
     "90": (2048, 65536, 228),
@@ -44,17 +45,15 @@ PATTERNS = {
     "matrix loads": r"ldmatrix\.sync\.aligned\.m8n8\.x4",
 }
 
-WIDE = r"(?:4, 4|2, 2)"  # both operands are loaded 128 bits at a time
-WHOLE = r"(?:Registers<float, 8, [48]>|Registers<double, 4, 4>)"  # tiles of vectors
-CONTIGUOUS = r"(?:Parts|ForwardOutput|InputOutput|PointwiseOutput)"
+PRODUCT = r"product_(?:pool_)?kernel<"
 EXPECTED = {
     "128-bit global loads": r"step_channels_kernel<[24], .*Normalise<(?:float|double)>",
-    "128-bit global stores": rf"gemm_kernel<{WHOLE}.*, {CONTIGUOUS}<|first_layer_kernel",
-    "128-bit shared loads": r"gemm_kernel<Registers|conv2d_pool_kernel<Registers|first_layer_kernel",
-    "128-bit asynchronous copies": rf"gemm_kernel<.*>, {WIDE}, \w+<|tensor_(?:pool_)?kernel",
-    "TF32 tensor-core products": r"tensor_(?:pool_)?kernel<TensorShape<float",
-    "bfloat16 tensor-core products": r"tensor_(?:pool_)?kernel<TensorShape<bfloat16",
-    "matrix loads": r"tensor_(?:pool_)?kernel<TensorShape<bfloat16|tensor_pool_kernel",
+    "128-bit global stores": r"product_kernel<ThreadShape|first_layer_kernel",
+    "128-bit shared loads": rf"{PRODUCT}ThreadShape<float, \d+, \d+, (?:8, 4|4, 8),|first_layer_kernel",
+    "128-bit asynchronous copies": PRODUCT,
+    "TF32 tensor-core products": rf"{PRODUCT}TensorShape<float",
+    "bfloat16 tensor-core products": rf"{PRODUCT}TensorShape<bfloat16",
+    "matrix loads": rf"{PRODUCT}TensorShape<bfloat16|product_pool_kernel<TensorShape",
 }
 """For each instruction a pattern: kernels whose names begin like this must have the instruction."""
 
@@ -174,46 +173,40 @@ def demangle(name: str) -> str:
     return full
 
 
+class Shape(NamedTuple):
+    """The tile of a product (csrc/cuda/core/shapes.h)."""
+
+    rows: int
+    columns: int
+    threads: int
+    stages: int
+
+
+def shape_of(name: str) -> Shape | None:
+    """The tile of a kernel, if it is a product."""
+    if found := re.search(r"TensorShape<\w+, (\d+), (\d+), (\d+), (\d+),", name):
+        rows, columns, warp_rows, warp_columns = map(int, found.groups())
+        return Shape(rows, columns, rows // warp_rows * (columns // warp_columns) * 32, 4)
+    if found := re.search(r"ThreadShape<\w+, (\d+), (\d+), (\d+), (\d+), \d+, (\d+)>", name):
+        x, y, of_rows, of_columns, stages = map(int, found.groups())
+        return Shape(y * of_rows, x * of_columns, x * y, stages)
+    return None
+
+
 def dynamic_shared(name: str) -> int:
-    """Bytes of shared memory that a matrix product asks for at launch (gemm.h, tensor_cores.h in csrc)."""
-    if shape := tensor_shape(name):
-        rows, columns = shape[:2]
-        stages = 4 * 64 * (rows + columns)
-        return max(stages, rows * (columns + 4) * 4) if name.startswith("tensor_pool_kernel") else stages
-    tile = re.search(r"Registers<(float|double), (\d+), (\d+)>", name)
-    if not tile:
+    """Bytes of shared memory that a product asks for at launch (product.h and product_pool.cu in csrc)."""
+    if (shape := shape_of(name)) is None:
         return 0
-    element_bytes = 8 if tile.group(1) == "double" else 4
-    rows, columns = 16 * int(tile.group(2)), 16 * int(tile.group(3))
-    operands = name.partition(tile.group(0))[2]
-    kinds = "Matrix|Patches|GradientPatches|GradientColumns|TapFilters"
-    first, second = re.findall(rf"\b({kinds})<\w+(?:, (\w+))?", operands)[:2]
-    pad = 16 // element_bytes
-    elements = 2 * (_tile_elements(first, rows, pad) + _tile_elements(second, columns, pad))
-    if name.startswith("conv2d_pool_kernel"):
-        elements = max(elements, rows * (columns + 1))
-    return elements * element_bytes
-
-
-def tensor_shape(name: str) -> tuple[int, int, int, int] | None:
-    """The rows and columns of a tensor-core kernel's tile, and those of one of its warps."""
-    found = re.search(r"TensorShape<\w+, (\d+), (\d+), (\d+), (\d+),", name)
-    return (int(found[1]), int(found[2]), int(found[3]), int(found[4])) if found else None
+    slices = shape.stages * 64 * (shape.rows + shape.columns)
+    if not name.startswith("product_pool_kernel"):
+        return slices
+    return max(slices, shape.rows * (shape.columns + 4) * (8 if "<double" in name else 4))
 
 
 def block_threads(name: str) -> int:
     """How many threads a block of a kernel has."""
-    if (shape := tensor_shape(name)) is None:
-        return THREADS
-    rows, columns, of_warp_rows, of_warp_columns = shape
-    return rows // of_warp_rows * (columns // of_warp_columns) * 32
-
-
-def _tile_elements(operand: tuple[str, str], length: int, pad: int) -> int:
-    """Elements of one operand's tile: ``length`` rows or columns, 16 deep, and padding in each line."""
-    kind, flag = operand
-    by_row = kind == "GradientPatches" or (kind in ("Matrix", "Patches") and flag in ("true", "1"))
-    return length * (16 + pad) if by_row else 16 * (length + pad)
+    shape = shape_of(name)
+    return THREADS if shape is None else shape.threads
 
 
 def occupancy(registers: int, shared: int, arch: str, of_block: int = THREADS) -> float:

@@ -1,11 +1,11 @@
-"""Times the tensor-core products of convolution on a GPU in every configuration, beside cuDNN's.
+"""Times the products of convolution on a GPU in every configuration, beside cuDNN's.
 
 For each pass, precision and shape it prints the fastest configurations, the one that the router chooses,
 and cuDNN's time.  Variants of the kernels, made by replacing a text of the sources, are timed beside them.
 
     python scripts/gpu_products.py [--json FILE] [--variants NAME ...]
 
-Needs nvcc and a GPU; it takes about two minutes on 16 cores, nearly all of them for building.
+Needs nvcc and a GPU; it takes about three minutes on 16 cores, nearly all of them for building.
 """
 
 from __future__ import annotations
@@ -24,13 +24,18 @@ from minicnn.backends import cuda_build
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSES = ("forward", "dx", "dw")
-TYPES = {"tf32": "float", "bfloat16": "minicnn::bfloat16"}
+TYPES = {
+    "float32": ("float", "Thread"),
+    "tf32": ("float", "Tensor"),
+    "bfloat16": ("minicnn::bfloat16", "Tensor"),
+}
+"""Precision -> the C++ type, and whether threads or tensor cores multiply."""
 VARIANTS: dict[str, list[tuple[str, str, str]]] = {
     "as it is": [],
     "copies through L1": [
-        ("tensor_tiles.h", "__pipeline_memcpy_async(", "copy_through_l1("),
+        ("tiles.h", "__pipeline_memcpy_async(", "copy_through_l1("),
         (
-            "tensor_tiles.h",
+            "tiles.h",
             "// The slices of L rows of an operand.",
             "__device__ __forceinline__ void copy_through_l1(void* to, const void* from, int,\n"
             "                                                int zeros) {\n"
@@ -39,14 +44,19 @@ VARIANTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "slices of 128 bytes": [
-        ("tensor_tiles.h", "slice_bytes = 64", "slice_bytes = 128"),
-        ("tensor_cores.h", "stages = 4", "stages = 3"),
+        ("tiles.h", "slice_bytes = 64", "slice_bytes = 128"),
+        ("shapes.h", "stages = 4", "stages = 3"),
     ],
     "factors of TF32 not rounded": [
-        ("tensor_tiles.h", "bits = round_to_tf32(bits);", "bits = bits + 0;"),
+        ("tensor_sums.h", "bits = round_to_tf32(bits);", "bits = bits + 0;"),
+    ],
+    "4 k at once with 64 sums": [
+        ("thread_sums.h", "TM * TN < 64 ? V : V / 2", "V"),
     ],
 }
 """Name -> what is replaced: file, text, new text."""
+ONLY = {"factors of TF32 not rounded": "tf32", "4 k at once with 64 sums": "float32"}
+"""The variants that concern one precision."""
 
 
 def cuda_home() -> Path:
@@ -61,10 +71,11 @@ def build(folder: Path, variant: str, number: int, precision: str) -> Path:
     """The program of a pass in a precision."""
     home = cuda_home()
     program = folder / f"{variant}-{number}-{precision}".replace(" ", "-")
+    number_type, kind = TYPES[precision]
     command = [
         str(home / "bin" / "nvcc"), "-std=c++17", "-O3", "-arch=native", f"-DPASS={number}",
-        f"-DTYPE={TYPES[precision]}", f"-I{folder / variant}", str(ROOT / "scripts" / "gpu_products.cu"),
-        "-o", str(program),
+        f"-DTYPE={number_type}", f"-DKIND={kind}", f"-I{folder / variant}",
+        str(ROOT / "scripts" / "gpu_products.cu"), "-o", str(program),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -87,7 +98,7 @@ def cudnn(problem: str, number: int, precision: str) -> float:
     import torch
 
     torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     words = problem.replace(",", "").split()  # C to F KxK HxH batch N
     c, f, k, h, n = (int(words[i].split("x")[0]) for i in (0, 2, 3, 4, 6))
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
@@ -137,7 +148,7 @@ def main() -> None:
             for variant in args.variants
             for number in range(len(PASSES))
             for precision in TYPES
-            if "TF32" not in variant or precision == "tf32"
+            if ONLY.get(variant, precision) == precision
         ]
         programs = list(pool.map(lambda job: build(folder, *job), jobs))
         for (variant, number, precision), program in zip(jobs, programs, strict=True):

@@ -154,7 +154,7 @@ class Environment:
         self.install(str(wheel))
 
     def install(self, *what: str) -> None:
-        run(str(self.python), "-m", "pip", "install", "--quiet", *what)
+        run(str(self.python), "-I", "-m", "pip", "install", "--quiet", *what)
 
     def link(self, names: set[str]) -> None:
         """Link distributions of the environment that runs this script, where they are not there yet."""

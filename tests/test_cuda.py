@@ -238,6 +238,7 @@ def train(backend: str, steps: int) -> tuple[list[float], dict[str, np.ndarray]]
         pytest.param((2, 16, 8, 8), 9, (3, 3), 1, 1, (3, 3), True, id="a large window"),
         pytest.param((3, 1, 13, 11), 20, (3, 3), 1, 1, (2, 2), True, id="a first layer"),
         pytest.param((2, 3, 14, 14), 7, (3, 3), 2, 1, (1, 2), False, id="a first layer, another window"),
+        pytest.param((2, 3, 112, 112), 5, (3, 3), 1, 1, (2, 2), False, id="a first layer in many parts"),
     ],
 )
 @emulation_only

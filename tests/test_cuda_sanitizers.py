@@ -82,6 +82,7 @@ CALLS = {
         batch_norm2d_backward<float>(x, y, x, w, mean, invstd, dx, nullptr, dw, db, s, true);""",
     "conv2d": CONV + "conv2d_forward<float>(x, w, b, y, p, true);",
     "conv2d_backward": CONV + "conv2d_backward<float>(y, y, x, w, dx, dw, db, p);",
+    "conv2d_bias": CONV + "conv2d_backward<float>(y, y, x, w, nullptr, nullptr, db, p);",
     "conv2d_tf32": CONV + """
         cuda::allow_tf32 = true;
         conv2d_forward<float>(x, w, b, y, p, true);
@@ -96,18 +97,15 @@ CALLS = {
         conv2d_pool_backward<float>(y, won.data(), x, w, dx, dw, db, p, pool);""",
     "first_layer": FIRST_LAYER + "conv2d_forward<float>(x, w, b, y, p, true);",
     "first_layer_backward": FIRST_LAYER + "conv2d_backward<float>(y, y, x, w, nullptr, dw, db, p);",
-    "first_layer_weight": FIRST_LAYER + """
-        cuda::first_layer_weight_gradient<float>(y, {y, nullptr, {}}, x, dw, p);""",
     "first_layer_pool": FIRST_LAYER + POOL + """
         conv2d_pool_forward<float>(x, w, b, y, won.data(), p, pool, true);
         conv2d_pool_backward<float>(y, won.data(), x, w, nullptr, dw, db, p, pool);""",
 }  # fmt: skip
 
-TENSOR = tuple(f"tensor_{name}" for name in ("arrays", "forward", "input", "weight", "pool"))
+PRODUCTS = tuple(f"product_{name}" for name in ("input", "weight", "forward", "pool", "arrays"))
 KERNELS = (
-    "conv2d", "conv2d_pool", "conv2d_input", "conv2d_input_fused", "conv2d_weight", "first_layer",
-    "first_layer_weight", "softmax_cross_entropy", "optimizers", "batch_norm2d", "batch_norm2d_pool",
-    "max_pool2d", "flatten", *TENSOR,
+    *PRODUCTS, "conv2d", "conv2d_pool", "conv2d_gradients", "first_layer", "softmax_cross_entropy",
+    "optimizers", "batch_norm2d", "batch_norm2d_pool", "max_pool2d", "flatten",
 )  # fmt: skip
 """The files that are built; those that take longest come first."""
 
@@ -231,15 +229,19 @@ PLANTS = [
     Plant("softmax_cross_entropy", "softmax_cross_entropy.cu", BARRIER),
     Plant("optimizers", "reduce.h", "= value;\n    __syncthreads();"),
     Plant("softmax_cross_entropy", "reduce.h", "__syncthreads();  // the previous call's readers are done"),
-    Plant("first_layer_weight", "reduce.h", "        __syncthreads();\n        if (threadIdx.y < half)"),
+    Plant(
+        "conv2d_bias",
+        "reduce.h",
+        "        __syncthreads();\n        if (threadIdx.y < half)",
+        "conv2d_gradients",
+    ),
     Plant("batch_norm2d", "channels.h", "__syncthreads();  // every warp has stored its sums"),
     Plant("batch_norm2d", "channels.h", "__syncthreads();  // every channel's numbers are known"),
-    Plant("first_layer_weight", "first_layer_weight.cu", BARRIER),
     Plant("first_layer", "first_layer.cu", BARRIER),
-    Plant("conv2d", "gemm.h", "__syncthreads();  // this slice is read, the next has come"),
-    Plant("conv2d_tf32", "tensor_cores.h", BARRIER, "tensor_forward"),
-    Plant("conv2d_tf32_pool", "tensor_pool.cu", "__syncthreads();  // the map is whole", "tensor_pool"),
-    Plant("conv2d_pool", "conv2d_pool.cu", BARRIER),
+    Plant("conv2d", "product.h", BARRIER, "product_forward"),
+    Plant("conv2d_tf32", "product.h", BARRIER, "product_forward"),
+    Plant("conv2d_tf32_pool", "product_pool.cu", "__syncthreads();  // the map is whole", "product_pool"),
+    Plant("conv2d_pool", "product_pool.cu", "__syncthreads();  // the last slice is read", "product_pool"),
 ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from minicnn.backends import cuda_build
-from scripts import gpu, gpu_report, gpu_turns
+from scripts import gpu, gpu_products, gpu_report, gpu_turns
 
 NET = {"what": "net", "phase": "run"}
 ROWS = [
@@ -191,3 +191,10 @@ def test_timings_agree_with_torch_on_the_emulated_cuda(tmp_path: Path) -> None:
     assert {row["phase"] for row in rows} == phases
     gpu.main(["--out", str(tmp_path), "--sections", "build"])
     assert (tmp_path / "gpu.txt").read_text().startswith("cuda (emulated on the CPU), torch")
+
+
+def test_variants_of_products_replace_texts_that_there_are() -> None:
+    core = gpu_products.ROOT / "csrc" / "cuda" / "core"
+    for changes in gpu_products.VARIANTS.values():
+        for file, text, _ in changes:
+            assert text in (core / file).read_text()

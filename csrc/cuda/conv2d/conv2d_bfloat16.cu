@@ -5,7 +5,9 @@
 // memory, and the kernels for float compute.
 
 #include "../../ops.h"
+#include "../core/launch.h"
 #include "conv2d.h"
+#include "products.h"
 
 namespace minicnn {
 namespace {
@@ -64,7 +66,10 @@ std::int64_t outputs_of(const ConvParams& p, const PoolParams& pool) {
 void conv2d_forward(const bfloat16* x, const float* weight, const float* bias, bfloat16* y,
                     const ConvParams& p, bool relu) {
     cuda::check_sizes(p);
-    if (!is_depthwise(p)) return cuda::tensor_conv2d_forward(x, weight, bias, y, p, relu);
+    if (!is_depthwise(p)) {
+        const cuda::ForwardOutput<bfloat16> out{y, bias, p.F, int(p.F / p.groups), relu};
+        return cuda::product_forward(x, weight, out, p);
+    }
     const Operand images(x, inputs_of(p)), filters(weight, weights_of(p));
     const Result sums(y, outputs_of(p));
     conv2d_forward<float>(images.get(), filters.get(), bias, sums.get(), p, relu);
@@ -73,13 +78,8 @@ void conv2d_forward(const bfloat16* x, const float* weight, const float* bias, b
 
 void conv2d_backward(const bfloat16* dy, const bfloat16* relu_y, const bfloat16* x, const float* weight,
                      bfloat16* dx, float* dw, float* db, const ConvParams& p) {
-    cuda::check_sizes(p);
-    if (!is_depthwise(p)) {
-        const cuda::Fused f{relu_y, nullptr, {}};
-        cuda::tensor_conv2d_gradients(dy, f, x, weight, dx, dw, p);
-        if (db) cuda::conv2d_bias_gradient(dy, f, db, p);
-        return;
-    }
+    if (!is_depthwise(p))
+        return cuda::conv2d_gradients(dy, {relu_y, nullptr, {}}, x, weight, dx, dw, db, p);
     const Operand gradient(dy, outputs_of(p)), outcome(relu_y, outputs_of(p)),
         images(dw || db ? x : nullptr, inputs_of(p)), filters(dx ? weight : nullptr, weights_of(p));
     const Result sums(dx, inputs_of(p));
@@ -93,8 +93,8 @@ void conv2d_pool_forward(const bfloat16* x, const float* weight, const float* bi
     cuda::check_sizes(p);
     if (!is_depthwise(p)) {
         const cuda::PoolOutput<bfloat16> out{
-            y, winner, nullptr, p.F, int(p.OH), int(p.OW), int(p.F / p.groups), relu};
-        return cuda::tensor_conv2d_pool_forward(x, weight, bias, out, p, pool);
+            y, winner, bias, p.F, int(p.OH), int(p.OW), int(p.F / p.groups), relu};
+        return cuda::product_pool_forward(x, weight, out, p, pool);
     }
     const Operand images(x, inputs_of(p)), filters(weight, weights_of(p));
     const Result maxima(y, outputs_of(p, pool));
@@ -105,13 +105,8 @@ void conv2d_pool_forward(const bfloat16* x, const float* weight, const float* bi
 void conv2d_pool_backward(const bfloat16* dy, const std::uint8_t* winner, const bfloat16* x,
                           const float* weight, bfloat16* dx, float* dw, float* db, const ConvParams& p,
                           const PoolParams& pool) {
-    cuda::check_sizes(p);
-    if (!is_depthwise(p)) {
-        const cuda::Fused f{nullptr, winner, pool};
-        cuda::tensor_conv2d_gradients(dy, f, x, weight, dx, dw, p);
-        if (db) cuda::conv2d_bias_gradient(dy, f, db, p);
-        return;
-    }
+    if (!is_depthwise(p))
+        return cuda::conv2d_gradients(dy, {nullptr, winner, pool}, x, weight, dx, dw, db, p);
     const Operand gradient(dy, outputs_of(p, pool)), images(dw || db ? x : nullptr, inputs_of(p)),
         filters(dx ? weight : nullptr, weights_of(p));
     const Result sums(dx, inputs_of(p));

@@ -4,7 +4,8 @@
 
 #include "../core/reduce.h"
 #include "../core/windows.h"
-#include "operands.h"
+#include "indices.h"
+#include "products.h"
 
 namespace minicnn::cuda {
 
@@ -37,10 +38,9 @@ struct DepthwiseForward {
     }
 };
 
-template <typename T, bool fused>
+template <typename T>
 struct DepthwiseInput {
-    Upstream<T, fused> upstream;
-    const T* weight;
+    const T *dy, *weight;
     T* dx;
     ConvParams p;
     template <int V>
@@ -55,8 +55,7 @@ struct DepthwiseInput {
                 const std::int64_t across = in.w + p.pad_w - v * p.dil_w;
                 const std::int64_t ow = across < 0 ? -1 : divide(across, p.stride_w);
                 if (across < 0 || ow >= p.OW || ow * p.stride_w != across) continue;
-                const auto g =
-                    upstream.template values<V>(upstream.pixel({in.n, int(oh), int(ow)}), int(in.c));
+                const auto g = load<V>(dy + ((in.n * p.OH + oh) * p.OW + ow) * p.C + in.c);
                 for (int k = 0; k < V; ++k) sum.v[k] += g.v[k] * weight[((in.c + k) * p.KH + u) * p.KW + v];
             }
         }
@@ -71,10 +70,10 @@ struct WeightSum {
     __device__ void merge(const WeightSum& other) { value += other.value; }
 };
 
-template <typename T, bool fused>
+template <typename T>
 struct DepthwiseWeight {
     using Accumulator = WeightSum<T>;
-    Upstream<T, fused> upstream;
+    const T* dy;
     Pixels pixels;
     Taps taps;
     const T* x;
@@ -84,7 +83,7 @@ struct DepthwiseWeight {
         const Pixel at = pixels.at(row);
         const std::int64_t h = at.h * p.stride_h - p.pad_h + tap.u * p.dil_h;
         const std::int64_t w = at.w * p.stride_w - p.pad_w + tap.v * p.dil_w;
-        const T g = upstream.template values<1>(upstream.pixel(at), tap.c).v[0];
+        const T g = dy[row * p.C + tap.c];
         const bool in = h >= 0 && h < p.H && w >= 0 && w < p.W;
         sum.value += g * (in ? x[((at.n * p.H + h) * p.W + w) * p.C + tap.c] : T(0));
     }

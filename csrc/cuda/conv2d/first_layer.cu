@@ -26,16 +26,16 @@ struct EveryPixel {
     __device__ bool in_map(const Pixel&) const { return true; }
     template <int V>
     __device__ void put(std::int64_t i, int f, const Sums<T, V>& sums, const bool*) const {
+        const int count = int(to.F) - f;
+        const auto offset = to.template column<V>(0, f, count);
 #pragma unroll
         for (int number = 0; number < pixels_of_thread; ++number) {
             const std::int64_t m = i * pixels_of_thread + number;
             if (m >= pixels) break;
-            Vector<T, V> values{};
+            Vector<T, V> values;
 #pragma unroll
-            for (int q = 0; q < V; ++q) {
-                if (f + q < to.F) values.v[q] = to.value(0, f + q, sums[number][q]);
-            }
-            store_some(to.at(0, 0, to.row(m), f), values, int(to.F) - f);
+            for (int q = 0; q < V; ++q) values.v[q] = sums[number][q];
+            to.put(0, to.row(m), f, offset, values, count);
         }
     }
 };

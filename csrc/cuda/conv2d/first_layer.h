@@ -1,10 +1,9 @@
-// The first layer of a network: images of 1 to 3 channels and a small window.  A product of matrices would
-// waste most of its work there: a 3x3 window on one channel has 9 taps, which do not fill a slice of 16,
-// and the gradient to the weight has 9 rows for a tile of 128.
+// The first layer of a network, forward: images of 1 to 3 channels and a small window.  A product of
+// matrices would waste half of its work there: with its channels padded to 4, a 3x3 window has 36 taps
+// instead of 9.
 #pragma once
 
-#include "conv2d.h"
-#include "window_order.h"
+#include "products.h"
 
 namespace minicnn::cuda {
 
@@ -21,7 +20,4 @@ void first_layer_forward(const T* x, const T* weight, const ForwardOutput<T>& ou
 template <typename T>
 void first_layer_pool_forward(const T* x, const T* weight, const PoolOutput<T>& out, const ConvParams& p,
                               const PoolParams& pool);
-template <typename T>
-void first_layer_weight_gradient(const T* dy, const Fused& f, const T* x, T* dw, const ConvParams& p);
-
 }  // namespace minicnn::cuda

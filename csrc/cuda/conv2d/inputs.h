@@ -1,9 +1,9 @@
 // Finds the inputs of a convolution by adding two distances: from the image to the first input of a patch,
-// and from there to a tap.  Where a thread visits the same taps for one patch after another, this is
-// cheaper than Patches (operands.h), which works out both anew.
+// and from there to a tap.
 #pragma once
 
-#include "operands.h"
+#include "../../conv2d_ops.h"
+#include "indices.h"
 
 namespace minicnn::cuda {
 

@@ -4,7 +4,8 @@
 
 #include <cmath>
 
-#include "operands.h"
+#include "../../conv2d_ops.h"
+#include "../core/pixels.h"
 
 namespace minicnn::cuda {
 
@@ -86,15 +87,15 @@ template <typename T>
 struct PoolOutput {
     T* y;
     std::uint8_t* winner;  // or nullptr
-    const T* bias;
+    const Sum<T>* bias;
     std::int64_t F;
     int OH, OW, group_filters;  // OH and OW are the sizes of the map before the pool
     bool relu;
 
     __device__ bool in_map(const Pixel& cell) const { return cell.h < OH && cell.w < OW; }
-    __device__ T offset(int f) const { return bias ? bias[f] : T(0); }
-    __device__ Maximum<T> after_relu(const Maximum<T>& maximum) const {
-        return relu && maximum.best <= T(0) ? Maximum<T>{T(0), relu_off} : maximum;
+    __device__ Sum<T> offset(int f) const { return bias ? bias[f] : Sum<T>(0); }
+    __device__ Maximum<Sum<T>> after_relu(const Maximum<Sum<T>>& maximum) const {
+        return relu && maximum.best <= 0 ? Maximum<Sum<T>>{0, relu_off} : maximum;
     }
 };
 

@@ -26,6 +26,22 @@ __device__ __forceinline__ T warp_max(T value) {
     return value;
 }
 
+// Transposes the V x V values that V neighbouring lanes have.  The whole warp must call it.
+template <int V, typename T>
+__device__ __forceinline__ void transpose_lanes(T (&values)[V]) {
+#pragma unroll
+    for (int step = 1; step < V; step *= 2) {
+        const bool upper = threadIdx.x & step;
+#pragma unroll
+        for (int i = 0; i < V; ++i) {
+            if (i & step) continue;
+            T &low = values[i], &high = values[i + step];
+            const T other = __shfl_xor_sync(whole_warp, upper ? low : high, step);
+            (upper ? low : high) = other;
+        }
+    }
+}
+
 // The sum over a block of block_threads, in every thread.  All threads must call it.
 template <typename T>
 __device__ __forceinline__ T block_sum(T value) {

@@ -28,6 +28,15 @@ __device__ __forceinline__ void store(T* at, const Vector<T, V>& values) {
     *reinterpret_cast<Vector<T, V>*>(at) = values;
 }
 
+// Each value as it is stored in an array of T.
+template <typename T, int V>
+__device__ __forceinline__ Vector<T, V> narrowed(const Vector<Sum<T>, V>& values) {
+    Vector<T, V> result;
+#pragma unroll
+    for (int k = 0; k < V; ++k) result.v[k] = minicnn::narrow<T>(values.v[k]);
+    return result;
+}
+
 // bfloat16 is widened as it is loaded and rounded as it is stored.
 template <int V>
 __device__ __forceinline__ Vector<float, V> load(const bfloat16* at) {
@@ -40,10 +49,7 @@ __device__ __forceinline__ Vector<float, V> load(const bfloat16* at) {
 
 template <int V>
 __device__ __forceinline__ void store(bfloat16* at, const Vector<float, V>& values) {
-    Vector<bfloat16, V> rounded;
-#pragma unroll
-    for (int k = 0; k < V; ++k) rounded.v[k] = to_bfloat16(values.v[k]);
-    *reinterpret_cast<Vector<bfloat16, V>*>(at) = rounded;
+    *reinterpret_cast<Vector<bfloat16, V>*>(at) = narrowed<bfloat16>(values);
 }
 
 // Stores the first `count` of the values.  It is one store where the vector is full and its place is

@@ -1,8 +1,9 @@
-// The gradient of a convolution to its input by tensor cores: inputs x channels, with k along cells and
+// The gradient of a convolution to its input as products: inputs x channels, with k along cells and
 // filters; one product for each phase of the stride (axis.h).
 
-#include "tensor_conv2d.h"
-#include "tensor_operands.h"
+#include "axis.h"
+#include "operands.h"
+#include "products.h"
 
 namespace minicnn::cuda {
 namespace {
@@ -11,14 +12,14 @@ namespace {
 // infinite there, zero times infinity is NaN, although there is nothing to add.  So a result that is not
 // finite is computed again without these zeros.
 template <typename T>
-struct TensorInputOutput {
-    using A = TensorPatches<T, true>;
-    using B = TensorFilters<T>;
+struct InputOutput {
+    using A = Patches<T, true>;
+    using B = TapFilters<T>;
     T* dx;
     A a;
     B b;
     std::int64_t H, W, C;
-    int phase_h, phase_w, stride_h, stride_w, group_channels, cells_h, cells_w;
+    int phase_h, phase_w, stride_h, stride_w, group_channels, group_filters, cells_h, cells_w;
     static constexpr bool doubts = true;
     using Stored = T;
     struct Column {};
@@ -29,15 +30,21 @@ struct TensorInputOutput {
         const std::int64_t w = phase_w + std::int64_t(at.w) * stride_w;
         return ((at.n * H + h) * W + w) * C;
     }
-    __device__ Column column(int, int, int) const { return {}; }
+    template <int V>
+    __device__ Column column(int, int, int) const {
+        return {};
+    }
     __device__ T* at(int group, std::int64_t row, int n) const {
         return dx + row + group * group_channels + n;
     }
-    __device__ Vector<float, 2> value(const Column&, const Vector<float, 2>& sum) const { return sum; }
-    __device__ void put(int group, std::int64_t row, int n, const Column&, const Vector<float, 2>& sum,
+    template <int V>
+    __device__ Vector<Sum<T>, V> value(const Column&, const Vector<Sum<T>, V>& sum) const {
+        return sum;
+    }
+    template <int V>
+    __device__ void put(int group, std::int64_t row, int n, const Column&, const Vector<Sum<T>, V>& sum,
                         int count) const {
-        const Vector<T, 2> values{minicnn::narrow<T>(sum.v[0]), minicnn::narrow<T>(sum.v[1])};
-        store_some(at(group, row, n), values, count);
+        store_some(at(group, row, n), narrowed<T>(sum), count);
     }
     __device__ void put_again(int group, std::int64_t row, std::int64_t m, int n) const {
         T* const to = at(group, row, n);
@@ -49,12 +56,12 @@ struct TensorInputOutput {
         const Pixel pixel = a.pixels.at(m);
         const auto window = gradient.row(m, true);
         const auto channel = filters.row(n, true);
-        float sum = 0;
+        Sum<T> sum = 0;
         for (int u = 0; u < cells_h; ++u) {
             for (int v = 0; v < cells_w; ++v) {
                 if (!a.meets(pixel, u, v)) continue;
-                for (int f = 0; f < int(b.filters); ++f) {
-                    const std::int64_t k = (std::int64_t(u) * cells_w + v) * b.filters + f;
+                for (int f = 0; f < group_filters; ++f) {
+                    const std::int64_t k = (std::int64_t(u) * cells_w + v) * group_filters + f;
                     sum += widen(*gradient.at(window, gradient.cursor(k))) *
                            widen(*filters.at(channel, filters.cursor(k)));
                 }
@@ -74,44 +81,41 @@ void one_phase(const T* gradient, const T* filters, T* dx, const ConvParams& p, 
            "the elements of an image");
     const WindowPlace place{int(p.OH),       int(p.OW),        1, 1, int(down.first), int(across.first),
                             -int(down.step), -int(across.step)};
-    const TensorPatches<T, true> a{gradient,
-                                   p.groups * many,
-                                   int(many),
-                                   place,
-                                   Pixels(down.inputs, across.inputs),
-                                   Taps(across.taps, many)};
-    const TensorFilters<T> b{filters,
-                             p.KH,
-                             p.KW,
-                             padded<T>(channels),
-                             many,
-                             int(down.start),
-                             int(across.start),
-                             int(down.every),
-                             int(across.every),
+    const Patches<T, true> a{gradient,
+                             p.groups * many,
+                             int(many),
+                             place,
+                             Pixels(down.inputs, across.inputs),
                              Taps(across.taps, many)};
-    const TensorInputOutput<T> out{dx,
-                                   a,
-                                   b,
-                                   p.H,
-                                   p.W,
-                                   p.C,
-                                   int(down.phase),
-                                   int(across.phase),
-                                   int(down.stride),
-                                   int(across.stride),
-                                   int(channels),
-                                   int(down.taps),
-                                   int(across.taps)};
-    tensor_product<ShapesOfRows<T>>(
-        a, b, out,
-        {p.N * down.inputs * across.inputs, depth, narrow(channels, "C"), 0, int(p.groups), 1, 0});
+    const std::int64_t cell = padded<T>(channels), row = p.KW * cell, filter = p.KH * row;
+    const TapFilters<T> b{filters + down.start * row + across.start * cell,
+                          many * filter,
+                          filter,
+                          down.every * row,
+                          across.every * cell,
+                          Taps(across.taps, many)};
+    const InputOutput<T> out{dx,
+                             a,
+                             b,
+                             p.H,
+                             p.W,
+                             p.C,
+                             int(down.phase),
+                             int(across.phase),
+                             int(down.stride),
+                             int(across.stride),
+                             int(channels),
+                             int(many),
+                             int(down.taps),
+                             int(across.taps)};
+    product<ManyRows>(a, b, out,
+                      {p.N * down.inputs * across.inputs, depth, narrow(channels, "C"), int(p.groups)});
 }
 
 }  // namespace
 
 template <typename T>
-void tensor_input_gradient(const T* gradient, const T* filters, T* dx, const ConvParams& p) {
+void product_input_gradient(const T* gradient, const T* filters, T* dx, const ConvParams& p) {
     for (std::int64_t i = 0; i < std::min(p.stride_h, p.H); ++i) {
         for (std::int64_t j = 0; j < std::min(p.stride_w, p.W); ++j) {
             one_phase(gradient, filters, dx, p, axis_of(i, p.H, p.stride_h, p.dil_h, p.pad_h, p.KH),
@@ -120,7 +124,9 @@ void tensor_input_gradient(const T* gradient, const T* filters, T* dx, const Con
     }
 }
 
-template void tensor_input_gradient(const float*, const float*, float*, const ConvParams&);
-template void tensor_input_gradient(const bfloat16*, const bfloat16*, bfloat16*, const ConvParams&);
+#define INSTANTIATE(T) template void product_input_gradient(const T*, const T*, T*, const ConvParams&)
+INSTANTIATE(float);
+INSTANTIATE(double);
+INSTANTIATE(bfloat16);
 
 }  // namespace minicnn::cuda
