@@ -205,6 +205,14 @@ def test_memory_is_stated_and_maps_share_their_places() -> None:
     assert f"{made.memory.arena / 2**20:.2f} MiB of maps" in repr(made)
 
 
+@needs_cpp
+def test_sixteen_filters_fill_their_block_of_transformed_filters() -> None:
+    model = Sequential(Conv2d(16, 16, 3, padding=1), backend="cpp")
+    made = InferenceSession(model)
+    made.run(np.zeros((1, 16, 32, 32), np.float32))
+    assert made.memory.weights < 2 * 36 * 16 * 16 * 4
+
+
 # ---- bytes ---------------------------------------------------------------------------------------------
 
 
