@@ -22,8 +22,11 @@ import torch
 from conftest import BACKENDS
 
 import minicnn
+from minicnn import InferenceSession
 from minicnn.backends import Backend, compiler, get_backend, tile_unit
-from minicnn.layers import Conv2d, MaxPool2d, ReLU, Sequential
+from minicnn.graph import run
+from minicnn.graph.plans import _before_sums
+from minicnn.layers import Conv2d, MaxPool2d, ReLU, Residual, Sequential
 from minicnn.testing import CASES
 from minicnn.testing.checks import drawn, half_a_unit, solved
 from minicnn.testing.oracle import run_backend
@@ -100,21 +103,71 @@ def check_blocks_of_filters(cpp: Backend) -> None:
         rng = np.random.default_rng(filters)
         layers = Sequential(
             Conv2d(channels, filters, 3, padding=1), ReLU(), MaxPool2d(2),
-            input_shape=(channels, 7, 18), backend=cpp, precision="bfloat16",
+            input_shape=(channels, 7, 20), backend=cpp, precision="bfloat16",
         )  # fmt: skip
         weight, bias = rng.integers(-2, 3, (filters, channels, 3, 3)), rng.integers(-2, 3, filters)
         layers.load_state_dict({"0.weight": weight.astype(np.float32), "0.bias": bias.astype(np.float32)})
-        x = rng.integers(-2, 3, (2, channels, 7, 18)).astype(np.float32)
+        x = rng.integers(-2, 3, (2, channels, 7, 20)).astype(np.float32)
         images, kernels = torch.tensor(x).bfloat16(), torch.tensor(weight).float()
         summed = torch.nn.functional.conv2d(images.float(), kernels, torch.tensor(bias).float(), padding=1)
         y = cpp.conv2d_forward(images, kernels, torch.tensor(bias).float(), **CONV)
         np.testing.assert_array_equal(cpp.to_numpy(y).astype(np.float32), summed.numpy())
+        y = cpp.conv2d_forward(images, kernels, torch.tensor(bias).float(), **{**CONV, "stride": (2, 2)})
+        np.testing.assert_array_equal(cpp.to_numpy(y).astype(np.float32), summed[:, :, ::2, ::2].numpy())
         pooled = torch.nn.functional.max_pool2d(summed.relu(), 2).numpy()
         np.testing.assert_array_equal(layers.predict(x), pooled)
 
 
 def test_every_block_of_filters_is_stored_whole() -> None:
     check_blocks_of_filters(get_backend("cpp"))
+
+
+# ---- sums that convolutions add ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [5, 16, 20, 40])
+@pytest.mark.parametrize("relu", [True, False])
+def test_a_convolution_adds_the_shortcut_with_the_bits_of_two_operations(channels: int, relu: bool) -> None:
+    body = Sequential(
+        Conv2d(channels, channels, 3, padding=1), ReLU(), Conv2d(channels, channels, 3, padding=1)
+    )
+    model = Sequential(
+        Residual(body, activation=ReLU() if relu else None), input_shape=(channels, 6, 20), backend="cpp",
+        precision="bfloat16",
+    )  # fmt: skip
+    graph = model.graph(training=False)
+    assert [conv.op for conv in _before_sums(graph).values()] == ["conv2d"]
+    made = InferenceSession(model, precision="bfloat16")
+    x = np.random.default_rng(channels).standard_normal((3, channels, 6, 20)).astype(np.float32)
+    for value in (0.5, np.inf):  # not finite: the sums are computed another way, and then added to
+        x[1, 0, 2, 2] = value
+        expected = run.predict(graph, model.backend, x, batch_size=3, dtype=model.dtype)
+        np.testing.assert_array_equal(made.run(x), expected)
+
+
+# ---- max-pools without places ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3, 40])
+@pytest.mark.parametrize("nan", [False, True])
+def test_maxima_alone_are_those_of_torch(channels: int, nan: bool) -> None:
+    """Compared as whole numbers: of both signs, zeros, infinities, windows in the padding; NaN come out."""
+    rng = np.random.default_rng(channels)
+    values = torch.tensor(
+        rng.standard_normal((2, channels, 9, 7)) * 10.0 ** rng.integers(-30, 30, 1)
+    ).bfloat16()
+    for value in (0.0, -0.0, np.inf, -np.inf, *([np.nan, -np.nan] if nan else [])):
+        values[torch.tensor(rng.random(values.shape) < 0.2)] = value
+    for size, stride, padding, dilation in ((3, 1, 1, 1), (3, 2, 0, 1), (2, 2, 1, 2)):
+        y, places = get_backend("cpp").max_pool2d_forward(
+            values, kernel_size=(size, size), stride=(stride, stride), padding=(padding, padding),
+            dilation=(dilation, dilation), ceil_mode=True, need_argmax=False,
+        )  # fmt: skip
+        assert places is None
+        expected = torch.nn.functional.max_pool2d(
+            values.float(), size, stride, padding, dilation, ceil_mode=True
+        )
+        np.testing.assert_array_equal(get_backend("cpp").to_numpy(y).astype(np.float32), expected.numpy())
 
 
 # ---- infinities --------------------------------------------------------------------------------------

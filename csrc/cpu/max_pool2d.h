@@ -30,8 +30,8 @@ inline Cells cells_inside(std::int64_t out, std::int64_t stride, std::int64_t pa
 // The maximum of a window at the channels [c, c + L).  Of equal cells the first wins, of several NaN the
 // last; over a window without cells y is -inf.
 // value(lanes, offset, c) gives the values at those channels of the pixel at this offset; finish(maxima)
-// is what is stored of them.
-template <int L, typename T, typename Index, typename Value, typename Finish>
+// is what is stored of them.  Without `places` no winner is noted.
+template <int L, bool places, typename T, typename Index, typename Value, typename Finish>
 MINICNN_INLINE void max_of_lanes(const Value& value, const Finish& finish, T* y, Index* argmax,
                                  const ImageShape& s, const PoolParams& p, std::int64_t image,
                                  const Cells& rows, const Cells& columns, std::int64_t c) {
@@ -49,44 +49,64 @@ MINICNN_INLINE void max_of_lanes(const Value& value, const Finish& finish, T* y,
             // Step 2: keep the largest value and the number of its cell.
             const auto wins = (x > best) | (x != x);
             best = wins ? x : best;
-            const Vec<Number, L> number = Vec<Number, L>{} + Number(u * p.KW + v);
-            winner = __builtin_convertvector(wins, Vec<Number, L>) ? number : winner;
+            if constexpr (places) {
+                const Vec<Number, L> number = Vec<Number, L>{} + Number(u * p.KW + v);
+                winner = __builtin_convertvector(wins, Vec<Number, L>) ? number : winner;
+            }
         }
     }
     store_narrow<L>(y + c, Values(finish(best)));
-    if (argmax) store(argmax + c, __builtin_convertvector(winner, Vec<Index, L>));
+    if constexpr (places) store(argmax + c, whole_numbers<Vec<Index, L>, L>(winner));
 }
 
 // All channels of a window in vectors of L lanes, of which the last may overlap the one before.  Where
 // there are fewer than L channels, narrower vectors serve.
-template <int L, typename T, typename Index, typename Value, typename Finish>
+template <int L, bool places, typename T, typename Index, typename Value, typename Finish>
 void max_of_window(const Value& value, const Finish& finish, T* y, Index* argmax, const ImageShape& s,
                    const PoolParams& p, std::int64_t image, const Cells& rows, const Cells& columns) {
     if constexpr (L > 1) {
-        if (s.C < L) return max_of_window<L / 2>(value, finish, y, argmax, s, p, image, rows, columns);
+        if (s.C < L)
+            return max_of_window<L / 2, places>(value, finish, y, argmax, s, p, image, rows, columns);
     }
     for (std::int64_t c = 0; c < s.C; c += L) {
-        max_of_lanes<L>(value, finish, y, argmax, s, p, image, rows, columns, std::min(c, s.C - L));
+        max_of_lanes<L, places>(value, finish, y, argmax, s, p, image, rows, columns, std::min(c, s.C - L));
+    }
+}
+
+// Calls f(item, rows) for each row of windows, counted over all images, with the rows of their cells.
+template <Denormals denormals, typename F>
+void for_each_row_of_windows(const ImageShape& s, const PoolParams& p, const F& f) {
+    const std::int64_t grain = items_per_piece(p.OW * s.C * std::min(p.KH * p.KW, s.H * s.W));
+    parallel_for<denormals>(0, s.N * p.OH, grain, [&](std::int64_t first, std::int64_t last) {
+        for (std::int64_t item = first; item < last; ++item) {
+            f(item, cells_inside(item % p.OH, p.stride_h, p.pad_h, p.dil_h, p.KH, s.H));
+        }
+    });
+}
+
+// One row of windows.  Arguments as in max_of_lanes; y and argmax are those of the row.
+template <bool places, typename T, typename Index, typename Value, typename Finish>
+void max_pool_row(const Value& value, const Finish& finish, T* y, Index* argmax, const ImageShape& s,
+                  const PoolParams& p, std::int64_t image, const Cells& rows) {
+    for (std::int64_t ow = 0; ow < p.OW; ++ow) {
+        const Cells columns = cells_inside(ow, p.stride_w, p.pad_w, p.dil_w, p.KW, s.W);
+        max_of_window<lanes<Sum<T>>, places>(
+            value, finish, y + ow * s.C, places ? argmax + ow * s.C : nullptr, s, p, image, rows, columns);
     }
 }
 
 // Max-pooling of an image that exists only as the function `value`: batch norm's output, for example,
 // which is computed while it is pooled.  Denormal values are kept where none is computed.  Arguments as in
-// max_of_lanes.
+// max_of_lanes; argmax is optional.
 template <Denormals denormals, typename T, typename Index, typename Value, typename Finish>
 void max_pool(const Value& value, const Finish& finish, T* y, Index* argmax, const ImageShape& s,
               const PoolParams& p) {
-    const std::int64_t grain = items_per_piece(p.OW * s.C * std::min(p.KH * p.KW, s.H * s.W));
-    parallel_for<denormals>(0, s.N * p.OH, grain, [&](std::int64_t first, std::int64_t last) {
-        for (std::int64_t item = first; item < last; ++item) {
-            const std::int64_t image = item / p.OH * s.H * s.W;
-            const Cells rows = cells_inside(item % p.OH, p.stride_h, p.pad_h, p.dil_h, p.KH, s.H);
-            for (std::int64_t ow = 0; ow < p.OW; ++ow) {
-                const Cells columns = cells_inside(ow, p.stride_w, p.pad_w, p.dil_w, p.KW, s.W);
-                const std::int64_t at = (item * p.OW + ow) * s.C;
-                max_of_window<lanes<Sum<T>>>(value, finish, y + at, argmax ? argmax + at : nullptr, s, p,
-                                             image, rows, columns);
-            }
+    for_each_row_of_windows<denormals>(s, p, [&](std::int64_t item, const Cells& rows) {
+        const std::int64_t image = item / p.OH * s.H * s.W, at = item * p.OW * s.C;
+        if (argmax) {
+            max_pool_row<true>(value, finish, y + at, argmax + at, s, p, image, rows);
+        } else {
+            max_pool_row<false>(value, finish, y + at, argmax, s, p, image, rows);
         }
     });
 }

@@ -25,6 +25,8 @@ _DENSE = ("dense", "dense_relu")
 _BATCH_NORMS = (
     "batch_norm2d", "batch_norm2d_relu", "batch_norm2d_add_relu", "batch_norm2d_relu_max_pool2d",
 )  # fmt: skip
+_NO_VALUE = -1
+"""In the place of a plan's value, where an operation reads none."""
 
 
 class Images(Enum):
@@ -53,6 +55,7 @@ class CompiledGraph:
             if node.op in (*_CONVOLUTIONS, *_DENSE, *_BATCH_NORMS)
         }
         self._attributes = {node.output: node.attributes for node in graph}
+        self._before_sums = _before_sums(graph)
 
     @staticmethod
     def suits(graph: Graph, backend: Backend, dtype: str) -> bool:
@@ -74,7 +77,13 @@ class CompiledGraph:
             values[INPUT] = plan.images(INPUT, table.ravel())
         elif images is Images.CHANNELS_FIRST and not _is_flat(x_shape[1:]):
             values[INPUT] = plan.images(INPUT, [])
+        waiting = {conv.output for conv in self._before_sums.values()}
         for node in self._graph:
+            if node.output in waiting:
+                continue
+            if node.output in self._before_sums:
+                values[node.output] = self._add_conv2d_and_sum(plan, node, values, found)
+                continue
             inputs = [values[value] for value in node.inputs]
             values[node.output] = _ADD[node.op](self, plan, node, inputs, found)
         plan.finish(values[self._graph.output])
@@ -113,22 +122,36 @@ class CompiledGraph:
 
     def _add_conv2d(self, plan: Any, node: Node, inputs: list[int], found: dict[int, Shape]) -> int:
         attributes, filters = self._attributes[node.output], self._weights[node.output]
-        conv_layer = node.operation.layers[0]
-        x = found[node.inputs[0]]
-        y = conv_layer.output_shape(x)
-        conv = _conv_numbers(attributes["conv"], conv_layer.kernel_size, x, y)  # type: ignore[attr-defined]
+        conv, y = self._convolution(node, found)
         relu = "relu" in node.op
         if "pool" not in attributes:
-            return int(plan.conv2d(inputs[0], filters, conv, relu))
+            return int(plan.conv2d(inputs[0], _NO_VALUE, filters, conv, relu))
         pool = _pool_numbers(attributes["pool"], y, found[node.output])
         return int(plan.conv2d_pool(inputs[0], filters, conv, pool, relu))
+
+    def _convolution(self, node: Node, found: dict[int, Shape]) -> tuple[list[int], Shape]:
+        """A convolution's numbers, and the shape of its map before any pool."""
+        layer, x = node.operation.layers[0], found[node.inputs[0]]
+        y = layer.output_shape(x)
+        conv = self._attributes[node.output]["conv"]
+        return _conv_numbers(conv, layer.kernel_size, x, y), y  # type: ignore[attr-defined]
+
+    def _add_conv2d_and_sum(
+        self, plan: Any, node: Node, values: dict[int, int], found: dict[int, Shape]
+    ) -> int:
+        """A sum with the convolution before it; ``values`` are the numbers of the values in the plan."""
+        conv = self._before_sums[node.output]
+        numbers, _ = self._convolution(conv, found)
+        (residual,) = (values[value] for value in node.inputs if value != conv.output)
+        filters, relu = self._weights[conv.output], node.op == "add_relu"
+        return int(plan.conv2d(values[conv.inputs[0]], residual, filters, numbers, relu))
 
     def _add_dense(self, plan: Any, node: Node, inputs: list[int], found: dict[int, Shape]) -> int:
         outputs = found[node.output][0]
         return int(plan.dense(inputs[0], self._weights[node.output], outputs, node.op == "dense_relu"))
 
     def _add_batch_norm2d(self, plan: Any, node: Node, inputs: list[int], found: dict[int, Shape]) -> int:
-        residual = inputs[1] if node.op == "batch_norm2d_add_relu" else -1
+        residual = inputs[1] if node.op == "batch_norm2d_add_relu" else _NO_VALUE
         relu = node.op != "batch_norm2d"
         y = plan.batch_norm2d(inputs[0], residual, *self._weights[node.output], relu)
         if node.op != "batch_norm2d_relu_max_pool2d":
@@ -199,6 +222,20 @@ _ADD: dict[str, Callable[[CompiledGraph, Any, Node, list[int], dict[int, Shape]]
 """Operation -> the function that adds it to a plan."""
 
 assert _ADD.keys() >= IN_BFLOAT16
+
+
+def _before_sums(graph: Graph) -> dict[int, Node]:
+    """The output of a sum -> the convolution right before it, which the sum runs with.
+
+    Nothing else reads what the convolution gives.
+    """
+    following = graph.next_nodes()
+    found: dict[int, Node] = {}
+    for node in graph:
+        after = following.get(node.output)
+        if node.op == "conv2d" and after is not None and after.op in ("add", "add_relu"):
+            found.setdefault(after.output, node)
+    return found
 
 
 _MOST_VALUES_LOG2 = 48

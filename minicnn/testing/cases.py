@@ -404,6 +404,7 @@ CASES: tuple[Case, ...] = (
     _concat("three", (2, 4, 5), (3, 1, 17)),
     _concat("batch0", (0, 4, 5), (3, 2)),
     Case("flatten", "image", {"x": _normal(3, 2, 4, 5)}),
+    Case("flatten", "squares-and-rests", {"x": _normal(2, 20, 5, 7)}),
     Case("flatten", "batch0", {"x": _normal(0, 2, 4, 5)}),
 
     _batch("moved", {"flip": 1}, {"down": 2, "right": -3}, {"flip": 1, "down": -1, "right": 2}, {}),

@@ -32,8 +32,8 @@ inline void session_plans() {
             Plan plan({{2, 16, 13, 11}, Type::float32});
             int x = images(plan, 0, {});
             if (narrow) x = cast(plan, x, Type::bfloat16);
-            const int left = conv2d(plan, x, filters_of(a, 40 * 9 * 16, 40), wide, true);
-            const int right = conv2d(plan, left, filters_of(a, 40 * 9 * 40, 40), deep, false);
+            const int left = conv2d(plan, x, -1, filters_of(a, 40 * 9 * 16, 40), wide, true);
+            const int right = conv2d(plan, left, left, filters_of(a, 40 * 9 * 40, 40), deep, true);
             const int sum = session::add(plan, right, left, true);
             const int pooled = conv2d_pool(plan, sum, filters_of(a, 40 * 9 * 40, 40), deep, pool, true);
             const int row = flatten(plan, pooled);

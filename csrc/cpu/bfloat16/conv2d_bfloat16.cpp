@@ -32,8 +32,8 @@ bool forward_on_tiles(const bfloat16* x, const float* weight, const float* bias,
                       const ConvParams& p, bool relu) {
     return forward_suits_tiles(p, nullptr) && with_tile_unit([&](auto unit) {
                Scratch scratch;
-               const PackedTiles filters = tile_filters(weight, bias, p, nullptr, scratch);
-               return tile_forward<decltype(unit)>(x, filters, y, p, relu);
+               const TileForward pass(p, nullptr);
+               return pass.run<decltype(unit)>(x, pass.pack(weight, bias, scratch), {y, relu});
            });
 }
 
@@ -57,8 +57,9 @@ void conv2d_pool_forward(const bfloat16* x, const float* weight, const float* bi
                          std::uint8_t* winner, const ConvParams& p, const PoolParams& pool, bool relu) {
     const bool done = forward_suits_tiles(p, &pool) && with_tile_unit([&](auto unit) {
                           Scratch scratch;
-                          const PackedTiles filters = tile_filters(weight, bias, p, &pool, scratch);
-                          return tile_pooled_forward<decltype(unit)>(x, filters, y, winner, p, pool, relu);
+                          const TileForward pass(p, &pool);
+                          const PackedTiles filters = pass.pack(weight, bias, scratch);
+                          return pass.run<decltype(unit)>(x, filters, {y, relu, nullptr, winner});
                       });
     if (!done) widened::conv2d_pool_forward(x, weight, bias, y, winner, p, pool, relu);
 }

@@ -27,7 +27,16 @@ MINICNN_INLINE Bits<L> rounded(const Vec<float, L>& v) {
     return nearest_bfloat16<L>(v);
 }
 
-// The same of two vectors, one after the other.
+// The values of such bits.
+template <int L>
+MINICNN_INLINE Vec<float, L> wide_values(const Bits<L>& bits) {
+    const auto wide = __builtin_convertvector(bits, Vec<std::uint32_t, L>) << 16;
+    Vec<float, L> values;
+    std::memcpy(&values, &wide, sizeof values);
+    return values;
+}
+
+// The nearest bfloat16 of the lanes of two vectors, one after the other.
 template <int L>
 MINICNN_INLINE Bits<2 * L> rounded_pair(const Vec<float, L>& first, const Vec<float, L>& second) {
     Bits<2 * L> pair;

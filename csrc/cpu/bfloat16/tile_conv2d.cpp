@@ -2,6 +2,8 @@
 // the filters the other way round.
 #include "tile_conv2d.h"
 
+#include <vector>
+
 #include "../conv2d/phase.h"
 #include "../core/elementwise.h"
 #include "tile_correlation.h"
@@ -16,15 +18,58 @@ ConvParams without_rows(const ConvParams& p) {
     return is_pointwise(p) ? as_convolution(p.N * p.H * p.W, p.C, p.F) : p;
 }
 
-TileCorrelation forward_correlation(const bfloat16* x, const ConvParams& shape, const PoolParams* pool) {
-    const ConvParams p = pool ? shape : without_rows(shape);
-    TileCorrelation c{x, nullptr, p.N, p.H, p.W, p.C, taps_down(p), taps_across(p), p.OH, p.OW, p.F};
+// Two pixels that lie side by side as one with twice the filters: each of these reads the taps of both
+// pixels and has zeros where it meets the other's.  The output lies in memory as before.  So a tile reads
+// pixels twice as far apart, and both tiles of a block are full where there are 16 filters.
+ConvParams two_pixels(ConvParams p) {
+    p.F *= 2;
+    p.KW += p.stride_w;
+    p.stride_w *= 2;
+    p.OW /= 2;
+    return p;
+}
+
+bool can_take_two_pixels(const ConvParams& p) {
+    return 2 * p.F <= block_filters && p.dil_w == 1 && p.OW % 2 == 0 && p.OW > 0;
+}
+
+TileCorrelation correlation_of(const ConvParams& p) {
+    return {nullptr, nullptr, p.N, p.H, p.W, p.C, taps_down(p), taps_across(p), p.OH, p.OW, p.F};
+}
+
+bool takes_two_pixels(const ConvParams& p) {
+    if (!can_take_two_pixels(p)) return false;
+    const TileCorrelation one = correlation_of(p), two = correlation_of(two_pixels(p));
+    return TilePlan(two).cost(two) <= TilePlan(one).cost(one);
+}
+
+// The convolution that the tiles compute in place of this one.
+ConvParams shape_in_tiles(const ConvParams& given, const PoolParams* pool) {
+    if (pool) return given;
+    const ConvParams p = without_rows(given);
+    return takes_two_pixels(p) ? two_pixels(p) : p;
+}
+
+TileCorrelation forward_correlation(const ConvParams& p, const PoolParams* pool) {
+    TileCorrelation c = correlation_of(p);
     if (pool) {
         c.rows = 2 * pool->OH;
         c.cols = 2 * pool->OW;
         c.pooled = true;
     }
     return c;
+}
+
+// The weight (2F,KH,KW+stride,C) of two_pixels(p).
+std::vector<float> weight_of_two_pixels(const float* weight, const ConvParams& p) {
+    const std::int64_t row = p.KW * p.C, wide_row = row + p.stride_w * p.C, rows = p.F * p.KH;
+    std::vector<float> both(static_cast<std::size_t>(2 * rows * wide_row));
+    for (std::int64_t r = 0; r < rows; ++r) {
+        const float* from = weight + r * row;
+        std::copy_n(from, row, both.data() + r * wide_row);
+        std::copy_n(from, row, both.data() + (rows + r) * wide_row + p.stride_w * p.C);
+    }
+    return both;
 }
 
 // The taps of a phase in the order of the source's rows (or columns) that they read.
@@ -95,15 +140,26 @@ bool all_phases(TileCorrelation source, const float* weight, bfloat16* dx, const
 
 }  // namespace
 
-TileRuns tile_runs(const ConvParams& p, const PoolParams* pool) {
-    return TilePlan(forward_correlation(nullptr, p, pool)).runs;
-}
+TileForward::TileForward(const ConvParams& given, const PoolParams* pool)
+    : given_(given),
+      shape_(shape_in_tiles(given, pool)),
+      correlation_(forward_correlation(shape_, pool)),
+      plan_(correlation_) {}
 
-PackedTiles tile_filters(const float* weight, const float* bias, const ConvParams& p,
-                         const PoolParams* pool, Memory& memory) {
-    const TileRuns runs = tile_runs(p, pool);
+PackedTiles TileForward::pack(const float* weight, const float* bias, Memory& memory) const {
+    std::vector<float> weights, biases;
+    if (shape_.F > given_.F) {
+        weights = weight_of_two_pixels(weight, given_);
+        weight = weights.data();
+        if (bias) {
+            biases.assign(bias, bias + given_.F);
+            biases.insert(biases.end(), bias, bias + given_.F);
+            bias = biases.data();
+        }
+    }
+    const TileRuns& runs = plan_.runs;
     const std::int64_t size = runs.count * runs.length;
-    return pack_tiles(p.F, runs, bias, memory,
+    return pack_tiles(shape_.F, runs, bias, memory,
                       [&](std::int64_t f, std::int64_t count, std::int64_t run, std::int64_t k,
                           std::int64_t values, bfloat16* tile) {
                           pack_rows(weight + f * size + run * runs.length + k, size, count, values, tile);
@@ -111,21 +167,14 @@ PackedTiles tile_filters(const float* weight, const float* bias, const ConvParam
 }
 
 template <typename Unit>
-bool tile_forward(const bfloat16* x, const PackedTiles& filters, bfloat16* y, const ConvParams& shape,
-                  bool relu) {
-    if (shape.N * shape.OH * shape.OW == 0) return true;
-    const TileCorrelation c = forward_correlation(x, shape, nullptr);
-    return correlate_tiles<Unit>(c, TilePlan(c), filters,
-                                 {y, c.rows * c.cols * c.F, c.cols * c.F, c.F, relu});
-}
-
-template <typename Unit>
-bool tile_pooled_forward(const bfloat16* x, const PackedTiles& filters, bfloat16* y, std::uint8_t* winner,
-                         const ConvParams& p, const PoolParams& pool, bool relu) {
-    if (p.N * pool.OH * pool.OW == 0) return true;
-    const TileCorrelation c = forward_correlation(x, p, &pool);
-    return correlate_tiles<Unit>(c, TilePlan(c), filters,
-                                 {y, pool.OH * pool.OW * p.F, pool.OW * p.F, p.F, relu, winner});
+bool TileForward::run(const bfloat16* x, const PackedTiles& filters, const Result& result) const {
+    TileCorrelation c = correlation_;
+    if (c.N * c.rows * c.cols == 0) return true;
+    c.source = x;
+    const std::int64_t every = c.pooled ? 2 : 1, rows = c.rows / every, cols = c.cols / every;
+    return correlate_tiles<Unit>(
+        c, plan_, filters,
+        {result.y, rows * cols * c.F, cols * c.F, c.F, result.relu, result.winner, result.residual});
 }
 
 template <typename Unit>
@@ -146,14 +195,11 @@ bool tile_pooled_data(const bfloat16* dy, const std::uint8_t* winner, const floa
     return all_phases<Unit>(source, weight, dx, p);
 }
 
-#define INSTANTIATE(Unit)                                                                                  \
-    template bool tile_forward<Unit>(const bfloat16*, const PackedTiles&, bfloat16*, const ConvParams&,    \
-                                     bool);                                                                \
-    template bool tile_pooled_forward<Unit>(const bfloat16*, const PackedTiles&, bfloat16*, std::uint8_t*, \
-                                            const ConvParams&, const PoolParams&, bool);                   \
-    template bool tile_data<Unit>(const bfloat16*, const bfloat16*, const float*, bfloat16*,               \
-                                  const ConvParams&);                                                      \
-    template bool tile_pooled_data<Unit>(const bfloat16*, const std::uint8_t*, const float*, bfloat16*,    \
+#define INSTANTIATE(Unit)                                                                               \
+    template bool TileForward::run<Unit>(const bfloat16*, const PackedTiles&, const Result&) const;     \
+    template bool tile_data<Unit>(const bfloat16*, const bfloat16*, const float*, bfloat16*,            \
+                                  const ConvParams&);                                                   \
+    template bool tile_pooled_data<Unit>(const bfloat16*, const std::uint8_t*, const float*, bfloat16*, \
                                          const ConvParams&, const PoolParams&);
 MINICNN_FOR_EACH_TILE_UNIT(INSTANTIATE)
 

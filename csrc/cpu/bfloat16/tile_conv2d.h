@@ -7,24 +7,36 @@
 #include "../../bfloat16.h"
 #include "../../conv2d_ops.h"
 #include "../conv2d/route.h"
-#include "tile_packing.h"
+#include "tile_plan.h"
 
 namespace minicnn {
 
-// The filters as the forward pass reads them, with the 2x2 max-pool that is fused, if one is.  They depend
-// on the depth's runs, which another number of images may change.
-TileRuns tile_runs(const ConvParams& p, const PoolParams* pool);
-PackedTiles tile_filters(const float* weight, const float* bias, const ConvParams& p,
-                         const PoolParams* pool, Memory& memory);
+// The forward pass, alone or with a 2x2 max-pool: how it is laid out in tiles, which depends on the shape
+// alone.  Every window of the pool is a square of its own that lies inside the map.
+class TileForward {
+  public:
+    TileForward(const ConvParams& given, const PoolParams* pool);
 
-template <typename Unit>
-bool tile_forward(const bfloat16* x, const PackedTiles& filters, bfloat16* y, const ConvParams& p,
-                  bool relu);
+    // The depth's runs, on which packed filters depend.  Another number of images may change them.
+    const TileRuns& runs() const { return plan_.runs; }
+    PackedTiles pack(const float* weight, const float* bias, Memory& memory) const;
 
-// Every window of the pool is a 2x2 square of its own that lies inside the map.
-template <typename Unit>
-bool tile_pooled_forward(const bfloat16* x, const PackedTiles& filters, bfloat16* y, std::uint8_t* winner,
-                         const ConvParams& p, const PoolParams& pool, bool relu);
+    // What comes out; residual and winner are optional, and laid out as y.  The residual is added to what
+    // is rounded, before ReLU, where no pool is fused; winners are noted where one is.
+    struct Result {
+        bfloat16* y;
+        bool relu;
+        const bfloat16* residual = nullptr;
+        std::uint8_t* winner = nullptr;
+    };
+    template <typename Unit>
+    bool run(const bfloat16* x, const PackedTiles& filters, const Result& result) const;
+
+  private:
+    ConvParams given_, shape_;  // shape_ is what the tiles compute in place of the given one
+    TileCorrelation correlation_;
+    TilePlan plan_;
+};
 
 template <typename Unit>
 bool tile_data(const bfloat16* dy, const bfloat16* relu_y, const float* weight, bfloat16* dx,

@@ -3,6 +3,7 @@
 #include "tile_correlation.h"
 
 #include <atomic>
+#include <utility>
 
 #include "../conv2d/correlation.h"
 #include "tile_product.h"
@@ -59,6 +60,134 @@ class Sharing {
     std::int64_t images_, rows_, blocks_, band_rows_, bands_per_image_, parts_, grain_;
 };
 
+// Stores the sums of one segment of rows after the other, a few pixels at a time, while the unit sums those
+// that come next: so stores take little time of their own.
+class SumStore {
+  public:
+    SumStore(const TileCorrelation& c, const TilePlan& plan, const PackedTiles& filters,
+             const CorrelationOutput& out, FiniteCheck& check)
+        : c_(c), filters_(filters), out_(out), check_(check), pitch_(plan.pitch) {}
+
+    // Rows [first, first + rows), counted over all images, for one block of filters: the sums of their
+    // pixels, as they follow each other in memory.
+    struct Segment {
+        std::int64_t block;
+        const float* sums;
+        std::int64_t first, rows;
+    };
+    // The batches to come are those of this segment.
+    void next(const Segment& segment) {
+        next_ = segment;
+        is_next_ = true;
+    }
+    // A phase of a stride may have no taps, and so no steps.
+    void begin_batch(std::int64_t steps) {
+        const std::int64_t parts = std::max<std::int64_t>(1, steps);
+        share_ = (ready_ - stored_ + parts - 1) / parts;
+    }
+    void after_step() {
+        if (stored_ < ready_) store_up_to(std::min(stored_ + share_, ready_));
+    }
+    // The sums of the segment's first `groups` groups are there.
+    void end_batch(std::int64_t groups) {
+        finish();
+        if (is_next_) begin(next_);
+        ready_ = groups * tile_rows;
+    }
+    void finish() {
+        if (stored_ < ready_) store_up_to(ready_);
+    }
+
+  private:
+    void begin(const Segment& segment) {
+        is_next_ = false;
+        segment_ = segment;
+        count_ = filters_.filters_of(segment.block);
+        rows_ = segment.rows, cols_ = c_.cols;
+        if (is_contiguous()) cols_ *= rows_, rows_ = 1;
+        row_ = col_ = stored_ = 0;
+    }
+
+    // Whether the rows follow each other without a gap, in the sums and in the output.
+    bool is_contiguous() const {
+        return !c_.pooled && pitch_ == c_.cols && out_.row_stride == c_.cols * out_.col_stride &&
+               out_.image_stride == c_.rows * out_.row_stride;
+    }
+
+    void store_up_to(std::int64_t pixels) {
+        stored_ = pixels;
+        switch (count_) {
+            case block_filters:
+                return store<block_filters, true>();
+            case tile_cols:
+                return store<tile_cols, true>();
+        }
+        if (count_ > tile_cols) return store<block_filters, false>();
+        store<tile_cols, false>();
+    }
+
+    template <int columns, bool whole>
+    void store() {
+        if (c_.pooled) return store_pooled<columns, whole>();
+        while (row_ < rows_) {
+            const std::int64_t end = std::min(cols_, stored_ - row_ * pitch_);
+            if (end > col_) store_part<columns, whole>(end);
+            if (end < cols_) return;
+            ++row_, col_ = 0;
+        }
+    }
+
+    // The columns [col_, end) of the row.
+    template <int columns, bool whole>
+    void store_part(std::int64_t end) {
+        const float* from = segment_.sums + (row_ * pitch_ + col_) * block_filters;
+        const std::int64_t to = place(1) + col_ * out_.col_stride, pixels = end - col_;
+        if (out_.residual) {
+            store_pixels<columns, whole, true>(from, pixels, count_, out_.relu, out_.residual + to,
+                                               out_.y + to, out_.col_stride, check_);
+        } else {
+            store_pixels<columns, whole, false>(from, pixels, count_, out_.relu, nullptr, out_.y + to,
+                                                out_.col_stride, check_);
+        }
+        col_ = end;
+    }
+
+    // The rows of windows whose sums are all there.
+    template <int columns, bool whole>
+    void store_pooled() {
+        for (; row_ < rows_ && (row_ + 1) * pitch_ + cols_ <= stored_; row_ += 2) {
+            const float* from = segment_.sums + row_ * pitch_ * block_filters;
+            const std::int64_t to = place(2);
+            if (out_.winner) {
+                store_pooled_pixels<columns, whole, true>(from, pitch_, cols_ / 2, count_, out_.relu,
+                                                          out_.y + to, out_.winner + to, out_.col_stride,
+                                                          check_);
+            } else {
+                store_pooled_pixels<columns, whole, false>(from, pitch_, cols_ / 2, count_, out_.relu,
+                                                           out_.y + to, nullptr, out_.col_stride, check_);
+            }
+        }
+    }
+
+    // Where the row begins in the output, which has a row for so many of the correlation.
+    std::int64_t place(std::int64_t rows_together) const {
+        const std::int64_t row = segment_.first + row_;
+        return row / c_.rows * out_.image_stride + row % c_.rows / rows_together * out_.row_stride +
+               segment_.block * block_filters;
+    }
+
+    const TileCorrelation& c_;
+    const PackedTiles& filters_;
+    const CorrelationOutput& out_;
+    FiniteCheck& check_;
+    std::int64_t pitch_;
+    Segment segment_{}, next_{};
+    bool is_next_ = false;
+    std::int64_t count_ = 0, rows_ = 0, cols_ = 0;     // filters, rows and columns of the segment
+    std::int64_t ready_ = 0, stored_ = 0, share_ = 0;  // pixels; after each step, `share_` are stored
+    std::int64_t row_ = 0, col_ = 0;                   // the first pixel that is not stored
+};
+
 template <typename Unit>
 class Engine {
   public:
@@ -87,76 +216,36 @@ class Engine {
                                                                task.last_row - n * c_.rows, own);
         const std::int64_t pixel = source_.pixel_values();
         const std::int64_t row = plan_.gathered ? c_.cols * pixel : source_.row_values();
-        auto* sums = own.take<float>(plan_.groups(plan_.segment_rows) * tile_rows * block_filters);
+        // While a segment is stored, the next one is summed.
+        const std::int64_t segment_sums = plan_.groups(plan_.segment_rows) * tile_rows * block_filters;
+        float *sums = own.take<float>(segment_sums), *other_sums = own.take<float>(segment_sums);
+        SumStore store(c_, plan_, filters_, out_, check);
         for (std::int64_t b = task.first_block; b < task.last_block; ++b) {
             const TileOperands operands{pixel * static_cast<std::int64_t>(sizeof *source),
                                         source_.offsets(), plan_.runs.steps(), filters_.block(b),
                                         filters_.bias + b * block_filters};
             for (std::int64_t r = task.first_row; r < task.last_row; r += plan_.segment_rows) {
                 const std::int64_t rows = std::min(plan_.segment_rows, task.last_row - r);
+                store.next({b, sums, r, rows});
                 sum_segment(operands, filters_.is_wide(b), source + (r - task.first_row) * row, pixel, row,
-                            rows, sums);
-                store_block(sums, r, rows, b, check);
+                            rows, sums, store);
+                std::swap(sums, other_sums);
             }
         }
+        store.finish();
     }
 
     void sum_segment(const TileOperands& operands, bool wide, const bfloat16* source, std::int64_t pixel,
-                     std::int64_t row, std::int64_t rows, float* sums) const {
+                     std::int64_t row, std::int64_t rows, float* sums, SumStore& store) const {
         const std::int64_t groups = plan_.groups(rows), group = tile_rows * pixel;
         if (plan_.flat) {
-            sum_groups<Unit>(
-                operands, wide, groups, [&](std::int64_t g) { return source + g * group; }, sums);
+            const auto a = [&](std::int64_t g) { return source + g * group; };
+            sum_groups<Unit>(operands, wide, groups, a, sums, store);
         } else {
             const std::int64_t per_row = plan_.groups_per_row();
             const auto a = [&](std::int64_t g) { return source + g / per_row * row + g % per_row * group; };
-            sum_groups<Unit>(operands, wide, groups, a, sums);
+            sum_groups<Unit>(operands, wide, groups, a, sums, store);
         }
-    }
-
-    void store_block(const float* sums, std::int64_t first, std::int64_t rows, std::int64_t block,
-                     FiniteCheck& check) const {
-        switch (filters_.filters_of(block)) {
-            case block_filters:
-                return store_segment<block_filters, true>(sums, first, rows, block, check);
-            case tile_cols:
-                return store_segment<tile_cols, true>(sums, first, rows, block, check);
-        }
-        if (filters_.is_wide(block))
-            return store_segment<block_filters, false>(sums, first, rows, block, check);
-        store_segment<tile_cols, false>(sums, first, rows, block, check);
-    }
-
-    // Stores the sums of the rows [first, first + rows), counted over all images.
-    template <int columns, bool whole>
-    void store_segment(const float* sums, std::int64_t first, std::int64_t rows, std::int64_t block,
-                       FiniteCheck& check) const {
-        const std::int64_t filter = block * block_filters, filters = filters_.filters_of(block);
-        const std::int64_t step = c_.pooled ? 2 : 1;
-        std::int64_t cols = c_.cols;
-        if (is_contiguous()) cols *= rows, rows = 1;
-        for (std::int64_t r = first; r < first + rows; r += step) {
-            const float* from = sums + (r - first) * plan_.pitch * block_filters;
-            const std::int64_t to =
-                r / c_.rows * out_.image_stride + r % c_.rows / step * out_.row_stride + filter;
-            if (c_.pooled && out_.winner) {
-                store_pooled_pixels<columns, whole, true>(from, plan_.pitch, cols / 2, filters, out_.relu,
-                                                          out_.y + to, out_.winner + to, out_.col_stride,
-                                                          check);
-            } else if (c_.pooled) {
-                store_pooled_pixels<columns, whole, false>(from, plan_.pitch, cols / 2, filters, out_.relu,
-                                                           out_.y + to, nullptr, out_.col_stride, check);
-            } else {
-                store_pixels<columns, whole>(from, cols, filters, out_.relu, out_.y + to, out_.col_stride,
-                                             check);
-            }
-        }
-    }
-
-    // Whether the rows follow each other without a gap, in the sums and in the output.
-    bool is_contiguous() const {
-        return !c_.pooled && plan_.pitch == c_.cols && out_.row_stride == c_.cols * out_.col_stride &&
-               out_.image_stride == c_.rows * out_.row_stride;
     }
 
     const TileCorrelation& c_;

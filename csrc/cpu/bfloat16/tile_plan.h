@@ -49,6 +49,11 @@ class TilePlan {
         return flat ? ((rows - 1) * pitch + cols_ + tile_rows - 1) / tile_rows : rows * groups_per_row();
     }
 
+    // An estimate of the cycles that the whole correlation takes.
+    double cost(const TileCorrelation& c) const {
+        return cost_per_row(c) * static_cast<double>(c.N * c.rows);
+    }
+
   private:
     void choose_segment(std::int64_t most_pixels, std::int64_t most_rows, std::int64_t unit);
     double cost_per_row(const TileCorrelation& c) const;

@@ -1,4 +1,4 @@
-// The product that every way of the tile unit is made of: 16 or 32 pixels times 16 or 32 filters, summed in
+// The product that every way of the tile unit is made of: up to 64 pixels times 16 or 32 filters, summed in
 // the unit's registers over the whole depth.
 #pragma once
 
@@ -18,59 +18,83 @@ struct TileOperands {
     const float* bias;
 };
 
-// sums[pixel][filter], rows of block_filters: 16 pixels from a0 on, and if pixel_tiles is 2 those from a1
-// on.
-template <typename Unit, int pixel_tiles, int filter_tiles>
-MINICNN_INLINE void sum_tiles(const TileOperands& in, const bfloat16* a0, const bfloat16* a1, float* sums) {
+// Which registers a product of so many tiles takes: first those of the sums.  The tiles of filters stay in
+// theirs for all pixels where there is room; else they share one, and so do the pixels.
+template <int pixel_tiles, int filter_tiles>
+struct TileRegisters {
+    static constexpr int sums = pixel_tiles * filter_tiles, free = tile_registers - sums;
+    static constexpr bool filters_stay = free > filter_tiles;
+    static constexpr int sum(int i, int j) { return i * filter_tiles + j; }
+    static constexpr int filter(int j) { return sums + (filters_stay ? j : 0); }
+    static constexpr int pixel(int i) {
+        return filters_stay ? sums + filter_tiles + i % (free - filter_tiles) : sums + 1;
+    }
+    static_assert(free >= 2);
+};
+
+// sums[pixel][filter], rows of block_filters, of `pixel_tiles` groups of 16 pixels; a(i) is where group i
+// begins.  after_step() is called once a step: what it does goes on beside the unit's work, if it is short.
+template <typename Unit, int pixel_tiles, int filter_tiles, typename A, typename AfterStep>
+MINICNN_INLINE void sum_tiles(const TileOperands& in, const A& a, float* sums,
+                              const AfterStep& after_step) {
+    using Registers = TileRegisters<pixel_tiles, filter_tiles>;
     constexpr std::int64_t sums_bytes = block_filters * sizeof(float);
-    constexpr bool two_a = pixel_tiles == 2, two_b = filter_tiles == 2;
-    Unit::template load<0>(in.bias, 0);
-    if constexpr (two_b) Unit::template load<1>(in.bias + tile_cols, 0);
-    if constexpr (two_a) Unit::template load<2>(in.bias, 0);
-    if constexpr (two_a && two_b) Unit::template load<3>(in.bias + tile_cols, 0);
-    const std::int64_t pixel_bytes = in.pixel_bytes;
+    const bfloat16* pixels[pixel_tiles];
+    unroll<pixel_tiles>([&](auto i) __attribute__((always_inline)) {
+        pixels[i] = a(i);
+        unroll<filter_tiles>([&](auto j) __attribute__((always_inline)) {
+            Unit::template load<Registers::sum(i, j)>(in.bias + j * tile_cols, 0);
+        });
+    });
     const bfloat16* b = in.filters;
     for (const std::int64_t *offset = in.offset, *end = offset + in.steps; offset != end; ++offset) {
-        Unit::template load<4>(a0 + *offset, pixel_bytes);
-        Unit::template load<6>(b, tile_bytes);
-        Unit::template multiply<0, 4, 6>();
-        if constexpr (two_b) {
-            Unit::template load<7>(b + tile_values, tile_bytes);
-            Unit::template multiply<1, 4, 7>();
-        }
-        if constexpr (two_a) {
-            Unit::template load<5>(a1 + *offset, pixel_bytes);
-            Unit::template multiply<2, 5, 6>();
-            if constexpr (two_b) Unit::template multiply<3, 5, 7>();
-        }
+        unroll<pixel_tiles>([&](auto i) __attribute__((always_inline)) {
+            Unit::template load<Registers::pixel(i)>(pixels[i] + *offset, in.pixel_bytes);
+            unroll<filter_tiles>([&](auto turn) __attribute__((always_inline)) {
+                // To and fro, so that the last tile of filters is the first one for the next pixels.
+                constexpr int j = i % 2 ? filter_tiles - 1 - turn : turn;
+                if constexpr (i == 0 || (!Registers::filters_stay && turn > 0)) {
+                    Unit::template load<Registers::filter(j)>(b + j * tile_values, tile_bytes);
+                }
+                Unit::template multiply<Registers::sum(i, j), Registers::pixel(i), Registers::filter(j)>();
+            });
+        });
         b += filter_tiles * tile_values;
+        after_step();
     }
-    Unit::template store<0>(sums, sums_bytes);
-    if constexpr (two_b) Unit::template store<1>(sums + tile_cols, sums_bytes);
-    if constexpr (two_a) Unit::template store<2>(sums + tile_rows * block_filters, sums_bytes);
-    if constexpr (two_a && two_b) {
-        Unit::template store<3>(sums + tile_rows * block_filters + tile_cols, sums_bytes);
-    }
+    unroll<pixel_tiles>([&](auto i) __attribute__((always_inline)) {
+        unroll<filter_tiles>([&](auto j) __attribute__((always_inline)) {
+            float* to = sums + i * tile_rows * block_filters + j * tile_cols;
+            Unit::template store<Registers::sum(i, j)>(to, sums_bytes);
+        });
+    });
 }
 
-// The same for `groups` of 16 pixels; a(g) is where group g begins.
-template <typename Unit, typename A>
+// The same for `groups` of 16 pixels; a(g) is where group g begins.  They are summed in batches, meanwhile
+// `store` stores what earlier batches left:
+//     store.begin_batch(steps), store.after_step() so many times, and store.end_batch(groups so far)
+template <typename Unit, typename A, typename Store>
 MINICNN_INLINE void sum_groups(const TileOperands& in, bool wide, std::int64_t groups, const A& a,
-                               float* sums) {
-    constexpr std::int64_t group_sums = tile_rows * block_filters;
+                               float* sums, Store& store) {
     std::int64_t g = 0;
-    for (; g + 2 <= groups; g += 2) {
-        if (wide) {
-            sum_tiles<Unit, 2, 2>(in, a(g), a(g + 1), sums + g * group_sums);
-        } else {
-            sum_tiles<Unit, 2, 1>(in, a(g), a(g + 1), sums + g * group_sums);
-        }
-    }
-    if (g == groups) return;
+    const auto sum = [&](auto pixel_tiles, auto filter_tiles) __attribute__((always_inline)) {
+        const auto here = [&](std::int64_t i) { return a(g + i); };
+        store.begin_batch(in.steps);
+        sum_tiles<Unit, pixel_tiles, filter_tiles>(in, here, sums + g * tile_rows * block_filters,
+                                                   [&] { store.after_step(); });
+        g += pixel_tiles;
+        store.end_batch(g);
+    };
+    constexpr std::integral_constant<int, 1> one{};
+    constexpr std::integral_constant<int, 2> two{};
+    constexpr std::integral_constant<int, 3> three{};
     if (wide) {
-        sum_tiles<Unit, 1, 2>(in, a(g), nullptr, sums + g * group_sums);
+        while (groups - g >= 4 || groups - g == 2) sum(two, two);
+        if (groups - g == 3) sum(three, two);
+        if (groups - g == 1) sum(one, two);
     } else {
-        sum_tiles<Unit, 1, 1>(in, a(g), nullptr, sums + g * group_sums);
+        while (groups - g >= 2) sum(two, one);
+        if (groups - g == 1) sum(one, one);
     }
 }
 

@@ -1,5 +1,5 @@
-// What becomes of the sums of a block of filters: ReLU, 2x2 max-pool with its winners, one rounding, and
-// the store.
+// What becomes of the sums of a block of filters: rounding, the sum with a residual, ReLU, 2x2 max-pool
+// with its winners, and the store.
 #pragma once
 
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
@@ -16,7 +16,8 @@ struct CorrelationOutput {
     bfloat16* y;
     std::int64_t image_stride, row_stride, col_stride;  // in values
     bool relu;
-    std::uint8_t* winner = nullptr;  // of a pooled correlation, laid out as y
+    std::uint8_t* winner = nullptr;      // of a pooled correlation, laid out as y
+    const bfloat16* residual = nullptr;  // of one that is not pooled, laid out as y: is added before ReLU
 };
 
 // Whether all sums that were stored are finite: their products with 0 are summed, in chains that do not
@@ -57,9 +58,31 @@ MINICNN_INLINE void store_first(const Bits<L>& bits, std::int64_t count, bfloat1
                 static_cast<std::size_t>(std::min<std::int64_t>(L, count)) * sizeof *y);
 }
 
+// Loads the first `count` values; the others are zero.
+template <int L>
+MINICNN_INLINE Bits<L> load_first(const bfloat16* x, std::int64_t count) {
+    Bits<L> bits{};
+    if (count <= 0) return bits;
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    const auto loaded = static_cast<std::uint16_t>(count >= 16 ? 0xffffu : (1u << count) - 1);
+    if constexpr (L == 16) return Bits<16>(_mm256_maskz_loadu_epi16(loaded, x));
+#endif
+    std::memcpy(&bits, x, static_cast<std::size_t>(std::min<std::int64_t>(L, count)) * sizeof *x);
+    return bits;
+}
+
 // The sums of one pixel for a block of 16 or 32 filters, as vectors.
 template <int columns>
 using Sums = Vec<float, sum_lanes>[columns / sum_lanes];
+
+// Rounds the sums, adds the residual to them, and applies ReLU to what comes of it, which may be a NaN.
+template <int L>
+MINICNN_INLINE Vec<float, L> with_residual(const Vec<float, L>& sums, const Bits<L>& residual,
+                                           bool relu_wanted) {
+    const Vec<float, L> total = wide_values<L>(rounded<L>(sums)) + wide_values<L>(residual);
+    if (!relu_wanted) return total;
+    return total < 0 ? Vec<float, L>{} : total;
+}
 
 // Rounds the sums of one pixel and stores them: all of them if `whole`, else the first `filters`.
 template <int columns, bool whole>
@@ -83,18 +106,24 @@ MINICNN_INLINE void store_sums(const Sums<columns>& sums, std::int64_t filters, 
 }
 
 // Stores `pixels` pixels of one row.  A row of sums is block_filters long, of which the first `columns` are
-// there.
-template <int columns, bool whole>
+// there.  `residual` is laid out as y, or nullptr.
+template <int columns, bool whole, bool adds>
 void store_pixels(const float* sums, std::int64_t pixels, std::int64_t filters, bool relu_wanted,
-                  bfloat16* y, std::int64_t col_stride, FiniteCheck& check) {
+                  const bfloat16* residual, bfloat16* y, std::int64_t col_stride, FiniteCheck& check) {
     constexpr int vectors = columns / sum_lanes;
     const auto store_pixel = [&](auto chain, std::int64_t i) __attribute__((always_inline)) {
         Sums<columns> row;
         unroll<vectors>([&](auto v) __attribute__((always_inline)) {
             row[v] = load<sum_lanes>(sums + i * block_filters + v * sum_lanes);
             check.add<chain + v, sum_lanes>(row[v]);
+            if constexpr (adds) {
+                const bfloat16* from = residual + i * col_stride + v * sum_lanes;
+                const Bits<sum_lanes> others = whole ? load<sum_lanes>(&from->bits)
+                                                     : load_first<sum_lanes>(from, filters - v * sum_lanes);
+                row[v] = with_residual<sum_lanes>(row[v], others, relu_wanted);
+            }
         });
-        store_sums<columns, whole>(row, filters, relu_wanted, y + i * col_stride);
+        store_sums<columns, whole>(row, filters, relu_wanted && !adds, y + i * col_stride);
     };
     std::int64_t i = 0;
     for (; i + 2 <= pixels; i += 2) {

@@ -37,7 +37,7 @@ void unpool(const T* dy, const uint8_t* winner, T* to, int64_t right, int64_t be
     using Place = decltype(Vec<T, L>{} < Vec<T, L>{});
     int64_t i = 0;
     for (; i + L <= count; i += L) {
-        const Place place = __builtin_convertvector(load<L>(winner + i), Place);
+        const Place place = whole_numbers<Place, L>(load<L>(winner + i));
         const Vec<T, L> value = load<L>(dy + i), none{};
         store(to + i, place == 0 ? value : none);
         store(to + right + i, place == 1 ? value : none);
@@ -135,21 +135,27 @@ class WeightGradient {
             Scratch band;
             const T* x = x_band(n, r0, r1, band);
             for (int64_t b = b0; b < b1; ++b) {
-                const Block block = block_at(b);
-                GradientInput<T> in{x + block.group * Cg_,
-                                    p_.stride_h * row_stride(),
-                                    p_.stride_w * p_.C,
-                                    offset_,
-                                    nullptr,
-                                    0,
-                                    0,
-                                    r1 - r0,
-                                    p_.OW,
-                                    unit == split_.first_unit(chunk)};
-                Scratch own;
-                set_dy(in, n, r0, r1, block, own);
-                add_rows(in, r0, r1, block.width, partial(chunk, block));
+                add_band(n, r0, r1, x, block_at(b), unit == split_.first_unit(chunk),
+                         partial(chunk, block_at(b)));
             }
+        }
+    }
+
+    // Adds the gradient of one block of filters from output rows [r0, r1), whose band of x is `x`.  A copy
+    // of dy is made and read a few rows at a time, so that it stays in the first-level cache.
+    void add_band(int64_t n, int64_t r0, int64_t r1, const T* x, const Block& block, bool first,
+                  T* dst) const {
+        constexpr int64_t cache_bytes = 16 << 10;
+        const int64_t row_bytes = p_.OW * block_lanes<T>(block.width) * static_cast<int64_t>(sizeof(T));
+        const int64_t step = dy_direct_ ? r1 - r0 : std::max<int64_t>(1, cache_bytes / (2 * row_bytes)) * 2;
+        for (int64_t from = r0; from < r1; from += step, first = false) {
+            const int64_t to = std::min(from + step, r1), x_row = p_.stride_h * row_stride();
+            const T* source = x + block.group * Cg_ + (from - r0) * x_row;
+            GradientInput<T> in{source, x_row, p_.stride_w * p_.C, offset_, nullptr,
+                                0,      0,     to - from,          p_.OW,   first};
+            Scratch own;
+            set_dy(in, n, from, to, block, own);
+            add_rows(in, from, to, block.width, dst);
         }
     }
 
@@ -190,7 +196,8 @@ class WeightGradient {
         T* copy = own.take<T>(pixels * in.dy_col);
         in.dy = copy;
         const int64_t count = std::min<int64_t>(in.dy_col, Fg_ - b.lane);
-        if (winner_ || count < in.dy_col) std::fill_n(copy, pixels * in.dy_col, T(0));
+        const bool cells_left = winner_ && (p_.OW % 2 != 0 || r1 % 2 != 0);  // that lie in no window
+        if (cells_left || count < in.dy_col) std::fill_n(copy, pixels * in.dy_col, T(0));
         if (winner_) return unpool_rows(n, r0, r1, b.group * Fg_ + b.lane, count, in, copy);
         for (int64_t i = 0; i < pixels; ++i) {
             const T* mask = relu_y_ ? relu_y_ + at + i * p_.F : nullptr;

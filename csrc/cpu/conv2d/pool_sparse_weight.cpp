@@ -96,6 +96,22 @@ class SparseWeight {
         }
     }
 
+    // Adds the gradients of `pixels` pixels to the sums of NV vectors of filters.
+    template <int NV>
+    void add_bias_of(const T* dy, const uint8_t* winner, int64_t pixels, T* sum) const {
+        constexpr int L = lanes<T>;
+        using Place = decltype(Vec<T, L>{} < Vec<T, L>{});
+        Vec<T, L> acc[NV];
+        unroll<NV>([&](auto v) __attribute__((always_inline)) { acc[v] = load<L>(sum + v * L); });
+        for (int64_t i = 0; i < pixels; ++i, dy += g_.p.F, winner += g_.p.F) {
+            unroll<NV>([&](auto v) __attribute__((always_inline)) {
+                const Place place = whole_numbers<Place, L>(load<L>(winner + v * L));
+                acc[v] += place == relu_off ? Vec<T, L>{} : load<L>(dy + v * L);
+            });
+        }
+        unroll<NV>([&](auto v) __attribute__((always_inline)) { store(sum + v * L, acc[v]); });
+    }
+
     void add_bias(int64_t n, int64_t r0, int64_t r1, int64_t f0, int64_t f1, T* sum) const {
         constexpr int L = lanes<T>;
         const int64_t F = g_.p.F, first = (n * g_.pool.OH + r0) * g_.pool.OW * F,
@@ -103,15 +119,10 @@ class SparseWeight {
         const uint8_t* winner = winner_ + first;
         const T* dy = dy_ + first;
         int64_t f = f0;
-        for (; f + L <= f1; f += L) {
-            using Place = decltype(Vec<T, L>{} < Vec<T, L>{});
-            Vec<T, L> acc = load<L>(sum + f);
-            for (int64_t at = f; at < pixels * F; at += F) {
-                const Place place = __builtin_convertvector(load<L>(winner + at), Place);
-                acc += place == relu_off ? Vec<T, L>{} : load<L>(dy + at);
-            }
-            store(sum + f, acc);
-        }
+        // Several vectors at once, so that whole stretches of memory are read.
+        for (; f + 4 * L <= f1; f += 4 * L) add_bias_of<4>(dy + f, winner + f, pixels, sum + f);
+        for (; f + 2 * L <= f1; f += 2 * L) add_bias_of<2>(dy + f, winner + f, pixels, sum + f);
+        for (; f + L <= f1; f += L) add_bias_of<1>(dy + f, winner + f, pixels, sum + f);
         for (; f < f1; ++f) {
             T acc = sum[f];
             for (int64_t at = f; at < pixels * F; at += F) {

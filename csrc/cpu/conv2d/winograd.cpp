@@ -52,13 +52,21 @@ MINICNN_INLINE void transform_products(const float* planes, int64_t plane, V bia
 }
 
 // Writes the part of a 4x4 patch at (row, col) that lies inside the map.
-void write_patch(const V (&y)[4][4], const WinogradOutput& out, int64_t n, int64_t row, int64_t col,
-                 int64_t channel, int count) {
+MINICNN_INLINE void write_patch(V (&y)[4][4], const WinogradOutput& out, int64_t n, int64_t row,
+                                int64_t col, int64_t channel, int count) {
     float* to = out.y + n * out.image_stride + row * out.row_stride + col * out.col_stride + channel;
+    if (out.relu) {
+        unroll<16>([&](auto i) __attribute__((always_inline)) { y[i / 4][i % 4] = relu(y[i / 4][i % 4]); });
+    }
+    if (count == L && row + 4 <= out.rows && col + 4 <= out.cols) {
+        unroll<16>([&](auto i) __attribute__((always_inline)) {
+            store(to + i / 4 * out.row_stride + i % 4 * out.col_stride, y[i / 4][i % 4]);
+        });
+        return;
+    }
     for (int r = 0; r < std::min<int64_t>(4, out.rows - row); ++r) {
         for (int c = 0; c < std::min<int64_t>(4, out.cols - col); ++c) {
-            store_part<L>(to + r * out.row_stride + c * out.col_stride, out.relu ? relu(y[r][c]) : y[r][c],
-                          count);
+            store_part<L>(to + r * out.row_stride + c * out.col_stride, y[r][c], count);
         }
     }
 }
@@ -245,7 +253,9 @@ void transform_source(const float* patch, int64_t row_stride, int64_t col_stride
 
 TileRows::TileRows(const Correlation<float>& c)
     : across((c.cols + 3) / 4), down((c.rows + 3) / 4), total(c.N * down) {
-    constexpr int64_t cache_bytes = 1 << 20, least_tiles = 48, few_tiles = 8, even_tasks = 8;
+    constexpr int64_t cache_bytes = 1 << 20, least_tiles = 48, even_tasks = 8;
+    // The sums of 8 tiles keep the processor busy where blocks of filters are two vectors wide.
+    const int64_t few_tiles = c.F > L ? 8 : 16;
     const int64_t tile_bytes = winograd_planes * (c.C + c.F) * static_cast<int64_t>(sizeof(float));
     const int64_t rows = std::max<int64_t>(1, std::max(cache_bytes / tile_bytes, least_tiles) / across);
     const int64_t blocks = (total + rows - 1) / rows;

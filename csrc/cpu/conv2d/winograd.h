@@ -93,7 +93,7 @@ template <typename F>
 WinogradFilters winograd_filters(std::int64_t channels, std::int64_t depth, const float* bias,
                                  Memory& memory, const F& weight_at) {
     constexpr int L = lanes<float>;
-    const std::int64_t padded = (channels + 2 * L - 1) / (2 * L) * 2 * L, plane = padded * depth + L;
+    const std::int64_t padded = (channels + L - 1) / L * L, plane = padded * depth + L;
     float* blocks = memory.take<float>(winograd_planes * plane + padded);
     float* padded_bias = blocks + winograd_planes * plane;
     for (std::int64_t f = 0; f < padded; ++f) padded_bias[f] = bias && f < channels ? bias[f] : 0.0f;
@@ -113,7 +113,7 @@ WinogradFilters winograd_filters(std::int64_t channels, std::int64_t depth, cons
             }
         }
     };
-    parallel_for(0, padded / (2 * L), std::max<std::int64_t>(1, 1024 / depth),
+    parallel_for(0, (padded + L) / (2 * L), std::max<std::int64_t>(1, 1024 / depth),
                  [&](std::int64_t first, std::int64_t last) {
                      for (std::int64_t i = first; i < last; ++i) fill_block(i * 2 * L);
                  });

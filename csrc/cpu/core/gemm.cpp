@@ -98,7 +98,7 @@ void gemm(const Gemm<T>& m, const PackedOperand<T>& packed) {
 template <typename T>
 void dot_products(const T* a, const T* b, const T* bias, T* c, int64_t rows, int64_t cols, int64_t depth,
                   bool relu) {
-    constexpr int L = lanes<T>, outputs = 4;
+    constexpr int L = lanes<T>, outputs = 8;
     const int64_t blocks = (cols + outputs - 1) / outputs;
     parallel_for(0, rows * blocks, grain_for(8.0 * outputs * depth), [&](int64_t first, int64_t last) {
         for (int64_t task = first; task < last; ++task) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "../bfloat16/tile_conv2d.h"
 #include "../core/finite.h"
 
 namespace minicnn::session {
@@ -36,12 +35,12 @@ PackedOperand<float> Filters::operand(std::int64_t depth) {
     return forms_.columns;
 }
 
-PackedTiles Filters::tiles(const ConvParams& p, const PoolParams* pool) {
-    const TileRuns runs = tile_runs(p, pool);
+PackedTiles Filters::tiles(const TileForward& pass) {
+    const TileRuns& runs = pass.runs();
     for (const auto& [known, packed] : tiles_) {
         if (known.count == runs.count && known.length == runs.length) return packed;
     }
-    tiles_.emplace_back(runs, tile_filters(weight(), bias(), p, pool, memory_));
+    tiles_.emplace_back(runs, pass.pack(weight(), bias(), memory_));
     return tiles_.back().second;
 }
 

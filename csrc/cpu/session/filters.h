@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "../bfloat16/tile_packing.h"
+#include "../bfloat16/tile_conv2d.h"
 #include "../conv2d/forward.h"
 #include "../core/memory.h"
 
@@ -33,8 +33,8 @@ class Filters {
     // The weight (outputs, depth) of a dense layer as the second operand of a product.
     PackedOperand<float> operand(std::int64_t depth);
 
-    // The filters in bfloat16, in tiles; `pool` is a fused 2x2 max-pool or nullptr.
-    PackedTiles tiles(const ConvParams& p, const PoolParams* pool);
+    // The filters in bfloat16, in tiles, as this pass reads them.
+    PackedTiles tiles(const TileForward& pass);
 
     std::size_t bytes() const { return memory_.bytes(); }
 

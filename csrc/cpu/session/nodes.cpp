@@ -38,6 +38,15 @@ bool on_tiles(const ConvParams& p, const PoolParams* pool) {
     return forward_suits_tiles(p, pool) && tile_unit_kind() != TileUnitKind::none;
 }
 
+bool every_window_has_cells(const ConvParams& p, const PoolParams& pool) {
+    const auto along = [](std::int64_t windows, std::int64_t stride, std::int64_t pad,
+                          std::int64_t dilation, std::int64_t kernel, std::int64_t size) {
+        return dilation == 1 && pad < kernel && (windows - 1) * stride - pad < size;
+    };
+    return along(pool.OH, pool.stride_h, pool.pad_h, pool.dil_h, pool.KH, p.OH) &&
+           along(pool.OW, pool.stride_w, pool.pad_w, pool.dil_w, pool.KW, p.OW);
+}
+
 int float_conv2d(Plan& plan, int x, const FiltersPtr& filters, const ConvParams& p, bool relu) {
     const ForwardWay way = forward_way(p, sizeof(float), Winograd::allowed, Preparation::once);
     const ForwardFilters<float> ready = filters->ready(way, p);
@@ -50,17 +59,22 @@ int float_conv2d(Plan& plan, int x, const FiltersPtr& filters, const ConvParams&
     });
 }
 
-int bfloat16_conv2d(Plan& plan, int x, const FiltersPtr& filters, const ConvParams& p,
+int bfloat16_conv2d(Plan& plan, int x, int residual, const FiltersPtr& filters, const ConvParams& p,
                     const ImageShape& result, bool relu) {
-    const bool tiled = on_tiles(p, nullptr);
-    const PackedTiles tiles = tiled ? filters->tiles(p, nullptr) : PackedTiles{};
-    return plan.add({x}, {result, Type::bfloat16}, [=](const void* const* from, void* to) {
-        const auto* images = in<bfloat16>(from);
+    const bool tiled = on_tiles(p, nullptr), adds = residual >= 0;
+    const TileForward pass(p, nullptr);
+    const PackedTiles tiles = tiled ? filters->tiles(pass) : PackedTiles{};
+    const Value value{result, Type::bfloat16};
+    const std::vector<int> inputs = adds ? std::vector<int>{x, residual} : std::vector<int>{x};
+    return plan.add(inputs, value, [=](const void* const* from, void* to) {
+        const auto *images = in<bfloat16>(from), *others = adds ? in<bfloat16>(from, 1) : nullptr;
         auto* y = static_cast<bfloat16*>(to);
         const bool done = tiled && with_tile_unit([&](auto unit) {
-                              return tile_forward<decltype(unit)>(images, tiles, y, p, relu);
+                              return pass.run<decltype(unit)>(images, tiles, {y, relu, others});
                           });
-        if (!done) conv2d_forward(images, filters->weight(), filters->bias(), y, p, relu);
+        if (done) return;
+        conv2d_forward(images, filters->weight(), filters->bias(), y, p, relu && !adds);
+        if (adds) add_forward<bfloat16>(y, others, y, value.size(), relu);
     });
 }
 
@@ -82,15 +96,15 @@ int float_conv2d_pool(Plan& plan, int x, const FiltersPtr& filters, const ConvPa
 int bfloat16_conv2d_pool(Plan& plan, int x, const FiltersPtr& filters, const ConvParams& p,
                          const PoolParams& pool, bool relu) {
     const bool tiled = on_tiles(p, &pool);
-    const PackedTiles tiles = tiled ? filters->tiles(p, &pool) : PackedTiles{};
+    const TileForward pass(p, tiled ? &pool : nullptr);
+    const PackedTiles tiles = tiled ? filters->tiles(pass) : PackedTiles{};
     const ImageShape result{p.N, p.F, pool.OH, pool.OW};
     return plan.add({x}, {result, Type::bfloat16}, [=](const void* const* from, void* to) {
         const auto* images = in<bfloat16>(from);
         auto* y = static_cast<bfloat16*>(to);
-        const bool done =
-            tiled && with_tile_unit([&](auto unit) {
-                return tile_pooled_forward<decltype(unit)>(images, tiles, y, nullptr, p, pool, relu);
-            });
+        const bool done = tiled && with_tile_unit([&](auto unit) {
+                              return pass.run<decltype(unit)>(images, tiles, {y, relu});
+                          });
         if (!done) {
             conv2d_pool_forward(images, filters->weight(), filters->bias(), y, nullptr, p, pool, relu);
         }
@@ -121,21 +135,26 @@ int images(Plan& plan, int x, std::vector<float> table) {
     });
 }
 
-int conv2d(Plan& plan, int x, const FiltersPtr& filters, ConvParams p, bool relu) {
+int conv2d(Plan& plan, int x, int residual, const FiltersPtr& filters, ConvParams p, bool relu) {
     const Value& value = plan.value(x);
     take_shape(p, value.shape);
-    return value.type == Type::bfloat16 ? bfloat16_conv2d(plan, x, filters, p, {p.N, p.F, p.OH, p.OW}, relu)
-                                        : float_conv2d(plan, x, filters, p, relu);
+    if (value.type == Type::bfloat16) {
+        return bfloat16_conv2d(plan, x, residual, filters, p, {p.N, p.F, p.OH, p.OW}, relu);
+    }
+    if (residual < 0) return float_conv2d(plan, x, filters, p, relu);
+    return add(plan, float_conv2d(plan, x, filters, p, /*relu=*/false), residual, relu);
 }
 
-// Where no kernel fuses the pool, ReLU comes after it, where fewer values are left.
+// Where no kernel fuses the pool, ReLU belongs to the convolution, which does it in registers; after the
+// pool where a window has no cell, whose maximum is minus infinity.
 int conv2d_pool(Plan& plan, int x, const FiltersPtr& filters, ConvParams p, const PoolParams& pool,
                 bool relu_wanted) {
     const Value& value = plan.value(x);
     take_shape(p, value.shape);
     if (!conv2d_pool_fuses(p, pool, /*need_saved=*/false)) {
-        const int pooled = max_pool2d(plan, conv2d(plan, x, filters, p, /*relu=*/false), pool);
-        return relu_wanted ? relu(plan, pooled) : pooled;
+        const bool early = relu_wanted && every_window_has_cells(p, pool);
+        const int pooled = max_pool2d(plan, conv2d(plan, x, /*residual=*/-1, filters, p, early), pool);
+        return relu_wanted && !early ? relu(plan, pooled) : pooled;
     }
     return value.type == Type::bfloat16 ? bfloat16_conv2d_pool(plan, x, filters, p, pool, relu_wanted)
                                         : float_conv2d_pool(plan, x, filters, p, pool, relu_wanted);
@@ -146,7 +165,8 @@ int dense(Plan& plan, int x, const FiltersPtr& filters, std::int64_t outputs, bo
     const std::int64_t N = value.shape.N, depth = value.shape.C;
     const ImageShape result{N, outputs, 1, 1};
     if (value.type == Type::bfloat16) {
-        return bfloat16_conv2d(plan, x, filters, as_convolution(N, depth, outputs), result, relu);
+        return bfloat16_conv2d(plan, x, /*residual=*/-1, filters, as_convolution(N, depth, outputs), result,
+                               relu);
     }
     if (N < rows_worth_packing) {
         return plan.add({x}, {result, Type::float32}, [=](const void* const* from, void* to) {

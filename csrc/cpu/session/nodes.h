@@ -13,8 +13,8 @@ namespace minicnn::session {
 // table[c * 256 + b]; of floats, there is no table.
 int images(Plan& plan, int x, std::vector<float> table);
 
-// N, C, H and W of `p` are taken from the value.
-int conv2d(Plan& plan, int x, const FiltersPtr& filters, ConvParams p, bool relu);
+// N, C, H and W of `p` are taken from the value.  `residual` is a value that is added before ReLU, or -1.
+int conv2d(Plan& plan, int x, int residual, const FiltersPtr& filters, ConvParams p, bool relu);
 int conv2d_pool(Plan& plan, int x, const FiltersPtr& filters, ConvParams p, const PoolParams& pool,
                 bool relu);
 int dense(Plan& plan, int x, const FiltersPtr& filters, std::int64_t outputs, bool relu);

@@ -68,8 +68,9 @@ void offer_session(py::module_& m) {
             return std::make_unique<Plan>(session::Value{{s[0], s[1], s[2], s[3]}, type});
         }))
         .def("images", &session::images)
-        .def("conv2d", [](Plan& plan, int x, const FiltersPtr& filters, const ConvNumbers& conv,
-                          bool relu) { return session::conv2d(plan, x, filters, conv_params(conv), relu); })
+        .def("conv2d",
+             [](Plan& plan, int x, int residual, const FiltersPtr& filters, const ConvNumbers& conv,
+                bool relu) { return session::conv2d(plan, x, residual, filters, conv_params(conv), relu); })
         .def("conv2d_pool",
              [](Plan& plan, int x, const FiltersPtr& filters, const ConvNumbers& conv,
                 const PoolNumbers& pool, bool relu) {
