@@ -167,8 +167,9 @@ class Workshop:
             text = path.read_text()
             assert text.count(planted.text) == 1
             path.write_text(text.replace(planted.text, planted.replacement))
-            # It comes first: of templates that several files have, the linker takes the first.
-            objects.insert(0, self.compile(copy, planted.kernel, sanitizer))
+            # It comes before the other kernels: of templates that several files have, the linker takes the
+            # first.  What is the emulation's own comes from the driver, as in the program without a plant.
+            objects.insert(1, self.compile(copy, planted.kernel, sanitizer))
             program = copy / "program"
         if not program.exists():
             run_compiler(sanitizer, *objects, "-o", program)

@@ -15,7 +15,7 @@ constexpr int pool_bytes = std::max(Block<Shape, A, B>::shared_bytes,
                                     Shape::BM* map_pitch<Shape>* int(sizeof(Sum<typename Shape::T>)));
 
 template <typename Shape, typename A, typename B>
-__global__ void __launch_bounds__(Shape::threads, Shape::blocks)
+__global__ void __launch_bounds__(Shape::threads, Shape::resident)
     product_pool_kernel(A a, B b, PoolOutput<typename Shape::T> out, ProductSize s) {
     using T = typename Shape::T;
     using Sums = typename Block<Shape, A, B>::Sums;

@@ -95,7 +95,7 @@ __device__ __forceinline__ void store_row(const Output& out, int group, const Ro
 
 // Stores the sums in `out`, or, if `parts` is not nullptr, as parts: (splits, groups, M, N).
 template <typename Shape, typename A, typename B, typename Output>
-__global__ void __launch_bounds__(Shape::threads, Shape::blocks)
+__global__ void __launch_bounds__(Shape::threads, Shape::resident)
     product_kernel(A a, B b, Output out, Sum<typename Shape::T>* parts, ProductSize s) {
     using Sums = typename Block<Shape, A, B>::Sums;
     using Values = decltype(Sums().values(0, 0));

@@ -33,7 +33,7 @@ template <typename T_, int BM_, int BN_, int HM, int HN, int blocks_>
 struct TensorShape {
     using T = T_;
     static constexpr int BM = BM_, BN = BN_, blocks = blocks_, stages = 4, most_splits = 128;
-    static constexpr int threads = BM / HM * (BN / HN) * warp_lanes;
+    static constexpr int threads = BM / HM * (BN / HN) * warp_lanes, resident = blocks;
     template <typename Operand, int L>
     using Tile = cuda::Tile<Operand, L, true>;
     template <typename A, typename B>
@@ -51,6 +51,12 @@ struct ThreadShape {
     using T = T_;
     static constexpr int BM = Y * TM, BN = X * TN, threads = X * Y, blocks = blocks_, stages = stages_;
     static constexpr int most_splits = 512;
+    // For how many blocks the compiler leaves registers.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+    static constexpr int resident = TM * TN < 64 ? blocks : 1;  // it needs more of them here
+#else
+    static constexpr int resident = blocks;
+#endif
     template <typename Operand, int L>
     using Tile = cuda::Tile<Operand, L, false>;
     template <typename A, typename B>
