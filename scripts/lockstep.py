@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -296,6 +297,8 @@ def draw(path: Path, curves: dict[str, dict[str, Any]]) -> None:
     labels.append(control[1][-1])
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.savefig(path, dpi=110)
+    with Image.open(path) as drawn:  # few colours, so that it is a third as large
+        drawn.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(path, optimize=True)
 
 
 def _shown(steps: int) -> list[int]:

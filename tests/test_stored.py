@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,27 @@ def test_without_a_place_of_ones_own_a_remedy_is_named(root: Path, monkeypatch: 
     monkeypatch.setenv("MINICNN_CACHE", str(root.parent / "mine"))
     load(root, cache=None)
     assert folder_of(root.parent / "mine" / "images").stat().st_mode & 0o777 == 0o700
+
+
+def test_ctrl_c_waits_while_processes_begin() -> None:
+    """Although another thread hears it: Python calls the handler in the main one."""
+    done, reached = threading.Event(), []
+    another = threading.Thread(target=done.wait)
+    another.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _interrupted(reached)
+    finally:
+        done.set()
+        another.join()
+    assert reached
+
+
+def _interrupted(reached: list[bool]) -> None:
+    with workers._interrupts_held():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        reached.append(True)
 
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:

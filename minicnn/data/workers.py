@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple
@@ -63,9 +64,8 @@ def decode_into(
     """
     step = max(1, min(64, _BYTES_OF_A_PIECE // math.prod(job.shape)))
     workers = min(processors(), MOST_WORKERS, -(-len(paths) // step))
-    context = multiprocessing.get_context("spawn")  # no copy of this process with its threads and locks
     sizes_differ = False
-    with ProcessPoolExecutor(workers, context, _begin, (str(file), offset, job)) as pool:
+    with _new_pool(workers, (str(file), offset, job)) as pool:
         waiting: deque[Future[Piece]] = deque()
         try:
             for start in range(0, len(paths), step):
@@ -85,17 +85,33 @@ def decode_into(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _new_pool(workers: int, work: tuple[str, int, Job]) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")  # no copy of this process with its threads and locks
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # which ends by letting SIGINT through
+    with _interrupts_held():  # or a semaphore might be made that nothing takes away again
+        return ProcessPoolExecutor(workers, context, _begin, work)
+
+
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Within it Ctrl-C waits; processes started within do not hear it, from their first moment on."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    came: list[int] = []
+    in_main = threading.current_thread() is threading.main_thread()
+    masks = hasattr(signal, "pthread_sigmask")
+    # The mask, which new processes inherit, does not keep the signal from other threads; Python then calls
+    # the handler in the main one.
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number)) if in_main else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else None
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if in_main:
+            signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def processors() -> int:
