@@ -56,7 +56,11 @@ MINICNN_INLINE void max_of_lanes(const Value& value, const Finish& finish, T* y,
         }
     }
     store_narrow<L>(y + c, Values(finish(best)));
-    if constexpr (places) store(argmax + c, whole_numbers<Vec<Index, L>, L>(winner));
+    if constexpr (places) {
+        Vec<Index, L> number;
+        convert_numbers<L>(winner, number);
+        store(argmax + c, number);
+    }
 }
 
 // All channels of a window in vectors of L lanes, of which the last may overlap the one before.  Where

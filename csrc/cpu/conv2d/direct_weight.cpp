@@ -37,7 +37,8 @@ void unpool(const T* dy, const uint8_t* winner, T* to, int64_t right, int64_t be
     using Place = decltype(Vec<T, L>{} < Vec<T, L>{});
     int64_t i = 0;
     for (; i + L <= count; i += L) {
-        const Place place = whole_numbers<Place, L>(load<L>(winner + i));
+        Place place;
+        convert_numbers<L>(load<L>(winner + i), place);
         const Vec<T, L> value = load<L>(dy + i), none{};
         store(to + i, place == 0 ? value : none);
         store(to + right + i, place == 1 ? value : none);

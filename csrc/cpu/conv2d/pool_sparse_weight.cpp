@@ -105,7 +105,8 @@ class SparseWeight {
         unroll<NV>([&](auto v) __attribute__((always_inline)) { acc[v] = load<L>(sum + v * L); });
         for (int64_t i = 0; i < pixels; ++i, dy += g_.p.F, winner += g_.p.F) {
             unroll<NV>([&](auto v) __attribute__((always_inline)) {
-                const Place place = whole_numbers<Place, L>(load<L>(winner + v * L));
+                Place place;
+                convert_numbers<L>(load<L>(winner + v * L), place);
                 acc[v] += place == relu_off ? Vec<T, L>{} : load<L>(dy + v * L);
             });
         }

@@ -47,17 +47,17 @@ MINICNN_INLINE void store(T* p, const V& v) {
     std::memcpy(p, &v, sizeof v);
 }
 
-// The L whole numbers of v in lanes of another width; bytes are unsigned.  It goes in steps of a factor of
-// two, because GCC 12 takes a longer step lane by lane.
-template <typename To, int L, typename From>
-MINICNN_INLINE To whole_numbers(const From& v) {
+// Puts the L whole numbers of v into lanes of another width; bytes are unsigned.  It goes in steps of a
+// factor of two, because GCC 12 takes a longer step lane by lane.  (A returned vector must fit a register.)
+template <int L, typename From, typename To>
+MINICNN_INLINE void convert_numbers(const From& v, To& converted) {
     constexpr int from = sizeof(From) / L, to = sizeof(To) / L;
     if constexpr ((from == 1 && to > 2) || (from == 4 && to == 1)) {
-        return whole_numbers<To, L>(__builtin_convertvector(v, Vec<std::uint16_t, L>));
+        convert_numbers<L>(__builtin_convertvector(v, Vec<std::uint16_t, L>), converted);
     } else if constexpr ((from == 2 && to > 4) || (from == 8 && to < 4)) {
-        return whole_numbers<To, L>(__builtin_convertvector(v, Vec<std::uint32_t, L>));
+        convert_numbers<L>(__builtin_convertvector(v, Vec<std::uint32_t, L>), converted);
     } else {
-        return __builtin_convertvector(v, To);
+        converted = __builtin_convertvector(v, To);
     }
 }
 

@@ -115,7 +115,9 @@ MINICNN_INLINE void take_larger(V& best, I& place, V v, int v_place) {
 template <int L, typename T>
 MINICNN_INLINE void store_winner(std::uint8_t* winner, decltype(Vec<T, L>{} < Vec<T, L>{}) place,
                                  int count) {
-    store_part<L>(winner, whole_numbers<Vec<std::uint8_t, L>, L>(place), count);
+    Vec<std::uint8_t, L> number;
+    convert_numbers<L>(place, number);
+    store_part<L>(winner, number, count);
 }
 
 // The 2x2 max-pool of a tile of two rows.
