@@ -12,6 +12,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 SIDES = ("minicnn cpp", "torch eager", "torch channels-last")
@@ -24,11 +25,16 @@ def peak() -> float:
 
 def measure(side: str, name: str, n: int) -> float:
     """MB that five training steps of this side add."""
-    import numpy as np
     from rows import training_step, use_threads
 
     use_threads(2)
-    step = training_step(side, name, n)
+    return grown(training_step(side, name, n))
+
+
+def grown(step: Callable[[], float]) -> float:
+    """MB by which five calls of a training step raise the peak of this process."""
+    import numpy as np
+
     before = peak()
     losses = [step() for _ in range(5)]
     assert np.isfinite(losses).all()

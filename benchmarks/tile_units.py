@@ -56,17 +56,14 @@ def times(name: str, seconds: float) -> dict[str, dict[str, float]]:
     return found
 
 
-def grown(name: str, precision: str) -> float:
-    """MB by which five training steps raise the peak memory of this process."""
+def memory_of(name: str, precision: str) -> float:
+    """MB by which training in this precision raises the peak memory of this process."""
     from bfloat16 import OURS, OURS_FLOAT32, bfloat16_step
-    from memory import peak
+    from memory import grown
     from nets import NETS
 
-    step = bfloat16_step(OURS if precision == "bfloat16" else OURS_FLOAT32, name, NETS[name].batches[0])
-    before = peak()
-    for _ in range(5):
-        step()
-    return round(peak() - before, 1)
+    row = OURS if precision == "bfloat16" else OURS_FLOAT32
+    return round(grown(bfloat16_step(row, name, NETS[name].batches[0])), 1)
 
 
 def asked(unit: Unit, args: argparse.Namespace, *what: str) -> Any:
@@ -95,7 +92,7 @@ def main() -> None:
     args = parser.parse_args()
     use_threads(args.threads)
     if args.ask:
-        print(json.dumps(grown(*args.ask) if len(args.ask) == 2 else times(args.ask[0], args.seconds)))
+        print(json.dumps(memory_of(*args.ask) if len(args.ask) == 2 else times(args.ask[0], args.seconds)))
         return
     for label in args.units:
         unit = UNITS[label]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,11 @@ MOST_PLANS = 8
 """So many batch sizes have a plan each; then the one that was made first gives way."""
 
 
-_Key = tuple[Shape, Images]
-"""What a plan is made for: the shape of x, and what x is in memory."""
+class _Key(NamedTuple):
+    """What a plan is made for."""
+
+    shape: Shape
+    images: Images
 
 
 class PreparedGraph:
@@ -50,7 +53,7 @@ class PreparedGraph:
         each byte of a channel becomes, the same for all calls, they are of uint8.
         """
         images = Images.BYTES if table is not None else Images.of(x)
-        plan, output_shape = self._plan((x.shape, images), table)
+        plan, output_shape = self._plan(_Key(x.shape, images), table)
         y = np.empty(output_shape, np.float32)
         if images is Images.CHANNELS_LAST:
             x = x.transpose(0, 2, 3, 1)
@@ -71,7 +74,7 @@ class PreparedGraph:
 
     def prepare(self, shape: Shape) -> None:
         """Make the plan for images (N,C,H,W) of floats now."""
-        self._plan((shape, Images.CHANNELS_FIRST), None)
+        self._plan(_Key(shape, Images.CHANNELS_FIRST), None)
 
     @property
     def weight_bytes(self) -> int:
@@ -82,7 +85,7 @@ class PreparedGraph:
     def arena_bytes(self) -> int:
         """Bytes of the maps of one call of ``batch_size`` images; 0 before there is a plan for that."""
         plans = list(self._plans.items())  # another thread may add one meanwhile
-        arenas = [plan.arena_bytes for (shape, _), (plan, _) in plans if shape[0] == self._batch_size]
+        arenas = [plan.arena_bytes for key, (plan, _) in plans if key.shape[0] == self._batch_size]
         return max(arenas, default=0)
 
     def _plan(self, key: _Key, table: np.ndarray | None) -> tuple[Any, Shape]:
@@ -93,16 +96,15 @@ class PreparedGraph:
         with self._lock:
             found = self._plans.get(key) or self._new_plan(key, table)
             if key not in self._plans and len(self._plans) >= MOST_PLANS:
-                unexpected = (one for one in self._plans if one[0][0] != self._batch_size)
+                unexpected = (one for one in self._plans if one.shape[0] != self._batch_size)
                 del self._plans[next(unexpected, next(iter(self._plans)))]
             self._plans[key] = found
             return found
 
     def _new_plan(self, key: _Key, table: np.ndarray | None) -> tuple[Any, Shape]:
-        shape, images = key
-        output = self._compiled.output_shape(shape)
+        output = self._compiled.output_shape(key.shape)
         in_memory = output if len(output) == 2 else (output[0], *output[2:], output[1])
-        plan = self._compiled.plan(shape, images, table)
+        plan = self._compiled.plan(key.shape, key.images, table)
         if self._waking is not None:
             plan.choose_threads(self._threads, *self._waking)
         return plan, in_memory
