@@ -187,21 +187,24 @@ def fold(result: Result) -> str:
 
 
 def in_torch(result: Result) -> str:
-    """PyTorch scripts with and without the one line: steps, epochs, memory, losses."""
-    rows = [["net, batch", "step, ms", "PyTorch", "channels-last", "torch.compile", "PyTorch / this",
-             "epoch", "memory, MB", "PyTorch's", "losses differ by", "channels-last's",
-             "first gradients off by", "PyTorch's"]]  # fmt: skip
-    ours, sides = "minicnn.torch", ("PyTorch", "PyTorch channels-last", "torch.compile")
+    """PyTorch scripts with and without the one line: steps, epochs and memory; losses and gradients."""
+    ours, plain, last = "minicnn.torch", "PyTorch", "PyTorch channels-last"
+    times = [["net, batch", "step, ms", "PyTorch", "channels-last", "torch.compile", "PyTorch / this",
+              "epoch", "memory, MB", "PyTorch's"]]  # fmt: skip
+    apart = [["net, batch", "losses differ by", "channels-last's", "first gradients off by", "PyTorch's",
+              "channels-last's"]]  # fmt: skip
     for net, entry in result.items():
         step, epoch, grown = entry["step, ms"], entry["epoch, ms"], entry["peak growth, MB"]
-        differ, off = entry["losses differ by"], entry["first gradients off by"]
-        rows.append([
-            net, milliseconds(step[ours]), *(milliseconds(step[s]) if s in step else "" for s in sides),
-            f"**{step['PyTorch'] / step[ours]:.2f}**", f"**{epoch['PyTorch'] / epoch[ours]:.2f}**",
-            f"{grown[ours]:.0f}", f"{grown['PyTorch']:.0f}", f"{differ[ours]:.1e}",
-            f"{differ['PyTorch channels-last']:.1e}", f"{off[ours]:.1e}", f"{off['PyTorch']:.1e}",
+        others = (milliseconds(step[s]) if s in step else "" for s in (plain, last, "torch.compile"))
+        times.append([
+            net, milliseconds(step[ours]), *others, f"**{step[plain] / step[ours]:.2f}**",
+            f"**{epoch[plain] / epoch[ours]:.2f}**", f"{grown[ours]:.0f}", f"{grown[plain]:.0f}",
         ])  # fmt: skip
-    return f"{table(rows)}\n\n`benchmarks/in_torch.py` on {places([*result.values()])}."
+        differ, off = entry["losses differ by"], entry["first gradients off by"]
+        shown = (differ[ours], differ[last], off[ours], off[plain], off[last])
+        apart.append([net, *(f"{value:.1e}" for value in shown)])
+    measured = f"`benchmarks/in_torch.py` on {places([*result.values()])}."
+    return f"{table(times)}\n\n{table(apart)}\n\n{measured}"
 
 
 def exported(result: Result) -> str:

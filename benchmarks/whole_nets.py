@@ -204,5 +204,6 @@ def levels(result: Result) -> str:
     for net, entry in nets.items():
         for phase in ("training", "inference"):
             rows.append([f"{net}, {phase}, ms", *(milliseconds(entry[f"{phase}, ms"][n]) for n in names)])
-        rows.append([f"{net}, losses differ by", *(f"{entry['losses differ by'][n]:.0e}" for n in names)])
+        differ = (entry["losses differ by"][n] for n in names)
+        rows.append([f"{net}, losses differ by", *(f"{found:.0e}" if found else "0" for found in differ)])
     return f"{table(rows)}\n\n`benchmarks/levels.py` on {where(result)}."
